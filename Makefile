@@ -1,0 +1,35 @@
+# Each target sets up .venv by itself, and only what it needs.
+
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint format clean
+
+demo: .venv/installed  ## from raw text to generated text, in under three minutes
+	.venv/bin/nanogpt demo
+
+test: .venv/installed-test  ## the whole test suite
+	.venv/bin/python -m pytest
+
+lint: .venv/installed-dev  ## style and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/installed-dev  ## put the code in its standard form
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+clean:  ## remove the environment, not the runs
+	rm -rf .venv
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e .
+	touch $@
+
+.venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[$*]'
+	touch $@

@@ -1,0 +1,166 @@
+"""Byte-pair encoding, as pure functions (Sennrich et al. 2016; byte-level as in GPT-2).
+
+Text is bytes, and there are only 256 of them, so a vocabulary of bytes never meets an unknown
+character. But a byte says little, and sequences of bytes are long. BPE builds a better vocabulary
+by one rule: find the pair of neighbours that occurs most often, make it a new token, repeat.
+Common words end up as one token; rare words are cut into pieces that are themselves common.
+
+A token is an integer id. Ids 0..255 are the single bytes; merge number n creates id 256 + n.
+"""
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+Pair = tuple[int, int]
+
+
+def count_pairs(words: Mapping[bytes, int]) -> Counter[Pair]:
+    """How often each pair of neighbouring bytes occurs; `words` maps a word to its frequency.
+
+    >>> count_pairs({b"aab": 2, b"ab": 1})[97, 98]
+    3
+    """
+    counts: Counter[Pair] = Counter()
+    for word, frequency in words.items():
+        for pair in pairwise(word):
+            counts[pair] += frequency
+    return counts
+
+
+def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
+    """Replace every occurrence of a pair, from left to right and without overlap.
+
+    >>> merge([1, 1, 1, 2], (1, 1), 9)
+    [9, 1, 2]
+    """
+    merged = []
+    i = 0
+    while i < len(ids):
+        if i + 1 < len(ids) and (ids[i], ids[i + 1]) == pair:
+            merged.append(new_id)
+            i += 2
+        else:
+            merged.append(ids[i])
+            i += 1
+    return merged
+
+
+def train_naive(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
+    """The definition of BPE training: recount all pairs, merge the best one, repeat.
+
+    Among equally frequent pairs the lexicographically greater pair of byte strings wins, so the
+    result depends on the words and their frequencies alone. Fewer merges come back if nothing is
+    left to merge. Slow: `train` gives the same merges much sooner.
+
+    >>> train_naive({b"low": 5, b"lower": 2}, 2) == [(111, 119), (108, 256)]  # "ow", then "low"
+    True
+    """
+    vocabulary = [bytes([b]) for b in range(256)]
+    sequences: dict[bytes, list[int]] = {word: list(word) for word in words}
+    merges: list[Pair] = []
+    while len(merges) < n_merges:
+        counts: Counter[Pair] = Counter()
+        for word, ids in sequences.items():
+            for pair in pairwise(ids):
+                counts[pair] += words[word]
+        if not counts:
+            break
+        best = max(counts, key=lambda p: (counts[p], vocabulary[p[0]], vocabulary[p[1]]))
+        new_id = 256 + len(merges)
+        sequences = {word: merge(ids, best, new_id) for word, ids in sequences.items()}
+        vocabulary.append(vocabulary[best[0]] + vocabulary[best[1]])
+        merges.append(best)
+    return merges
+
+
+# Maps each byte b to 255 - b: what sorts first comes last.
+COMPLEMENT = bytes(range(255, -1, -1))
+
+
+def descending(token: bytes) -> str:
+    """A sort key that turns the order of byte strings around.
+
+    The final character is above every byte, so that a prefix, which sorts before its
+    continuations, now sorts after them.
+
+    >>> sorted([b"a", b"ab", b"b"], key=descending)
+    [b'b', b'ab', b'a']
+    """
+    return token.translate(COMPLEMENT).decode("latin-1") + "\u0100"
+
+
+def train(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
+    """The merges of `train_naive`, by incremental counting: no merge ever recounts the corpus.
+
+    A merge changes only the words that contain its pair, and `where` knows them. The best pair
+    comes from a heap. A pair's count can only fall after it was pushed (a new pair always contains
+    the newest id), so an entry that promises too much is corrected when it surfaces.
+    """
+    sequences = [list(word) for word in words]
+    frequencies = list(words.values())
+    counts: dict[Pair, int] = dict(count_pairs(words))
+    where: defaultdict[Pair, set[int]] = defaultdict(set)
+    for index, ids in enumerate(sequences):
+        for pair in pairwise(ids):
+            where[pair].add(index)
+    order = [descending(bytes([b])) for b in range(256)]  # id -> sort key
+    vocabulary = [bytes([b]) for b in range(256)]
+    heap = [(-count, order[a], order[b], (a, b)) for (a, b), count in counts.items()]
+    heapq.heapify(heap)
+    merges: list[Pair] = []
+    while heap and len(merges) < n_merges:
+        promised, key_a, key_b, best = heapq.heappop(heap)
+        count = counts[best]
+        if count < -promised:
+            if count > 0:
+                heapq.heappush(heap, (-count, key_a, key_b, best))
+            continue
+        new_id = 256 + len(merges)
+        merges.append(best)
+        vocabulary.append(vocabulary[best[0]] + vocabulary[best[1]])
+        order.append(descending(vocabulary[new_id]))
+        created: set[Pair] = set()
+        for index in where.pop(best):
+            ids, frequency = sequences[index], frequencies[index]
+            merged = merge(ids, best, new_id)
+            for pair in pairwise(ids):
+                counts[pair] -= frequency
+            for pair in pairwise(merged):
+                counts[pair] = counts.get(pair, 0) + frequency
+                if new_id in pair:
+                    where[pair].add(index)
+                    created.add(pair)
+            sequences[index] = merged
+        for a, b in created:
+            heapq.heappush(heap, (-counts[a, b], order[a], order[b], (a, b)))
+    return merges
+
+
+def encode_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
+    """Apply merges to one word in the order in which they were learned.
+
+    `ranks` maps a pair to the id that it merges into; a lower id was learned earlier.
+
+    >>> encode_word(b"lower", {(111, 119): 256, (108, 256): 257})  # "ow", then "low"
+    [257, 101, 114]
+    """
+    *_, last = merge_steps(ids, ranks)
+    return last
+
+
+def merge_steps(ids: Sequence[int], ranks: Mapping[Pair, int]) -> Iterator[list[int]]:
+    """The word before the first merge and after each one: how `encode_word` gets its result.
+
+    >>> list(merge_steps(b"low", {(111, 119): 256, (108, 256): 257}))
+    [[108, 111, 119], [108, 256], [257]]
+    """
+    word = list(ids)
+    yield word
+    while len(word) > 1:
+        pair = min(pairwise(word), key=lambda p: ranks.get(p, len(ranks) + 256))
+        if pair not in ranks:
+            return
+        word = merge(word, pair, ranks[pair])
+        yield word

@@ -1,0 +1,153 @@
+"""Checkpoints: all that a run needs to go on, in plain files that are whole or absent.
+
+    checkpoints/step-000500/model.safetensors       the weights
+                            optimizer.safetensors   the optimizer's state, tensor by tensor
+                            state.json              step, best loss, settings, hashes of the others
+    checkpoints/latest, checkpoints/best            each holds the name of a folder beside it
+
+No random state is saved, for there is none: batches and dropout are pure functions of the seed and
+the step.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nanogpt.config import Config, ModelConfig, config_from_dict
+from nanogpt.errors import UserError
+from nanogpt.files import read_json, read_text, write_json, write_text, writing_folder
+from nanogpt.model import GPT
+from nanogpt.tokenizer import AnyTokenizer, load_tokenizer
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Where a run stands, apart from its tensors."""
+
+    step: int = 0  # optimizer steps done
+    best_loss: float | None = None  # lowest validation loss so far
+    seconds: float = 0.0  # spent training, without evaluation
+
+
+def save_checkpoint(
+    folder: Path, model: GPT, optimizer: Optimizer, state: TrainState, config: Config
+) -> Path:
+    """Write checkpoints/step-NNNNNN under a run folder and point `latest` at it."""
+    path = folder / "checkpoints" / f"step-{state.step:06d}"
+    with writing_folder(path) as temporary:
+        save_file(model.state_dict(), temporary / "model.safetensors")
+        save_file(optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
+        hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+        write_json(
+            temporary / "state.json",
+            {"state": asdict(state), "config": asdict(config), "sha256": hashes},
+        )
+    point(folder, "latest", path)
+    return path
+
+
+def point(folder: Path, name: str, checkpoint: Path) -> None:
+    """Let `latest` or `best` name a checkpoint, and remove those that neither names any more."""
+    checkpoints = folder / "checkpoints"
+    write_text(checkpoints / name, checkpoint.name + "\n")
+    named = {
+        read_text(p).strip() for p in (checkpoints / "latest", checkpoints / "best") if p.exists()
+    }
+    for path in checkpoints.glob("step-*"):
+        if path.name not in named:
+            shutil.rmtree(path)
+
+
+def find_checkpoint(run: Path, name: str = "latest") -> Path:
+    """The checkpoint folder that `latest` or `best` names. Raises UserError if there is none."""
+    if not run.is_dir():
+        raise UserError(f"{run}: no such run folder; name one that `nanogpt train` made")
+    pointer = run / "checkpoints" / name
+    if not pointer.exists():
+        raise UserError(f"{run} has no checkpoint yet; train it first")
+    path = pointer.parent / read_text(pointer).strip()
+    if not path.is_dir():
+        raise UserError(f"{pointer} names {path.name}, which is not there; name another by hand")
+    return path
+
+
+def load_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
+    """Read one safetensors file of a checkpoint. Raises UserError if it is missing or damaged."""
+    path = checkpoint / name
+    expected = read_json(checkpoint / "state.json").get("sha256", {}).get(name)
+    try:
+        if sha256(path) != expected:
+            raise UserError(f"{path} is damaged; restore it or use another checkpoint")
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({error}); use another checkpoint") from None
+
+
+def load_state(checkpoint: Path) -> tuple[TrainState, Config]:
+    """Read state.json. Raises UserError naming the file if it is damaged."""
+    path = checkpoint / "state.json"
+    values = read_json(path)
+    try:
+        return TrainState(**values["state"]), config_from_dict(values["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); use another checkpoint") from None
+
+
+def load_weights(checkpoint: Path, config: ModelConfig) -> GPT:
+    """Build the model of a checkpoint. Raises UserError if file and settings do not fit."""
+    model = GPT(config)
+    tensors = load_tensors(checkpoint, "model.safetensors")
+    path = checkpoint / "model.safetensors"
+    ours = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for name in ours.keys() | tensors.keys():
+        found = tuple(tensors[name].shape) if name in tensors else "absent"
+        wanted = tuple(ours[name]) if name in ours else "absent"
+        if found != wanted:
+            raise UserError(f"{path}: {name} is {found}, but the settings make it {wanted}")
+    model.load_state_dict(tensors)
+    return model
+
+
+def load_run(run: Path, name: str = "latest") -> tuple[GPT, AnyTokenizer, Config]:
+    """Model, tokenizer and settings of a run folder, ready to generate."""
+    checkpoint = find_checkpoint(run, name)
+    _, config = load_state(checkpoint)
+    return (
+        load_weights(checkpoint, config.model).eval(),
+        load_tokenizer(run / "tokenizer.json"),
+        config,
+    )
+
+
+def optimizer_tensors(model: GPT, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state under the names of the parameters: "ln_f.bias.exp_avg" and so on."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def restore_optimizer(model: GPT, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of optimizer_tensors. Torch keeps the state by the parameters' running number."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    by_name: dict[str, dict[str, Tensor]] = {name: {} for name in names.values()}
+    for full_name, tensor in tensors.items():
+        name, _, key = full_name.rpartition(".")
+        by_name[name][key] = tensor
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {number: by_name[names[p]] for number, p in enumerate(parameters)}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,76 @@
+"""The command line: one thin module per command, loaded only when it is called.
+
+`nanogpt --help` must answer at once, so this file imports nothing heavy.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": "from raw text to generated text in under three minutes",
+    "prepare": "turn text into token files: a file, a folder, .jsonl, or the built-in plays",
+    "tokenizer": "train a tokenizer; encode and decode text with it",
+    "train": "train a model from a recipe, or resume a run",
+    "generate": "continue a prompt with a trained model",
+    "evaluate": "measure a trained model: loss, perplexity, bits per byte",
+}
+
+HELP = """\
+nanogpt: a GPT-2 to learn from
+
+usage: nanogpt COMMAND [options]
+
+{commands}
+
+`nanogpt COMMAND --help` explains the options. Start with `nanogpt demo`."""
+
+
+def help_text() -> str:
+    """What `nanogpt --help` prints."""
+    return HELP.format(commands="\n".join(f"  {n:<12}{text}" for n, text in COMMANDS.items()))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command and return the exit code.
+
+    0 for success, 2 for a mistake that the user can mend (one line on stderr), 130 when
+    interrupted. Any other exception is a bug and keeps its traceback.
+    """
+    from nanogpt.errors import UserError, did_you_mean
+
+    if not argv or argv[0] in ("-h", "--help"):
+        print(help_text())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        from nanogpt import __version__
+
+        print(__version__)
+        return 0
+    name, *arguments = argv
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"{name!r} is not a command: {did_you_mean(name, COMMANDS)}")
+        return importlib.import_module(f"nanogpt.cli.{name}").main(arguments) or 0
+    except UserError as error:
+        complaint = str(error)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise
+        complaint = (
+            f"{error.filename or 'the disk'}: {error.strerror}; check path, space and rights"
+        )
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    print("nanogpt: " + " ".join(complaint.split()), file=sys.stderr)
+    return 2
+
+
+def run() -> None:
+    """The entry point of the `nanogpt` command."""
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,182 @@
+"""nanogpt demo: from raw text to generated text in under three minutes, nothing downloaded."""
+
+import lzma
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.columns import Columns
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from nanogpt.cli.display import printable, watch
+from nanogpt.cli.prepare import learn_tokenizer, show_split, write_tokens
+from nanogpt.cli.report import side_by_side, write_loss_plot, write_samples
+from nanogpt.cli.settings import Parser, load_settings
+from nanogpt.cli.train import conclude, describe, free_folder
+from nanogpt.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    SampleConfig,
+    TrainConfig,
+    with_settings,
+)
+from nanogpt.corpus import Split, load_split
+from nanogpt.evaluate import evaluate, unigram_bits_per_byte
+from nanogpt.tokenizer import AnyTokenizer, Tokenizer
+from nanogpt.train import Trainer, data_folder
+
+SENTENCE = "To be, or not to be: that is the question."
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the whole pipeline and show every part of it."""
+    parser = Parser("demo", "From raw text to generated text, without any download.")
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="folder to write")
+    parser.add_argument(
+        "--seconds", type=float, default=105, help="time to train for (default: 105)"
+    )
+    parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig)
+    options = parser.parse(arguments)
+    config = load_settings("demo", options)
+    run = free_folder(options.run)
+    console = Console()
+    began = time.perf_counter()
+
+    console.rule("1. Corpus", align="left")
+    split = load_split(config.data.source, config.data.val_fraction)
+    show_split(split, console)
+
+    console.rule("2. Tokenizer", align="left")
+    tokenizer = learn_tokenizer(config.data, split, console)
+    show_tokenizer(tokenizer, console)
+
+    console.rule("3. Token files", align="left")
+    write_tokens(data_folder(run, config), split, tokenizer, console)
+
+    console.rule("4. Training", align="left")
+    with console.status("timing a few steps ..."):
+        config = fit_into(options.seconds, run, config)
+    trainer = Trainer.start(run, config)
+    describe(trainer, console)
+    if not watch(trainer, console):
+        return conclude(trainer, complete=False, console=console)
+
+    console.rule("5. Generation", align="left")
+    trainer.model.eval()
+    with console.status("writing samples ..."):
+        continuations = side_by_side(trainer.model, tokenizer, config.sample)
+    panels = [
+        Panel(Text(printable(text).strip()), title=name, width=max(32, console.width // 3 - 1))
+        for name, text in continuations.items()
+    ]
+    console.print(Columns(panels))
+    write_samples(run, config, continuations)
+    write_loss_plot(run)
+
+    console.rule("6. How good is it?", align="left")
+    with console.status("measuring the held-out plays ..."):
+        rows = yardsticks(trainer, split)
+    show_yardsticks(rows, console)
+
+    console.rule(f"Done in {time.perf_counter() - began:.0f} seconds", align="left")
+    console.print(
+        f"everything is in {run}: loss.png, samples.md, config.toml, checkpoints\n\n"
+        "what to try next\n"
+        f'  nanogpt generate {run} --prompt "JULIET:" --sample.temperature 1.2\n'
+        "  nanogpt train demo --train.max-steps 6000    twice the steps, a better model\n"
+        "  nanogpt train demo --data.source my.txt      your own text",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def show_tokenizer(tokenizer: AnyTokenizer, console: Console) -> None:
+    """Show what was learned first, what last, and how a sentence is cut."""
+    if isinstance(tokenizer, Tokenizer):
+        for title, merges in (("first", tokenizer.merges[:6]), ("last", tokenizer.merges[-6:])):
+            shown = "   ".join(
+                f"{visible(tokenizer, a)} + {visible(tokenizer, b)}" for a, b in merges
+            )
+            console.print(f"[bold]{title} merges[/]  {shown}", highlight=False)
+    ids = tokenizer.encode(SENTENCE)
+    pieces = Text("a sentence  ", style="bold")
+    for n, i in enumerate(ids):
+        pieces.append(visible(tokenizer, i), style="black on cyan" if n % 2 else "black on green")
+    console.print(pieces)
+    console.print(f"{len(SENTENCE)} bytes became {len(ids)} tokens: {ids}", highlight=False)
+
+
+def visible(tokenizer: AnyTokenizer, token: int) -> str:
+    """One token with its spaces and line breaks made visible."""
+    return printable(tokenizer.decode([token]).replace("\n", "⏎")).replace(" ", "·")
+
+
+def fit_into(seconds: float, run: Path, config: Config) -> Config:
+    """Lower max_steps to what this machine does in the time, measured on a trainer of its own.
+
+    The number of steps becomes part of the run's settings, so that it can be resumed and repeated
+    exactly; a clock could not be.
+    """
+    warm_up, timed = 3, 20
+    most = config.train.max_steps
+    trial = with_settings(config, data={"folder": str(data_folder(run, config))})
+    folder = Path(tempfile.mkdtemp())
+    try:
+        trainer = Trainer.start(folder, trial)
+        for _ in range(min(warm_up, most)):
+            trainer.train_step()
+        start = time.perf_counter()
+        for _ in range(timed):
+            trainer.train_step()
+        per_step = (time.perf_counter() - start) / timed
+    finally:
+        shutil.rmtree(folder)
+    steps = max(1, min(most, int(seconds / per_step)))
+    warmup = min(config.train.warmup_steps, steps // 4)
+    return with_settings(config, train={"max_steps": steps, "warmup_steps": warmup})
+
+
+def yardsticks(trainer: Trainer, split: Split) -> dict[str, float]:
+    """Bits per byte of the held-out text under several ways to guess it, the model's last.
+
+    A compressor and a language model do the same thing: whoever predicts the next byte well needs
+    few bits to store it. `xz` primed with the training text is the fair rival, since it knows
+    what the model has read.
+    """
+    val = trainer.val_tokens
+    train_text, val_text = (
+        "".join(d.text for d in documents).encode("utf-8", "surrogatepass")
+        for documents in (split.train, split.val)
+    )
+    primed = xz_size(train_text + val_text) - xz_size(train_text)
+    score = evaluate(trainer.model, val, trainer.compute)
+    return {
+        "guessing any token": math.log2(trainer.tokenizer.vocab_size) / val.bytes_per_token,
+        "unigram: token frequencies": unigram_bits_per_byte(trainer.train_tokens, val),
+        "xz -9, held-out text alone": 8 * xz_size(val_text) / len(val_text),
+        "xz -9, primed with the training text": 8 * primed / len(val_text),
+        "this model": score.bits_per_byte,
+    }
+
+
+def xz_size(text: bytes) -> int:
+    """Bytes that `xz -9` needs for the text."""
+    return len(lzma.compress(text, preset=9))
+
+
+def show_yardsticks(rows: dict[str, float], console: Console) -> None:
+    """A table of bits per byte with bars."""
+    table = Table("bits per byte of the held-out text", "", "", box=None, header_style="dim")
+    widest = max(rows.values())
+    for name, bits in rows.items():
+        style = "bold green" if name == "this model" else ""
+        table.add_row(name, f"{bits:.3f}", "█" * round(30 * bits / widest), style=style)
+    console.print(table)

@@ -1,0 +1,95 @@
+"""What a person sees while a run goes on."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from nanogpt.train import Sample, Step, Trainer, Validation
+
+
+@contextmanager
+def stop_on_interrupt(trainer: Trainer, console: Console) -> Iterator[None]:
+    """While inside, Ctrl-C and a polite kill let the trainer finish its step and save."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not trainer.stopped:
+            console.print("stopping after this step ...", style="yellow")
+        trainer.stop()
+
+    previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def watch(trainer: Trainer, console: Console) -> bool:
+    """Train with live progress. Returns whether the run reached its end."""
+    settings = trainer.config.train
+    progress = Progress(
+        TextColumn("step"),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("loss [cyan]{task.fields[loss]}[/]"),
+        TextColumn("val [green]{task.fields[val]}[/]"),
+        TextColumn("bits/byte [green]{task.fields[bits]}[/]"),
+        TextColumn("{task.fields[speed]} tokens/s"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+        transient=True,
+    )
+    with stop_on_interrupt(trainer, console), progress:
+        task = progress.add_task(
+            "",
+            total=settings.max_steps,
+            completed=trainer.state.step,
+            loss="-",
+            val="-",
+            bits="-",
+            speed="-",
+        )
+        loss = speed = 0.0
+        for record in trainer.run():
+            if isinstance(record, Step):
+                # Single batches are noisy: show running means.
+                first = loss == 0
+                loss = record.loss if first else 0.95 * loss + 0.05 * record.loss
+                speed = (
+                    record.tokens_per_second
+                    if first
+                    else 0.9 * speed + 0.1 * record.tokens_per_second
+                )
+                progress.update(
+                    task, completed=record.step, loss=f"{loss:.3f}", speed=f"{speed:,.0f}"
+                )
+            elif isinstance(record, Validation):
+                val, bits = f"{record.val_loss:.3f}", f"{record.bits_per_byte:.3f}"
+                progress.update(task, val=val, bits=bits)
+                train = f"train {loss:.3f}  " if loss else " " * 13
+                console.print(
+                    f"step {record.step:>6}  {train}validation [green]{val}[/]  "
+                    f"[green]{bits}[/] bits per byte",
+                    highlight=False,
+                )
+            elif isinstance(record, Sample):
+                show_sample(record, console)
+    return trainer.state.step == settings.max_steps
+
+
+def show_sample(record: Sample, console: Console) -> None:
+    """Print what the model writes at this point, a few lines of it."""
+    lines = [line for line in printable(record.sample).splitlines() if line.strip()]
+    text = Text("\n".join(lines[:5]), style="italic dim", overflow="ellipsis", no_wrap=True)
+    console.print(Padding(text, (0, 0, 0, 13)))
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which could steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

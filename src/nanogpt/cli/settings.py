@@ -1,0 +1,124 @@
+"""Settings on the command line: every field of every section becomes an option.
+
+    nanogpt train configs/demo.toml --model.n-layer 4 --train.lr 1e-3
+
+Defaults give way to the recipe, the recipe to the command line.
+"""
+
+import argparse
+import sys
+from argparse import SUPPRESS
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn
+
+from nanogpt.config import (
+    Config,
+    choose,
+    config_from_dict,
+    explanations,
+    read_toml,
+    section_name,
+)
+from nanogpt.errors import UserError, did_you_mean
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line and whose options are never guessed."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(prog=f"nanogpt {command}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse all arguments. Raises UserError for one that is unknown."""
+        # Unknown options come first: what stands behind one may look like another argument.
+        known = [option for action in self._actions for option in action.option_strings]
+        for argument in arguments:
+            option = argument.partition("=")[0]
+            if argument == "--":
+                break
+            if option.startswith("--") and option not in known:
+                raise UserError(f"{option} is not an option: {did_you_mean(option, known)}")
+        return self.parse_args(arguments)
+
+    def add_settings(self, *sections: type) -> None:
+        """Add one option for each field of the sections."""
+        for cls in sections:
+            section = section_name(cls)
+            group = self.add_argument_group(f"{section} settings", cls.__doc__)
+            texts = explanations(cls)
+            for field in fields(cls):
+                default = getattr(cls, field.name)
+                group.add_argument(
+                    f"--{section}.{field.name.replace('_', '-')}",
+                    dest=f"{section}.{field.name}",
+                    metavar=type(default).__name__.upper(),
+                    default=SUPPRESS,
+                    help=f"{texts[field.name]} (default: {default!r})".replace("%", "%%"),
+                )
+
+
+def settings_in(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
+    """The settings that were given on the command line, by section."""
+    nested: dict[str, dict[str, str]] = {}
+    for key, value in vars(arguments).items():
+        section, dot, name = key.partition(".")
+        if dot:
+            nested.setdefault(section, {})[name] = value
+    return nested
+
+
+def load_settings(recipe: str | None, arguments: argparse.Namespace) -> Config:
+    """Defaults, then the recipe, then the command line. Raises UserError for what cannot be."""
+    values: dict[str, Any] = read_toml(find_recipe(recipe)) if recipe else {}
+    for section, settings in settings_in(arguments).items():
+        values[section] = {**values.get(section, {}), **settings}
+    try:
+        config = config_from_dict(values)
+        check_choices(config)
+    except UserError as error:
+        raise UserError(f"{recipe}: {error}" if recipe else str(error)) from None
+    return config
+
+
+def check_choices(config: Config) -> None:
+    """Raise UserError for a setting that names no variant, before anything is written."""
+    from nanogpt.attention import ATTENTION_KERNELS
+    from nanogpt.device import resolve
+    from nanogpt.optim import OPTIMIZERS, SCHEDULES
+    from nanogpt.position import POSITIONS
+
+    choose(POSITIONS, "model.position", config.model.position)
+    choose(ATTENTION_KERNELS, "model.kernels", config.model.kernels)
+    choose(OPTIMIZERS, "train.optimizer", config.train.optimizer)
+    choose(SCHEDULES, "train.schedule", config.train.schedule)
+    resolve(config.train.device, config.train.precision)
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe by its path, or one of ours by its name. Raises UserError if there is none."""
+    if Path(name).is_file():
+        return Path(name)
+    recipes = {path.stem: path for path in recipe_folder().glob("*.toml")}
+    if Path(name).suffix or "/" in name:
+        raise UserError(
+            f"{name}: no such recipe; use a path, or one of {', '.join(sorted(recipes))}"
+        )
+    return choose(recipes, "recipe", name)
+
+
+def recipe_folder() -> Path:
+    """The recipes: inside an installed package, or beside the source in a checkout."""
+    package = Path(str(files("nanogpt")))
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent.parent / "configs"
+
+
+def read_argument(text: str) -> str:
+    """The argument itself, or all of standard input where it is "-"."""
+    return sys.stdin.read() if text == "-" else text

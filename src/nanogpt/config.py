@@ -1,0 +1,250 @@
+"""Every setting of the project, in frozen dataclasses that read from and write to TOML.
+
+The comment beside a field is its documentation: it becomes the help text of the command line and a
+comment in the `config.toml` of every run. Values come from three places, the later one winning:
+the defaults below, a recipe file, the command line.
+"""
+
+import inspect
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nanogpt.errors import UserError, did_you_mean
+from nanogpt.files import read_text
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shape of the network. The defaults are the smallest GPT-2."""
+
+    vocab_size: int = 50257  # tokens the model knows; training takes it from the tokenizer
+    context_length: int = 1024  # longest sequence the model sees, in tokens
+    n_layer: int = 12  # Transformer blocks
+    n_head: int = 12  # attention heads in each block
+    n_embd: int = 768  # channels of the residual stream
+    dropout: float = 0.0  # share of embeddings and residual updates zeroed in training
+    attention_dropout: float = 0.0  # share of attention weights zeroed; above 0 is slow on a CPU
+    position: str = "learned"  # how the model knows the order of tokens
+    kernels: str = "fused"  # "plain" runs the hand-written form of every layer, "fused" torch's
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "vocab_size", "context_length", "n_layer", "n_head", "n_embd")
+        for name in ("dropout", "attention_dropout"):
+            check(0 <= getattr(self, name) < 1, self, name, "use a share from 0 to below 1")
+        if self.n_embd % self.n_head:
+            heads = [n for n in range(1, self.n_embd + 1) if self.n_embd % n == 0]
+            n_head = min(heads, key=lambda n: abs(n - self.n_head))
+            n_embd = max(1, round(self.n_embd / self.n_head)) * self.n_head
+            raise UserError(
+                f"model.n_embd={self.n_embd} is not divisible by model.n_head={self.n_head}: "
+                f"use n_head={n_head} or n_embd={n_embd}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the text comes from and how it becomes tokens."""
+
+    source: str = "shakespeare"  # the built-in plays, or a text file, a folder, a .jsonl file
+    folder: str = ""  # where the token files are kept; empty: inside the run
+    tokenizer: str = "bpe"  # "bpe" or "char" train a new one; a path reuses a saved tokenizer.json
+    vocab_size: int = 1024  # size of a newly trained BPE vocabulary
+    val_fraction: float = 0.1  # share of the text held out for validation
+
+    def __post_init__(self) -> None:
+        check(
+            self.vocab_size >= 257, self, "vocab_size", "use at least 257: 256 bytes and a marker"
+        )
+        check(0 < self.val_fraction < 1, self, "val_fraction", "use a share between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the weights are found."""
+
+    max_steps: int = 1000  # optimizer steps in the whole run
+    batch_size: int = 16  # sequences in one forward pass
+    grad_accum_steps: int = 1  # forward passes whose gradients make one step
+    optimizer: str = "fused-adamw"  # "adamw" is the same arithmetic, written by hand
+    lr: float = 1e-3  # peak learning rate
+    min_lr: float = 1e-4  # learning rate at the end of the schedule
+    schedule: str = "cosine"  # how the rate falls after the warm-up
+    warmup_steps: int = 50  # steps in which the rate climbs to its peak
+    weight_decay: float = 0.1  # pull of the weight matrices towards zero
+    beta1: float = 0.9  # memory of the running mean of gradients
+    beta2: float = 0.95  # memory of the running mean of squared gradients
+    eps: float = 1e-8  # keeps the division by the root of a tiny square finite
+    grad_clip: float = 1.0  # longest gradient allowed, as a norm; 0 turns clipping off
+    eval_interval: int = 100  # steps between measurements on the validation text
+    eval_batches: int = 16  # batches in one such measurement
+    sample_interval: int = 250  # steps between short generated samples; 0 for none
+    checkpoint_interval: int = 500  # steps between checkpoints
+    seed: int = 1337  # same seed, same machine: same run
+    device: str = "auto"  # "cpu", "cuda", "mps", or whichever is there
+    precision: str = "auto"  # "float32" or "bfloat16"; "auto" takes what is faster here
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "max_steps", "batch_size", "grad_accum_steps")
+        at_least(self, 1, "eval_interval", "eval_batches", "checkpoint_interval")
+        at_least(self, 0, "warmup_steps", "sample_interval", "seed", "weight_decay", "grad_clip")
+        for name in ("beta1", "beta2"):
+            check(0 <= getattr(self, name) < 1, self, name, "use a number from 0 to below 1")
+        check(self.lr > 0, self, "lr", "use a positive number")
+        check(self.eps > 0, self, "eps", "use a positive number")
+        check(0 <= self.min_lr <= self.lr, self, "min_lr", f"use 0 to the peak, lr={self.lr}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """How the next token is chosen."""
+
+    prompt: str = ""  # text to continue; empty: the start of a document
+    max_new_tokens: int = 200  # tokens to generate
+    temperature: float = 0.8  # below 1 plays safe, above 1 takes risks, 0 is greedy
+    top_k: int = 50  # choose among this many likeliest tokens; 0 for all
+    seed: int = 1337  # same seed, same text
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "max_new_tokens", "temperature", "top_k", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+
+def section_name(cls: type) -> str:
+    """The name under which a section of settings appears: ModelConfig -> model."""
+    return cls.__name__.removesuffix("Config").lower()
+
+
+def check(ok: bool, config: Any, name: str, mend: str) -> None:
+    """Raise UserError naming the setting, its value and the mend, unless ok."""
+    if not ok:
+        raise UserError(f"{section_name(type(config))}.{name}={getattr(config, name)!r}: {mend}")
+
+
+def at_least(config: Any, minimum: float, *names: str) -> None:
+    """Raise UserError for the first of the named settings that is below the minimum."""
+    for name in names:
+        check(getattr(config, name) >= minimum, config, name, f"use at least {minimum}")
+
+
+def choose(table: Mapping[str, T], setting: str, name: str) -> T:
+    """Look up a variant by name. Raises UserError with the names there are.
+
+    >>> choose({"cosine": 1, "constant": 2}, "train.schedule", "constant")
+    2
+    """
+    if name not in table:
+        raise UserError(f"{setting}={name!r} is unknown: {did_you_mean(name, table)}")
+    return table[name]
+
+
+def explanations(cls: type) -> dict[str, str]:
+    """The comment that stands beside each field of a section.
+
+    >>> explanations(SampleConfig)["top_k"]
+    'choose among this many likeliest tokens; 0 for all'
+    """
+    found = re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(cls), re.MULTILINE)
+    return dict(found)
+
+
+def parse_value(kind: type, value: Any, key: str) -> Any:
+    """Bring a value from TOML, or a string from the command line, to the type of its field.
+
+    >>> parse_value(float, 1, "train.lr"), parse_value(int, "4", "model.n_layer")
+    (1.0, 4)
+    """
+    if isinstance(value, bool) or (isinstance(value, float) and kind is int):
+        raise UserError(f"{key}={value} should be of type {kind.__name__}")
+    if kind is str and not isinstance(value, str):
+        raise UserError(f'{key}={value} should be a string: write "{value}"')
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{key}={value!r} should be of type {kind.__name__}") from None
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Build one section from plain values. Raises UserError for an unknown key or a wrong type."""
+    section = section_name(cls)
+    kinds = {f.name: type(getattr(cls, f.name)) for f in fields(cls)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in kinds:
+            raise UserError(f"{section}.{name} is not a setting: {did_you_mean(name, kinds)}")
+    return cls(**{k: parse_value(kinds[k], v, f"{section}.{k}") for k, v in values.items()})
+
+
+def config_from_dict(values: Mapping[str, Any]) -> Config:
+    """Build all settings from nested plain values. Raises UserError as from_dict does."""
+    sections = {name: type(section) for name, section in vars(Config()).items()}
+    for name, section in values.items():
+        if name not in sections:
+            raise UserError(f"{name} is not a section of settings: {did_you_mean(name, sections)}")
+        if not isinstance(section, Mapping):
+            raise UserError(
+                f"{name}={section!r} should be a section: write [{name}] above its keys"
+            )
+    return Config(**{k: from_dict(sections[k], v) for k, v in values.items()})
+
+
+def with_settings(config: Config, **changes: Mapping[str, Any]) -> Config:
+    """A copy with some settings changed: with_settings(config, train={"lr": 1e-4})."""
+    return replace(
+        config, **{name: replace(getattr(config, name), **new) for name, new in changes.items()}
+    )
+
+
+def to_toml(config: Config) -> str:
+    """The configuration as TOML, every key explained."""
+    blocks = []
+    for name, section in asdict(config).items():
+        help_texts = explanations(type(getattr(config, name)))
+        # JSON's strings, integers, floats and escapes are all valid TOML.
+        rows = [
+            (f"{key} = {json.dumps(value, ensure_ascii=False)}", help_texts[key])
+            for key, value in section.items()
+        ]
+        lines = [f"{setting:<32}  # {text}" for setting, text in rows]
+        blocks.append("\n".join([f"[{name}]", *lines]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a recipe as nested plain values. Raises UserError if it is missing or not TOML."""
+    try:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration file. Raises UserError naming the file and what is wrong in it."""
+    values = read_toml(path)
+    try:
+        return config_from_dict(values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+# The four published sizes of GPT-2 (Radford et al. 2019, table 2).
+PRESETS = {
+    "gpt2": ModelConfig(),
+    "gpt2-medium": ModelConfig(n_layer=24, n_head=16, n_embd=1024),
+    "gpt2-large": ModelConfig(n_layer=36, n_head=20, n_embd=1280),
+    "gpt2-xl": ModelConfig(n_layer=48, n_head=25, n_embd=1600),
+}

@@ -1,0 +1,25 @@
+"""Mistakes that a person can mend, kept apart from bugs."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A wrong file, setting or prompt. The message names the thing and the mend, in one line.
+
+    The command line prints the message alone and exits with code 2; every other exception is a bug
+    of ours and keeps its traceback.
+    """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name.
+
+    >>> did_you_mean("n_layr", ["n_layer", "n_head"])
+    'did you mean n_layer?'
+    >>> did_you_mean("zzz", ["n_layer", "n_head"])
+    'use one of n_layer, n_head'
+    """
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else "use one of " + ", ".join(known)

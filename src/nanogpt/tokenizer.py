@@ -1,0 +1,318 @@
+"""From text to ids and back: special tokens, the pre-tokenizer's split, BPE, and one JSON file.
+
+Two tokenizers with the same methods: `Tokenizer` (byte-level BPE, as in GPT-2) and `CharTokenizer`
+(one id per character, the simplest thing that works).
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import regex
+
+from nanogpt.bpe import Pair, encode_word, train
+from nanogpt.config import choose
+from nanogpt.errors import UserError
+from nanogpt.files import read_json, read_text, write_json
+
+END_OF_TEXT = "<|endoftext|>"
+
+# BPE never merges across the borders of these chunks, so that "dog", "dog." and "dog!" share a
+# token. A word keeps the space before it. From OpenAI's releases of GPT-2 and of tiktoken.
+PATTERNS = {
+    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "cl100k": (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+        r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+    ),
+}
+
+# What to do with the text of a special token: encode it like any other text, turn it into the
+# token, or refuse. Text from outside must never be able to forge an end of text, hence the default.
+SpecialPolicy = Literal["as-text", "allow", "forbid"]
+
+
+class AnyTokenizer(Protocol):
+    """What the rest of the package asks of a tokenizer."""
+
+    special_tokens: dict[str, int]
+
+    @property
+    def vocab_size(self) -> int: ...
+    def encode(self, text: str, special: SpecialPolicy = "as-text") -> list[int]: ...
+    def decode_bytes(self, ids: Iterable[int]) -> bytes: ...
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def save(self, path: Path) -> None: ...
+    def fingerprint(self) -> str: ...
+
+
+class Saved:
+    """What both tokenizers do alike: look up, write, identify themselves."""
+
+    special_tokens: dict[str, int]
+    vocabulary: list[bytes]  # id -> the bytes it stands for
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids: every id is below it."""
+        return len(self.vocabulary)
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The exact bytes that the ids stand for. Raises UserError for an id that is unknown.
+
+        One token may hold half a character, so bytes are what a token really is.
+        """
+        ids = list(ids)
+        for i in ids:
+            if not 0 <= i < self.vocab_size:
+                raise UserError(f"id {i} is not in the vocabulary: use 0 to {self.vocab_size - 1}")
+        return b"".join(self.vocabulary[i] for i in ids)
+
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+        """The text that the ids stand for; bytes that are not UTF-8 become U+FFFD by default."""
+        return self.decode_bytes(ids).decode("utf-8", errors)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything needed to build the tokenizer again, as plain JSON values."""
+        raise NotImplementedError(f"{type(self).__name__}.to_dict")
+
+    def save(self, path: Path) -> None:
+        """Write the tokenizer as one JSON file."""
+        write_json(path, self.to_dict())
+
+    def fingerprint(self) -> str:
+        """A hash by which token files remember which tokenizer made them."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class Tokenizer(Saved):
+    """Byte-level byte-pair encoding.
+
+    Args:
+        merges: the pair behind each learned token; merge n makes id 256 + n.
+        pattern: how text is cut before merging: a name from PATTERNS or a regular expression.
+        special_tokens: text -> id of tokens that stand for themselves, such as <|endoftext|>.
+        byte_order: byte_order[i] is the byte with id i. GPT-2 has an order of its own.
+    """
+
+    def __init__(
+        self,
+        merges: Sequence[Pair],
+        pattern: str = "gpt2",
+        special_tokens: Mapping[str, int] | None = None,
+        byte_order: bytes = bytes(range(256)),
+    ) -> None:
+        self.merges = [(a, b) for a, b in merges]
+        self.pattern = pattern
+        self.byte_order = byte_order
+        self.vocabulary = [bytes([b]) for b in byte_order]
+        for a, b in self.merges:
+            self.vocabulary.append(self.vocabulary[a] + self.vocabulary[b])
+        self.ranks = {pair: 256 + n for n, pair in enumerate(self.merges)}
+        self.special_tokens = dict(special_tokens or {})
+        for text, i in sorted(self.special_tokens.items(), key=lambda item: item[1]):
+            if i != len(self.vocabulary):
+                raise UserError(f"special token {text!r} should have id {len(self.vocabulary)}")
+            self.vocabulary.append(text.encode())
+        self._split = regex.compile(PATTERNS.get(pattern, pattern))
+        # Of two special tokens that start alike the longer one must be tried first.
+        longest_first = sorted(self.special_tokens, key=len, reverse=True)
+        self._special = regex.compile("(" + "|".join(map(regex.escape, longest_first)) + ")")
+        self._byte_ids = bytes(byte_order.index(b) for b in range(256))  # byte -> id
+        self._cache: dict[str, list[int]] = {}  # words repeat: most of a text comes from here
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        pattern: str = "gpt2",
+    ) -> "Tokenizer":
+        """Learn a vocabulary of at most `vocab_size` tokens, the special ones included.
+
+        A small text may run out of pairs to merge before; the vocabulary is smaller then. Raises
+        UserError if there is no room for the 256 bytes and the special tokens.
+        """
+        n_merges = vocab_size - 256 - len(special_tokens)
+        if n_merges < 0:
+            least = 256 + len(special_tokens)
+            raise UserError(f"vocab_size={vocab_size} is too small: use at least {least}")
+        split = regex.compile(PATTERNS.get(pattern, pattern))
+        words: Counter[str] = Counter()
+        for text in texts:
+            words.update(match.group() for match in split.finditer(text))
+        merges = train({to_bytes(word): count for word, count in words.items()}, n_merges)
+        ids = {text: 256 + len(merges) + n for n, text in enumerate(special_tokens)}
+        return cls(merges, pattern, ids)
+
+    def encode(self, text: str, special: SpecialPolicy = "as-text") -> list[int]:
+        """Turn text into ids. Raises UserError if the text holds a special token that is forbidden.
+
+        >>> tokenizer = Tokenizer([(104, 105)], special_tokens={"<|endoftext|>": 257})
+        >>> tokenizer.encode("hi hi"), tokenizer.encode("hi<|endoftext|>", special="allow")
+        ([256, 32, 256], [256, 257])
+        """
+        if special == "as-text" or not self.special_tokens:
+            return self._encode_ordinary(text)
+        found = self._special.search(text)
+        if special == "forbid" and found:
+            raise UserError(f"the text contains {found.group()}; remove it or allow special tokens")
+        ids: list[int] = []
+        for part in self._special.split(text):
+            if part in self.special_tokens:
+                ids.append(self.special_tokens[part])
+            else:
+                ids.extend(self._encode_ordinary(part))
+        return ids
+
+    def _encode_ordinary(self, text: str) -> list[int]:
+        ids: list[int] = []
+        cache = self._cache
+        for match in self._split.finditer(text):
+            word = match.group()
+            if word not in cache:
+                if len(cache) > 1_000_000:  # bounded memory, whatever the text
+                    cache.clear()
+                cache[word] = self.encode_word(word)
+            ids.extend(cache[word])
+        return ids
+
+    def encode_word(self, word: str) -> list[int]:
+        """Apply the merges to one piece of text as a whole, without splitting it first."""
+        return encode_word(to_bytes(word).translate(self._byte_ids), self.ranks)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "type": "bpe",
+            "pattern": self.pattern,
+            "special_tokens": self.special_tokens,
+            "byte_order": list(self.byte_order),
+            "merges": self.merges,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Tokenizer":
+        """The inverse of to_dict."""
+        return cls(
+            merges=[(a, b) for a, b in values["merges"]],
+            pattern=values["pattern"],
+            special_tokens=values["special_tokens"],
+            byte_order=bytes(values["byte_order"]),
+        )
+
+    @classmethod
+    def from_gpt2(cls, vocab: Path, merges: Path) -> "Tokenizer":
+        """Read the two files in which OpenAI published GPT-2's vocabulary.
+
+        In them every byte is written as a printable character. The ids of the bytes follow that
+        character order. Raises UserError if the files do not belong together.
+        """
+        byte_of = {character: byte for byte, character in gpt2_characters().items()}
+        ids: dict[str, int] = read_json(vocab)
+        byte_order = bytes(byte_of[c] for c in sorted(byte_of, key=lambda c: ids.get(c, -1)))
+        pairs = [line.split(" ") for line in read_text(merges).splitlines() if line.strip()]
+        pairs = [pair for pair in pairs if pair[0] != "#version:"]
+        for n, pair in enumerate(pairs):
+            if ids.get("".join(pair)) != 256 + n or not all(part in ids for part in pair):
+                raise UserError(f"{merges} line {n + 1} does not fit {vocab}; use a matching pair")
+        special = {END_OF_TEXT: ids[END_OF_TEXT]} if END_OF_TEXT in ids else {}
+        return cls([(ids[a], ids[b]) for a, b in pairs], "gpt2", special, byte_order)
+
+
+class CharTokenizer(Saved):
+    """One id per character: nothing to learn but the alphabet.
+
+    Long sequences and no knowledge of words, but a vocabulary that fits in your head. Special
+    tokens are optional and come after the characters.
+    """
+
+    def __init__(self, characters: Sequence[str], special_tokens: Sequence[str] = ()) -> None:
+        self.characters = list(characters)
+        self.ids = {character: i for i, character in enumerate(self.characters)}
+        self.special_tokens = {t: len(self.characters) + n for n, t in enumerate(special_tokens)}
+        self.vocabulary = [to_bytes(text) for text in (*self.characters, *special_tokens)]
+
+    @classmethod
+    def train(cls, texts: Iterable[str], special_tokens: Sequence[str] = ()) -> "CharTokenizer":
+        """Collect the characters that occur, in code point order."""
+        return cls(sorted(set().union(*texts)), special_tokens)
+
+    def encode(self, text: str, special: SpecialPolicy = "as-text") -> list[int]:
+        """Turn text into ids. Raises UserError for a character that training did not meet.
+
+        >>> CharTokenizer("abc").encode("cab")
+        [2, 0, 1]
+        """
+        if special != "as-text":
+            raise UserError(
+                "a character tokenizer reads special tokens as text; use a BPE tokenizer"
+            )
+        try:
+            return [self.ids[character] for character in text]
+        except KeyError as error:
+            known = "".join(c for c in self.characters if c.isprintable())
+            raise UserError(
+                f"the character {error} is not in this vocabulary: use only {known}"
+            ) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "type": "char",
+            "special_tokens": list(self.special_tokens),
+            "characters": self.characters,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "CharTokenizer":
+        """The inverse of to_dict."""
+        return cls(values["characters"], values["special_tokens"])
+
+
+TOKENIZERS: dict[str, type[Tokenizer] | type[CharTokenizer]] = {
+    "bpe": Tokenizer,
+    "char": CharTokenizer,
+}
+
+
+def load_tokenizer(path: Path) -> AnyTokenizer:
+    """Read a tokenizer of either kind. Raises UserError naming the file if it is not one."""
+    values = read_json(path)
+    try:
+        return choose(TOKENIZERS, "type", str(values.get("type"))).from_dict(values)
+    except (KeyError, TypeError, ValueError, IndexError, regex.error) as error:
+        raise UserError(f"{path} is not a usable tokenizer ({error}); train a new one") from None
+
+
+def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> AnyTokenizer:
+    """Train a tokenizer by name, or load the one that `kind` is the path of."""
+    if kind == "bpe":
+        return Tokenizer.train(texts, vocab_size)
+    if kind == "char":
+        return CharTokenizer.train(texts)
+    if not Path(kind).exists():
+        raise UserError(f"data.tokenizer={kind!r} is neither bpe, char, nor an existing file")
+    return load_tokenizer(Path(kind))
+
+
+def to_bytes(text: str) -> bytes:
+    """UTF-8, also for lone surrogates, which strict UTF-8 refuses but Python strings may hold."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def gpt2_characters() -> dict[int, str]:
+    """The printable character that stands for each byte in GPT-2's vocabulary files.
+
+    Bytes that print as themselves do so; the other 68 take the characters from U+0100 on.
+
+    >>> gpt2_characters()[ord("A")], gpt2_characters()[ord(" ")]
+    ('A', 'Ġ')
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in printable]
+    return {b: chr(b) for b in printable} | {b: chr(256 + n) for n, b in enumerate(others)}

@@ -1,0 +1,273 @@
+"""The training loop.
+
+`Trainer.run` yields a record after every step and every evaluation and prints nothing; whoever
+calls it decides what to show and when to stop.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nanogpt.checkpoint import (
+    TrainState,
+    find_checkpoint,
+    load_state,
+    load_tensors,
+    load_weights,
+    point,
+    restore_optimizer,
+    save_checkpoint,
+)
+from nanogpt.config import Config, choose, load_config, to_toml, with_settings
+from nanogpt.data import IGNORED, IntArray, check_ids, check_length, random_windows, read_token_file
+from nanogpt.device import Compute, resolve
+from nanogpt.errors import UserError
+from nanogpt.evaluate import estimate
+from nanogpt.files import read_text, write_text
+from nanogpt.generate import generate_text
+from nanogpt.model import GPT
+from nanogpt.optim import SCHEDULES, build_optimizer, learning_rate
+from nanogpt.tokenizer import load_tokenizer
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step did."""
+
+    step: int  # steps done, this one included
+    loss: float  # mean training loss of the step's batch, nats per token, before the update
+    lr: float
+    grad_norm: float  # before clipping
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a look at the validation text showed."""
+
+    step: int
+    val_loss: float  # nats per token
+    bits_per_byte: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the model writes at this point."""
+
+    step: int
+    sample: str  # prompt and continuation
+
+
+Record = Step | Validation | Sample
+
+
+def data_folder(run: Path, config: Config) -> Path:
+    """Where the token files of a run are: in data.folder, or in the run itself."""
+    return Path(config.data.folder) if config.data.folder else run / "data"
+
+
+class Trainer:
+    """One run: its model, its optimizer, its data, and its folder.
+
+    Build one with `start` or `resume`. `run` trains; `stop` makes it end after the current step,
+    with a checkpoint.
+    """
+
+    def __init__(
+        self, folder: Path, config: Config, model: GPT, compute: Compute, state: TrainState
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.compute = compute
+        self.state = state
+        self.stopped = False
+        choose(SCHEDULES, "train.schedule", config.train.schedule)
+        self.model = model.to(compute.device).train()
+        self.optimizer = build_optimizer(self.model, config.train)
+        data = data_folder(folder, config)
+        self.tokenizer = load_tokenizer(data / "tokenizer.json")
+        self.train_tokens = read_token_file(data / "train.bin", self.tokenizer)
+        self.val_tokens = read_token_file(data / "val.bin", self.tokenizer)
+        for tokens in (self.train_tokens, self.val_tokens):
+            check_ids(tokens, config.model.vocab_size)
+            check_length(tokens, config.model.context_length)
+
+    @classmethod
+    def start(cls, folder: Path, config: Config) -> "Trainer":
+        """A new run from prepared token files. Writes its settings and tokenizer.
+
+        Raises UserError, and writes nothing, if a setting or a token file is unusable.
+        """
+        compute = resolve(config.train.device, config.train.precision)
+        tokenizer = load_tokenizer(data_folder(folder, config) / "tokenizer.json")
+        config = with_settings(
+            config,
+            model={"vocab_size": tokenizer.vocab_size},
+            train={"precision": compute.precision},
+        )
+        torch.manual_seed(config.train.seed)
+        trainer = cls(folder, config, GPT(config.model), compute, TrainState())
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "config.toml", to_toml(config))
+        tokenizer.save(folder / "tokenizer.json")
+        write_text(folder / "metrics.jsonl", "")
+        return trainer
+
+    @classmethod
+    def resume(cls, folder: Path) -> "Trainer":
+        """Go on from the latest checkpoint, exactly as if the run had never stopped.
+
+        A run that was stopped before its first checkpoint starts again from its settings.
+        """
+        if (folder / "config.toml").exists() and not (folder / "checkpoints" / "latest").exists():
+            return cls.start(folder, load_config(folder / "config.toml"))
+        checkpoint = find_checkpoint(folder)
+        state, config = load_state(checkpoint)
+        compute = resolve(config.train.device, config.train.precision)
+        trainer = cls(folder, config, load_weights(checkpoint, config.model), compute, state)
+        tensors = load_tensors(checkpoint, "optimizer.safetensors")
+        restore_optimizer(trainer.model, trainer.optimizer, tensors)
+        # Records after the checkpoint belong to steps that will be done again.
+        records = [r for r in read_metrics(folder) if r["step"] <= state.step]
+        write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
+        return trainer
+
+    def run(self) -> Iterator[Record]:
+        """Train to max_steps or until stopped, yielding records; ends with a checkpoint.
+
+        What is yielded is already on disk: in metrics.jsonl and, when due, in a checkpoint.
+        """
+        settings = self.config.train
+        with (self.folder / "metrics.jsonl").open("a") as metrics:
+            while self.state.step < settings.max_steps and not self.stopped:
+                records: list[Record] = []
+                if self.state.step == 0:
+                    records += [self.validate(), self.sample()]
+                records.append(self.train_step())
+                step, done = self.state.step, self.state.step == settings.max_steps
+                if done or step % settings.eval_interval == 0:
+                    records.append(self.validate())
+                if settings.sample_interval and step % settings.sample_interval == 0:
+                    records.append(self.sample())
+                metrics.writelines(json.dumps(asdict(record)) + "\n" for record in records)
+                metrics.flush()
+                self.keep_if_best(records)
+                if done or self.stopped or step % settings.checkpoint_interval == 0:
+                    self.save()
+                yield from records
+
+    def stop(self) -> None:
+        """Ask `run` to save a checkpoint and end after the step it is in."""
+        self.stopped = True
+
+    def train_step(self) -> Step:
+        """One optimizer step. Raises UserError, before any weight moves, if the loss blows up."""
+        settings, step = self.config.train, self.state.step
+        start = time.perf_counter()
+        lr = learning_rate(step, settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        torch.manual_seed(dropout_seed(settings.seed, step))
+        batches = [
+            random_windows(
+                self.train_tokens.ids,
+                self.config.model.context_length,
+                settings.batch_size,
+                seed=settings.seed,
+                step=step,
+                micro_step=micro_step,
+            )
+            for micro_step in range(settings.grad_accum_steps)
+        ]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = accumulate_gradients(self.model, batches, self.compute)
+        limit = settings.grad_clip or math.inf
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        if not math.isfinite(loss + grad_norm):
+            raise UserError(
+                f"the loss became {loss} at step {step + 1}: start again with a train.lr "
+                f"below {settings.lr}"
+            )
+        self.optimizer.step()
+        seconds = time.perf_counter() - start
+        self.state = replace(self.state, step=step + 1, seconds=self.state.seconds + seconds)
+        tokens = sum(ids.size for ids, _ in batches)
+        return Step(self.state.step, loss, lr, grad_norm, tokens / seconds)
+
+    def validate(self) -> Validation:
+        """Estimate the validation loss."""
+        settings = self.config.train
+        score = estimate(
+            self.model,
+            self.val_tokens,
+            self.compute,
+            settings.batch_size,
+            settings.eval_batches,
+            settings.seed,
+        )
+        return Validation(self.state.step, score.loss, score.bits_per_byte)
+
+    def sample(self) -> Sample:
+        """Let the model write, with the settings of the section sample, at most 64 tokens."""
+        settings = replace(
+            self.config.sample, max_new_tokens=min(64, self.config.sample.max_new_tokens)
+        )
+        text = "".join(generate_text(self.model, self.tokenizer, settings))
+        return Sample(self.state.step, settings.prompt + text)
+
+    def keep_if_best(self, records: Sequence[Record]) -> None:
+        """Give the lowest validation loss so far a checkpoint that later ones do not replace."""
+        losses = [
+            record.val_loss
+            for record in records
+            if isinstance(record, Validation) and record.step == self.state.step
+        ]
+        best = math.inf if self.state.best_loss is None else self.state.best_loss
+        if losses and losses[0] < best:
+            self.state = replace(self.state, best_loss=losses[0])
+            point(self.folder, "best", self.save())
+
+    def save(self) -> Path:
+        """Write a checkpoint of this moment."""
+        return save_checkpoint(self.folder, self.model, self.optimizer, self.state, self.config)
+
+
+def accumulate_gradients(
+    model: GPT, batches: Sequence[tuple[IntArray, IntArray]], compute: Compute
+) -> float:
+    """Add up the gradients of several batches, as if they were one; returns their mean loss.
+
+    Every real target weighs the same, however unevenly the batches share them.
+    """
+    targets_in_all = sum(int((targets != IGNORED).sum()) for _, targets in batches)
+    total = 0.0
+    for ids, targets in batches:
+        x, y = (torch.from_numpy(a).to(compute.device) for a in (ids, targets))  # (B, T)
+        with compute.autocast():
+            loss = model.loss(model(x), y, reduction="sum") / targets_in_all
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def dropout_seed(seed: int, step: int, rank: int = 0) -> int:
+    """The seed of a step's dropout: a pure function, so a resumed run drops the same units."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run in order; a line cut off by a crash ends the list."""
+    records = []
+    for line in read_text(folder / "metrics.jsonl").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
