@@ -74,8 +74,9 @@ def split_documents(documents: Sequence[Document], val_fraction: float) -> Split
             val=[Document(f"{name} (end)", text[cut:])],
         )
     shares = {d: hashed_share(d.text) for d in documents}
-    # A handful of documents may all fall on the training side; then the nearest one goes over.
-    threshold = max(val_fraction, min(shares.values()))
+    # A handful of documents may all fall on one side; then the nearest one changes over.
+    ordered = sorted(shares.values())
+    threshold = min(max(val_fraction, ordered[0]), ordered[-2])
     return Split(
         train=[d for d in documents if shares[d] > threshold],
         val=[d for d in documents if shares[d] <= threshold],

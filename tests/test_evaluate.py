@@ -1,0 +1,86 @@
+"""Evaluation: exact sums, bits per byte, and no trace left in the training."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import tiny
+from nanogpt.data import write_token_file
+from nanogpt.device import resolve
+from nanogpt.evaluate import Score, batched, estimate, evaluate, unigram_bits_per_byte
+from nanogpt.model import GPT
+from nanogpt.tokenizer import CharTokenizer
+
+CPU = resolve("cpu", "float32")
+ALPHABET = CharTokenizer([chr(ord("a") + i) for i in range(26)] + [chr(0xE0 + i) for i in range(35)])
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    letters = [ALPHABET.characters[i * i % 61] for i in range(100)]
+    return write_token_file(tmp_path / "val.bin", ["".join(letters)], ALPHABET)
+
+
+def test_bits_per_byte_is_loss_over_ln_2_over_bytes_per_token():
+    """Trap 13."""
+    score = Score(loss=3 * math.log(2), tokens=10, bytes_per_token=1.5)
+    assert score.bits_per_byte == pytest.approx(2.0)
+    assert score.perplexity == pytest.approx(8.0)
+
+
+def test_bytes_and_not_characters_are_counted(tokens):
+    text = ALPHABET.decode(tokens.ids.tolist())
+    assert tokens.about.bytes == len(text.encode()) > len(text)
+
+
+@pytest.mark.parametrize("stride", [1, 5, 16])
+def test_the_full_evaluation_is_the_mean_over_every_token(model, tokens, stride):
+    """Worked out token by token, with the context that the protocol promises."""
+    score = evaluate(model, tokens, CPU, batch_size=3, stride=stride)
+    ids = torch.from_numpy(tokens.ids.astype(np.int64))
+    # Windows start every `stride` tokens; each target belongs to the first window that reaches it.
+    starts = [*range(0, 100 - 17, stride), 83]
+    total, done = 0.0, 1
+    for start in starts:
+        log_probabilities = model(ids[None, start : start + 16])[0].log_softmax(-1)
+        for position in range(done, start + 17):
+            total -= log_probabilities[position - 1 - start, ids[position]].item()
+        done = start + 17
+    assert score.tokens == 99
+    assert score.loss == pytest.approx(total / 99, abs=1e-5)
+
+
+def test_an_untrained_model_scores_as_uniform_guessing(tokens):
+    torch.manual_seed(0)
+    score = evaluate(GPT(tiny()), tokens, CPU)
+    uniform = math.log2(61) / tokens.bytes_per_token
+    assert score.bits_per_byte == pytest.approx(uniform, rel=0.02)
+
+
+def test_the_estimate_always_looks_at_the_same_windows(model, tokens):
+    first = estimate(model, tokens, CPU, batch_size=2, batches=3, seed=1)
+    assert estimate(model, tokens, CPU, batch_size=2, batches=3, seed=1) == first
+    assert estimate(model, tokens, CPU, batch_size=2, batches=3, seed=2) != first
+    assert first.tokens == 2 * 3 * 16
+
+
+def test_evaluation_leaves_mode_and_gradients_alone(model, tokens):
+    model.train()
+    evaluate(model, tokens, CPU)
+    assert model.training
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_unigram_score_is_the_cross_entropy_of_the_frequencies(tmp_path):
+    alphabet = CharTokenizer("ab")
+    train = write_token_file(tmp_path / "train.bin", ["aab" * 1000], alphabet)
+    val = write_token_file(tmp_path / "val.bin", ["ab"], alphabet)
+    expected = -(math.log2(2 / 3) + math.log2(1 / 3)) / 2
+    assert unigram_bits_per_byte(train, val) == pytest.approx(expected, abs=1e-3)
+
+
+def test_batched_keeps_the_rest():
+    windows = [(np.full(2, i), np.full(2, i)) for i in range(5)]
+    assert [ids.shape for ids, _ in batched(windows, 2)] == [(2, 2), (2, 2), (1, 2)]

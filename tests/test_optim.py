@@ -1,0 +1,103 @@
+"""AdamW by hand is torch's AdamW; the schedule is the one worked out on paper."""
+
+import pytest
+import torch
+
+from conftest import tiny
+from nanogpt.config import TrainConfig
+from nanogpt.model import GPT
+from nanogpt.optim import OPTIMIZERS, AdamW, build_optimizer, learning_rate, parameter_groups
+
+
+def test_adamw_by_hand_equals_torch_over_100_steps():
+    torch.manual_seed(0)
+    start = [torch.randn(7, 5), torch.randn(5)]
+    settings = {"lr": 1e-2, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
+    ours = [p.clone().requires_grad_() for p in start]
+    theirs = [p.clone().requires_grad_() for p in start]
+    optimizers = AdamW(ours, **settings), torch.optim.AdamW(theirs, **settings)
+    for step in range(100):
+        gradients = [torch.randn_like(p) * 10 ** (step % 5 - 2) for p in start]
+        for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.param_groups[0]["lr"] = 1e-2 / (step + 1)
+            optimizer.step()
+    for our, their, before in zip(ours, theirs, start, strict=True):
+        torch.testing.assert_close(our, their, rtol=0, atol=1e-6)  # observed 1.2e-7
+        assert (our - before).abs().max() > 0.01
+
+
+def test_the_first_step_moves_every_weight_by_the_learning_rate():
+    """Bias correction: without it the first step would be (1 - beta1) / sqrt(1 - beta2) as long."""
+    weight = torch.zeros(3, requires_grad=True)
+    weight.grad = torch.tensor([1e-3, 1.0, -1e3])
+    AdamW([weight], lr=0.5).step()
+    assert weight.tolist() == pytest.approx([-0.5, -0.5, 0.5], rel=1e-4)
+
+
+def test_parameters_without_a_gradient_stay():
+    weight = torch.ones(3, requires_grad=True)
+    AdamW([weight], lr=0.5, weight_decay=0.5).step()
+    assert weight.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_lowers_the_loss_and_saves_the_same_state(name):
+    torch.manual_seed(0)
+    model, batch = GPT(tiny()), torch.randint(61, (4, 17))
+    optimizer = build_optimizer(model, TrainConfig(optimizer=name, lr=1e-2))
+    losses = []
+    for _ in range(10):
+        loss = model.loss(model(batch[:, :-1]), batch[:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.5
+    assert set(optimizer.state[model.wte.weight]) == {"step", "exp_avg", "exp_avg_sq"}
+
+
+def test_norms_and_biases_do_not_decay():
+    """Trap 8: matrices and embeddings decay, everything else does not; nothing is forgotten."""
+    model = GPT(tiny())
+    decayed, kept = parameter_groups(model, 0.1)
+    names = {id(p): name for name, p in model.named_parameters()}
+    decayed_names = {names[id(p)] for p in decayed["params"]}
+    kept_names = {names[id(p)] for p in kept["params"]}
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
+    assert all("ln_" in name or name.endswith("bias") for name in kept_names)
+    assert {"wte.weight", "wpe.weight", "h.0.mlp.c_fc.weight"} <= decayed_names
+    assert decayed_names | kept_names == set(names.values())
+
+
+COSINE = TrainConfig(lr=1.0, min_lr=0.2, warmup_steps=4, max_steps=12)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, 1 / 5),  # trap 6: the first step already moves
+        (1, 2 / 5),
+        (3, 4 / 5),
+        (4, 1.0),  # the peak
+        (6, 0.2 + 0.8 * (1 + 2**0.5 / 2) / 2),  # a quarter of the way: cos 45 degrees
+        (8, 0.6),  # half-way: the middle between 1 and 0.2
+        (12, 0.2),  # the end
+        (13, 0.2),
+        (1000, 0.2),
+    ],
+)
+def test_cosine_schedule_equals_the_table_worked_by_hand(step, expected):
+    assert learning_rate(step, COSINE) == pytest.approx(expected)
+
+
+def test_constant_schedule_stays_at_the_peak_after_the_climb():
+    settings = TrainConfig(lr=1.0, schedule="constant", warmup_steps=1, max_steps=5)
+    assert [learning_rate(step, settings) for step in (0, 1, 4, 9)] == [0.5, 1, 1, 1]
+
+
+def test_a_run_that_is_all_warm_up_does_not_divide_by_zero():
+    settings = TrainConfig(lr=1.0, min_lr=0.0, warmup_steps=8, max_steps=4)
+    assert learning_rate(3, settings) == pytest.approx(4 / 9)
+    assert learning_rate(8, settings) == 1.0

@@ -1,0 +1,170 @@
+"""Shape comments are executed: a wrong one fails here.
+
+A comment such as `# (B, nh, T, hs)` at the end of a statement claims a shape for every tensor that
+the statement assigns or returns. The tests below run the package with sizes that are distinct
+primes, watch every such statement, and unify claim and tensor: a letter must mean the same number
+throughout a run, and products such as 4 * C must come out right.
+"""
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nanogpt
+from nanogpt import attention, data, device, generate, layers, model, position, sampling, train
+from nanogpt.config import ModelConfig, SampleConfig
+
+# B, T, nh, hs and V are prime and distinct; C is the product of nh and hs; S equals T where a
+# sequence attends to itself. T1 and N are derived: one more token, and all tokens of a batch.
+SIZES = {"B": 3, "T": 7, "S": 7, "nh": 2, "hs": 11, "C": 22, "V": 53}
+CLAIM = re.compile(r"#\s*\(([^()]*)\)\s*$")
+MODULES = [attention, data, generate, layers, model, position, sampling, train]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One shape comment: where it stands, what it says, and the names it speaks of."""
+
+    file: str
+    line: int  # first line of the statement
+    end: int  # and its last
+    shape: str
+    names: tuple[str, ...]  # assigned names; empty for a return
+
+
+def claims_of(module: Any) -> Iterator[Claim]:
+    """The shape comments of a module, found by its syntax tree."""
+    file = inspect.getsourcefile(module)
+    lines = Path(file).read_text().splitlines()
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if not isinstance(node, ast.Assign | ast.AugAssign | ast.Return):
+            continue
+        comment = CLAIM.search(lines[node.end_lineno - 1])
+        if comment:
+            targets = getattr(node, "targets", [getattr(node, "target", None)])
+            names = [n.id for t in targets if t for n in ast.walk(t) if isinstance(n, ast.Name)]
+            yield Claim(file, node.lineno, node.end_lineno, comment.group(1), tuple(names))
+
+
+CLAIMS = {claim for module in MODULES for claim in claims_of(module)}
+
+
+def expected_shape(claim: Claim, sizes: dict[str, int]) -> tuple[int, ...]:
+    """The numbers a claim stands for, without "...", which fits any axes in front."""
+    letters = [axis.strip() for axis in claim.shape.split(",") if axis.strip()]
+    return tuple(eval(axis, {}, sizes) for axis in letters if axis != "...")
+
+
+def check(claim: Claim, value: Any, sizes: dict[str, int], seen: set[Claim]) -> None:
+    if not isinstance(value, torch.Tensor | np.ndarray):
+        raise AssertionError(f"{claim}: is a {type(value).__name__}, not a tensor")
+    expected, found = expected_shape(claim, sizes), tuple(value.shape)
+    if "..." in claim.shape:
+        found = found[len(found) - len(expected) :]
+    assert found == expected, f"{claim.file}:{claim.line} says ({claim.shape}), but it is {found}"
+    seen.add(claim)
+
+
+def run_checked(action: Callable[[], object], sizes: dict[str, int] = SIZES) -> set[Claim]:
+    """Run an action and hold every shape comment it passes against the tensors."""
+    by_line = {(claim.file, claim.line): claim for claim in CLAIMS}
+    files = {claim.file for claim in CLAIMS}
+    seen: set[Claim] = set()
+
+    def tracer(frame: FrameType, event: str, _: object) -> Any:
+        code = frame.f_code
+        if code.co_filename not in files or code.co_name.startswith("<"):  # <listcomp> and such
+            return None
+        due: list[Claim] = []  # an assignment can be checked once its statement is over
+
+        def local(frame: FrameType, event: str, argument: object) -> Any:
+            while due and (event == "return" or not due[0].line <= frame.f_lineno <= due[0].end):
+                claim = due.pop()
+                for name in claim.names:
+                    check(claim, frame.f_locals[name], sizes, seen)
+            claim = by_line.get((code.co_filename, frame.f_lineno))
+            if claim and event == "line" and claim.names and not due:
+                due.append(claim)
+            if claim and event == "return" and not claim.names:
+                check(claim, argument, sizes, seen)
+            return local
+
+        return local
+
+    sys.settrace(tracer)
+    try:
+        action()
+    finally:
+        sys.settrace(None)
+    return seen
+
+
+def settings(**changes: object) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=SIZES["V"],
+        context_length=SIZES["T"],
+        n_layer=2,
+        n_head=SIZES["nh"],
+        n_embd=SIZES["C"],
+        **changes,
+    )
+
+
+def train_and_generate(kernels: str) -> None:
+    """One pass through everything that carries shape comments, forward and backward."""
+    gpt = model.GPT(settings(kernels=kernels, attention_dropout=0.1))
+    ids = np.arange(60) % SIZES["V"]
+    batch = data.random_windows(ids, SIZES["T"], SIZES["B"], seed=0, step=0)
+    train.accumulate_gradients(gpt, [batch], device.resolve("cpu", "float32"))
+    rows = [[1] * SIZES["T"], [2], [3, 4]]
+    padded, targets, mask = map(torch.from_numpy, data.padded_batch(rows))
+    gpt.loss(gpt(padded, mask), targets).backward()
+    for choice in (SampleConfig(top_k=3), SampleConfig(temperature=0)):
+        list(islice(generate.generate(gpt, padded, choice), 2))
+
+
+def cross_entropy_of_rows() -> None:
+    n = SIZES["B"] * SIZES["T"]
+    layers.cross_entropy(torch.randn(n, SIZES["V"]), torch.zeros(n, dtype=torch.long))
+
+
+def test_every_shape_comment_is_executed_and_true():
+    sizes = {**SIZES, "N": SIZES["B"] * SIZES["T"]}
+    seen = set()
+    for kernels in ("plain", "fused"):
+        seen |= run_checked(lambda kernels=kernels: train_and_generate(kernels), sizes)
+    seen |= run_checked(cross_entropy_of_rows, sizes)
+    never = CLAIMS - seen
+    assert len(CLAIMS) > 25
+    assert not never, f"never executed: {sorted((c.file, c.line, c.shape) for c in never)}"
+
+
+def test_a_wrong_comment_would_be_caught():
+    """The checker itself: it must be able to fail."""
+    claim = Claim("x.py", 1, 1, "B, 2 * C", ("x",))
+    check(claim, torch.zeros(3, 44), SIZES, set())
+    with pytest.raises(AssertionError, match=r"says \(B, 2 \* C\), but it is \(3, 22\)"):
+        check(claim, torch.zeros(3, 22), SIZES, set())
+
+
+def test_all_modules_with_shape_comments_are_watched():
+    root = Path(nanogpt.__file__).parent
+    watched = {Path(inspect.getsourcefile(module)).name for module in MODULES}
+    for path in root.rglob("*.py"):
+        has_claims = any(
+            CLAIM.search(line) and re.search(r"[=]|return", line.partition("#")[0])
+            and re.search(r"\b(B|T|C|V)\b", CLAIM.search(line).group(1))
+            for line in path.read_text().splitlines()
+        )  # fmt: skip
+        assert not has_claims or path.name in watched, path

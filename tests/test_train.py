@@ -1,0 +1,293 @@
+"""Training: accumulation, exact resume, the best checkpoint, and stopping at any moment."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import small_run, tiny
+from nanogpt import files
+from nanogpt.checkpoint import find_checkpoint, load_run, load_state, load_tensors
+from nanogpt.config import load_config
+from nanogpt.data import IGNORED
+from nanogpt.device import resolve
+from nanogpt.errors import UserError
+from nanogpt.model import GPT
+from nanogpt.optim import OPTIMIZERS
+from nanogpt.train import (
+    Sample,
+    Step,
+    Trainer,
+    Validation,
+    accumulate_gradients,
+    dropout_seed,
+    read_metrics,
+)
+
+CPU = resolve("cpu", "float32")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_tensors(find_checkpoint(run), "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def without_time(records: list[dict]) -> list[dict]:
+    return [{k: v for k, v in r.items() if k != "tokens_per_second"} for r in records]
+
+
+@pytest.mark.parametrize("sizes", [(6,), (3, 3), (1, 2, 3)])
+def test_accumulated_gradients_equal_those_of_the_one_large_batch(sizes):
+    """Trap 7: also where the batches hold different numbers of real targets."""
+    torch.manual_seed(0)
+    model = GPT(tiny()).train()
+    ids = np.random.default_rng(0).integers(0, 61, (6, 17))
+    x, y = ids[:, :-1], ids[:, 1:].copy()
+    y[0, 3:] = IGNORED
+    y[5, :15] = IGNORED
+    loss = model.loss(model(torch.from_numpy(x)), torch.from_numpy(y))
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+    cuts = np.cumsum(sizes)[:-1]
+    batches = list(zip(np.split(x, cuts), np.split(y, cuts), strict=True))
+    mean = accumulate_gradients(model, batches, CPU)
+    assert mean == pytest.approx(loss.item(), abs=1e-6)
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-7)  # observed 2e-8
+
+
+def test_a_run_leaves_the_files_of_the_design(prepared, tmp_path):
+    run = tmp_path / "run"
+    records = list(Trainer.start(run, small_run(prepared)).run())
+    assert [r.step for r in records if isinstance(r, Step)] == list(range(1, 13))
+    assert [r.step for r in records if isinstance(r, Validation)] == [0, 4, 8, 12]
+    assert [r.step for r in records if isinstance(r, Sample)] == [0, 6, 12]
+    assert {p.name for p in run.iterdir()} == {
+        "config.toml",
+        "tokenizer.json",
+        "metrics.jsonl",
+        "checkpoints",
+    }
+    latest = find_checkpoint(run)
+    assert latest.name == "step-000012"
+    assert {p.name for p in latest.iterdir()} == {
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    }
+    state, config = load_state(latest)
+    assert state.step == 12
+    assert config == load_config(run / "config.toml")
+    assert config.model.vocab_size == 300
+    assert config.train.precision == "float32"
+
+
+def test_the_loss_falls_and_the_schedule_reaches_the_optimizer(prepared, tmp_path):
+    """Trap 6: a schedule that is computed and never set."""
+    config = small_run(prepared, max_steps=60, lr=1e-2, min_lr=1e-3, warmup_steps=4)
+    trainer = Trainer.start(tmp_path / "run", config)
+    records = list(trainer.run())
+    steps = [r for r in records if isinstance(r, Step)]
+    assert steps[0].lr == pytest.approx(1e-2 / 5)
+    assert max(r.lr for r in steps) == pytest.approx(1e-2)
+    assert trainer.optimizer.param_groups[1]["lr"] == steps[-1].lr < 1.1e-3
+    validations = [r.val_loss for r in records if isinstance(r, Validation)]
+    assert validations[-1] < validations[0] - 2
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("stop_after", [1, 6, 11])
+def test_a_stopped_and_resumed_run_ends_with_the_same_bits(prepared, tmp_path, optimizer, stop_after):
+    """Trap 11: parameters, optimizer, best loss, batches, dropout and metrics."""
+    config = small_run(prepared, optimizer=optimizer)
+    list(Trainer.start(tmp_path / "whole", config).run())
+    trainer = Trainer.start(tmp_path / "parts", config)
+    for record in trainer.run():
+        if record.step == stop_after:
+            trainer.stop()
+    assert trainer.state.step == stop_after
+    list(Trainer.resume(tmp_path / "parts").run())
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert same(weights(whole), weights(parts))
+    ends = [find_checkpoint(run) for run in (whole, parts)]
+    assert same(*(load_tensors(end, "optimizer.safetensors") for end in ends))
+    assert load_state(ends[0])[0].best_loss == load_state(ends[1])[0].best_loss
+    assert without_time(read_metrics(whole)) == without_time(read_metrics(parts))
+
+
+def test_a_run_killed_without_warning_resumes_to_the_same_bits(prepared, tmp_path):
+    """Records written after the last checkpoint are dropped, and their steps done again."""
+    config = small_run(prepared)
+    list(Trainer.start(tmp_path / "whole", config).run())
+    killed = Trainer.start(tmp_path / "killed", config)
+    for record in killed.run():
+        if record.step == 7:  # the latest checkpoint is that of step 5
+            break
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"step": 7, "lo')
+    list(Trainer.resume(tmp_path / "killed").run())
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    whole, again = (read_metrics(tmp_path / name) for name in ("whole", "killed"))
+    assert without_time(whole) == without_time(again)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_again(prepared, tmp_path):
+    Trainer.start(tmp_path / "run", small_run(prepared))
+    trainer = Trainer.resume(tmp_path / "run")
+    assert trainer.state.step == 0
+    assert [r.step for r in trainer.run()][-1] == 12
+
+
+def test_looking_more_often_changes_nothing(prepared, tmp_path):
+    """Trap 12: evaluation and samples must not draw from the stream that training draws from."""
+    for name, interval in {"often": 1, "rarely": 12}.items():
+        config = small_run(prepared, eval_interval=interval, sample_interval=interval)
+        list(Trainer.start(tmp_path / name, config).run())
+    assert same(weights(tmp_path / "often"), weights(tmp_path / "rarely"))
+
+
+def test_best_is_never_overwritten_by_something_worse(prepared, tmp_path):
+    """Trap 11: a learning rate that ruins the model late must leave the early best alone."""
+    config = small_run(prepared, max_steps=8, eval_interval=2, lr=1e-2, min_lr=1e-2, warmup_steps=0)
+    trainer = Trainer.start(tmp_path / "run", config)
+    for record in trainer.run():
+        if record.step == 4 and isinstance(record, Validation):
+            with torch.no_grad():  # from here on the model is worse than at the start
+                for parameter in trainer.model.parameters():
+                    parameter.mul_(20)
+    losses = {r["step"]: r["val_loss"] for r in read_metrics(tmp_path / "run") if "val_loss" in r}
+    assert losses[6] > losses[4]
+    assert find_checkpoint(tmp_path / "run", "best").name == "step-000004"
+    assert find_checkpoint(tmp_path / "run").name == "step-000008"
+    assert load_state(find_checkpoint(tmp_path / "run"))[0].best_loss == losses[4]
+    left = {p.name for p in (tmp_path / "run" / "checkpoints").glob("step-*")}
+    assert left == {"step-000004", "step-000008"}
+
+
+def test_a_loss_that_blows_up_stops_the_run_before_the_weights_are_spoilt(prepared, tmp_path):
+    trainer = Trainer.start(tmp_path / "run", small_run(prepared))
+    with torch.no_grad():
+        trainer.model.ln_f.weight[0] = float("inf")
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    with pytest.raises(UserError, match=r"the loss became nan at step 1: .* train\.lr below"):
+        trainer.train_step()
+    assert same(before, trainer.model.state_dict())
+
+
+def test_clipping_bounds_the_step_and_zero_turns_it_off(prepared, tmp_path):
+    for clip, bounded in ((1e-3, True), (0.0, False)):
+        trainer = Trainer.start(tmp_path / f"{clip}", small_run(prepared, grad_clip=clip))
+        norm = trainer.train_step().grad_norm
+        after = torch.stack([p.grad.norm() for p in trainer.model.parameters()]).norm().item()
+        assert norm > 0.1
+        assert after == pytest.approx(1e-3 if bounded else norm, rel=1e-3)
+
+
+def test_dropout_seeds_differ_by_seed_step_and_rank():
+    seeds = {dropout_seed(*parts) for parts in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 2, 0)]}
+    assert len(seeds) == 5
+
+
+def test_bfloat16_keeps_float32_weights_and_trains(prepared, tmp_path):
+    trainer = Trainer.start(tmp_path / "run", small_run(prepared, precision="bfloat16", max_steps=4))
+    records = [r for r in trainer.run() if isinstance(r, Step)]
+    assert all(np.isfinite(r.loss) for r in records)
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_named(prepared, tmp_path, name, damage):
+    run = tmp_path / "run"
+    list(Trainer.start(run, small_run(prepared, max_steps=2)).run())
+    path = find_checkpoint(run) / name
+    content = path.read_bytes()
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        path.write_bytes(content[:2] + bytes([content[2] ^ 255]) + content[3:])
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match=name):
+        Trainer.resume(run)
+
+
+def test_weights_that_do_not_fit_the_settings_are_named_with_both_shapes(prepared, tmp_path):
+    run = tmp_path / "run"
+    list(Trainer.start(run, small_run(prepared, max_steps=2)).run())
+    path = find_checkpoint(run) / "state.json"
+    values = json.loads(path.read_text())
+    values["config"]["model"]["context_length"] = 32
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"wpe\.weight is \(16, 16\), but the settings make it \(32, 16\)"):
+        load_run(run)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(prepared, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    trainer = Trainer.start(run, small_run(prepared))
+    before = {}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        for record in trainer.run():
+            if record.step == 6 and isinstance(record, Step):
+                before = weights(run)
+                monkeypatch.setattr("nanogpt.checkpoint.write_json", full)
+    assert same(before, weights(run))
+    assert not [p for p in (run / "checkpoints").iterdir() if p.name.startswith(".")]
+
+
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), files.writing(path) as file:
+        file.write(b"new")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+SCRIPT = """
+import sys
+from nanogpt.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on(prepared, tmp_path, sent):
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", SCRIPT, "train", "--run", str(run)]
+    command += [f"--data.folder={prepared}", "--train.max-steps=5000", "--train.eval-batches=1"]
+    command += ["--model.n-layer=1", "--model.n-head=1", "--model.n-embd=8"]
+    command += ["--model.context-length=8", "--train.batch-size=2", "--sample.max-new-tokens=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    metrics = run / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size > 2000) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(sent)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert f"nanogpt train --resume {run}" in output.replace("\n", "")
+    stopped_at = load_state(find_checkpoint(run))[0].step
+    assert 0 < stopped_at < 5000
+    assert (run / "loss.png").exists()
+    trainer = Trainer.resume(run)
+    assert trainer.state.step == stopped_at
+    assert trainer.train_step().step == stopped_at + 1
