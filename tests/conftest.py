@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig
-from nanogpt.corpus import split_documents
-from nanogpt.corpus import Document
+from nanogpt.corpus import Document, split_documents
 from nanogpt.data import write_token_file
 from nanogpt.model import GPT
 from nanogpt.tokenizer import Tokenizer

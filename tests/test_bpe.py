@@ -21,7 +21,9 @@ def test_incremental_training_gives_the_merges_of_the_definition(corpus, n_merge
 
 def test_both_trainers_agree_on_a_larger_random_corpus():
     draw = random.Random(0)
-    corpus = {bytes(draw.choices(b"abcde", k=draw.randint(1, 12))): draw.randint(1, 9) for _ in range(400)}
+    corpus = {
+        bytes(draw.choices(b"abcde", k=draw.randint(1, 12))): draw.randint(1, 9) for _ in range(400)
+    }
     assert train(corpus, 150) == train_naive(corpus, 150)
 
 

@@ -59,7 +59,9 @@ def test_the_built_in_split_holds_out_whole_plays():
     split = load_split("shakespeare", 0.1)
     assert {play.name for play in split.val} == set(HELD_OUT_PLAYS)
     assert len(split.train) == 34
-    share = sum(len(p.text) for p in split.val) / sum(len(p.text) for p in (*split.train, *split.val))
+    share = sum(len(p.text) for p in split.val) / sum(
+        len(p.text) for p in (*split.train, *split.val)
+    )
     assert 0.08 < share < 0.1
 
 

@@ -75,7 +75,9 @@ def test_missing_empty_short_and_impossible_files_are_named(tmp_path):
         write_token_file(tmp_path / "chars.bin", [""], CharTokenizer("a"))
     tokens = write_token_file(tmp_path / "a.bin", ["hello"], TOKENIZER)
     check_length(tokens, 5)
-    with pytest.raises(UserError, match=r"6 tokens, too few for model\.context_length=6.*at most 5"):
+    with pytest.raises(
+        UserError, match=r"6 tokens, too few for model\.context_length=6.*at most 5"
+    ):
         check_length(tokens, 6)
     check_ids(tokens, 257)
     with pytest.raises(UserError, match="holds id 256, beyond the vocabulary of 256"):
@@ -114,7 +116,9 @@ def test_random_windows_depend_on_their_address_alone():
 
 def test_random_windows_reach_both_ends_of_the_text():
     ids = np.arange(12)
-    starts = {int(s) for step in range(40) for s in random_windows(ids, 8, 8, seed=0, step=step)[0][:, 0]}
+    starts = {
+        int(s) for step in range(40) for s in random_windows(ids, 8, 8, seed=0, step=step)[0][:, 0]
+    }
     assert starts == {0, 1, 2, 3}
 
 

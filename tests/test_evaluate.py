@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import tiny
 from nanogpt.data import write_token_file
 from nanogpt.device import resolve
 from nanogpt.evaluate import Score, batched, estimate, evaluate, unigram_bits_per_byte
 from nanogpt.model import GPT
 from nanogpt.tokenizer import CharTokenizer
 
+from conftest import tiny
+
 CPU = resolve("cpu", "float32")
-ALPHABET = CharTokenizer([chr(ord("a") + i) for i in range(26)] + [chr(0xE0 + i) for i in range(35)])
+ALPHABET = CharTokenizer(
+    [chr(ord("a") + i) for i in range(26)] + [chr(0xE0 + i) for i in range(35)]
+)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import tiny
 from nanogpt.config import SampleConfig
 from nanogpt.errors import UserError
 from nanogpt.generate import generate, generate_text, prompt_ids, whole_characters
@@ -16,12 +15,16 @@ from nanogpt.model import GPT
 from nanogpt.sampling import keep_top_k, next_token
 from nanogpt.tokenizer import CharTokenizer, Tokenizer
 
+from conftest import tiny
+
 
 def draws(logits: list[float], count: int = 20_000, **settings: object) -> torch.Tensor:
     """The share of each token among many draws."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.tensor(logits).expand(count, -1)
-    chosen = next_token(rows, SampleConfig(**{"temperature": 1.0, "top_k": 0, **settings}), generator)
+    chosen = next_token(
+        rows, SampleConfig(**{"temperature": 1.0, "top_k": 0, **settings}), generator
+    )
     return torch.bincount(chosen, minlength=len(logits)) / count
 
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from conftest import tiny
 from nanogpt.config import PRESETS, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.generate import generate
 from nanogpt.huggingface import from_hugging_face, to_hugging_face
 from nanogpt.model import GPT
 from nanogpt.optim import OPTIMIZERS, build_optimizer
+
+from conftest import tiny
 
 
 def their_model(config: ModelConfig) -> GPT2LMHeadModel:
@@ -62,14 +63,14 @@ def test_logits_loss_and_every_gradient_agree(kernels, batch):
     # Hugging Face shifts labels itself: give it the whole sequence.
     labels = torch.cat([ids, targets[:, -1:]], dim=1)
     their_logits = theirs(ids).logits
-    their_loss = torch.nn.functional.cross_entropy(their_logits.flatten(0, 1), labels[:, 1:].flatten())
+    their_loss = torch.nn.functional.cross_entropy(
+        their_logits.flatten(0, 1), labels[:, 1:].flatten()
+    )
     torch.testing.assert_close(logits, their_logits, rtol=0, atol=1e-5)  # observed 1.2e-7
     torch.testing.assert_close(loss, their_loss, rtol=0, atol=1e-5)  # observed 0
     loss.backward()
     their_loss.backward()
-    gradients = from_hugging_face(
-        {name: p.grad for name, p in theirs.named_parameters()}
-    )
+    gradients = from_hugging_face({name: p.grad for name, p in theirs.named_parameters()})
     for name, parameter in ours.named_parameters():
         # observed 3.7e-8
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-6, msg=name)

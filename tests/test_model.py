@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from conftest import tiny
 from nanogpt.attention import ATTENTION_KERNELS, causal_bias
 from nanogpt.config import PRESETS
 from nanogpt.data import padded_batch
@@ -13,6 +12,8 @@ from nanogpt.errors import UserError
 from nanogpt.model import GPT
 from nanogpt.optim import AdamW
 from nanogpt.position import POSITIONS, Position
+
+from conftest import tiny
 
 PUBLISHED = {
     "gpt2": 124_439_808,
@@ -133,7 +134,9 @@ def test_padded_positions_change_nothing(kernels, side):
     rows = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
     ids, _, mask = map(torch.from_numpy, padded_batch(rows, pad_id=60))
     if side == "left":
-        ids = torch.stack([row.roll(5 - len(tokens)) for row, tokens in zip(ids, rows, strict=True)])
+        ids = torch.stack(
+            [row.roll(5 - len(tokens)) for row, tokens in zip(ids, rows, strict=True)]
+        )
         mask = mask.flip(1)
     logits = model(ids, mask)
     garbage = model(torch.where(mask, ids, 33), mask)
@@ -189,5 +192,7 @@ def test_dropout_is_off_in_evaluation_and_on_in_training(ids):
 
 
 def test_an_unknown_variant_is_named():
-    with pytest.raises(UserError, match=r"model\.position='learnt' is unknown: did you mean learned"):
+    with pytest.raises(
+        UserError, match=r"model\.position='learnt' is unknown: did you mean learned"
+    ):
         GPT(tiny(position="learnt"))

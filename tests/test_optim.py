@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from conftest import tiny
 from nanogpt.config import TrainConfig
 from nanogpt.model import GPT
 from nanogpt.optim import OPTIMIZERS, AdamW, build_optimizer, learning_rate, parameter_groups
+
+from conftest import tiny
 
 
 def test_adamw_by_hand_equals_torch_over_100_steps():

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import small_run, tiny
 from nanogpt import files
 from nanogpt.checkpoint import find_checkpoint, load_run, load_state, load_tensors
 from nanogpt.config import load_config
@@ -30,6 +29,8 @@ from nanogpt.train import (
     dropout_seed,
     read_metrics,
 )
+
+from conftest import small_run, tiny
 
 CPU = resolve("cpu", "float32")
 
@@ -106,7 +107,9 @@ def test_the_loss_falls_and_the_schedule_reaches_the_optimizer(prepared, tmp_pat
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("stop_after", [1, 6, 11])
-def test_a_stopped_and_resumed_run_ends_with_the_same_bits(prepared, tmp_path, optimizer, stop_after):
+def test_a_stopped_and_resumed_run_ends_with_the_same_bits(
+    prepared, tmp_path, optimizer, stop_after
+):
     """Trap 11: parameters, optimizer, best loss, batches, dropout and metrics."""
     config = small_run(prepared, optimizer=optimizer)
     list(Trainer.start(tmp_path / "whole", config).run())
@@ -193,12 +196,16 @@ def test_clipping_bounds_the_step_and_zero_turns_it_off(prepared, tmp_path):
 
 
 def test_dropout_seeds_differ_by_seed_step_and_rank():
-    seeds = {dropout_seed(*parts) for parts in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 2, 0)]}
+    seeds = {
+        dropout_seed(*parts) for parts in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 2, 0)]
+    }
     assert len(seeds) == 5
 
 
 def test_bfloat16_keeps_float32_weights_and_trains(prepared, tmp_path):
-    trainer = Trainer.start(tmp_path / "run", small_run(prepared, precision="bfloat16", max_steps=4))
+    trainer = Trainer.start(
+        tmp_path / "run", small_run(prepared, precision="bfloat16", max_steps=4)
+    )
     records = [r for r in trainer.run() if isinstance(r, Step)]
     assert all(np.isfinite(r.loss) for r in records)
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
@@ -228,7 +235,9 @@ def test_weights_that_do_not_fit_the_settings_are_named_with_both_shapes(prepare
     values = json.loads(path.read_text())
     values["config"]["model"]["context_length"] = 32
     path.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=r"wpe\.weight is \(16, 16\), but the settings make it \(32, 16\)"):
+    with pytest.raises(
+        UserError, match=r"wpe\.weight is \(16, 16\), but the settings make it \(32, 16\)"
+    ):
         load_run(run)
 
 

@@ -8,9 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.columns import Columns
 from rich.console import Console
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
@@ -32,70 +30,85 @@ from nanogpt.evaluate import evaluate, unigram_bits_per_byte
 from nanogpt.tokenizer import AnyTokenizer, Tokenizer
 from nanogpt.train import Trainer, data_folder
 
+# What the parts after training take on two slow cores.
+SECONDS_AFTER_TRAINING = 30
+
+SECONDS_OF_TIMING = 2.0
+
+WHAT_NEXT = """\
+everything is in {run}: loss.png, samples.md, config.toml, checkpoints
+
+what to try next
+  nanogpt generate {run} --prompt "JULIET:" --sample.temperature 1.2
+  nanogpt train demo                        all the steps of the recipe, a better model
+  nanogpt train demo --data.source my.txt   your own text"""
+
 SENTENCE = "To be, or not to be: that is the question."
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the whole pipeline and show every part of it."""
+    """Run the whole pipeline and show every part of it. Returns the exit code."""
+    began = time.perf_counter()
     parser = Parser("demo", "From raw text to generated text, without any download.")
     parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="folder to write")
     parser.add_argument(
-        "--seconds", type=float, default=105, help="time to train for (default: 105)"
+        "--seconds", type=float, default=150, help="time for the whole demo (default: 150)"
     )
     parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig)
     options = parser.parse(arguments)
     config = load_settings("demo", options)
     run = free_folder(options.run)
     console = Console()
-    began = time.perf_counter()
 
-    console.rule("1. Corpus", align="left")
-    split = load_split(config.data.source, config.data.val_fraction)
-    show_split(split, console)
-
-    console.rule("2. Tokenizer", align="left")
-    tokenizer = learn_tokenizer(config.data, split, console)
-    show_tokenizer(tokenizer, console)
-
-    console.rule("3. Token files", align="left")
-    write_tokens(data_folder(run, config), split, tokenizer, console)
+    split = show_preparation(run, config, console)
 
     console.rule("4. Training", align="left")
+    time_left = options.seconds - (time.perf_counter() - began) - SECONDS_AFTER_TRAINING
     with console.status("timing a few steps ..."):
-        config = fit_into(options.seconds, run, config)
+        config = fit_into(time_left, run, config)
     trainer = Trainer.start(run, config)
     describe(trainer, console)
     if not watch(trainer, console):
         return conclude(trainer, complete=False, console=console)
 
     console.rule("5. Generation", align="left")
-    trainer.model.eval()
-    with console.status("writing samples ..."):
-        continuations = side_by_side(trainer.model, tokenizer, config.sample)
-    panels = [
-        Panel(Text(printable(text).strip()), title=name, width=max(32, console.width // 3 - 1))
-        for name, text in continuations.items()
-    ]
-    console.print(Columns(panels))
-    write_samples(run, config, continuations)
+    show_generation(trainer, console)
     write_loss_plot(run)
 
     console.rule("6. How good is it?", align="left")
-    with console.status("measuring the held-out plays ..."):
+    with console.status("measuring the held-out text ..."):
         rows = yardsticks(trainer, split)
     show_yardsticks(rows, console)
 
     console.rule(f"Done in {time.perf_counter() - began:.0f} seconds", align="left")
-    console.print(
-        f"everything is in {run}: loss.png, samples.md, config.toml, checkpoints\n\n"
-        "what to try next\n"
-        f'  nanogpt generate {run} --prompt "JULIET:" --sample.temperature 1.2\n'
-        "  nanogpt train demo --train.max-steps 6000    twice the steps, a better model\n"
-        "  nanogpt train demo --data.source my.txt      your own text",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(WHAT_NEXT.format(run=run), highlight=False, soft_wrap=True)
     return 0
+
+
+def show_preparation(run: Path, config: Config, console: Console) -> Split:
+    """Parts 1 to 3: the corpus, the tokenizer, the token files."""
+    console.rule("1. Corpus", align="left")
+    split = load_split(config.data.source, config.data.val_fraction)
+    show_split(split, console)
+    console.rule("2. Tokenizer", align="left")
+    tokenizer = learn_tokenizer(config.data, split, console)
+    show_tokenizer(tokenizer, console)
+    console.rule("3. Token files", align="left")
+    write_tokens(data_folder(run, config), split, tokenizer, console)
+    return split
+
+
+def show_generation(trainer: Trainer, console: Console) -> None:
+    """Part 5: one prompt continued in three ways, side by side; also written to samples.md."""
+    trainer.model.eval()
+    with console.status("writing samples ..."):
+        texts = side_by_side(trainer.model, trainer.tokenizer, trainer.config.sample)
+    table = Table(*texts, expand=True, padding=(0, 1))
+    table.add_row(*(Text(printable(text).strip()) for text in texts.values()))
+    for column in table.columns:
+        column.ratio = 1
+    console.print(table)
+    write_samples(trainer.folder, trainer.config, texts)
 
 
 def show_tokenizer(tokenizer: AnyTokenizer, console: Console) -> None:
@@ -125,18 +138,19 @@ def fit_into(seconds: float, run: Path, config: Config) -> Config:
     The number of steps becomes part of the run's settings, so that it can be resumed and repeated
     exactly; a clock could not be.
     """
-    warm_up, timed = 3, 20
     most = config.train.max_steps
     trial = with_settings(config, data={"folder": str(data_folder(run, config))})
     folder = Path(tempfile.mkdtemp())
     try:
         trainer = Trainer.start(folder, trial)
-        for _ in range(min(warm_up, most)):
+        for _ in range(3):  # the first steps also pay for memory and threads
             trainer.train_step()
+        timed = 0
         start = time.perf_counter()
-        for _ in range(timed):
+        while (elapsed := time.perf_counter() - start) < SECONDS_OF_TIMING:
             trainer.train_step()
-        per_step = (time.perf_counter() - start) / timed
+            timed += 1
+        per_step = elapsed / timed
     finally:
         shutil.rmtree(folder)
     steps = max(1, min(most, int(seconds / per_step)))

@@ -44,6 +44,7 @@ def watch(trainer: Trainer, console: Console) -> bool:
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
         transient=True,
+        disable=not console.is_terminal,  # a log wants the lines below, not a moving bar
     )
     with stop_on_interrupt(trainer, console), progress:
         task = progress.add_task(

@@ -68,7 +68,14 @@ def write_tokens(folder: Path, split: Split, tokenizer: AnyTokenizer, console: C
     """Write tokenizer.json, train.bin and val.bin with their sidecars."""
     for name, documents in (("train", split.train), ("val", split.val)):
         texts = (d.text for d in documents)
-        shown = track(texts, f"encoding {name}", len(documents), console=console, transient=True)
+        shown = track(
+            texts,
+            f"encoding {name}",
+            len(documents),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
         tokens = write_token_file(folder / f"{name}.bin", shown, tokenizer)
         console.print(
             f"[bold]{folder / name}.bin[/]  {tokens.about.count:,} tokens, "

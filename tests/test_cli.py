@@ -1,0 +1,257 @@
+"""The command line: it answers at once, and every mistake costs one line and nothing on disk."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nanogpt.checkpoint import find_checkpoint
+from nanogpt.cli import COMMANDS, main
+from nanogpt.tokenizer import CharTokenizer, load_tokenizer
+from nanogpt.train import Trainer
+
+from conftest import TEXT, small_run
+
+SMALL = [
+    "--model.n-layer=1", "--model.n-head=1", "--model.n-embd=8", "--model.context-length=8",
+    "--train.max-steps=3", "--train.batch-size=2", "--train.eval-batches=1",
+    "--sample.max-new-tokens=4", "--data.vocab-size=300",
+]  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working directory."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def run(prepared, here) -> Path:
+    """A finished run."""
+    folder = here / "run"
+    list(Trainer.start(folder, small_run(prepared, max_steps=2)).run())
+    return folder
+
+
+def files_in(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_help_answers_without_loading_anything_heavy():
+    """What takes time is importing; `nanogpt --help` imports nothing but the standard library."""
+    code = (
+        "import sys; from nanogpt.cli import main; main(['--help']);"
+        "print([m for m in ('torch', 'numpy', 'rich', 'regex', 'matplotlib') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines()[-1] == "[]"
+    assert all(command in out.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with contextlib.suppress(SystemExit):  # argparse ends the program after its help
+        main([command, "--help"])
+    assert "usage: nanogpt " + command in capsys.readouterr().out
+
+
+MISTAKES = {
+    "unknown command": (["trian"], "'trian' is not a command: did you mean train?"),
+    "unknown option": (
+        ["train", "--model.n-layre", "3"],
+        "--model.n-layre is not an option: did you mean --model.n-layer?",
+    ),
+    "wrong type": (["train", "--model.n-layer", "x"], "model.n_layer='x' should be of type int"),
+    "heads do not divide": (
+        ["train", "--model.n-embd", "100"],
+        "model.n_embd=100 is not divisible by model.n_head=12: use n_head=10 or n_embd=96",
+    ),
+    "unknown variant": (["train", "--model.position", "rop"], "model.position='rop' is unknown"),
+    "unknown device": (["train", "--train.device", "gpu"], "did you mean cpu?"),
+    "unknown recipe": (["train", "dmeo"], "recipe='dmeo' is unknown: did you mean demo?"),
+    "missing recipe": (["train", "no/such.toml"], "no/such.toml: no such recipe"),
+    "recipe with unknown key": (["train", "bad.toml"], "bad.toml: train.lrr is not a setting"),
+    "missing text": (["prepare", "none.txt"], "none.txt: no such file; check the path"),
+    "empty text": (["prepare", "empty.txt"], "empty.txt is empty; put some text in it"),
+    "empty folder": (["prepare", "folder"], "folder has no .txt or .md files"),
+    "text of one character": (["prepare", "one.txt"], "one.txt holds too little text to split"),
+    "binary": (["prepare", "binary.txt"], "binary.txt is not UTF-8 text (byte 0)"),
+    "bad jsonl": (["prepare", "bad.jsonl"], 'bad.jsonl line 1 is not a JSON object with a "text"'),
+    "missing tokenizer": (["prepare", "--data.tokenizer", "none.json"], "nor an existing file"),
+    "small vocabulary": (["prepare", "--data.vocab-size", "9"], "data.vocab_size=9: use at least"),
+    "data not prepared": (["train", "--data.folder", "none"], "tokenizer.json: no such file"),
+    "no run": (["generate", "none"], "none: no such run folder"),
+    "no checkpoint": (["generate", "folder"], "folder has no checkpoint yet; train it first"),
+    "resume nothing": (["train", "--resume", "none"], "none: no such run folder"),
+    "resume with settings": (["train", "--resume", "run", "--train.lr", "1"], "give it alone"),
+    "no samples": (["generate", "run", "--num-samples", "0"], "--num-samples 0: use at least 1"),
+    "which checkpoint": (["generate", "run", "--checkpoint", "x"], "invalid choice: 'x'"),
+    "negative temperature": (["generate", "run", "--sample.temperature", "-1"], "use at least 0"),
+    "stride": (["evaluate", "run", "--stride", "17"], "stride=17: use 1 to the context length, 16"),
+    "unknown character": (["tokenizer", "encode", "chars.json", "xyz"], "the character 'x' is not"),
+    "unknown id": (["tokenizer", "decode", "chars.json", "99"], "id 99 is not in the vocabulary"),
+    "no id": (["tokenizer", "decode", "chars.json", "-1"], "'-1' is not an id; use whole numbers"),
+    "word for an id": (["tokenizer", "decode", "chars.json", "a"], "'a' is not an id"),
+    "damaged tokenizer": (["tokenizer", "encode", "empty.txt", "a"], "empty.txt is not valid JSON"),
+    "unknown action": (["tokenizer", "lern"], "'lern' is no action"),
+    "run exists": (["train", "--run", "run", *SMALL], "run is not empty; choose another --run"),
+    "run in the way": (["train", "--run", "one.txt", *SMALL], "one.txt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_costs_one_line_and_nothing_on_disk(mistake, run, here, capsys):
+    (here / "empty.txt").write_text("")
+    (here / "one.txt").write_text("a")
+    (here / "binary.txt").write_bytes(b"\xff\xfe")
+    (here / "bad.jsonl").write_text('{"txt": 1}\n')
+    (here / "bad.toml").write_text("[train]\nlrr = 1\n")
+    (here / "folder").mkdir()
+    CharTokenizer("abc").save(here / "chars.json")
+    before = files_in(here)
+    arguments, message = MISTAKES[mistake]
+    assert main(arguments) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("nanogpt: ")
+    assert complaint.count("\n") == 1
+    assert message in complaint
+    assert files_in(here) == before
+
+
+@pytest.mark.parametrize("command", ["generate", "evaluate", "train"])
+@pytest.mark.parametrize("damage", [b"", b"{", b"garbage" * 99])
+def test_a_corrupted_checkpoint_costs_one_line(command, damage, run, here, capsys):
+    path = find_checkpoint(run) / "model.safetensors"
+    path.write_bytes(damage)
+    before = files_in(here)
+    assert main([command, *(["--resume"] if command == "train" else []), "run"]) == 2
+    complaint = capsys.readouterr().err
+    assert "model.safetensors is damaged; restore it or use another checkpoint" in complaint
+    assert complaint.count("\n") == 1
+    assert files_in(here) == before
+
+
+def test_a_text_shorter_than_the_context_costs_one_line(prepared, here, capsys):
+    """Trap 9: also the validation text."""
+    before = files_in(here)
+    assert main(["train", "--data.folder", str(prepared), "--model.context-length", "99999"]) == 2
+    complaint = capsys.readouterr().err
+    assert "too few for model.context_length=99999: add text or use at most" in complaint
+    assert complaint.count("\n") == 1
+    assert files_in(here) == before
+
+
+def test_a_corrupted_token_file_costs_one_line(prepared, here, capsys):
+    (prepared / "val.bin").write_bytes(b"\x00" * 7)
+    assert main(["train", "--data.folder", str(prepared)]) == 2
+    assert "val.bin has 7 bytes where val.json promises" in capsys.readouterr().err
+    assert not files_in(here)
+
+
+def test_an_id_beyond_the_vocabulary_in_a_token_file_costs_one_line(prepared, here, capsys):
+    content = (prepared / "train.bin").read_bytes()
+    (prepared / "train.bin").write_bytes(b"\xff\xff" + content[2:])
+    assert main(["train", "--data.folder", str(prepared)]) == 2
+    assert "train.bin holds id 65535, beyond the vocabulary of 300" in capsys.readouterr().err
+    assert not files_in(here)
+
+
+def test_a_prompt_a_character_model_cannot_read_costs_one_line(here, capsys):
+    (here / "my.txt").write_text("abc " * 500)
+    arguments = ["--data.source", "my.txt", "--data.tokenizer", "char", "--sample.prompt", "a"]
+    assert main(["train", "--run", "run", *arguments, *SMALL]) == 0
+    capsys.readouterr()
+    before = files_in(here)
+    assert main(["generate", "run", "--prompt", "z"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("nanogpt: the character 'z' is not in this vocabulary: use only")
+    assert captured.out == ""
+    assert files_in(here) == before
+
+
+def test_your_own_text_from_file_to_generated_text(here, capsys):
+    """The whole way, one command after the other."""
+    (here / "my.txt").write_text(TEXT)
+    assert main(["prepare", "my.txt", "--data.vocab-size", "300"]) == 0
+    assert {p.name for p in (here / "data" / "my").iterdir()} == {
+        "train.bin", "train.json", "val.bin", "val.json", "tokenizer.json"
+    }  # fmt: skip
+    assert main(["train", "demo", "--data.folder", "data/my", *SMALL]) == 0
+    assert (here / "runs" / "demo" / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    assert "## At the end" in (here / "runs" / "demo" / "samples.md").read_text()
+    capsys.readouterr()
+    arguments = ["--prompt", "DUKE:", "--num-samples", "2", "--sample.max-new-tokens", "5"]
+    assert main(["generate", "runs/demo", *arguments]) == 0
+    first, second = capsys.readouterr().out.split("─" * 40 + "\n")
+    assert first.startswith("DUKE:")
+    assert second.startswith("\nDUKE:") or second.startswith("DUKE:")
+    assert first.strip() != second.strip()
+    assert main(["generate", "runs/demo", *arguments]) == 0
+    assert capsys.readouterr().out.startswith(first)  # same seed, same text
+    assert main(["evaluate", "runs/demo"]) == 0
+    assert "bits per byte" in capsys.readouterr().out
+    assert main(["evaluate", "runs/demo", "my.txt", "--stride", "8"]) == 0
+    assert "windows of 8 tokens every 8" in capsys.readouterr().out
+    assert main(["train", "demo", "--data.folder", "data/my", *SMALL]) == 0
+    assert (here / "runs" / "demo-2").is_dir()  # no run ever overwrites another
+
+
+@pytest.mark.parametrize("source", ["folder", "texts.jsonl"])
+def test_folders_and_jsonl_are_prepared_document_by_document(source, here):
+    if source == "folder":
+        (here / "folder").mkdir()
+        for n in range(5):
+            (here / "folder" / f"{n}.txt").write_text(TEXT[n * 900 : n * 900 + 900])
+    else:
+        lines = [json.dumps({"text": TEXT[n * 900 : n * 900 + 900]}) for n in range(5)]
+        (here / "texts.jsonl").write_text("\n".join(lines))
+    assert main(["prepare", source, "--data.folder", "out", "--data.vocab-size", "280"]) == 0
+    sidecars = [
+        json.loads((here / "out" / f"{name}.json").read_text()) for name in ("train", "val")
+    ]
+    assert sum(s["documents"] for s in sidecars) == 5
+    assert sum(s["bytes"] for s in sidecars) == 4500
+
+
+def test_tokenizer_train_encode_and_decode(here, capsys):
+    (here / "my.txt").write_text(TEXT)
+    assert main(["tokenizer", "train", "my.txt", "--vocab-size", "300", "--out", "t.json"]) == 0
+    assert load_tokenizer(here / "t.json").vocab_size == 300
+    capsys.readouterr()
+    assert main(["tokenizer", "encode", "t.json", "If kings hold é"]) == 0
+    ids = capsys.readouterr().out.split()
+    assert main(["tokenizer", "decode", "t.json", *ids]) == 0
+    assert capsys.readouterr().out == "If kings hold é\n"
+
+
+def test_text_comes_from_standard_input_too(here):
+    (here / "my.txt").write_text(TEXT)
+    command = [sys.executable, "-m", "nanogpt", "tokenizer"]
+    subprocess.run([*command, "train", "my.txt"], check=True, capture_output=True)
+    ids = subprocess.run(
+        [*command, "encode", "tokenizer.json", "-"], input=b"fools\npay", capture_output=True
+    )
+    text = subprocess.run(
+        [*command, "decode", "tokenizer.json"], input=ids.stdout, capture_output=True
+    )
+    assert text.stdout == b"fools\npay\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(run):
+    command = f"{sys.executable} -m nanogpt generate {run} --num-samples 50 | head -n 1"
+    out = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert "Traceback" not in out.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named(here, prepared, capsys):
+    (here / "file").write_text("in the way")
+    assert main(["train", "--run", "file/run", "--data.folder", str(prepared), *SMALL]) == 2
+    complaint = capsys.readouterr().err
+    assert "file" in complaint
+    assert complaint.count("\n") == 1

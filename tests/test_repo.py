@@ -1,0 +1,90 @@
+"""The house rules, checked."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import nanogpt
+
+PACKAGE = Path(nanogpt.__file__).parent
+ROOT = Path(__file__).parent.parent
+
+# The reading order. No module imports one further down, and none imports the command line.
+CORE = [
+    "errors", "files", "config", "device", "corpus", "bpe", "tokenizer", "data", "layers",
+    "position", "attention", "model", "sampling", "generate", "evaluate", "optim", "checkpoint",
+    "train", "huggingface",
+]  # fmt: skip
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports_of(path: Path) -> set[str]:
+    """The nanogpt modules that a file imports, by their path inside the package."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("nanogpt"):
+            found.add(node.module.removeprefix("nanogpt").removeprefix("."))
+    return found
+
+
+def test_the_reading_order_names_every_core_module():
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert modules == set(CORE)
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_no_module_imports_one_further_down(module):
+    allowed = set(CORE[: CORE.index(module)])
+    assert imports_of(PACKAGE / f"{module}.py") <= allowed
+
+
+def test_the_core_can_be_read_in_an_afternoon():
+    lines = sum(len((PACKAGE / f"{module}.py").read_text().splitlines()) for module in CORE)
+    assert lines < 3500
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_functions_are_short_and_public_ones_are_documented(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, f"{path.name}: {node.name} is too long"
+            # A method may be documented by its class or its base class; a function may not.
+            if isinstance(node, ast.ClassDef) or node.col_offset == 0:
+                assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+
+
+def test_modules_are_called_and_never_forwarded():
+    """module(x) runs hooks, module.forward(x) does not."""
+    for path in SOURCES:
+        assert not re.search(r"\.forward\(", path.read_text()), path
+
+
+def test_nothing_is_pickled():
+    """Trap 21: unpickling a file runs whatever is in it."""
+    for path in SOURCES:
+        assert not re.search(r"pickle|torch\.(load|save)\(", path.read_text()), path
+
+
+def test_the_readme_lists_every_file_of_the_core_in_reading_order():
+    readme = (ROOT / "README.md").read_text()
+    places = [readme.find(f"`{module}.py`") for module in CORE]
+    assert -1 not in places, CORE[places.index(-1)]
+    assert places == sorted(places)
+
+
+def test_pictures_and_files_that_the_docs_name_exist():
+    for document in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_no_model_or_data_is_committed():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    for name in listed.stdout.split():
+        assert not name.endswith((".safetensors", ".bin", ".pt", ".npy")), name
+        assert (ROOT / name).stat().st_size < 500_000, name
