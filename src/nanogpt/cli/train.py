@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         return finish(Trainer.resume(options.resume), console)
     config = load_settings(options.recipe, options)
     run = options.run or free_folder(Path("runs") / Path(options.recipe or "gpt2").stem)
-    if run.exists() and any(run.iterdir()):
+    if is_taken(run):
         raise UserError(f"{run} is not empty; choose another --run, or --resume {run}")
     return finish(start(run, config, console), console)
 
@@ -38,10 +38,15 @@ def main(arguments: Sequence[str]) -> int:
 def free_folder(path: Path) -> Path:
     """The path itself, or path-2, path-3, ... so that no run ever overwrites another."""
     candidate, n = path, 1
-    while candidate.exists() and any(candidate.iterdir()):
+    while is_taken(candidate):
         n += 1
         candidate = path.with_name(f"{path.name}-{n}")
     return candidate
+
+
+def is_taken(path: Path) -> bool:
+    """Whether a folder holds anything but token files, which any run may write again."""
+    return path.exists() and (path.is_file() or any(p.name != "data" for p in path.iterdir()))
 
 
 def start(run: Path, config: Config, console: Console) -> Trainer:
