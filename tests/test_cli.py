@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from nanogpt.checkpoint import find_checkpoint
 from nanogpt.cli import COMMANDS, main
@@ -92,7 +93,25 @@ MISTAKES = {
     "resume with settings": (["train", "--resume", "run", "--train.lr", "1"], "give it alone"),
     "no samples": (["generate", "run", "--num-samples", "0"], "--num-samples 0: use at least 1"),
     "which checkpoint": (["generate", "run", "--checkpoint", "x"], "invalid choice: 'x'"),
-    "negative temperature": (["generate", "run", "--sample.temperature", "-1"], "use at least 0"),
+    "negative temperature": (["generate", "run", "--sample.temperature", "-1"], "use 0 for"),
+    "prompt that is no text": (["generate", "run", "--prompt", "caf\udce9"], "not UTF-8 text"),
+    "text that is no text": (["tokenizer", "encode", "chars.json", "\udce9"], "not UTF-8 text"),
+    "huge seed": (["generate", "run", "--sample.seed", str(2**64)], "use a number below 2**63"),
+    "huge model": (["train", *SMALL, "--model.n-embd", str(10**12)], "not enough memory: lower"),
+    "device number": (["train", *SMALL, "--train.device", "cpu:99x"], "is not on this machine"),
+    "endless demo": (["demo", "--seconds", "inf"], "--seconds inf: use a finite number"),
+    "demo on data": (["demo", "--data.folder", "data"], "the demo prepares its own data; use"),
+    "prompt unknown to the text": (
+        ["train", "--run", "new", "--data.source=abc.txt", "--data.tokenizer=char",
+         "--sample.prompt", "ROMEO", *SMALL],
+        "sample.prompt='ROMEO': the character 'R' is not in this vocabulary",
+    ),
+    "text too short for the context": (
+        ["train", "--run", "new", "--data.source=abc.txt", *SMALL, "--model.context-length=999"],
+        "too few for model.context_length=999: add text or use at most",
+    ),
+    "long id": (["tokenizer", "decode", "chars.json", "9" * 5000], "is not an id"),
+    "folder for a file": (["tokenizer", "train", "abc.txt", "--out", "folder"], "folder is a folder"),
     "stride": (["evaluate", "run", "--stride", "17"], "stride=17: use 1 to the context length, 16"),
     "unknown character": (["tokenizer", "encode", "chars.json", "xyz"], "the character 'x' is not"),
     "unknown id": (["tokenizer", "decode", "chars.json", "99"], "id 99 is not in the vocabulary"),
@@ -108,7 +127,8 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_costs_one_line_and_nothing_on_disk(mistake, run, here, capsys):
     (here / "empty.txt").write_text("")
-    (here / "one.txt").write_text("a")
+    (here / "one.txt").write_text("D")
+    (here / "abc.txt").write_text("abc " * 500)
     (here / "binary.txt").write_bytes(b"\xff\xfe")
     (here / "bad.jsonl").write_text('{"txt": 1}\n')
     (here / "bad.toml").write_text("[train]\nlrr = 1\n")
@@ -170,7 +190,8 @@ def test_a_prompt_a_character_model_cannot_read_costs_one_line(here, capsys):
     before = files_in(here)
     assert main(["generate", "run", "--prompt", "z"]) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("nanogpt: the character 'z' is not in this vocabulary: use only")
+    assert "sample.prompt='z': the character 'z' is not in this vocabulary: use" in captured.err
+    assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert files_in(here) == before
 
@@ -200,6 +221,43 @@ def test_your_own_text_from_file_to_generated_text(here, capsys):
     assert "windows of 8 tokens every 8" in capsys.readouterr().out
     assert main(["train", "demo", "--data.folder", "data/my", *SMALL]) == 0
     assert (here / "runs" / "demo-2").is_dir()  # no run ever overwrites another
+
+
+def test_the_checkpoint_that_is_named_is_the_one_that_writes(prepared, here, capsys):
+    trainer = Trainer.start(here / "run", small_run(prepared, max_steps=8, lr=1e-2, min_lr=0))
+    for record in trainer.run():
+        if record.step == 4:
+            with torch.no_grad():
+                trainer.model.wte.weight.normal_()
+    texts = {}
+    for name in ("latest", "best"):
+        assert main(["generate", "run", "--checkpoint", name]) == 0
+        texts[name] = capsys.readouterr().out
+    assert texts["latest"] != texts["best"]
+
+
+def test_names_with_brackets_are_shown_as_they_are(here, capsys):
+    """Rich reads [draft] as markup, and [/b] as a mistake in it."""
+    (here / "notes [draft]").mkdir()
+    for n in range(3):
+        (here / "notes [draft]" / f"[b]{n}.txt").write_text(TEXT[n:3000] + "[/i]")
+    assert main(["prepare", "notes [draft]", "--data.vocab-size", "300"]) == 0
+    shown = capsys.readouterr().out.replace("\n", "")
+    assert "[b]0.txt" in shown
+    assert "nanogpt train demo --data.folder 'data/notes [draft]'" in shown
+    arguments = ["--run", "r[/x]$\\foo{$", "--data.folder", "data/notes [draft]"]
+    assert main(["train", *arguments, *SMALL]) == 0
+
+
+def test_a_prepared_folder_survives_a_failed_preparation(here, capsys):
+    (here / "my.txt").write_text(TEXT)
+    assert main(["prepare", "my.txt", "--data.tokenizer", "char"]) == 0
+    before = files_in(here / "data")
+    (here / "my.txt").write_text(TEXT + "é")
+    tokenizer = ["--data.tokenizer", "data/my/tokenizer.json"]
+    assert main(["prepare", "my.txt", *tokenizer]) == 2
+    assert "the character 'é' is not in this vocabulary" in capsys.readouterr().err
+    assert files_in(here / "data") == before
 
 
 @pytest.mark.parametrize("source", ["folder", "texts.jsonl"])

@@ -8,6 +8,7 @@ import torch
 
 from nanogpt.data import write_token_file
 from nanogpt.device import resolve
+from nanogpt.errors import UserError
 from nanogpt.evaluate import Score, batched, estimate, evaluate, unigram_bits_per_byte
 from nanogpt.model import GPT
 from nanogpt.tokenizer import CharTokenizer
@@ -53,6 +54,12 @@ def test_the_full_evaluation_is_the_mean_over_every_token(model, tokens, stride)
         done = start + 17
     assert score.tokens == 99
     assert score.loss == pytest.approx(total / 99, abs=1e-5)
+
+
+def test_a_text_of_one_token_is_refused(model, tmp_path):
+    tokens = write_token_file(tmp_path / "one.bin", ["a"], ALPHABET)
+    with pytest.raises(UserError, match="too short to evaluate: it needs at least two tokens"):
+        evaluate(model, tokens, CPU)
 
 
 def test_an_untrained_model_scores_as_uniform_guessing(tokens):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nanogpt.config import SampleConfig
 from nanogpt.errors import UserError
-from nanogpt.generate import generate, generate_text, prompt_ids, whole_characters
+from nanogpt.generate import generate, generate_text, prompt_ids
 from nanogpt.model import GPT
 from nanogpt.sampling import keep_top_k, next_token
 from nanogpt.tokenizer import CharTokenizer, Tokenizer
@@ -31,6 +31,10 @@ def draws(logits: list[float], count: int = 20_000, **settings: object) -> torch
 def test_temperature_zero_is_argmax():
     """Trap 18: dividing by zero gives nan."""
     assert draws([0.0, 2.0, 1.0], count=9, temperature=0.0).tolist() == [0, 1, 0]
+
+
+def test_the_coldest_temperature_is_still_a_distribution():
+    assert draws([100.0, 2.0, 101.0], count=9, temperature=0.001).tolist() == [0, 0, 1]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -132,17 +136,23 @@ def test_bytes_that_are_no_text_show_as_replacement_characters():
     assert "".join(spoken("a🎭".encode()[:-1], max_new_tokens=4)) == "a�"
 
 
-@given(st.binary(max_size=12))
-def test_whole_characters_loses_nothing_and_holds_back_little(data):
-    text, rest = whole_characters(data)
-    assert text + rest.decode("utf-8", "replace") == data.decode("utf-8", "replace")
-    assert len(rest) <= 3
+@given(st.binary(min_size=1, max_size=12), st.data())
+def test_pieces_joined_are_the_text_of_all_bytes(data, draw):
+    """Also for bytes that are no text, and for tokens that cut characters anywhere."""
+    cut = draw.draw(st.integers(0, len(data)))
+    merges = [(data[cut], data[cut + 1])] if cut + 1 < len(data) else []
+    tokenizer = Tokenizer(merges, special_tokens={"<|endoftext|>": 256 + len(merges)})
+    ids = [*data[:cut], *([256] if merges else data[cut : cut + 2]), *data[cut + 2 :]]
+    settings = SampleConfig(temperature=0, max_new_tokens=len(ids))
+    pieces = list(generate_text(Scripted(ids, 258), tokenizer, settings))
+    assert "".join(pieces) == data.decode("utf-8", "replace")
+    assert all(pieces)
 
 
 def test_an_empty_prompt_starts_a_document():
     assert prompt_ids(BYTES, "") == [256]
     assert prompt_ids(CharTokenizer("\nab"), "") == [0]
-    with pytest.raises(UserError, match="give it a prompt"):
+    with pytest.raises(UserError, match=r"sample\.prompt='': .* use only ab"):
         prompt_ids(CharTokenizer("ab"), "")
 
 

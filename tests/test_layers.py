@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nanogpt.attention import attention, fused_attention
+from nanogpt.attention import ATTENTION_KERNELS, attention, fused_attention
 from nanogpt.data import IGNORED
 from nanogpt.layers import KERNELS, MLP, LayerNorm, cross_entropy, gelu, layer_norm, softmax
 
@@ -56,6 +56,10 @@ def test_plain_and_fused_layers_agree(layer):
     plain, fused = layer(tiny(kernels="plain")), layer(tiny(kernels="fused"))
     fused.load_state_dict(plain.state_dict())
     torch.testing.assert_close(plain(x), fused(x), rtol=0, atol=1e-6)  # observed 2.4e-7
+
+
+def test_one_setting_switches_every_kernel():
+    assert KERNELS.keys() == ATTENTION_KERNELS.keys()
 
 
 @pytest.mark.parametrize("with_bias", [False, True])

@@ -26,8 +26,10 @@ def imports_of(path: Path) -> set[str]:
     """The nanogpt modules that a file imports, by their path inside the package."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("nanogpt"):
-            found.add(node.module.removeprefix("nanogpt").removeprefix("."))
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        found |= {name.removeprefix("nanogpt.") for name in names if name.startswith("nanogpt.")}
     return found
 
 
@@ -64,6 +66,13 @@ def test_modules_are_called_and_never_forwarded():
         assert not re.search(r"\.forward\(", path.read_text()), path
 
 
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_returns_and_yields_and_never_prints(module):
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}
+
+
 def test_nothing_is_pickled():
     """Trap 21: unpickling a file runs whatever is in it."""
     for path in SOURCES:
@@ -84,7 +93,8 @@ def test_pictures_and_files_that_the_docs_name_exist():
 
 
 def test_no_model_or_data_is_committed():
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    for name in listed.stdout.split():
+    command = ["git", "ls-files"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\n")):
         assert not name.endswith((".safetensors", ".bin", ".pt", ".npy")), name
         assert (ROOT / name).stat().st_size < 500_000, name

@@ -25,8 +25,8 @@ import nanogpt
 from nanogpt import attention, data, device, generate, layers, model, position, sampling, train
 from nanogpt.config import ModelConfig, SampleConfig
 
-# B, T, nh, hs and V are prime and distinct; C is the product of nh and hs; S equals T where a
-# sequence attends to itself. T1 and N are derived: one more token, and all tokens of a batch.
+# B, T, nh, hs and V are distinct primes; C is the product of nh and hs; S equals T where a sequence
+# attends to itself, and has a prime of its own where attention is called alone.
 SIZES = {"B": 3, "T": 7, "S": 7, "nh": 2, "hs": 11, "C": 22, "V": 53}
 CLAIM = re.compile(r"#\s*\(([^()]*)\)\s*$")
 MODULES = [attention, data, generate, layers, model, position, sampling, train]
@@ -139,12 +139,19 @@ def cross_entropy_of_rows() -> None:
     layers.cross_entropy(torch.randn(n, SIZES["V"]), torch.zeros(n, dtype=torch.long))
 
 
+def attention_to_another_sequence() -> None:
+    q = torch.randn(SIZES["B"], SIZES["nh"], SIZES["T"], SIZES["hs"])
+    k = torch.randn(SIZES["B"], SIZES["nh"], 13, SIZES["hs"])
+    attention.attention(q, k, k, attention.causal_bias(torch.arange(6, 13), torch.arange(13)))
+
+
 def test_every_shape_comment_is_executed_and_true():
     sizes = {**SIZES, "N": SIZES["B"] * SIZES["T"]}
     seen = set()
     for kernels in ("plain", "fused"):
         seen |= run_checked(lambda kernels=kernels: train_and_generate(kernels), sizes)
     seen |= run_checked(cross_entropy_of_rows, sizes)
+    seen |= run_checked(attention_to_another_sequence, {**SIZES, "S": 13})
     never = CLAIMS - seen
     assert len(CLAIMS) > 25
     assert not never, f"never executed: {sorted((c.file, c.line, c.shape) for c in never)}"

@@ -125,6 +125,11 @@ def test_special_tokens_in_text_are_text_unless_asked():
         TRAINED.encode("a<|endoftext|>b", special="forbid")
 
 
+def test_a_misspelt_policy_is_no_permission():
+    with pytest.raises(UserError, match="special='as_text': use one of as-text, allow, forbid"):
+        TRAINED.encode("a<|endoftext|>b", special="as_text")
+
+
 def test_training_fills_the_vocabulary_and_counts_special_tokens():
     tokenizer = Tokenizer.train(["low lower lowest " * 9], 262, ["<|a|>", "<|b|>"])
     assert tokenizer.vocab_size == 262
@@ -175,7 +180,8 @@ def test_an_id_beyond_the_vocabulary_is_named(bad):
 @pytest.mark.parametrize(
     "content",
     ["", "[]", "{}", '{"type": "bpe"}', '{"type": "bpe", "merges": [[0]], "pattern": "(",'
-     ' "special_tokens": {}, "byte_order": []}', '{"type": "wordpiece"}'],
+     ' "special_tokens": {}, "byte_order": []}', '{"type": "wordpiece"}',
+     '{"type": "char", "characters": [1], "special_tokens": []}'],
 )  # fmt: skip
 def test_a_damaged_tokenizer_file_is_named(content, tmp_path):
     path = tmp_path / "tokenizer.json"
@@ -195,5 +201,5 @@ def test_train_tokenizer_by_name_or_path(tmp_path):
 def test_vocabulary_files_that_do_not_belong_together_are_refused(tmp_path):
     merges = tmp_path / "vocab.bpe"
     merges.write_text("#version: 0.2\nh e\n")
-    with pytest.raises(UserError, match="does not fit"):
+    with pytest.raises(UserError, match="merge 1 does not fit"):
         Tokenizer.from_gpt2(vocabulary_file("encoder.json"), merges)

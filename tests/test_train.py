@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +17,12 @@ import torch
 from nanogpt import files
 from nanogpt.checkpoint import find_checkpoint, load_run, load_state, load_tensors
 from nanogpt.config import load_config
-from nanogpt.data import IGNORED
+from nanogpt.data import IGNORED, write_token_file
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
 from nanogpt.model import GPT
 from nanogpt.optim import OPTIMIZERS
+from nanogpt.tokenizer import Tokenizer, load_tokenizer
 from nanogpt.train import (
     Sample,
     Step,
@@ -118,6 +121,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits(
         if record.step == stop_after:
             trainer.stop()
     assert trainer.state.step == stop_after
+    assert find_checkpoint(tmp_path / "parts").name == f"step-{stop_after:06d}"
     list(Trainer.resume(tmp_path / "parts").run())
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert same(weights(whole), weights(parts))
@@ -131,16 +135,66 @@ def test_a_run_killed_without_warning_resumes_to_the_same_bits(prepared, tmp_pat
     """Records written after the last checkpoint are dropped, and their steps done again."""
     config = small_run(prepared)
     list(Trainer.start(tmp_path / "whole", config).run())
-    killed = Trainer.start(tmp_path / "killed", config)
-    for record in killed.run():
-        if record.step == 7:  # the latest checkpoint is that of step 5
-            break
+    for record in Trainer.start(tmp_path / "running", config).run():
+        if record.step == 7:  # what is on disk now is what a kill would leave
+            shutil.copytree(tmp_path / "running", tmp_path / "killed")
+    assert read_metrics(tmp_path / "killed")[-1]["step"] == 7
+    assert find_checkpoint(tmp_path / "killed").name == "step-000005"
     with (tmp_path / "killed" / "metrics.jsonl").open("a") as metrics:
         metrics.write('{"step": 7, "lo')
     list(Trainer.resume(tmp_path / "killed").run())
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
     whole, again = (read_metrics(tmp_path / name) for name in ("whole", "killed"))
     assert without_time(whole) == without_time(again)
+
+
+def test_closing_the_iterator_saves_too(prepared, tmp_path):
+    """A reader of the progress that goes away must not cost the progress."""
+    records = Trainer.start(tmp_path / "run", small_run(prepared)).run()
+    while next(records).step < 3:
+        pass
+    records.close()
+    assert find_checkpoint(tmp_path / "run").name == "step-000003"
+
+
+def test_a_run_refuses_to_go_on_with_other_data(prepared, tmp_path):
+    """The vocabulary has the same size, so nothing else would notice."""
+    run = tmp_path / "run"
+    list(Trainer.start(run, small_run(prepared, max_steps=2)).run())
+    tokenizer = load_tokenizer(prepared / "tokenizer.json")
+    write_token_file(prepared / "train.bin", ["Another text altogether. " * 99], tokenizer)
+    with pytest.raises(UserError, match=r"prepared has changed since .*run began"):
+        Trainer.resume(run)
+    other = Tokenizer.train(["Another text altogether. "], 300)
+    write_token_file(prepared / "train.bin", ["Another text altogether. " * 99], other)
+    with pytest.raises(UserError, match="made with another tokenizer"):
+        Trainer.resume(run)
+
+
+def test_a_run_can_be_resumed_from_anywhere(prepared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    list(Trainer.start(Path("run"), small_run(Path("prepared"), max_steps=2)).run())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Trainer.resume(Path("../run")).state.step == 2
+
+
+def test_what_a_crash_left_half_written_is_removed(prepared, tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints" / ".step-000001.abc").mkdir(parents=True)
+    list(Trainer.start(run, small_run(prepared, max_steps=2)).run())
+    assert not list(run.glob("checkpoints/.step-*"))
+
+
+def test_files_have_the_permissions_that_the_umask_leaves(prepared, tmp_path):
+    previous = os.umask(0o027)
+    try:
+        list(Trainer.start(tmp_path / "run", small_run(prepared, max_steps=2)).run())
+    finally:
+        os.umask(previous)
+    paths = list((tmp_path / "run").rglob("*"))
+    assert {oct(p.stat().st_mode & 0o777) for p in paths if p.is_file()} == {"0o640"}
+    assert {oct(p.stat().st_mode & 0o777) for p in paths if p.is_dir()} == {"0o750"}
 
 
 def test_a_run_stopped_before_its_first_checkpoint_starts_again(prepared, tmp_path):
@@ -181,7 +235,7 @@ def test_a_loss_that_blows_up_stops_the_run_before_the_weights_are_spoilt(prepar
     with torch.no_grad():
         trainer.model.ln_f.weight[0] = float("inf")
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    with pytest.raises(UserError, match=r"the loss became nan at step 1: .* train\.lr below"):
+    with pytest.raises(UserError, match=r"training diverged at step 1 .* train\.lr below"):
         trainer.train_step()
     assert same(before, trainer.model.state_dict())
 
@@ -279,9 +333,14 @@ sys.exit(main(sys.argv[1:]))
 def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on(prepared, tmp_path, sent):
     run = tmp_path / "run"
     command = [sys.executable, "-c", SCRIPT, "train", "--run", str(run)]
-    command += [f"--data.folder={prepared}", "--train.max-steps=5000", "--train.eval-batches=1"]
+    command += [
+        f"--data.folder={prepared}",
+        "--train.max-steps=50000",
+        "--train.eval-interval=50000",
+    ]
     command += ["--model.n-layer=1", "--model.n-head=1", "--model.n-embd=8"]
     command += ["--model.context-length=8", "--train.batch-size=2", "--sample.max-new-tokens=2"]
+    command += ["--train.eval-batches=1", "--train.checkpoint-interval=50000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
@@ -293,9 +352,9 @@ def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on(prepared, tmp_path, sent)
     process.send_signal(sent)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert f"nanogpt train --resume {run}" in output.replace("\n", "")
-    stopped_at = load_state(find_checkpoint(run))[0].step
-    assert 0 < stopped_at < 5000
+    assert f"nanogpt train --resume {run}\n" in output
+    stopped_at = int(re.search(r"stopped at step ([\d,]+)", output).group(1).replace(",", ""))
+    assert 0 < stopped_at < 50_000
     assert (run / "loss.png").exists()
     trainer = Trainer.resume(run)
     assert trainer.state.step == stopped_at

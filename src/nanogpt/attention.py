@@ -36,7 +36,7 @@ def attention(
     """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), step by step.
 
     q (B, nh, T, hs), k and v (B, nh, S, hs), bias broadcastable to (B, nh, T, S) -> (B, nh, T, hs).
-    Without a bias, attention is plainly causal: token t sees tokens 0 to t.
+    Without a bias S must be T, and attention is plainly causal: token t sees tokens 0 to t.
 
     Why divide by sqrt(hs): the product of two random vectors of length hs has that standard
     deviation, and softmax of large numbers is a one-hot choice with vanishing gradients.

@@ -34,13 +34,23 @@ class TrainState:
     step: int = 0  # optimizer steps done
     best_loss: float | None = None  # lowest validation loss so far
     seconds: float = 0.0  # spent training, without evaluation
+    tokens: str = ""  # fingerprint of the token files that it trains on
 
 
 def save_checkpoint(
-    folder: Path, model: GPT, optimizer: Optimizer, state: TrainState, config: Config
-) -> Path:
-    """Write checkpoints/step-NNNNNN under a run folder and point `latest` at it."""
-    path = folder / "checkpoints" / f"step-{state.step:06d}"
+    folder: Path,
+    model: GPT,
+    optimizer: Optimizer,
+    state: TrainState,
+    config: Config,
+    best: bool = False,
+) -> None:
+    """Write checkpoints/step-NNNNNN under a run folder; point `latest`, perhaps `best`, at it.
+
+    Checkpoints that neither names any more are removed, and so is what a crash left half-written.
+    """
+    checkpoints = folder / "checkpoints"
+    path = checkpoints / f"step-{state.step:06d}"
     with writing_folder(path) as temporary:
         save_file(model.state_dict(), temporary / "model.safetensors")
         save_file(optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
@@ -49,20 +59,14 @@ def save_checkpoint(
             temporary / "state.json",
             {"state": asdict(state), "config": asdict(config), "sha256": hashes},
         )
-    point(folder, "latest", path)
-    return path
-
-
-def point(folder: Path, name: str, checkpoint: Path) -> None:
-    """Let `latest` or `best` name a checkpoint, and remove those that neither names any more."""
-    checkpoints = folder / "checkpoints"
-    write_text(checkpoints / name, checkpoint.name + "\n")
-    named = {
-        read_text(p).strip() for p in (checkpoints / "latest", checkpoints / "best") if p.exists()
-    }
-    for path in checkpoints.glob("step-*"):
-        if path.name not in named:
-            shutil.rmtree(path)
+    # `best` first: the best loss in this state must never be that of another checkpoint.
+    for name in ("best", "latest") if best else ("latest",):
+        write_text(checkpoints / name, path.name + "\n")
+    pointers = [checkpoints / name for name in ("best", "latest")]
+    kept = {read_text(pointer).strip() for pointer in pointers if pointer.exists()}
+    for old in [*checkpoints.glob("step-*"), *checkpoints.glob(".step-*")]:
+        if old.name not in kept:
+            shutil.rmtree(old)
 
 
 def find_checkpoint(run: Path, name: str = "latest") -> Path:

@@ -7,6 +7,7 @@ the defaults below, a recipe file, the command line.
 
 import inspect
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ class ModelConfig:
     kernels: str = "fused"  # "plain" runs the hand-written form of every layer, "fused" torch's
 
     def __post_init__(self) -> None:
+        check_values(self)
         at_least(self, 1, "vocab_size", "context_length", "n_layer", "n_head", "n_embd")
         for name in ("dropout", "attention_dropout"):
             check(0 <= getattr(self, name) < 1, self, name, "use a share from 0 to below 1")
@@ -59,6 +61,7 @@ class DataConfig:
     val_fraction: float = 0.1  # share of the text held out for validation
 
     def __post_init__(self) -> None:
+        check_values(self)
         check(
             self.vocab_size >= 257, self, "vocab_size", "use at least 257: 256 bytes and a marker"
         )
@@ -86,11 +89,12 @@ class TrainConfig:
     eval_batches: int = 16  # batches in one such measurement
     sample_interval: int = 250  # steps between short generated samples; 0 for none
     checkpoint_interval: int = 500  # steps between checkpoints
-    seed: int = 1337  # same seed, same machine: same run
+    seed: int = 1337  # same seed, same settings, same machine: same run
     device: str = "auto"  # "cpu", "cuda", "mps", or whichever is there
     precision: str = "auto"  # "float32" or "bfloat16"; "auto" takes what is faster here
 
     def __post_init__(self) -> None:
+        check_values(self)
         at_least(self, 1, "max_steps", "batch_size", "grad_accum_steps")
         at_least(self, 1, "eval_interval", "eval_batches", "checkpoint_interval")
         at_least(self, 0, "warmup_steps", "sample_interval", "seed", "weight_decay", "grad_clip")
@@ -98,7 +102,7 @@ class TrainConfig:
             check(0 <= getattr(self, name) < 1, self, name, "use a number from 0 to below 1")
         check(self.lr > 0, self, "lr", "use a positive number")
         check(self.eps > 0, self, "eps", "use a positive number")
-        check(0 <= self.min_lr <= self.lr, self, "min_lr", f"use 0 to the peak, lr={self.lr}")
+        check(0 <= self.min_lr <= self.lr, self, "min_lr", f"use 0 to train.lr={self.lr}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +116,10 @@ class SampleConfig:
     seed: int = 1337  # same seed, same text
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "max_new_tokens", "temperature", "top_k", "seed")
+        check_values(self)
+        at_least(self, 0, "max_new_tokens", "top_k", "seed")
+        cold = self.temperature == 0 or self.temperature >= 1e-3
+        check(cold, self, "temperature", "use 0 for greedy, or at least 0.001")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +135,19 @@ class Config:
 def section_name(cls: type) -> str:
     """The name under which a section of settings appears: ModelConfig -> model."""
     return cls.__name__.removesuffix("Config").lower()
+
+
+def check_values(config: Any) -> None:
+    """Raise UserError for what no setting may be: infinite, too large, or not Unicode text."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if isinstance(value, str):
+            unicode = value == value.encode("utf-8", "replace").decode()
+            check(unicode, config, f.name, "use text that is valid Unicode")
+        elif isinstance(value, float):
+            check(math.isfinite(value), config, f.name, "use a finite number")
+        else:
+            check(value < 2**63, config, f.name, "use a number below 2**63")
 
 
 def check(ok: bool, config: Any, name: str, mend: str) -> None:
@@ -214,14 +234,19 @@ def to_toml(config: Config) -> str:
     blocks = []
     for name, section in asdict(config).items():
         help_texts = explanations(type(getattr(config, name)))
-        # JSON's strings, integers, floats and escapes are all valid TOML.
-        rows = [
-            (f"{key} = {json.dumps(value, ensure_ascii=False)}", help_texts[key])
-            for key, value in section.items()
-        ]
+        rows = [(f"{key} = {toml_value(v)}", help_texts[key]) for key, v in section.items()]
         lines = [f"{setting:<32}  # {text}" for setting, text in rows]
         blocks.append("\n".join([f"[{name}]", *lines]))
     return "\n\n".join(blocks) + "\n"
+
+
+def toml_value(value: str | float) -> str:
+    """A string or a number as TOML. JSON's notation serves, but for one character.
+
+    >>> print(toml_value('say "é"'), toml_value(1e-8), toml_value(12))
+    "say \\"é\\"" 1e-08 12
+    """
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

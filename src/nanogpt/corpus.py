@@ -52,15 +52,18 @@ def load_split(source: str, val_fraction: float) -> Split:
     else:
         split = split_documents(documents, val_fraction)
     if not all(any(d.text for d in side) for side in (split.train, split.val)):
-        raise UserError(f"{source} holds too little text to split: give it more, or more documents")
+        raise UserError(
+            f"{source} holds too little text to split; add text, or different documents"
+        )
     return split
 
 
 def split_documents(documents: Sequence[Document], val_fraction: float) -> Split:
     """Hold out about `val_fraction` of the documents, chosen by a hash of their text.
 
-    A document's side depends on nothing but its text, so a longer download never moves a document
-    from validation into training. A lone document is cut instead: its end is held out.
+    A document's side depends on its text alone, so a longer download moves no document from
+    validation into training. Two exceptions serve small corpora: if all documents fall on one side,
+    the nearest one changes over; and a lone document is cut, its end being held out.
 
     >>> split = split_documents([Document("a", "0123456789")], 0.1)
     >>> split.train[0].text, split.val[0].text
@@ -74,7 +77,6 @@ def split_documents(documents: Sequence[Document], val_fraction: float) -> Split
             val=[Document(f"{name} (end)", text[cut:])],
         )
     shares = {d: hashed_share(d.text) for d in documents}
-    # A handful of documents may all fall on one side; then the nearest one changes over.
     ordered = sorted(shares.values())
     threshold = min(max(val_fraction, ordered[0]), ordered[-2])
     return Split(

@@ -4,12 +4,13 @@ A token file is the ids of one text after another, as plain little-endian intege
 sidecar that says what they are. It is memory-mapped: a corpus of any size opens at once and takes
 no memory until it is read.
 
-Documents lie end to end, separated by the end-of-text token. Windows may reach across that border;
-the token tells the model where one document stops and the next begins.
+Documents lie end to end, separated by the end-of-text token if the tokenizer has one. Windows may
+reach across that border; the token tells the model where one document stops and the next begins.
 
 Axes: B sequences in a batch, T positions. Arrays are int64, as embeddings and losses want them.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class Sidecar:
     documents: int
     vocab_size: int
     tokenizer: str  # fingerprint of the tokenizer that made them
+    sha256: str  # of the token file: a run remembers by it what it was trained on
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,26 @@ def write_token_file(path: Path, texts: Iterable[str], tokenizer: AnyTokenizer) 
     ]
     dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
     count = n_bytes = documents = 0
-    sidecar_path(path).unlink(missing_ok=True)
+    digest = hashlib.sha256()
     with writing(path) as file:
         for text in texts:
             ids = tokenizer.encode(text) + separator
-            file.write(np.array(ids, dtype=np.dtype(dtype).newbyteorder("<")).tobytes())
+            data = np.array(ids, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
+            file.write(data)
             count += len(ids)
             n_bytes += len(text.encode("utf-8", "surrogatepass"))
             documents += 1
-    about = Sidecar(dtype, count, n_bytes, documents, tokenizer.vocab_size, tokenizer.fingerprint())
+            digest.update(data)
+        sidecar_path(path).unlink(missing_ok=True)  # it speaks of the file that now goes away
+    about = Sidecar(
+        dtype=dtype,
+        count=count,
+        bytes=n_bytes,
+        documents=documents,
+        vocab_size=tokenizer.vocab_size,
+        tokenizer=tokenizer.fingerprint(),
+        sha256=digest.hexdigest(),
+    )
     write_json(sidecar_path(path), asdict(about))
     return read_token_file(path)
 

@@ -52,8 +52,13 @@ def known_device(name: str) -> str:
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
+    absent = UserError(f"train.device={name!r} is not on this machine: use auto or cpu")
     if not choose(available, "train.device", name.partition(":")[0]):
-        raise UserError(f"train.device={name!r} is not on this machine: use auto or cpu")
+        raise absent
+    try:
+        torch.empty(1, device=name)  # cuda:7 may be one too many
+    except (RuntimeError, AssertionError):
+        raise absent from None
     return name
 
 

@@ -14,6 +14,7 @@ import torch
 
 from nanogpt.data import IGNORED, IntArray, TokenFile, random_windows, sliding_windows
 from nanogpt.device import Compute
+from nanogpt.errors import UserError
 from nanogpt.model import GPT
 
 
@@ -42,7 +43,7 @@ def mean_loss(
 ) -> tuple[float, int]:
     """Mean cross-entropy over all targets of all batches, and their number.
 
-    Sums in float64; the model's training mode is left as it was.
+    The model's training mode is left as it was. Raises UserError if there is nothing to predict.
     """
     was_training = model.training
     model.eval()
@@ -53,6 +54,8 @@ def mean_loss(
             total += float(model.loss(model(x), y, reduction="sum"))
         count += int((targets != IGNORED).sum())
     model.train(was_training)
+    if not count:
+        raise UserError("the text is too short to evaluate: it needs at least two tokens")
     return total / count, count
 
 
@@ -81,8 +84,13 @@ def evaluate(
     stride gives more context, a lower loss, and takes longer.
     """
     length = model.config.context_length
-    windows = sliding_windows(tokens.ids, length, stride or max(1, length // 2))
+    windows = sliding_windows(tokens.ids, length, stride or default_stride(length))
     return Score(*mean_loss(model, batched(windows, batch_size), compute), tokens.bytes_per_token)
+
+
+def default_stride(context_length: int) -> int:
+    """Half the context length."""
+    return max(1, context_length // 2)
 
 
 def batched(

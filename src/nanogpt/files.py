@@ -1,11 +1,14 @@
-"""Files that are either whole or absent: everything the package writes goes through here."""
+"""Files that are either whole or absent.
+
+Everything the package writes goes through here, but for metrics.jsonl, to which a run appends.
+"""
 
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +22,8 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     A crash, a full disk or Ctrl-C leaves what stood at `path` before, untouched. The data are
     flushed to the disk before the rename, so a power cut cannot leave an empty file either.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
@@ -27,10 +32,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; give the result the permissions any new file would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        open_to_others(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -46,12 +48,35 @@ def writing_folder(path: Path) -> Iterator[Path]:
         for file in temporary.iterdir():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
-        if path.exists():
-            shutil.rmtree(path)
+            open_to_others(file)
+        open_to_others(temporary)
+        if path.exists():  # a folder cannot take the place of a full one in a single move
+            path.rename(temporary.with_name(temporary.name + ".old"))
         temporary.replace(path)
-        path.chmod(0o755)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary.with_name(temporary.name + ".old"), ignore_errors=True)
+
+
+@contextmanager
+def writing_files(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder whose files move into `folder` once all of them are written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
+            yield Path(temporary)
+            for file in Path(temporary).iterdir():
+                file.replace(folder / file.name)
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # which it refuses unless the folder is empty
+
+
+def open_to_others(path: Path) -> None:
+    """Give a temporary file or folder, born private, the permissions that any new one has."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def write_text(path: Path, text: str) -> None:

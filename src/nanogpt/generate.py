@@ -3,6 +3,7 @@
 Axes: B batch, T time, V vocabulary.
 """
 
+import codecs
 import math
 from collections.abc import Iterator
 
@@ -41,47 +42,31 @@ def generate(
 def generate_text(model: GPT, tokenizer: AnyTokenizer, config: SampleConfig) -> Iterator[str]:
     """Continue the prompt, piece by piece, up to max_new_tokens or the end-of-text token.
 
-    Joined, the pieces are the new text. A piece never ends within a character: bytes wait until the
-    character is whole. Raises UserError for a prompt that the tokenizer cannot encode.
+    Joined, the pieces are the new text. A piece never ends within a character: its bytes wait for
+    the rest. Raises UserError for a prompt that the tokenizer cannot encode.
     """
     end = tokenizer.special_tokens.get(END_OF_TEXT)
     start = torch.tensor([prompt_ids(tokenizer, config.prompt)], device=model.wte.weight.device)
-    waiting = b""
+    characters = codecs.getincrementaldecoder("utf-8")("replace")
     stream = generate(model, start, config, tokenizer.vocab_size)
     for _, chosen in zip(range(config.max_new_tokens), stream, strict=False):
         token = int(chosen[0])
         if token == end:
             break
-        waiting += tokenizer.decode_bytes([token])
-        text, waiting = whole_characters(waiting)
-        if text:
+        if text := characters.decode(tokenizer.decode_bytes([token])):
             yield text
-    if waiting:
-        yield waiting.decode("utf-8", "replace")
+    if text := characters.decode(b"", final=True):
+        yield text
 
 
 def prompt_ids(tokenizer: AnyTokenizer, prompt: str) -> list[int]:
-    """The ids to continue. An empty prompt starts a document: after an end of text, or a line."""
-    if prompt:
-        return tokenizer.encode(prompt)
-    if END_OF_TEXT in tokenizer.special_tokens:
+    """The ids to continue. An empty prompt starts a document, or at least a line.
+
+    Raises UserError for a prompt that the tokenizer cannot encode.
+    """
+    if not prompt and END_OF_TEXT in tokenizer.special_tokens:
         return [tokenizer.special_tokens[END_OF_TEXT]]
     try:
-        return tokenizer.encode("\n")
-    except UserError:
-        raise UserError("this model knows no start of a document; give it a prompt") from None
-
-
-def whole_characters(data: bytes) -> tuple[str, bytes]:
-    """Decode as far as characters are complete; the rest may become one with the next bytes.
-
-    >>> whole_characters("né".encode()[:2])
-    ('n', b'\\xc3')
-    """
-    try:
-        return data.decode(), b""
-    except UnicodeDecodeError as error:
-        # Only a cut at the very end can still be completed; anything else is not UTF-8 at all.
-        if error.reason == "unexpected end of data":
-            return data[: error.start].decode(), data[error.start :]
-        return data.decode("utf-8", "replace"), b""
+        return tokenizer.encode(prompt or "\n")
+    except UserError as error:
+        raise UserError(f"sample.prompt={prompt!r}: {error}") from None

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import regex
 
@@ -158,6 +158,8 @@ class Tokenizer(Saved):
         >>> tokenizer.encode("hi hi"), tokenizer.encode("hi<|endoftext|>", special="allow")
         ([256, 32, 256], [256, 257])
         """
+        if special not in get_args(SpecialPolicy):  # a slip must not turn into permission
+            raise UserError(f"special={special!r}: use one of {', '.join(get_args(SpecialPolicy))}")
         if special == "as-text" or not self.special_tokens:
             return self._encode_ordinary(text)
         found = self._special.search(text)
@@ -216,11 +218,13 @@ class Tokenizer(Saved):
         byte_of = {character: byte for byte, character in gpt2_characters().items()}
         ids: dict[str, int] = read_json(vocab)
         byte_order = bytes(byte_of[c] for c in sorted(byte_of, key=lambda c: ids.get(c, -1)))
-        pairs = [line.split(" ") for line in read_text(merges).splitlines() if line.strip()]
-        pairs = [pair for pair in pairs if pair[0] != "#version:"]
+        lines = [line for line in read_text(merges).split("\n") if line]
+        pairs = [line.split(" ") for line in lines if not line.startswith("#version:")]
         for n, pair in enumerate(pairs):
             if ids.get("".join(pair)) != 256 + n or not all(part in ids for part in pair):
-                raise UserError(f"{merges} line {n + 1} does not fit {vocab}; use a matching pair")
+                raise UserError(
+                    f"{merges}: merge {n + 1} does not fit {vocab}; use a matching pair"
+                )
         special = {END_OF_TEXT: ids[END_OF_TEXT]} if END_OF_TEXT in ids else {}
         return cls([(ids[a], ids[b]) for a, b in pairs], "gpt2", special, byte_order)
 
@@ -285,7 +289,7 @@ def load_tokenizer(path: Path) -> AnyTokenizer:
     values = read_json(path)
     try:
         return choose(TOKENIZERS, "type", str(values.get("type"))).from_dict(values)
-    except (KeyError, TypeError, ValueError, IndexError, regex.error) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, regex.error) as error:
         raise UserError(f"{path} is not a usable tokenizer ({error}); train a new one") from None
 
 

@@ -7,7 +7,7 @@ calls it decides what to show and when to stop.
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,27 @@ from nanogpt.checkpoint import (
     load_state,
     load_tensors,
     load_weights,
-    point,
     restore_optimizer,
     save_checkpoint,
 )
 from nanogpt.config import Config, choose, load_config, to_toml, with_settings
-from nanogpt.data import IGNORED, IntArray, check_ids, check_length, random_windows, read_token_file
+from nanogpt.data import (
+    IGNORED,
+    IntArray,
+    TokenFile,
+    check_ids,
+    check_length,
+    random_windows,
+    read_token_file,
+)
 from nanogpt.device import Compute, resolve
 from nanogpt.errors import UserError
 from nanogpt.evaluate import estimate
 from nanogpt.files import read_text, write_text
-from nanogpt.generate import generate_text
+from nanogpt.generate import generate_text, prompt_ids
 from nanogpt.model import GPT
 from nanogpt.optim import SCHEDULES, build_optimizer, learning_rate
-from nanogpt.tokenizer import load_tokenizer
+from nanogpt.tokenizer import AnyTokenizer, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -73,31 +80,56 @@ def data_folder(run: Path, config: Config) -> Path:
     return Path(config.data.folder) if config.data.folder else run / "data"
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """The token files of a run."""
+
+    train: TokenFile
+    val: TokenFile
+
+    @property
+    def fingerprint(self) -> str:
+        """What a run remembers of its data."""
+        return f"{self.train.about.sha256[:16]}-{self.val.about.sha256[:16]}"
+
+
+def open_tokens(folder: Path, config: Config, tokenizer: AnyTokenizer) -> Tokens:
+    """Open train.bin and val.bin. Raises UserError if they do not fit tokenizer and settings."""
+    tokens = Tokens(
+        *(read_token_file(folder / f"{name}.bin", tokenizer) for name in ("train", "val"))
+    )
+    for file in (tokens.train, tokens.val):
+        check_length(file, config.model.context_length)
+        check_ids(file, config.model.vocab_size)
+    return tokens
+
+
 class Trainer:
     """One run: its model, its optimizer, its data, and its folder.
 
-    Build one with `start` or `resume`. `run` trains; `stop` makes it end after the current step,
-    with a checkpoint.
+    Build one with `start` or `resume`. `run` trains; `stop` makes it end after the current step.
     """
 
     def __init__(
-        self, folder: Path, config: Config, model: GPT, compute: Compute, state: TrainState
+        self,
+        folder: Path,
+        config: Config,
+        model: GPT,
+        tokenizer: AnyTokenizer,
+        tokens: Tokens,
+        compute: Compute,
+        state: TrainState,
     ) -> None:
         self.folder = folder
         self.config = config
-        self.compute = compute
-        self.state = state
-        self.stopped = False
-        choose(SCHEDULES, "train.schedule", config.train.schedule)
         self.model = model.to(compute.device).train()
         self.optimizer = build_optimizer(self.model, config.train)
-        data = data_folder(folder, config)
-        self.tokenizer = load_tokenizer(data / "tokenizer.json")
-        self.train_tokens = read_token_file(data / "train.bin", self.tokenizer)
-        self.val_tokens = read_token_file(data / "val.bin", self.tokenizer)
-        for tokens in (self.train_tokens, self.val_tokens):
-            check_ids(tokens, config.model.vocab_size)
-            check_length(tokens, config.model.context_length)
+        self.tokenizer = tokenizer
+        self.tokens = tokens
+        self.compute = compute
+        self.state = state
+        self.saved_step = state.step
+        self.stopped = False
 
     @classmethod
     def start(cls, folder: Path, config: Config) -> "Trainer":
@@ -106,15 +138,22 @@ class Trainer:
         Raises UserError, and writes nothing, if a setting or a token file is unusable.
         """
         compute = resolve(config.train.device, config.train.precision)
-        tokenizer = load_tokenizer(data_folder(folder, config) / "tokenizer.json")
+        choose(SCHEDULES, "train.schedule", config.train.schedule)
+        data = data_folder(folder, config)
+        tokenizer = load_tokenizer(data / "tokenizer.json")
+        prompt_ids(tokenizer, config.sample.prompt)
         config = with_settings(
             config,
             model={"vocab_size": tokenizer.vocab_size},
+            # An absolute path, so that the run can be resumed from anywhere.
+            data={"folder": str(data.resolve()) if config.data.folder else ""},
             train={"precision": compute.precision},
         )
+        tokens = open_tokens(data, config, tokenizer)
         torch.manual_seed(config.train.seed)
-        trainer = cls(folder, config, GPT(config.model), compute, TrainState())
-        folder.mkdir(parents=True, exist_ok=True)
+        model = GPT(config.model)
+        state = TrainState(tokens=tokens.fingerprint)
+        trainer = cls(folder, config, model, tokenizer, tokens, compute, state)
         write_text(folder / "config.toml", to_toml(config))
         tokenizer.save(folder / "tokenizer.json")
         write_text(folder / "metrics.jsonl", "")
@@ -124,51 +163,86 @@ class Trainer:
     def resume(cls, folder: Path) -> "Trainer":
         """Go on from the latest checkpoint, exactly as if the run had never stopped.
 
-        A run that was stopped before its first checkpoint starts again from its settings.
+        A run that was stopped before its first checkpoint starts again from its settings. Raises
+        UserError if a file is missing or damaged, or if the data are not those of the run.
         """
         if (folder / "config.toml").exists() and not (folder / "checkpoints" / "latest").exists():
             return cls.start(folder, load_config(folder / "config.toml"))
         checkpoint = find_checkpoint(folder)
         state, config = load_state(checkpoint)
         compute = resolve(config.train.device, config.train.precision)
-        trainer = cls(folder, config, load_weights(checkpoint, config.model), compute, state)
-        tensors = load_tensors(checkpoint, "optimizer.safetensors")
-        restore_optimizer(trainer.model, trainer.optimizer, tensors)
+        tokenizer = load_tokenizer(folder / "tokenizer.json")
+        data = data_folder(folder, config)
+        tokens = open_tokens(data, config, tokenizer)
+        if tokens.fingerprint != state.tokens:
+            raise UserError(f"{data} has changed since {folder} began; prepare the same text again")
+        model = load_weights(checkpoint, config.model)
+        trainer = cls(folder, config, model, tokenizer, tokens, compute, state)
+        moments = load_tensors(checkpoint, "optimizer.safetensors")
+        restore_optimizer(trainer.model, trainer.optimizer, moments)
         # Records after the checkpoint belong to steps that will be done again.
         records = [r for r in read_metrics(folder) if r["step"] <= state.step]
         write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
         return trainer
 
-    def run(self) -> Iterator[Record]:
+    def run(self) -> Generator[Record, None, None]:
         """Train to max_steps or until stopped, yielding records; ends with a checkpoint.
 
-        What is yielded is already on disk: in metrics.jsonl and, when due, in a checkpoint.
+        What is yielded is already in metrics.jsonl. Closing the iterator saves a checkpoint, too.
         """
-        settings = self.config.train
-        with (self.folder / "metrics.jsonl").open("a") as metrics:
-            while self.state.step < settings.max_steps and not self.stopped:
-                records: list[Record] = []
-                if self.state.step == 0:
-                    records += [self.validate(), self.sample()]
-                records.append(self.train_step())
-                step, done = self.state.step, self.state.step == settings.max_steps
-                if done or step % settings.eval_interval == 0:
-                    records.append(self.validate())
-                if settings.sample_interval and step % settings.sample_interval == 0:
-                    records.append(self.sample())
-                metrics.writelines(json.dumps(asdict(record)) + "\n" for record in records)
-                metrics.flush()
-                self.keep_if_best(records)
-                if done or self.stopped or step % settings.checkpoint_interval == 0:
-                    self.save()
-                yield from records
+        try:
+            with (self.folder / "metrics.jsonl").open("a") as metrics:
+                while self.state.step < self.config.train.max_steps and not self.stopped:
+                    records = self.advance()
+                    metrics.writelines(json.dumps(asdict(record)) + "\n" for record in records)
+                    metrics.flush()
+                    self.save_if_due(records)
+                    yield from records
+        except GeneratorExit:
+            self.save()
+            raise
+        self.save()
 
     def stop(self) -> None:
         """Ask `run` to save a checkpoint and end after the step it is in."""
         self.stopped = True
 
+    def advance(self) -> list[Record]:
+        """One step and what is due after it: a look at the validation text, a sample."""
+        settings = self.config.train
+        records: list[Record] = []
+        if self.state.step == 0:
+            records += [self.validate(), self.sample()]
+        records.append(self.train_step())
+        step = self.state.step
+        if step == settings.max_steps or step % settings.eval_interval == 0:
+            records.append(self.validate())
+        if settings.sample_interval and step % settings.sample_interval == 0:
+            records.append(self.sample())
+        return records
+
+    def save_if_due(self, records: Sequence[Record]) -> None:
+        """Write a checkpoint if it is time for one, or if the validation loss was never lower."""
+        step = self.state.step
+        losses = [r.val_loss for r in records if isinstance(r, Validation) and r.step == step]
+        best = math.inf if self.state.best_loss is None else self.state.best_loss
+        if losses and losses[0] < best:
+            self.state = replace(self.state, best_loss=losses[0])
+            self.save(best=True)
+        elif step % self.config.train.checkpoint_interval == 0:
+            self.save()
+
+    def save(self, best: bool = False) -> None:
+        """Write a checkpoint of this moment, unless there is one."""
+        if self.saved_step != self.state.step:
+            save_checkpoint(self.folder, self.model, self.optimizer, self.state, self.config, best)
+            self.saved_step = self.state.step
+
     def train_step(self) -> Step:
-        """One optimizer step. Raises UserError, before any weight moves, if the loss blows up."""
+        """One optimizer step. Raises UserError, before any weight moves, if the loss blows up.
+
+        Seeds torch's global generator, from which dropout draws.
+        """
         settings, step = self.config.train, self.state.step
         start = time.perf_counter()
         lr = learning_rate(step, settings)
@@ -177,7 +251,7 @@ class Trainer:
         torch.manual_seed(dropout_seed(settings.seed, step))
         batches = [
             random_windows(
-                self.train_tokens.ids,
+                self.tokens.train.ids,
                 self.config.model.context_length,
                 settings.batch_size,
                 seed=settings.seed,
@@ -192,8 +266,8 @@ class Trainer:
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         if not math.isfinite(loss + grad_norm):
             raise UserError(
-                f"the loss became {loss} at step {step + 1}: start again with a train.lr "
-                f"below {settings.lr}"
+                f"training diverged at step {step + 1} (loss {loss}, gradient norm {grad_norm}): "
+                f"start again with a train.lr below {settings.lr}"
             )
         self.optimizer.step()
         seconds = time.perf_counter() - start
@@ -206,7 +280,7 @@ class Trainer:
         settings = self.config.train
         score = estimate(
             self.model,
-            self.val_tokens,
+            self.tokens.val,
             self.compute,
             settings.batch_size,
             settings.eval_batches,
@@ -221,22 +295,6 @@ class Trainer:
         )
         text = "".join(generate_text(self.model, self.tokenizer, settings))
         return Sample(self.state.step, settings.prompt + text)
-
-    def keep_if_best(self, records: Sequence[Record]) -> None:
-        """Give the lowest validation loss so far a checkpoint that later ones do not replace."""
-        losses = [
-            record.val_loss
-            for record in records
-            if isinstance(record, Validation) and record.step == self.state.step
-        ]
-        best = math.inf if self.state.best_loss is None else self.state.best_loss
-        if losses and losses[0] < best:
-            self.state = replace(self.state, best_loss=losses[0])
-            point(self.folder, "best", self.save())
-
-    def save(self) -> Path:
-        """Write a checkpoint of this moment."""
-        return save_checkpoint(self.folder, self.model, self.optimizer, self.state, self.config)
 
 
 def accumulate_gradients(

@@ -4,9 +4,13 @@
 """
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
+
+from nanogpt import __version__
+from nanogpt.errors import UserError, did_you_mean
 
 COMMANDS = {
     "demo": "from raw text to generated text in under three minutes",
@@ -38,39 +42,62 @@ def main(argv: Sequence[str]) -> int:
     0 for success, 2 for a mistake that the user can mend (one line on stderr), 130 when
     interrupted. Any other exception is a bug and keeps its traceback.
     """
-    from nanogpt.errors import UserError, did_you_mean
-
-    if not argv or argv[0] in ("-h", "--help"):
-        print(help_text())
-        return 0
-    if argv[0] in ("-V", "--version"):
-        from nanogpt import __version__
-
-        print(__version__)
-        return 0
-    name, *arguments = argv
     try:
-        if name not in COMMANDS:
-            raise UserError(f"{name!r} is not a command: {did_you_mean(name, COMMANDS)}")
-        return importlib.import_module(f"nanogpt.cli.{name}").main(arguments) or 0
+        code = dispatch(argv)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         complaint = str(error)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.filename is None and error.strerror is None:
+        if error.strerror is None:
             raise
         complaint = (
             f"{error.filename or 'the disk'}: {error.strerror}; check path, space and rights"
         )
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        complaint = "not enough memory: lower train.batch_size or make the model smaller"
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
+        print("\\nstopped", file=sys.stderr)
         return 130
     print("nanogpt: " + " ".join(complaint.split()), file=sys.stderr)
     return 2
 
 
+def dispatch(argv: Sequence[str]) -> int:
+    """Import the module of the command and call it."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(help_text())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
+    name, *arguments = argv
+    if name not in COMMANDS:
+        raise UserError(f"{name!r} is not a command: {did_you_mean(name, COMMANDS)}")
+    return importlib.import_module(f"nanogpt.cli.{name}").main(arguments) or 0
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, or torch in one of its several ways, ran out of memory."""
+    return isinstance(error, MemoryError) or any(
+        sign in f"{type(error).__name__}: {error}"
+        for sign in (
+            "OutOfMemoryError",
+            "can't allocate memory",
+            "Storage size calculation overflowed",
+        )
+    )
+
+
 def run() -> None:
     """The entry point of the `nanogpt` command."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows a question mark instead of a traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(main(sys.argv[1:]))

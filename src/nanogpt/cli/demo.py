@@ -2,6 +2,7 @@
 
 import lzma
 import math
+import shlex
 import shutil
 import tempfile
 import time
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +18,7 @@ from nanogpt.cli.display import printable, watch
 from nanogpt.cli.prepare import learn_tokenizer, show_split, write_tokens
 from nanogpt.cli.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.cli.settings import Parser, load_settings
-from nanogpt.cli.train import conclude, describe, free_folder
+from nanogpt.cli.train import conclude, describe, free_folder, undone_on_mistake
 from nanogpt.config import (
     Config,
     DataConfig,
@@ -26,6 +28,7 @@ from nanogpt.config import (
     with_settings,
 )
 from nanogpt.corpus import Split, load_split
+from nanogpt.errors import UserError
 from nanogpt.evaluate import evaluate, unigram_bits_per_byte
 from nanogpt.tokenizer import AnyTokenizer, Tokenizer
 from nanogpt.train import Trainer, data_folder
@@ -56,17 +59,21 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig)
     options = parser.parse(arguments)
+    if not math.isfinite(options.seconds):
+        raise UserError(f"--seconds {options.seconds}: use a finite number")
     config = load_settings("demo", options)
+    if config.data.folder:
+        raise UserError("the demo prepares its own data; use: nanogpt train demo --data.folder ...")
     run = free_folder(options.run)
     console = Console()
 
-    split = show_preparation(run, config, console)
-
-    console.rule("4. Training", align="left")
-    time_left = options.seconds - (time.perf_counter() - began) - SECONDS_AFTER_TRAINING
-    with console.status("timing a few steps ..."):
-        config = fit_into(time_left, run, config)
-    trainer = Trainer.start(run, config)
+    with undone_on_mistake(run):
+        split = show_preparation(run, config, console)
+        console.rule("4. Training", align="left")
+        time_left = options.seconds - (time.perf_counter() - began) - SECONDS_AFTER_TRAINING
+        with console.status("timing a few steps ..."):
+            config = fit_into(time_left, run, config)
+        trainer = Trainer.start(run, config)
     describe(trainer, console)
     if not watch(trainer, console):
         return conclude(trainer, complete=False, console=console)
@@ -81,7 +88,8 @@ def main(arguments: Sequence[str]) -> int:
     show_yardsticks(rows, console)
 
     console.rule(f"Done in {time.perf_counter() - began:.0f} seconds", align="left")
-    console.print(WHAT_NEXT.format(run=run), highlight=False, soft_wrap=True)
+    text = WHAT_NEXT.format(run=shlex.quote(str(run)))
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -100,7 +108,6 @@ def show_preparation(run: Path, config: Config, console: Console) -> Split:
 
 def show_generation(trainer: Trainer, console: Console) -> None:
     """Part 5: one prompt continued in three ways, side by side; also written to samples.md."""
-    trainer.model.eval()
     with console.status("writing samples ..."):
         texts = side_by_side(trainer.model, trainer.tokenizer, trainer.config.sample)
     table = Table(*texts, expand=True, padding=(0, 1))
@@ -118,7 +125,7 @@ def show_tokenizer(tokenizer: AnyTokenizer, console: Console) -> None:
             shown = "   ".join(
                 f"{visible(tokenizer, a)} + {visible(tokenizer, b)}" for a, b in merges
             )
-            console.print(f"[bold]{title} merges[/]  {shown}", highlight=False)
+            console.print(f"[bold]{title} merges[/]  {escape(shown)}", highlight=False)
     ids = tokenizer.encode(SENTENCE)
     pieces = Text("a sentence  ", style="bold")
     for n, i in enumerate(ids):
@@ -165,7 +172,7 @@ def yardsticks(trainer: Trainer, split: Split) -> dict[str, float]:
     few bits to store it. `xz` primed with the training text is the fair rival, since it knows
     what the model has read.
     """
-    val = trainer.val_tokens
+    val = trainer.tokens.val
     train_text, val_text = (
         "".join(d.text for d in documents).encode("utf-8", "surrogatepass")
         for documents in (split.train, split.val)
@@ -174,7 +181,7 @@ def yardsticks(trainer: Trainer, split: Split) -> dict[str, float]:
     score = evaluate(trainer.model, val, trainer.compute)
     return {
         "guessing any token": math.log2(trainer.tokenizer.vocab_size) / val.bytes_per_token,
-        "unigram: token frequencies": unigram_bits_per_byte(trainer.train_tokens, val),
+        "unigram: token frequencies": unigram_bits_per_byte(trainer.tokens.train, val),
         "xz -9, held-out text alone": 8 * xz_size(val_text) / len(val_text),
         "xz -9, primed with the training text": 8 * primed / len(val_text),
         "this model": score.bits_per_byte,

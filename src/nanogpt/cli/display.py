@@ -2,7 +2,8 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from statistics import mean
 from types import FrameType
 
 from rich.console import Console
@@ -46,7 +47,7 @@ def watch(trainer: Trainer, console: Console) -> bool:
         transient=True,
         disable=not console.is_terminal,  # a log wants the lines below, not a moving bar
     )
-    with stop_on_interrupt(trainer, console), progress:
+    with stop_on_interrupt(trainer, console), progress, closing(trainer.run()) as records:
         task = progress.add_task(
             "",
             total=settings.max_steps,
@@ -56,24 +57,21 @@ def watch(trainer: Trainer, console: Console) -> bool:
             bits="-",
             speed="-",
         )
-        loss = speed = 0.0
-        for record in trainer.run():
+        losses: list[float] = []
+        speeds: list[float] = []
+        for record in records:
             if isinstance(record, Step):
-                # Single batches are noisy: show running means.
-                first = loss == 0
-                loss = record.loss if first else 0.95 * loss + 0.05 * record.loss
-                speed = (
-                    record.tokens_per_second
-                    if first
-                    else 0.9 * speed + 0.1 * record.tokens_per_second
-                )
+                # Single batches are noisy: show the means of the last ones.
+                losses = [*losses[-49:], record.loss]
+                speeds = [*speeds[-49:], record.tokens_per_second]
+                loss, speed = mean(losses), mean(speeds)
                 progress.update(
                     task, completed=record.step, loss=f"{loss:.3f}", speed=f"{speed:,.0f}"
                 )
             elif isinstance(record, Validation):
                 val, bits = f"{record.val_loss:.3f}", f"{record.bits_per_byte:.3f}"
                 progress.update(task, val=val, bits=bits)
-                train = f"train {loss:.3f}  " if loss else " " * 13
+                train = f"train {mean(losses):.3f}  " if losses else " " * 13
                 console.print(
                     f"step {record.step:>6}  {train}validation [green]{val}[/]  "
                     f"[green]{bits}[/] bits per byte",

@@ -11,7 +11,7 @@ from nanogpt.cli.settings import Parser
 from nanogpt.corpus import load_documents
 from nanogpt.data import read_token_file, write_token_file
 from nanogpt.device import resolve
-from nanogpt.evaluate import evaluate
+from nanogpt.evaluate import default_stride, evaluate
 from nanogpt.train import data_folder
 
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
     options = parser.parse(arguments)
     model, tokenizer, config = load_run(options.run, options.checkpoint)
-    compute = resolve(config.train.device, config.train.precision)
+    compute = resolve()
     model.to(compute.device)
     console = Console()
     with tempfile.TemporaryDirectory() as folder, console.status("evaluating ..."):
@@ -34,12 +34,13 @@ def main(arguments: Sequence[str]) -> None:
         else:
             tokens = read_token_file(data_folder(options.run, config) / "val.bin", tokenizer)
         score = evaluate(model, tokens, compute, stride=options.stride)
-    stride = options.stride or model.config.context_length // 2
+    length = model.config.context_length
+    stride = options.stride or default_stride(length)
     console.print(
         f"loss           {score.loss:.4f} nats per token\n"
         f"perplexity     {score.perplexity:.2f} per token\n"
         f"bits per byte  {score.bits_per_byte:.4f}\n"
-        f"[dim]{score.tokens:,} tokens of {score.bytes_per_token:.2f} bytes, each predicted once, "
-        f"windows of {model.config.context_length} tokens every {stride}[/]",
+        f"[dim]{score.tokens:,} tokens of {score.bytes_per_token:.2f} bytes, each predicted once,\n"
+        f"in windows of {length} tokens every {stride}, {compute.precision}[/]",
         highlight=False,
     )

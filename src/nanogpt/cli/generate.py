@@ -1,10 +1,12 @@
 """nanogpt generate: continue a prompt with a trained model."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from nanogpt.checkpoint import load_run
+from nanogpt.cli.display import printable
 from nanogpt.cli.settings import Parser, read_argument, settings_in
 from nanogpt.config import SampleConfig, from_dict
 from nanogpt.device import resolve
@@ -29,13 +31,14 @@ def main(arguments: Sequence[str]) -> None:
     if options.prompt is not None:
         settings = replace(settings, prompt=read_argument(options.prompt))
     model.to(resolve().device)
+    show = printable if sys.stdout.isatty() else str  # a file gets the text as it is
     for n in range(options.num_samples):
         if n:
             print("\n" + "─" * 40)
         sample = replace(settings, seed=settings.seed + n)
         pieces = generate_text(model, tokenizer, sample)
         first = next(pieces, "")  # a prompt that cannot be encoded fails before anything is shown
-        print(settings.prompt + first, end="", flush=True)
+        print(show(settings.prompt + first), end="", flush=True)
         for piece in pieces:
-            print(piece, end="", flush=True)
+            print(show(piece), end="", flush=True)
         print()

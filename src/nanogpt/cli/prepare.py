@@ -1,15 +1,18 @@
 """nanogpt prepare: turn text into token files."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.config import DataConfig
 from nanogpt.corpus import BUILT_IN, Document, Split, load_split
 from nanogpt.data import write_token_file
+from nanogpt.files import writing_files
 from nanogpt.tokenizer import AnyTokenizer, train_tokenizer
 
 
@@ -27,12 +30,13 @@ def main(arguments: Sequence[str]) -> None:
         setattr(options, "data.source", options.source)
     config = load_settings(None, options).data
     console = Console()
-    folder = Path(config.folder or Path("data") / (Path(config.source).stem or "text"))
+    folder = Path(config.folder or Path("data") / Path(config.source).resolve().stem)
     split = load_split(config.source, config.val_fraction)
     show_split(split, console)
     tokenizer = learn_tokenizer(config, split, console)
     write_tokens(folder, split, tokenizer, console)
-    console.print(f"\nTrain on it: nanogpt train demo --data.folder {folder}", soft_wrap=True)
+    command = f"nanogpt train demo --data.folder {shlex.quote(str(folder))}"
+    console.print(f"\ntrain on it: {command}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_split(split: Split, console: Console) -> None:
@@ -41,7 +45,7 @@ def show_split(split: Split, console: Console) -> None:
         n_bytes = sum(len(d.text.encode("utf-8", "surrogatepass")) for d in documents)
         console.print(
             f"[bold]{title}[/]  {len(documents):,} documents, {n_bytes:,} bytes: "
-            f"[dim]{some_names(documents)}[/]",
+            f"[dim]{escape(some_names(documents))}[/]",
             highlight=False,
         )
 
@@ -56,7 +60,7 @@ def some_names(documents: Sequence[Document], most: int = 40) -> str:
 
 def learn_tokenizer(config: DataConfig, split: Split, console: Console) -> AnyTokenizer:
     """Train or load the tokenizer, on the training text alone."""
-    with console.status(f"tokenizer: {config.tokenizer} ..."):
+    with console.status("learning a vocabulary ..."):
         tokenizer = train_tokenizer(
             config.tokenizer, (d.text for d in split.train), config.vocab_size
         )
@@ -65,22 +69,22 @@ def learn_tokenizer(config: DataConfig, split: Split, console: Console) -> AnyTo
 
 
 def write_tokens(folder: Path, split: Split, tokenizer: AnyTokenizer, console: Console) -> None:
-    """Write tokenizer.json, train.bin and val.bin with their sidecars."""
-    for name, documents in (("train", split.train), ("val", split.val)):
-        texts = (d.text for d in documents)
-        shown = track(
-            texts,
-            f"encoding {name}",
-            len(documents),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        tokens = write_token_file(folder / f"{name}.bin", shown, tokenizer)
-        console.print(
-            f"[bold]{folder / name}.bin[/]  {tokens.about.count:,} tokens, "
-            f"{tokens.bytes_per_token:.2f} bytes per token",
-            highlight=False,
-            soft_wrap=True,
-        )
-    tokenizer.save(folder / "tokenizer.json")
+    """Write tokenizer.json, train.bin and val.bin with their sidecars: all of them or none."""
+    with writing_files(folder) as temporary:
+        tokenizer.save(temporary / "tokenizer.json")
+        for name, documents in (("train", split.train), ("val", split.val)):
+            texts = track(
+                (d.text for d in documents),
+                f"encoding {name}",
+                len(documents),
+                console=console,
+                transient=True,
+                disable=not console.is_terminal,
+            )
+            tokens = write_token_file(temporary / f"{name}.bin", texts, tokenizer)
+            console.print(
+                f"[bold]{escape(str(folder / name))}.bin[/]  {tokens.about.count:,} tokens, "
+                f"{tokens.bytes_per_token:.2f} bytes per token",
+                highlight=False,
+                soft_wrap=True,
+            )

@@ -46,7 +46,7 @@ def write_loss_plot(run: Path) -> Path:
         label="validation",
     )
     top.set_ylabel("loss, nats per token")
-    top.set_title(f"{run.name}: loss and learning rate")
+    top.set_title(f"{run.name}: loss and learning rate", parse_math=False)
     top.legend(frameon=False)
     bottom.plot([r["step"] for r in steps], [r["lr"] for r in steps], color="#3f7d4f")
     bottom.set_ylabel("learning rate")
@@ -73,12 +73,18 @@ def running_mean(values: list[float], memory: float = 0.95) -> list[float]:
 
 
 def three_ways(config: SampleConfig) -> dict[str, SampleConfig]:
-    """The three basic ways to choose the next token, under their headings."""
+    """Three ways to choose the next token, under their headings.
+
+    Greedy, pure sampling, and sampling with the temperature and top-k of the settings; where those
+    switch something off, with the defaults.
+    """
+    temperature = config.temperature or SampleConfig.temperature
+    top_k = config.top_k or SampleConfig.top_k
     return {
         "greedy": replace(config, temperature=0.0),
         "temperature 1": replace(config, temperature=1.0, top_k=0),
-        f"temperature {config.temperature or 0.8}, top-k {config.top_k or 50}": replace(
-            config, temperature=config.temperature or 0.8, top_k=config.top_k or 50
+        f"temperature {temperature}, top-k {top_k}": replace(
+            config, temperature=temperature, top_k=top_k
         ),
     }
 

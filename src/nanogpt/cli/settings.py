@@ -6,6 +6,7 @@ Defaults give way to the recipe, the recipe to the command line.
 """
 
 import argparse
+import os
 import sys
 from argparse import SUPPRESS
 from collections.abc import Sequence
@@ -120,5 +121,12 @@ def recipe_folder() -> Path:
 
 
 def read_argument(text: str) -> str:
-    """The argument itself, or all of standard input where it is "-"."""
-    return sys.stdin.read() if text == "-" else text
+    """The argument itself, or all of standard input where it is "-", as UTF-8.
+
+    Raises UserError for what is not.
+    """
+    data = sys.stdin.buffer.read() if text == "-" else os.fsencode(text)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"the input is not UTF-8 text (byte {error.start}); convert it") from None

@@ -54,7 +54,7 @@ def decode(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     words = " ".join(map(read_argument, options.ids or ["-"])).split()
     for word in words:
-        if not word.isdecimal():
+        if not word.isdecimal() or len(word) > 18:
             raise UserError(f"{word!r} is not an id; use whole numbers")
     text = load_tokenizer(options.tokenizer).decode_bytes(int(word) for word in words)
     sys.stdout.buffer.write(text + b"\n")

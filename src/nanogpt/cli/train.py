@@ -1,6 +1,9 @@
 """nanogpt train: train a model from a recipe, or resume a run."""
 
-from collections.abc import Sequence
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +12,7 @@ from nanogpt.cli.display import watch
 from nanogpt.cli.prepare import learn_tokenizer, show_split, write_tokens
 from nanogpt.cli.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.cli.settings import Parser, load_settings, settings_in
-from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig
+from nanogpt.config import DataConfig, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.corpus import load_split
 from nanogpt.errors import UserError
 from nanogpt.train import Trainer, data_folder
@@ -32,7 +35,14 @@ def main(arguments: Sequence[str]) -> int:
     run = options.run or free_folder(Path("runs") / Path(options.recipe or "gpt2").stem)
     if is_taken(run):
         raise UserError(f"{run} is not empty; choose another --run, or --resume {run}")
-    return finish(start(run, config, console), console)
+    with undone_on_mistake(run):
+        if not config.data.folder:
+            split = load_split(config.data.source, config.data.val_fraction)
+            show_split(split, console)
+            tokenizer = learn_tokenizer(config.data, split, console)
+            write_tokens(data_folder(run, config), split, tokenizer, console)
+        trainer = Trainer.start(run, config)
+    return finish(trainer, console)
 
 
 def free_folder(path: Path) -> Path:
@@ -49,26 +59,29 @@ def is_taken(path: Path) -> bool:
     return path.exists() and (path.is_file() or any(p.name != "data" for p in path.iterdir()))
 
 
-def start(run: Path, config: Config, console: Console) -> Trainer:
-    """Prepare the data, unless data.folder names data that are, and set up the run."""
-    if not config.data.folder:
-        split = load_split(config.data.source, config.data.val_fraction)
-        show_split(split, console)
-        tokenizer = learn_tokenizer(config.data, split, console)
-        write_tokens(data_folder(run, config), split, tokenizer, console)
-    return Trainer.start(run, config)
+@contextmanager
+def undone_on_mistake(run: Path) -> Iterator[None]:
+    """If setting up a run fails, or is interrupted, leave nothing of it behind."""
+    existed = run.exists()
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(run / "data", ignore_errors=True)
+        if not existed:
+            shutil.rmtree(run, ignore_errors=True)
+        raise
 
 
 def describe(trainer: Trainer, console: Console) -> None:
     """Say what is about to be trained, and on what."""
     model, train = trainer.config.model, trainer.config.train
     tokens = train.batch_size * train.grad_accum_steps * model.context_length
+    passes = train.max_steps * tokens / trainer.tokens.train.about.count
     console.print(
         f"[bold]model[/]  {trainer.model.num_parameters():,} parameters: {model.n_layer} layers, "
         f"{model.n_head} heads, {model.n_embd} channels, context {model.context_length}\n"
-        f"[bold]steps[/]  {train.max_steps:,} of {tokens:,} tokens, "
-        f"{train.max_steps * tokens / trainer.train_tokens.about.count:.1f} passes over the text, "
-        f"on {trainer.compute.device} in {trainer.compute.precision}",
+        f"[bold]steps[/]  {train.max_steps:,} of {tokens:,} tokens, {passes:.1f} passes over the "
+        f"text, on {trainer.compute.device} in {trainer.compute.precision}",
         highlight=False,
     )
 
@@ -83,24 +96,23 @@ def finish(trainer: Trainer, console: Console) -> int:
 def conclude(trainer: Trainer, complete: bool, console: Console) -> int:
     """Write loss.png and samples.md and say how to go on. Returns the exit code."""
     run = trainer.folder
+    name = shlex.quote(str(run))
     write_loss_plot(run)
     samples = {}
     if complete:
-        trainer.model.eval()
         with console.status("writing samples ..."):
             samples = side_by_side(trainer.model, trainer.tokenizer, trainer.config.sample)
     write_samples(run, trainer.config, samples)
-    if not complete:
-        console.print(
-            f"stopped at step {trainer.state.step:,}; everything is in {run}\n"
-            f"go on with: nanogpt train --resume {run}",
-            highlight=False,
-        )
-        return 130
-    console.print(
-        f"done: {run / 'loss.png'}, {run / 'samples.md'}\n"
-        f'try: nanogpt generate {run} --prompt "ROMEO:"\n'
-        f"     nanogpt evaluate {run}",
-        highlight=False,
-    )
-    return 0
+    if complete:
+        lines = [
+            f"done after {trainer.state.seconds:.0f} s of training: loss.png, samples.md in {name}",
+            f"try: nanogpt generate {name}",
+            f"     nanogpt evaluate {name}",
+        ]
+    else:
+        lines = [
+            f"stopped at step {trainer.state.step:,}; everything is in {name}",
+            f"go on with: nanogpt train --resume {name}",
+        ]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    return 0 if complete else 130
