@@ -111,7 +111,7 @@ MISTAKES = {
         "too few for model.context_length=999: add text or use at most",
     ),
     "long id": (["tokenizer", "decode", "chars.json", "9" * 5000], "is not an id"),
-    "folder for a file": (["tokenizer", "train", "abc.txt", "--out", "folder"], "folder is a folder"),
+    "folder for a file": (["tokenizer", "train", "abc.txt", "--out=folder"], "folder is a folder"),
     "stride": (["evaluate", "run", "--stride", "17"], "stride=17: use 1 to the context length, 16"),
     "unknown character": (["tokenizer", "encode", "chars.json", "xyz"], "the character 'x' is not"),
     "unknown id": (["tokenizer", "decode", "chars.json", "99"], "id 99 is not in the vocabulary"),
