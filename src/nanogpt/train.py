@@ -212,7 +212,9 @@ class Trainer:
         settings = self.config.train
         records: list[Record] = []
         if self.state.step == 0:
-            records += [self.validate(), self.sample()]
+            records.append(self.validate())
+            if settings.sample_interval:
+                records.append(self.sample())
         records.append(self.train_step())
         step = self.state.step
         if step == settings.max_steps or step % settings.eval_interval == 0:

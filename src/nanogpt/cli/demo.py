@@ -43,10 +43,10 @@ everything is in {run}: loss.png, samples.md, config.toml, checkpoints
 
 what to try next
   nanogpt generate {run} --prompt "JULIET:" --sample.temperature 1.2
-  nanogpt train demo                        all the steps of the recipe, a better model
+  nanogpt train demo                        all steps of the recipe: a better model
   nanogpt train demo --data.source my.txt   your own text"""
 
-SENTENCE = "To be, or not to be: that is the question."
+SENTENCE = "To be, or not to be: that is the question"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -100,7 +100,7 @@ def show_preparation(run: Path, config: Config, console: Console) -> Split:
     show_split(split, console)
     console.rule("2. Tokenizer", align="left")
     tokenizer = learn_tokenizer(config.data, split, console)
-    show_tokenizer(tokenizer, console)
+    show_tokenizer(tokenizer, familiar_sentence(split), console)
     console.rule("3. Token files", align="left")
     write_tokens(data_folder(run, config), split, tokenizer, console)
     return split
@@ -118,7 +118,14 @@ def show_generation(trainer: Trainer, console: Console) -> None:
     write_samples(trainer.folder, trainer.config, texts)
 
 
-def show_tokenizer(tokenizer: AnyTokenizer, console: Console) -> None:
+def familiar_sentence(split: Split) -> str:
+    """A sentence that the training text holds: a famous one, or else its beginning."""
+    if any(SENTENCE in document.text for document in split.train):
+        return SENTENCE
+    return split.train[0].text[:60]
+
+
+def show_tokenizer(tokenizer: AnyTokenizer, sentence: str, console: Console) -> None:
     """Show what was learned first, what last, and how a sentence is cut."""
     if isinstance(tokenizer, Tokenizer):
         for title, merges in (("first", tokenizer.merges[:6]), ("last", tokenizer.merges[-6:])):
@@ -126,12 +133,13 @@ def show_tokenizer(tokenizer: AnyTokenizer, console: Console) -> None:
                 f"{visible(tokenizer, a)} + {visible(tokenizer, b)}" for a, b in merges
             )
             console.print(f"[bold]{title} merges[/]  {escape(shown)}", highlight=False)
-    ids = tokenizer.encode(SENTENCE)
+    ids = tokenizer.encode(sentence)
     pieces = Text("a sentence  ", style="bold")
     for n, i in enumerate(ids):
         pieces.append(visible(tokenizer, i), style="black on cyan" if n % 2 else "black on green")
     console.print(pieces)
-    console.print(f"{len(SENTENCE)} bytes became {len(ids)} tokens: {ids}", highlight=False)
+    n_bytes = len(sentence.encode("utf-8", "surrogatepass"))
+    console.print(f"{n_bytes} bytes became {len(ids)} tokens: {ids}", highlight=False)
 
 
 def visible(tokenizer: AnyTokenizer, token: int) -> str:

@@ -35,13 +35,12 @@ def watch(trainer: Trainer, console: Console) -> bool:
     """Train with live progress. Returns whether the run reached its end."""
     settings = trainer.config.train
     progress = Progress(
-        TextColumn("step"),
         MofNCompleteColumn(),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=10),  # all of this fits into 80 characters
         TextColumn("loss [cyan]{task.fields[loss]}[/]"),
         TextColumn("val [green]{task.fields[val]}[/]"),
         TextColumn("bits/byte [green]{task.fields[bits]}[/]"),
-        TextColumn("{task.fields[speed]} tokens/s"),
+        TextColumn("{task.fields[speed]} tok/s"),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
         transient=True,

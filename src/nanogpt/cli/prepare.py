@@ -43,8 +43,9 @@ def show_split(split: Split, console: Console) -> None:
     """Say what is trained on and what is held out."""
     for title, documents in (("training", split.train), ("held out", split.val)):
         n_bytes = sum(len(d.text.encode("utf-8", "surrogatepass")) for d in documents)
+        plural = "document" if len(documents) == 1 else "documents"
         console.print(
-            f"[bold]{title}[/]  {len(documents):,} documents, {n_bytes:,} bytes: "
+            f"[bold]{title}[/]  {len(documents):,} {plural}, {n_bytes:,} bytes: "
             f"[dim]{escape(some_names(documents))}[/]",
             highlight=False,
         )
