@@ -167,6 +167,17 @@ def test_a_text_shorter_than_the_context_costs_one_line(prepared, here, capsys):
     assert files_in(here) == before
 
 
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_run_that_fails_to_start_leaves_nothing(here, existed):
+    (here / "my.txt").write_text("abc " * 500)
+    if existed:
+        (here / "run").mkdir()
+    arguments = ["--run", "run", "--data.source", "my.txt", "--model.context-length", "9999"]
+    assert main(["train", *arguments]) == 2
+    assert (here / "run").exists() is existed
+    assert set(files_in(here)) == {here / "my.txt"}
+
+
 def test_a_corrupted_token_file_costs_one_line(prepared, here, capsys):
     (prepared / "val.bin").write_bytes(b"\x00" * 7)
     assert main(["train", "--data.folder", str(prepared)]) == 2

@@ -55,13 +55,13 @@ def free_folder(path: Path) -> Path:
 
 
 def is_taken(path: Path) -> bool:
-    """Whether a folder holds anything but token files, which any run may write again."""
-    return path.exists() and (path.is_file() or any(p.name != "data" for p in path.iterdir()))
+    """Whether there is something at this path already."""
+    return path.exists() and (path.is_file() or any(path.iterdir()))
 
 
 @contextmanager
 def undone_on_mistake(run: Path) -> Iterator[None]:
-    """If setting up a run fails, or is interrupted, leave nothing of it behind."""
+    """If setting up a run in a free folder fails, or is interrupted, leave nothing of it behind."""
     existed = run.exists()
     try:
         yield
