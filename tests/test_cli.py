@@ -318,6 +318,22 @@ def test_a_reader_that_has_seen_enough_is_no_error(run):
     assert "Traceback" not in out.stderr
 
 
+def test_ctrl_c_while_preparing_leaves_nothing(here, monkeypatch, capsys):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nanogpt.train.GPT", interrupted)
+    assert main(["demo", "--run", "run", "--data.vocab-size=257"]) == 130
+    assert capsys.readouterr().err == "\nstopped\n"
+    assert not list(here.iterdir())
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("nanogpt.cli.dispatch", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["train"])
+
+
 def test_a_folder_that_cannot_be_written_is_named(here, prepared, capsys):
     (here / "file").write_text("in the way")
     assert main(["train", "--run", "file/run", "--data.folder", str(prepared), *SMALL]) == 2

@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
             raise
         complaint = "not enough memory: lower train.batch_size or make the model smaller"
     except KeyboardInterrupt:
-        print("\\nstopped", file=sys.stderr)
+        print("\nstopped", file=sys.stderr)
         return 130
     print("nanogpt: " + " ".join(complaint.split()), file=sys.stderr)
     return 2
