@@ -54,5 +54,5 @@ def small_run(prepared: Path, **train: object) -> Config:
         model=ModelConfig(context_length=16, n_layer=2, n_head=2, n_embd=16, dropout=0.1),
         data=DataConfig(folder=str(prepared)),
         train=TrainConfig(**{**steps, **rest, **train}),
-        sample=SampleConfig(max_new_tokens=8),
+        sample=SampleConfig(prompt="DUKE:", max_new_tokens=8),
     )

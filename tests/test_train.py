@@ -75,6 +75,7 @@ def test_a_run_leaves_the_files_of_the_design(prepared, tmp_path):
     assert [r.step for r in records if isinstance(r, Step)] == list(range(1, 13))
     assert [r.step for r in records if isinstance(r, Validation)] == [0, 4, 8, 12]
     assert [r.step for r in records if isinstance(r, Sample)] == [0, 6, 12]
+    assert all(r.sample.startswith("DUKE:") for r in records if isinstance(r, Sample))
     assert {p.name for p in run.iterdir()} == {
         "config.toml",
         "tokenizer.json",
