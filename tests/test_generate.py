@@ -47,6 +47,7 @@ def test_draws_follow_the_softmax_at_every_temperature(temperature):
 
 def test_top_k_draws_only_among_the_k_likeliest_and_keeps_their_ratio():
     """Trap 18: masked with -inf, not with a small number."""
+    assert keep_top_k(torch.tensor([[3.0, 1.0, 2.0]]), 1).tolist() == [[3.0, -math.inf, -math.inf]]
     shares = draws([math.log(3), 0.0, 0.0 - 1e-3, -1.0], top_k=2)
     assert shares[2:].tolist() == [0, 0]
     assert shares[0].item() == pytest.approx(0.75, abs=0.015)

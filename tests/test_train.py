@@ -276,7 +276,7 @@ def test_a_damaged_checkpoint_is_named(prepared, tmp_path, name, damage):
     if damage == "truncated":
         path.write_bytes(content[: len(content) // 2])
     elif damage == "flipped":
-        path.write_bytes(content[:2] + bytes([content[2] ^ 255]) + content[3:])
+        path.write_bytes(content[:-5] + bytes([content[-5] ^ 255]) + content[-4:])
     else:
         path.unlink()
     with pytest.raises(UserError, match=name):
