@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt.bpe import encode_word, merge, merge_steps, train, train_naive
+from nanogpt.bpe import encode_long_word, encode_word, merge, merge_steps, train, train_naive
 
 # Few letters make many ties, overlaps and repeats: the hard cases.
 words = st.dictionaries(
@@ -66,3 +66,17 @@ def test_every_merge_step_spells_the_same_bytes(word, corpus):
     steps = list(merge_steps(word, ranks))
     assert all(b"".join(spelling[i] for i in ids) == word for ids in steps)
     assert steps[-1] == encode_word(word, ranks)
+
+
+@given(st.binary(max_size=40) | st.text("ab", max_size=60).map(str.encode), words)
+def test_every_way_to_encode_a_word_gives_the_definition(word, corpus):
+    ranks = {pair: 256 + n for n, pair in enumerate(train(corpus, 30))}
+    *_, expected = merge_steps(word, ranks)
+    assert encode_word(word, ranks) == expected
+    assert encode_long_word(word, ranks) == expected
+
+
+def test_a_million_letters_without_a_space_are_encoded_at_once():
+    """A quadratic encoder would need hours, and the suite would hang here."""
+    ranks = {pair: 256 + n for n, pair in enumerate(train({b"a" * 64: 1}, 6))}
+    assert encode_word(b"a" * 1_000_003, ranks) == [261] * 15_625 + [257 - 1, 97]

@@ -1,9 +1,12 @@
 """Tokenizers: any text survives the round trip, and GPT-2's vocabulary gives GPT-2's ids."""
 
 import importlib.metadata
+import random
+from itertools import count, islice, pairwise, product
 from pathlib import Path
 
 import pytest
+import regex
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from nanogpt.errors import UserError
 from nanogpt.tokenizer import (
     PATTERNS,
     CharTokenizer,
+    Splitter,
     Tokenizer,
     load_tokenizer,
     train_tokenizer,
@@ -101,6 +105,47 @@ def test_gpt2_ids_equal_tiktoken_on_any_string(gpt2, reference, text):
 def test_gpt2_ids_equal_tiktoken_where_others_went_wrong(gpt2, reference, text):
     """Trap 15: leading spaces, punctuation, runs of spaces, emoji."""
     assert gpt2.encode(text) == reference.encode_ordinary(text)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_ascii_patterns_cut_as_the_full_patterns_do(pattern):
+    """Every string of three ASCII characters, and random longer ones."""
+    full, ascii_only = regex.compile(PATTERNS[pattern]), Splitter(pattern)
+    kinds = [chr(i) for i in range(128)]
+    some = "aZ09 '\n\r\t\x0b\x1c\x1f.sStLlVvEe_-"
+    texts = ["".join(parts) for parts in product(kinds, some, some)]
+    draw = random.Random(0)
+    texts += ["".join(draw.choices(some, k=draw.randint(4, 12))) for _ in range(50_000)]
+    for text in texts:
+        assert ascii_only(text) == full.findall(text), repr(text)
+
+
+@given(any_text | nasty_text, st.lists(st.integers(0, 40)), st.sampled_from(["gpt2", "cl100k"]))
+def test_a_stream_gives_the_ids_of_the_joined_text(text, cuts, pattern):
+    """However the text is cut: within words, white space, characters, special tokens."""
+    tokenizer = Tokenizer(TRAINED.merges, pattern, TRAINED.special_tokens)
+    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    stream = [text[a:b] for a, b in pairwise(places)]
+    for special in ("as-text", "allow"):
+        assert list(tokenizer.encode_iterable(stream, special)) == tokenizer.encode(text, special)
+
+
+def test_a_stream_is_encoded_as_it_comes():
+    """An endless stream must give ids before it ends."""
+    ids = TRAINED.encode_iterable(f"fool number {n}, " for n in count())
+    assert TRAINED.decode(islice(ids, 500)).startswith("fool number 0, fool number 1, ")
+
+
+def test_encoding_with_two_processes_gives_the_ids_of_one():
+    texts = [f"the fool {n} and the king's {n} fools " * 3000 for n in range(12)]
+    assert TRAINED.encode_batch(texts, processes=2) == TRAINED.encode_batch(texts)
+
+
+def test_explaining_ends_with_the_tokens_of_the_text(gpt2):
+    words = gpt2.explain("unbelievable kings")
+    assert [b"".join(steps[0]) for steps in words] == [b"unbelievable", b" kings"]
+    last = [piece for steps in words for piece in steps[-1]]
+    assert last == [gpt2.vocabulary[i] for i in gpt2.encode("unbelievable kings")]
 
 
 def test_gpt2_knows_its_numbers(gpt2):

@@ -15,6 +15,10 @@ from itertools import pairwise
 
 Pair = tuple[int, int]
 
+NEVER = 2**62  # the rank of a pair that does not merge: later than every merge
+GONE = -1  # marks the right part of a merge in a linked list
+LONG_WORD = 200  # bytes; from here on rescanning a word costs more than a heap
+
 
 def count_pairs(words: Mapping[bytes, int]) -> Counter[Pair]:
     """How often each pair of neighbouring bytes occurs; `words` maps a word to its frequency.
@@ -138,20 +142,8 @@ def train(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
     return merges
 
 
-def encode_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
-    """Apply merges to one word in the order in which they were learned.
-
-    `ranks` maps a pair to the id that it merges into; a lower id was learned earlier.
-
-    >>> encode_word(b"lower", {(111, 119): 256, (108, 256): 257})  # "ow", then "low"
-    [257, 101, 114]
-    """
-    *_, last = merge_steps(ids, ranks)
-    return last
-
-
 def merge_steps(ids: Sequence[int], ranks: Mapping[Pair, int]) -> Iterator[list[int]]:
-    """The word before the first merge and after each one: how `encode_word` gets its result.
+    """The definition of BPE encoding: the word at first and after each merge, the oldest first.
 
     >>> list(merge_steps(b"low", {(111, 119): 256, (108, 256): 257}))
     [[108, 111, 119], [108, 256], [257]]
@@ -159,8 +151,67 @@ def merge_steps(ids: Sequence[int], ranks: Mapping[Pair, int]) -> Iterator[list[
     word = list(ids)
     yield word
     while len(word) > 1:
-        pair = min(pairwise(word), key=lambda p: ranks.get(p, len(ranks) + 256))
+        pair = min(pairwise(word), key=lambda p: ranks.get(p, NEVER))
         if pair not in ranks:
             return
         word = merge(word, pair, ranks[pair])
         yield word
+
+
+def encode_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
+    """The last of the `merge_steps`, sooner: what a merge did not touch is not looked at again.
+
+    `ranks` maps a pair to the id that it merges into; a lower id was learned earlier.
+
+    >>> encode_word(b"lower", {(111, 119): 256, (108, 256): 257})  # "ow", then "low"
+    [257, 101, 114]
+    """
+    if len(ids) > LONG_WORD:
+        return encode_long_word(ids, ranks)
+    word = list(ids)
+    rank_of = ranks.get
+    due = [rank_of(pair, NEVER) for pair in pairwise(word)]  # due[i]: what i and i + 1 merge into
+    while due:
+        new_id = min(due)
+        if new_id == NEVER:
+            break
+        i = due.index(new_id)
+        word[i : i + 2] = [new_id]
+        del due[i]
+        if i > 0:
+            due[i - 1] = rank_of((word[i - 1], new_id), NEVER)
+        if i < len(due):
+            due[i] = rank_of((new_id, word[i + 1]), NEVER)
+    return word
+
+
+def encode_long_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
+    """`encode_word` for words of thousands of bytes, in n log n steps: a heap and a linked list.
+
+    Such words are no words, but base64, or a million times the letter a.
+    """
+    word = list(ids)
+    following = [*range(1, len(word)), -1]
+    before = list(range(-1, len(word) - 1))
+    heap: list[tuple[int, int, Pair]] = []  # (new id, place of the left part, pair)
+
+    def push(left: int, right: int) -> None:
+        if left >= 0 and right >= 0:
+            pair = word[left], word[right]
+            if pair in ranks:
+                heapq.heappush(heap, (ranks[pair], left, pair))
+
+    for left in range(len(word) - 1):
+        push(left, left + 1)
+    while heap:
+        new_id, left, pair = heapq.heappop(heap)
+        right = following[left]
+        if right < 0 or (word[left], word[right]) != pair:
+            continue  # one of the two has merged with another neighbour meanwhile
+        word[left], word[right] = new_id, GONE
+        following[left] = following[right]
+        if following[left] >= 0:
+            before[following[left]] = left
+        push(before[left], left)
+        push(left, following[left])
+    return [i for i in word if i != GONE]
