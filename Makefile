@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint bench format clean
 
 demo: .venv/installed  ## from raw text to generated text, in under three minutes
 	.venv/bin/nanogpt demo
@@ -15,6 +15,9 @@ lint: .venv/installed-dev  ## style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+bench: .venv/installed-bench  ## speed beside public peers; writes docs/benchmarks.md
+	.venv/bin/python benchmarks/tokenizer.py
 
 format: .venv/installed-dev  ## put the code in its standard form
 	.venv/bin/ruff check --fix .

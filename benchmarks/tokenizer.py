@@ -1,7 +1,7 @@
 """Tokenizer speed beside its peers: `make bench` runs this and writes docs/benchmarks.md.
 
-Every figure is the median of several runs in this one process, on the built-in Shakespeare. Machines
-differ and are noisy, so read the ratios.
+Every figure is the median of several runs in this one process, on the built-in Shakespeare.
+Machines differ and are noisy, so read the ratios.
 """
 
 import os
@@ -111,7 +111,7 @@ def measure() -> list[tuple[str, str, float, dict[str, float]]]:
 
 def table(rows: list[tuple[str, str, float, dict[str, float]]]) -> str:
     """The results as Markdown; a ratio above 1 means that nanogpt is faster."""
-    lines = ["| work | nanogpt | peer | peer's figure | times as fast |", "|---|---|---|---|---|"]
+    lines = ["| work | nanogpt | peer | its figure | times as fast |", "|---|---|---|---|---|"]
     for work, unit, ours, peers in rows:
         for peer, figure in peers.items():
             ratio = figure / ours if unit == "s" else ours / figure
@@ -130,8 +130,9 @@ Written by `make bench`. Read the ratios: absolute figures belong to the machine
 
 ## Tokenizer
 
-The built-in Shakespeare, {MEGABYTES:.1f} MB in {len(TEXTS)} documents; medians of several runs in one
-process; one thread each unless the row says otherwise. nanogpt's tokenizer is Python, the peers are Rust.
+The built-in Shakespeare, {MEGABYTES:.1f} MB in {len(TEXTS)} documents; medians of several
+runs in one process; one thread each unless the row says otherwise. nanogpt's tokenizer is Python,
+the peers are Rust.
 
 {table(measure())}
 

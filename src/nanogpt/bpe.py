@@ -104,7 +104,7 @@ def train(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
     """
     sequences = [list(word) for word in words]
     frequencies = list(words.values())
-    counts: dict[Pair, int] = dict(count_pairs(words))
+    counts = count_pairs(words)
     where: defaultdict[Pair, set[int]] = defaultdict(set)
     for index, ids in enumerate(sequences):
         for pair in pairwise(ids):
@@ -114,6 +114,7 @@ def train(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
     heap = [(-count, order[a], order[b], (a, b)) for (a, b), count in counts.items()]
     heapq.heapify(heap)
     merges: list[Pair] = []
+    created: set[Pair] = set()  # pairs that the newest id is part of
     while heap and len(merges) < n_merges:
         promised, key_a, key_b, best = heapq.heappop(heap)
         count = counts[best]
@@ -125,21 +126,43 @@ def train(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
         merges.append(best)
         vocabulary.append(vocabulary[best[0]] + vocabulary[best[1]])
         order.append(descending(vocabulary[new_id]))
-        created: set[Pair] = set()
         for index in where.pop(best):
-            ids, frequency = sequences[index], frequencies[index]
-            merged = merge(ids, best, new_id)
-            for pair in pairwise(ids):
-                counts[pair] -= frequency
-            for pair in pairwise(merged):
-                counts[pair] = counts.get(pair, 0) + frequency
-                if new_id in pair:
+            for pair, change in merge_and_recount(sequences[index], best, new_id):
+                counts[pair] += change * frequencies[index]
+                if change > 0:
                     where[pair].add(index)
                     created.add(pair)
-            sequences[index] = merged
         for a, b in created:
-            heapq.heappush(heap, (-counts[a, b], order[a], order[b], (a, b)))
+            if counts[a, b] > 0:  # in a run such as aaaa, a pair may come and go again
+                heapq.heappush(heap, (-counts[a, b], order[a], order[b], (a, b)))
+        created.clear()
     return merges
+
+
+def merge_and_recount(ids: list[int], pair: Pair, new_id: int) -> list[tuple[Pair, int]]:
+    """Merge a pair in place, and say which pairs that made rarer (-1) and which more frequent (1).
+
+    Only the neighbours of the merged pair change; the rest of the word is not looked at.
+
+    >>> word = [1, 2, 3]
+    >>> merge_and_recount(word, (2, 3), 9), word
+    ([((2, 3), -1), ((1, 2), -1), ((1, 9), 1)], [1, 9])
+    """
+    left, right = pair
+    changes = []
+    i = 0
+    while i < len(ids) - 1:
+        if ids[i] == left and ids[i + 1] == right:
+            changes.append((pair, -1))
+            if i > 0:
+                changes.append(((ids[i - 1], left), -1))
+                changes.append(((ids[i - 1], new_id), 1))
+            if i + 2 < len(ids):
+                changes.append(((right, ids[i + 2]), -1))
+                changes.append(((new_id, ids[i + 2]), 1))
+            ids[i : i + 2] = [new_id]
+        i += 1
+    return changes
 
 
 def merge_steps(ids: Sequence[int], ranks: Mapping[Pair, int]) -> Iterator[list[int]]:
