@@ -11,7 +11,7 @@ import torch
 
 from nanogpt.checkpoint import find_checkpoint
 from nanogpt.cli import COMMANDS, main
-from nanogpt.tokenizer import CharTokenizer, load_tokenizer
+from nanogpt.tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 from nanogpt.train import Trainer
 
 from conftest import TEXT, small_run
@@ -297,6 +297,17 @@ def test_tokenizer_train_encode_and_decode(here, capsys):
     ids = capsys.readouterr().out.split()
     assert main(["tokenizer", "decode", "t.json", *ids]) == 0
     assert capsys.readouterr().out == "If kings hold é\n"
+
+
+def test_tokenizer_explain_shows_every_merge(here, capsys):
+    Tokenizer([(111, 119), (108, 256)]).save(here / "t.json")
+    assert main(["tokenizer", "explain", "t.json", "low é"]) == 0
+    shown = capsys.readouterr().out
+    assert "   0  l o w\n   1  l ow\n   2  low\n      3 bytes, 1 tokens\n" in shown
+    assert "   0  · <c3> <a9>\n" in shown
+    CharTokenizer("low").save(here / "c.json")
+    assert main(["tokenizer", "explain", "c.json", "low"]) == 2
+    assert "nothing is merged" in capsys.readouterr().err
 
 
 def test_text_comes_from_standard_input_too(here):

@@ -1,6 +1,7 @@
 """Tokenizers: any text survives the round trip, and GPT-2's vocabulary gives GPT-2's ids."""
 
 import importlib.metadata
+import json
 import random
 from itertools import count, islice, pairwise, product
 from pathlib import Path
@@ -11,6 +12,7 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+from transformers import AutoTokenizer
 
 from nanogpt.corpus import shakespeare
 from nanogpt.errors import UserError
@@ -118,6 +120,81 @@ def test_ascii_patterns_cut_as_the_full_patterns_do(pattern):
     texts += ["".join(draw.choices(some, k=draw.randint(4, 12))) for _ in range(50_000)]
     for text in texts:
         assert ascii_only(text) == full.findall(text), repr(text)
+
+
+PLAY = next(shakespeare()).text
+LEARNED = {name: Tokenizer.train([PLAY], 700, pattern=name) for name in PATTERNS}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_hugging_face_opens_what_we_write_and_gives_the_same_ids(pattern, tmp_path):
+    ours = LEARNED[pattern]
+    ours.to_huggingface(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs.eos_token_id == ours.special_tokens["<|endoftext|>"]
+    for text in [PLAY[:20_000], "don't  DON'T 12345 é🎭\r\n\r\n  x", "a<|endoftext|>b"]:
+        assert theirs.encode(text) == ours.encode(text, special="allow")
+        assert theirs.decode(theirs.encode(text)) == text
+    again = Tokenizer.from_huggingface(tmp_path)
+    assert again.to_dict() == ours.to_dict()
+
+
+def test_gpt2s_own_tokenizer_json_is_read(gpt2, tmp_path):
+    """As Hugging Face publishes it: ByteLevel alone, merges as strings."""
+    gpt2.to_huggingface(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False}
+    values["model"]["merges"] = [" ".join(pair) for pair in values["model"]["merges"]]
+    path.write_text(json.dumps(values))
+    assert Tokenizer.from_huggingface(tmp_path).to_dict() == gpt2.to_dict()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": {"type": "WordPiece"}}, {"normalizer": {"type": "NFC"}}, {"model": None},
+     {"pre_tokenizer": {"type": "Whitespace"}}, {"added_tokens": None}],
+)  # fmt: skip
+def test_another_kind_of_tokenizer_is_refused(change, tmp_path):
+    TRAINED.to_huggingface(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"tokenizer\.json|pre_tokenizer Whitespace"):
+        Tokenizer.from_huggingface(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_tiktoken_gives_the_same_ids_both_ways(pattern):
+    ours = LEARNED[pattern]
+    theirs = ours.to_tiktoken()
+    text = PLAY[:20_000] + "<|endoftext|>"
+    assert theirs.encode(text, allowed_special="all") == ours.encode(text, special="allow")
+    assert Tokenizer.from_tiktoken(theirs).to_dict() == ours.to_dict()
+
+
+def test_gpt2_from_tiktoken_is_gpt2_from_its_files(gpt2, reference):
+    assert Tokenizer.from_tiktoken(reference).to_dict() == gpt2.to_dict()
+
+
+def test_tokens_of_the_same_bytes_are_not_exported(tmp_path):
+    twice = Tokenizer([(97, 98), (98, 99), (256, 99), (97, 257)])  # ab, bc, ab+c, a+bc
+    with pytest.raises(UserError, match="two tokens stand for b'abc'"):
+        twice.to_huggingface(tmp_path)
+    with pytest.raises(UserError, match="two tokens stand for b'abc'"):
+        twice.to_tiktoken()
+
+
+def test_special_tokens_can_be_added_later():
+    """Trap 16: the ids of all other tokens stay."""
+    more = TRAINED.with_special_tokens(["<|user|>", "<|bot|>"])
+    assert more.vocab_size == TRAINED.vocab_size + 2
+    text = "the king<|user|>fool<|endoftext|>"
+    ids = more.encode(text, special="allow")
+    assert TRAINED.vocab_size in ids
+    assert more.decode(ids) == text
+    assert more.encode("the fool") == TRAINED.encode("the fool")
+    with pytest.raises(UserError, match="must be new and different"):
+        more.with_special_tokens(["<|user|>"])
 
 
 @given(any_text | nasty_text, st.lists(st.integers(0, 40)), st.sampled_from(["gpt2", "cl100k"]))
@@ -246,5 +323,5 @@ def test_train_tokenizer_by_name_or_path(tmp_path):
 def test_vocabulary_files_that_do_not_belong_together_are_refused(tmp_path):
     merges = tmp_path / "vocab.bpe"
     merges.write_text("#version: 0.2\nh e\n")
-    with pytest.raises(UserError, match="merge 1 does not fit"):
+    with pytest.raises(UserError, match=r"vocab\.bpe: merge 1 does not fit the vocabulary"):
         Tokenizer.from_gpt2(vocabulary_file("encoder.json"), merges)

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cached_property, lru_cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 import regex
@@ -23,6 +23,9 @@ from nanogpt.bpe import Pair, encode_word, merge_steps, train
 from nanogpt.config import choose
 from nanogpt.errors import UserError
 from nanogpt.files import read_json, read_text, write_json
+
+if TYPE_CHECKING:
+    import tiktoken
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -329,21 +332,157 @@ class Tokenizer(Saved):
     def from_gpt2(cls, vocab: Path, merges: Path) -> "Tokenizer":
         """Read the two files in which OpenAI published GPT-2's vocabulary.
 
-        In them every byte is written as a printable character. The ids of the bytes follow that
-        character order. Raises UserError if the files do not belong together.
+        Raises UserError if the files are missing, damaged, or do not belong together.
         """
-        byte_of = {character: byte for byte, character in gpt2_characters().items()}
         ids: dict[str, int] = read_json(vocab)
-        byte_order = bytes(byte_of[c] for c in sorted(byte_of, key=lambda c: ids.get(c, -1)))
         lines = [line for line in read_text(merges).split("\n") if line]
         pairs = [line.split(" ") for line in lines if not line.startswith("#version:")]
-        for n, pair in enumerate(pairs):
-            if ids.get("".join(pair)) != 256 + n or not all(part in ids for part in pair):
-                raise UserError(
-                    f"{merges}: merge {n + 1} does not fit {vocab}; use a matching pair"
-                )
         special = {END_OF_TEXT: ids[END_OF_TEXT]} if END_OF_TEXT in ids else {}
-        return cls([(ids[a], ids[b]) for a, b in pairs], "gpt2", special, byte_order)
+        return cls._from_characters(ids, pairs, "gpt2", special, source=f"{vocab}, {merges}")
+
+    @classmethod
+    def from_huggingface(cls, folder: Path) -> "Tokenizer":
+        """Read the tokenizer.json of a byte-level BPE tokenizer of Hugging Face's.
+
+        Raises UserError if the file is missing or describes another kind of tokenizer.
+        """
+        path = folder / "tokenizer.json"
+        values = read_json(path)
+        try:
+            model = values["model"]
+            if model["type"] != "BPE" or values.get("normalizer"):
+                raise UserError(f"{path} is no plain byte-level BPE; only that can be read")
+            pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
+            pattern = split_pattern(values["pre_tokenizer"])
+            special = {t["content"]: t["id"] for t in values["added_tokens"]}
+            return cls._from_characters(model["vocab"], pairs, pattern, special, source=str(path))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is not a tokenizer that can be read ({error!r})") from None
+
+    @classmethod
+    def _from_characters(
+        cls,
+        ids: Mapping[str, int],
+        pairs: Sequence[Sequence[str]],
+        pattern: str,
+        special: Mapping[str, int],
+        source: str,
+    ) -> "Tokenizer":
+        """Build from tokens whose bytes are written as GPT-2 writes them: see gpt2_characters."""
+        byte_of = {character: byte for byte, character in gpt2_characters().items()}
+        byte_order = bytes(byte_of[c] for c in sorted(byte_of, key=lambda c: ids.get(c, -1)))
+        for n, pair in enumerate(pairs):
+            known = len(pair) == 2 and all(part in ids for part in pair)
+            if not known or ids.get("".join(pair)) != 256 + n:
+                raise UserError(f"{source}: merge {n + 1} does not fit the vocabulary")
+        return cls([(ids[a], ids[b]) for a, b in pairs], pattern, special, byte_order)
+
+    def to_huggingface(self, folder: Path) -> None:
+        """Write a folder that AutoTokenizer opens: tokenizer.json and tokenizer_config.json.
+
+        Raises UserError if two tokens stand for the same bytes, which the format cannot hold.
+        """
+        characters = gpt2_characters()
+        written = ["".join(characters[b] for b in token) for token in self.ordinary_tokens()]
+        special = [
+            {"id": i, "content": text, "special": True, "normalized": False}
+            | {"single_word": False, "lstrip": False, "rstrip": False}
+            for text, i in self.special_tokens.items()
+        ]
+        pattern = PATTERNS.get(self.pattern, self.pattern)
+        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+        split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
+        steps = [split | {"invert": False}, byte_level | {"use_regex": False}]
+        values = {
+            "version": "1.0",
+            "added_tokens": special,
+            "normalizer": None,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+            "post_processor": None,
+            "decoder": byte_level | {"use_regex": True},
+            "model": {
+                "type": "BPE",
+                "vocab": {text: i for i, text in enumerate(written)},
+                "merges": [[written[a], written[b]] for a, b in self.merges],
+            },
+        }
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        config["clean_up_tokenization_spaces"] = False
+        if END_OF_TEXT in self.special_tokens:
+            config |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+        write_json(folder / "tokenizer.json", values)
+        write_json(folder / "tokenizer_config.json", config)
+
+    def to_tiktoken(self) -> "tiktoken.Encoding":
+        """The same tokenizer as tiktoken's, which needs that package.
+
+        tiktoken takes a word that is a token as that token, without merging; for nearly all words
+        this is what merging gives. Raises UserError if two tokens stand for the same bytes.
+        """
+        import tiktoken
+
+        return tiktoken.Encoding(
+            name="nanogpt",
+            pat_str=PATTERNS.get(self.pattern, self.pattern),
+            mergeable_ranks={token: i for i, token in enumerate(self.ordinary_tokens())},
+            special_tokens=self.special_tokens,
+        )
+
+    @classmethod
+    def from_tiktoken(cls, encoding: "str | tiktoken.Encoding") -> "Tokenizer":
+        """Take over an encoding of tiktoken's, given itself or by name, such as "gpt2".
+
+        By name tiktoken may have to download it. It keeps no merges, only the order of tokens; each
+        merge is found again by encoding its token with the ones before it. Raises UserError for an
+        encoding that did not come about by merging pairs one by one.
+        """
+        import tiktoken
+
+        found = tiktoken.get_encoding(encoding) if isinstance(encoding, str) else encoding
+        ranks: dict[bytes, int] = found._mergeable_ranks
+        tokens = sorted(ranks, key=ranks.__getitem__)
+        if [ranks[token] for token in tokens] != list(range(len(tokens))):
+            raise UserError(f"the ids of {found.name} have gaps; it cannot be taken over")
+        byte_ids = bytes(tokens.index(bytes([b])) for b in range(256))
+        merges: dict[Pair, int] = {}
+        for new_id, token in enumerate(tokens[256:], start=256):
+            parts = encode_word(token.translate(byte_ids), merges)
+            if len(parts) != 2:
+                raise UserError(f"{found.name}: {token!r} is not the merge of two earlier tokens")
+            merges[parts[0], parts[1]] = new_id
+        names = {pattern: name for name, pattern in PATTERNS.items()}
+        pattern = names.get(found._pat_str, found._pat_str)
+        return cls(list(merges), pattern, found._special_tokens, b"".join(tokens[:256]))
+
+    def ordinary_tokens(self) -> list[bytes]:
+        """The bytes of each token that is not special, by id.
+
+        Raises UserError if two are the same: formats that name tokens by their bytes cannot tell
+        them apart.
+        """
+        tokens = self.vocabulary[: 256 + len(self.merges)]
+        if len(set(tokens)) < len(tokens):
+            twice = next(token for token, n in Counter(tokens).items() if n > 1)
+            raise UserError(f"two tokens stand for {twice!r}; this format cannot hold both")
+        return tokens
+
+    def with_special_tokens(self, names: Sequence[str]) -> "Tokenizer":
+        """A copy that has more special tokens; their ids follow the last one."""
+        new = {name: self.vocab_size + n for n, name in enumerate(names)}
+        if len(new) < len(names) or new.keys() & self.special_tokens.keys():
+            raise UserError(f"special tokens must be new and different: {', '.join(names)}")
+        return Tokenizer(self.merges, self.pattern, self.special_tokens | new, self.byte_order)
+
+
+def split_pattern(pre_tokenizer: Mapping[str, Any]) -> str:
+    """The regular expression by which a tokenizer.json cuts words. Raises UserError if unknown."""
+    if pre_tokenizer["type"] == "ByteLevel" and not pre_tokenizer.get("add_prefix_space"):
+        return "gpt2"
+    steps = pre_tokenizer.get("pretokenizers", [])
+    if [step["type"] for step in steps] == ["Split", "ByteLevel"]:
+        pattern = steps[0]["pattern"]["Regex"]
+        return {p: name for name, p in PATTERNS.items()}.get(pattern, pattern)
+    raise UserError(f"pre_tokenizer {pre_tokenizer['type']} is not byte-level BPE's")
 
 
 def encode_share(

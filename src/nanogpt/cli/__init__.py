@@ -15,7 +15,7 @@ from nanogpt.errors import UserError, did_you_mean
 COMMANDS = {
     "demo": "from raw text to generated text in under three minutes",
     "prepare": "turn text into token files: a file, a folder, .jsonl, or the built-in plays",
-    "tokenizer": "train a tokenizer; encode and decode text with it",
+    "tokenizer": "train a tokenizer; encode, decode and explain text with it",
     "train": "train a model from a recipe, or resume a run",
     "generate": "continue a prompt with a trained model",
     "evaluate": "measure a trained model: loss, perplexity, bits per byte",

@@ -14,10 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from nanogpt.cli.display import printable, watch
+from nanogpt.cli.display import watch
 from nanogpt.cli.prepare import learn_tokenizer, show_split, write_tokens
 from nanogpt.cli.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.cli.settings import Parser, load_settings
+from nanogpt.cli.text import printable, visible
 from nanogpt.cli.train import conclude, describe, free_folder, undone_on_mistake
 from nanogpt.config import (
     Config,
@@ -130,21 +131,20 @@ def show_tokenizer(tokenizer: AnyTokenizer, sentence: str, console: Console) -> 
     if isinstance(tokenizer, Tokenizer):
         for title, merges in (("first", tokenizer.merges[:6]), ("last", tokenizer.merges[-6:])):
             shown = "   ".join(
-                f"{visible(tokenizer, a)} + {visible(tokenizer, b)}" for a, b in merges
+                f"{visible(tokenizer.vocabulary[a])} + {visible(tokenizer.vocabulary[b])}"
+                for a, b in merges
             )
             console.print(f"[bold]{title} merges[/]  {escape(shown)}", highlight=False)
     ids = tokenizer.encode(sentence)
     pieces = Text("a sentence  ", style="bold")
     for n, i in enumerate(ids):
-        pieces.append(visible(tokenizer, i), style="black on cyan" if n % 2 else "black on green")
+        pieces.append(
+            visible(tokenizer.decode_bytes([i])),
+            style="black on cyan" if n % 2 else "black on green",
+        )
     console.print(pieces)
     n_bytes = len(sentence.encode("utf-8", "surrogatepass"))
     console.print(f"{n_bytes} bytes became {len(ids)} tokens: {ids}", highlight=False)
-
-
-def visible(tokenizer: AnyTokenizer, token: int) -> str:
-    """One token with its spaces and line breaks made visible."""
-    return printable(tokenizer.decode([token]).replace("\n", "⏎")).replace(" ", "·")
 
 
 def fit_into(seconds: float, run: Path, config: Config) -> Config:

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from nanogpt.cli.text import printable
 from nanogpt.train import Sample, Step, Trainer, Validation
 
 
@@ -86,8 +87,3 @@ def show_sample(record: Sample, console: Console) -> None:
     lines = [line for line in printable(record.sample).splitlines() if line.strip()]
     text = Text("\n".join(lines[:5]), style="italic dim", overflow="ellipsis", no_wrap=True)
     console.print(Padding(text, (0, 0, 0, 13)))
-
-
-def printable(text: str) -> str:
-    """The text without control characters, which could steer the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

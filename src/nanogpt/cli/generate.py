@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from nanogpt.checkpoint import load_run
-from nanogpt.cli.display import printable
 from nanogpt.cli.settings import Parser, read_argument, settings_in
+from nanogpt.cli.text import printable
 from nanogpt.config import SampleConfig, from_dict
 from nanogpt.device import resolve
 from nanogpt.errors import UserError

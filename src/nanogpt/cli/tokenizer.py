@@ -1,20 +1,21 @@
-"""nanogpt tokenizer: train a tokenizer; encode and decode text with it."""
+"""nanogpt tokenizer: train a tokenizer; encode, decode and explain text with it."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from nanogpt.cli.settings import Parser, read_argument
+from nanogpt.cli.text import visible
 from nanogpt.corpus import BUILT_IN, load_documents
 from nanogpt.errors import UserError, did_you_mean
-from nanogpt.tokenizer import load_tokenizer, train_tokenizer
+from nanogpt.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Dispatch to train, encode or decode."""
-    actions = {"train": train, "encode": encode, "decode": decode}
+    """Dispatch to one of the actions."""
+    actions = {"train": train, "encode": encode, "decode": decode, "explain": explain}
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: nanogpt tokenizer train | encode | decode\n\n" + __doc__.strip())
+        print(f"usage: nanogpt tokenizer {' | '.join(actions)}\n\n{__doc__.strip()}")
         for name, action in actions.items():
             print(f"  {name:<8}{(action.__doc__ or '').partition('.')[0]}")
         return
@@ -58,3 +59,18 @@ def decode(arguments: Sequence[str]) -> None:
             raise UserError(f"{word!r} is not an id; use whole numbers")
     text = load_tokenizer(options.tokenizer).decode_bytes(int(word) for word in words)
     sys.stdout.buffer.write(text + b"\n")
+
+
+def explain(arguments: Sequence[str]) -> None:
+    """Show merge by merge how text is cut into tokens."""
+    parser = Parser("tokenizer explain", "Show merge by merge how text is cut into tokens.")
+    parser.add_argument("tokenizer", type=Path, help="a tokenizer.json of a BPE tokenizer")
+    parser.add_argument("text", help="the text; - reads standard input")
+    options = parser.parse(arguments)
+    tokenizer = load_tokenizer(options.tokenizer)
+    if not isinstance(tokenizer, Tokenizer):
+        raise UserError(f"{options.tokenizer} has one id per character; nothing is merged")
+    for word in tokenizer.explain(read_argument(options.text)):
+        for step, pieces in enumerate(word):
+            print(f"{step:>4}  {' '.join(map(visible, pieces))}")
+        print(f"      {sum(map(len, word[-1]))} bytes, {len(word[-1])} tokens\n")
