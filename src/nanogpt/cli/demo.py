@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser("demo", "From raw text to generated text, without any download.")
     parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="folder to write")
     parser.add_argument(
-        "--seconds", type=float, default=150, help="time for the whole demo (default: 150)"
+        "--seconds", type=float, default=140, help="time for the whole demo (default: 140)"
     )
     parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig)
     options = parser.parse(arguments)
