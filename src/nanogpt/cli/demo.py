@@ -44,8 +44,8 @@ everything is in {run}: loss.png, samples.md, config.toml, checkpoints
 
 what to try next
   nanogpt generate {run} --prompt "JULIET:" --sample.temperature 1.2
-  nanogpt train demo                        all steps of the recipe: a better model
-  nanogpt train demo --data.source my.txt   your own text"""
+  nanogpt train demo --run runs/longer                      all steps of the recipe
+  nanogpt train demo --run runs/my --data.source my.txt     your own text"""
 
 SENTENCE = "To be, or not to be: that is the question"
 

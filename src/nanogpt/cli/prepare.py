@@ -35,7 +35,10 @@ def main(arguments: Sequence[str]) -> None:
     show_split(split, console)
     tokenizer = learn_tokenizer(config, split, console)
     write_tokens(folder, split, tokenizer, console)
-    command = f"nanogpt train demo --data.folder {shlex.quote(str(folder))}"
+    run = Path("runs") / folder.name  # a name of its own, not that of the recipe
+    command = shlex.join(
+        ["nanogpt", "train", "demo", "--data.folder", str(folder), "--run", str(run)]
+    )
     console.print(f"\ntrain on it: {command}", highlight=False, markup=False, soft_wrap=True)
 
 
