@@ -197,14 +197,33 @@ def test_special_tokens_can_be_added_later():
         more.with_special_tokens(["<|user|>"])
 
 
-@given(any_text | nasty_text, st.lists(st.integers(0, 40)), st.sampled_from(["gpt2", "cl100k"]))
+# A pattern of one's own that, like those of later GPTs, ends white space at its last line break.
+OWN = r"\p{L}+|\s*[\r\n]+|\s+(?!\S)|\s+|[^\s\p{L}]+"
+
+# Vocabularies with tokens of white space, without which no wrong cut of it would show.
+SPACED = {
+    name: Tokenizer.train(["x\n  \n  y \n\n\n z  \n \t don't 123 " * 9], 300, pattern=name)
+    for name in (*PATTERNS, OWN)
+}
+
+
+@given(any_text | nasty_text, st.lists(st.integers(0, 40)), st.sampled_from(list(SPACED)))
 def test_a_stream_gives_the_ids_of_the_joined_text(text, cuts, pattern):
     """However the text is cut: within words, white space, characters, special tokens."""
-    tokenizer = Tokenizer(TRAINED.merges, pattern, TRAINED.special_tokens)
+    tokenizer = SPACED[pattern]
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     stream = [text[a:b] for a, b in pairwise(places)]
     for special in ("as-text", "allow"):
         assert list(tokenizer.encode_iterable(stream, special)) == tokenizer.encode(text, special)
+
+
+@pytest.mark.parametrize("pattern", SPACED)
+def test_a_stream_may_be_cut_anywhere_in_white_space(pattern):
+    """A later line break can join white space to a word that already seemed over."""
+    text = "x\n  \n  y \n\n\n z  \n"
+    for cut in range(len(text) + 1):
+        ids = SPACED[pattern].encode_iterable([text[:cut], text[cut:]])
+        assert list(ids) == SPACED[pattern].encode(text), (text[:cut], text[cut:])
 
 
 def test_a_stream_is_encoded_as_it_comes():
