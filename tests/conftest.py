@@ -7,8 +7,8 @@ import torch
 
 from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.corpus import Document, split_documents
-from nanogpt.data import write_token_file
 from nanogpt.model import GPT
+from nanogpt.tokenfiles import write_token_file
 from nanogpt.tokenizer import Tokenizer
 
 # Workers share the cores; the models here are too small to gain from several threads anyway.

@@ -62,6 +62,8 @@ def test_every_command_explains_itself(command, capsys):
     assert "usage: nanogpt " + command in capsys.readouterr().out
 
 
+CHARS = ["--tokenizer", "chars.json"]
+
 MISTAKES = {
     "unknown command": (["trian"], "'trian' is not a command: did you mean train?"),
     "unknown option": (
@@ -80,11 +82,11 @@ MISTAKES = {
     "recipe with unknown key": (["train", "bad.toml"], "bad.toml: train.lrr is not a setting"),
     "missing text": (["prepare", "none.txt"], "none.txt: no such file; check the path"),
     "empty text": (["prepare", "empty.txt"], "empty.txt is empty; put some text in it"),
-    "empty folder": (["prepare", "folder"], "folder has no .txt or .md files"),
+    "empty folder": (["prepare", "folder"], "folder has no .txt or .md or .jsonl"),
     "text of one character": (["prepare", "one.txt"], "one.txt holds too little text to split"),
     "binary": (["prepare", "binary.txt"], "binary.txt is not UTF-8 text (byte 0)"),
     "bad jsonl": (["prepare", "bad.jsonl"], 'bad.jsonl line 1 is not a JSON object with a "text"'),
-    "missing tokenizer": (["prepare", "--data.tokenizer", "none.json"], "nor an existing file"),
+    "missing tokenizer": (["prepare", "--data.tokenizer", "none.json"], "there is no tokenizer"),
     "small vocabulary": (["prepare", "--data.vocab-size", "9"], "data.vocab_size=9: use at least"),
     "data not prepared": (["train", "--data.folder", "none"], "tokenizer.json: no such file"),
     "no run": (["generate", "none"], "none: no such run folder"),
@@ -95,7 +97,7 @@ MISTAKES = {
     "which checkpoint": (["generate", "run", "--checkpoint", "x"], "invalid choice: 'x'"),
     "negative temperature": (["generate", "run", "--sample.temperature", "-1"], "use 0 for"),
     "prompt that is no text": (["generate", "run", "--prompt", "caf\udce9"], "not UTF-8 text"),
-    "text that is no text": (["tokenizer", "encode", "chars.json", "\udce9"], "not UTF-8 text"),
+    "text that is no text": (["tokenizer", "encode", "\udce9", *CHARS], "not UTF-8 text"),
     "huge seed": (["generate", "run", "--sample.seed", str(2**64)], "use a number below 2**63"),
     "huge model": (["train", *SMALL, "--model.n-embd", str(10**12)], "not enough memory: lower"),
     "device number": (["train", *SMALL, "--train.device", "cpu:99x"], "is not on this machine"),
@@ -110,14 +112,16 @@ MISTAKES = {
         ["train", "--run", "new", "--data.source=abc.txt", *SMALL, "--model.context-length=999"],
         "too few for model.context_length=999: add text or use at most",
     ),
-    "long id": (["tokenizer", "decode", "chars.json", "9" * 5000], "is not an id"),
+    "long id": (["tokenizer", "decode", "9" * 5000, *CHARS], "is not an id"),
     "folder for a file": (["tokenizer", "train", "abc.txt", "--out=folder"], "folder is a folder"),
     "stride": (["evaluate", "run", "--stride", "17"], "stride=17: use 1 to the context length, 16"),
-    "unknown character": (["tokenizer", "encode", "chars.json", "xyz"], "the character 'x' is not"),
-    "unknown id": (["tokenizer", "decode", "chars.json", "99"], "id 99 is not in the vocabulary"),
-    "no id": (["tokenizer", "decode", "chars.json", "-1"], "'-1' is not an id; use whole numbers"),
-    "word for an id": (["tokenizer", "decode", "chars.json", "a"], "'a' is not an id"),
-    "damaged tokenizer": (["tokenizer", "encode", "empty.txt", "a"], "empty.txt is not valid JSON"),
+    "unknown character": (["tokenizer", "encode", "xyz", *CHARS], "the character 'x' is not"),
+    "unknown id": (["tokenizer", "decode", "99", *CHARS], "id 99 is not in the vocabulary"),
+    "no id": (["tokenizer", "decode", "-1", *CHARS], "'-1' is not an id; use whole numbers"),
+    "word for an id": (["tokenizer", "decode", "a", *CHARS], "'a' is not an id"),
+    "damaged tokenizer": (
+        ["tokenizer", "encode", "a", "--tokenizer=empty.txt"], "empty.txt is not valid JSON",
+    ),
     "unknown action": (["tokenizer", "lern"], "'lern' is no action"),
     "run exists": (["train", "--run", "run", *SMALL], "run is not empty; choose another --run"),
     "run in the way": (["train", "--run", "one.txt", *SMALL], "one.txt"),
@@ -293,20 +297,20 @@ def test_tokenizer_train_encode_and_decode(here, capsys):
     assert main(["tokenizer", "train", "my.txt", "--vocab-size", "300", "--out", "t.json"]) == 0
     assert load_tokenizer(here / "t.json").vocab_size == 300
     capsys.readouterr()
-    assert main(["tokenizer", "encode", "t.json", "If kings hold é"]) == 0
+    assert main(["tokenizer", "encode", "If kings hold é", "--tokenizer", "t.json"]) == 0
     ids = capsys.readouterr().out.split()
-    assert main(["tokenizer", "decode", "t.json", *ids]) == 0
+    assert main(["tokenizer", "decode", *ids, "--tokenizer", "t.json"]) == 0
     assert capsys.readouterr().out == "If kings hold é\n"
 
 
 def test_tokenizer_explain_shows_every_merge(here, capsys):
     Tokenizer([(111, 119), (108, 256)]).save(here / "t.json")
-    assert main(["tokenizer", "explain", "t.json", "low é"]) == 0
+    assert main(["tokenizer", "explain", "low é", "--tokenizer", "t.json"]) == 0
     shown = capsys.readouterr().out
     assert "   0  l o w\n   1  l ow\n   2  low\n      3 bytes, 1 tokens\n" in shown
     assert "   0  · <c3> <a9>\n" in shown
     CharTokenizer("low").save(here / "c.json")
-    assert main(["tokenizer", "explain", "c.json", "low"]) == 2
+    assert main(["tokenizer", "explain", "low", "--tokenizer", "c.json"]) == 2
     assert "nothing is merged" in capsys.readouterr().err
 
 
@@ -315,10 +319,12 @@ def test_text_comes_from_standard_input_too(here):
     command = [sys.executable, "-m", "nanogpt", "tokenizer"]
     subprocess.run([*command, "train", "my.txt"], check=True, capture_output=True)
     ids = subprocess.run(
-        [*command, "encode", "tokenizer.json", "-"], input=b"fools\npay", capture_output=True
+        [*command, "encode", "-", "--tokenizer", "tokenizer.json"],
+        input=b"fools\npay",
+        capture_output=True,
     )
     text = subprocess.run(
-        [*command, "decode", "tokenizer.json"], input=ids.stdout, capture_output=True
+        [*command, "decode", "--tokenizer", "tokenizer.json"], input=ids.stdout, capture_output=True
     )
     assert text.stdout == b"fools\npay\n"
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from nanogpt.data import write_token_file
+from nanogpt.data import RandomWindows
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
-from nanogpt.evaluate import Score, batched, estimate, evaluate, unigram_bits_per_byte
+from nanogpt.evaluate import Score, estimate, evaluate, stacked, unigram_bits_per_byte
 from nanogpt.model import GPT
+from nanogpt.tokenfiles import write_token_file
 from nanogpt.tokenizer import CharTokenizer
 
 from conftest import tiny
@@ -70,9 +71,10 @@ def test_an_untrained_model_scores_as_uniform_guessing(tokens):
 
 
 def test_the_estimate_always_looks_at_the_same_windows(model, tokens):
-    first = estimate(model, tokens, CPU, batch_size=2, batches=3, seed=1)
-    assert estimate(model, tokens, CPU, batch_size=2, batches=3, seed=1) == first
-    assert estimate(model, tokens, CPU, batch_size=2, batches=3, seed=2) != first
+    windows = RandomWindows(tokens, 16, separator=None)
+    first = estimate(model, windows, CPU, batch_size=2, count=3, seed=1)
+    assert estimate(model, windows, CPU, batch_size=2, count=3, seed=1) == first
+    assert estimate(model, windows, CPU, batch_size=2, count=3, seed=2) != first
     assert first.tokens == 2 * 3 * 16
 
 
@@ -91,6 +93,6 @@ def test_the_unigram_score_is_the_cross_entropy_of_the_frequencies(tmp_path):
     assert unigram_bits_per_byte(train, val) == pytest.approx(expected, abs=1e-3)
 
 
-def test_batched_keeps_the_rest():
+def test_stacking_keeps_the_rest():
     windows = [(np.full(2, i), np.full(2, i)) for i in range(5)]
-    assert [ids.shape for ids, _ in batched(windows, 2)] == [(2, 2), (2, 2), (1, 2)]
+    assert [b.ids.shape for b in stacked(windows, 2, None)] == [(2, 2), (2, 2), (1, 2)]

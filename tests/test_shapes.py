@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -22,14 +22,26 @@ import pytest
 import torch
 
 import nanogpt
-from nanogpt import attention, data, device, generate, layers, model, position, sampling, train
+from nanogpt import (
+    attention,
+    data,
+    device,
+    evaluate,
+    generate,
+    layers,
+    model,
+    position,
+    sampling,
+    tokenfiles,
+    train,
+)
 from nanogpt.config import ModelConfig, SampleConfig
 
 # B, T, nh, hs and V are distinct primes; C is the product of nh and hs; S equals T where a sequence
 # attends to itself, and has a prime of its own where attention is called alone.
 SIZES = {"B": 3, "T": 7, "S": 7, "nh": 2, "hs": 11, "C": 22, "V": 53}
 CLAIM = re.compile(r"#\s*\(([^()]*)\)\s*$")
-MODULES = [attention, data, generate, layers, model, position, sampling, train]
+MODULES = [attention, data, evaluate, generate, layers, model, position, sampling, train]
 
 
 @dataclass(frozen=True)
@@ -125,13 +137,24 @@ def train_and_generate(kernels: str) -> None:
     """One pass through everything that carries shape comments, forward and backward."""
     gpt = model.GPT(settings(kernels=kernels, attention_dropout=0.1))
     ids = np.arange(60) % SIZES["V"]
-    batch = data.random_windows(ids, SIZES["T"], SIZES["B"], seed=0, step=0)
+    batch = data.Batch(*data.random_windows(ids, SIZES["T"], SIZES["B"], seed=0, number=0))
     train.accumulate_gradients(gpt, [batch], device.resolve("cpu", "float32"))
     rows = [[1] * SIZES["T"], [2], [3, 4]]
     padded, targets, mask = map(torch.from_numpy, data.padded_batch(rows))
     gpt.loss(gpt(padded, mask), targets).backward()
     for choice in (SampleConfig(top_k=3), SampleConfig(temperature=0)):
         list(islice(generate.generate(gpt, padded, choice), 2))
+
+
+def cut_batches_and_resize() -> None:
+    ids = np.arange(60) % 5
+    about = tokenfiles.Sidecar("uint16", 60, 60, 12, 5, "", "")
+    tokens = tokenfiles.TokenFile(Path("none"), ids, about)
+    data.PackedDocuments(tokens, SIZES["T"], separator=0).batch(0, SIZES["B"], seed=0)
+    windows = data.sliding_windows(ids, SIZES["T"], SIZES["T"])
+    next(iter(evaluate.stacked(windows, SIZES["B"], separator=None)))
+    grown = model.GPT(replace(settings(), vocab_size=SIZES["V"] - 2))
+    grown.resize_vocabulary(SIZES["V"])
 
 
 def cross_entropy_of_rows() -> None:
@@ -150,6 +173,7 @@ def test_every_shape_comment_is_executed_and_true():
     seen = set()
     for kernels in ("plain", "fused"):
         seen |= run_checked(lambda kernels=kernels: train_and_generate(kernels), sizes)
+    seen |= run_checked(cut_batches_and_resize, sizes)
     seen |= run_checked(cross_entropy_of_rows, sizes)
     seen |= run_checked(attention_to_another_sequence, {**SIZES, "S": 13})
     never = CLAIMS - seen

@@ -335,7 +335,7 @@ def test_train_tokenizer_by_name_or_path(tmp_path):
     TRAINED.save(tmp_path / "mine.json")
     assert isinstance(train_tokenizer("char", ["ab"], 0), CharTokenizer)
     assert train_tokenizer(str(tmp_path / "mine.json"), [], 0).vocab_size == TRAINED.vocab_size
-    with pytest.raises(UserError, match="neither bpe, char, nor an existing file"):
+    with pytest.raises(UserError, match="there is no tokenizer 'wordpiece': use gpt2, or the path"):
         train_tokenizer("wordpiece", ["ab"], 300)
 
 

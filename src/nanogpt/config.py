@@ -54,11 +54,16 @@ class ModelConfig:
 class DataConfig:
     """Where the text comes from and how it becomes tokens."""
 
-    source: str = "shakespeare"  # the built-in plays, or a text file, a folder, a .jsonl file
+    source: str = "shakespeare"  # the built-in plays, a file, a folder, or hub:NAME[:CONFIG]
+    text_field: str = "text"  # where .jsonl, .parquet and hub data sets keep their text
+    max_documents: int = 0  # read this many documents and no more; 0 for all
     folder: str = ""  # where the token files are kept; empty: inside the run
-    tokenizer: str = "bpe"  # "bpe" or "char" train a new one; a path reuses a saved tokenizer.json
+    tokenizer: str = "bpe"  # "bpe" or "char" train a new one; "gpt2" or a path take a finished one
     vocab_size: int = 1024  # size of a newly trained BPE vocabulary
     val_fraction: float = 0.1  # share of the text held out for validation
+    shard_tokens: int = 100_000_000  # tokens in one token file; larger corpora get several
+    batches: str = "random"  # how batches are cut: "random", "sliding", "packed", "padded"
+    stride: int = 0  # tokens between sliding windows; 0: the context length, no overlap
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -66,6 +71,8 @@ class DataConfig:
             self.vocab_size >= 257, self, "vocab_size", "use at least 257: 256 bytes and a marker"
         )
         check(0 < self.val_fraction < 1, self, "val_fraction", "use a share between 0 and 1")
+        at_least(self, 0, "max_documents", "stride")
+        at_least(self, 1, "shard_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,26 +1,28 @@
-"""Token files on disk, and the batches that are cut from them.
+"""Batches: how token files are cut into what the model is trained on.
 
-A token file is the ids of one text after another, as plain little-endian integers, with a JSON
-sidecar that says what they are. It is memory-mapped: a corpus of any size opens at once and takes
-no memory until it is read.
+Four ways, all in BATCHES. Each answers the same question, which tokens make batch number n, as a
+pure function of n and the seed: there is no sampler whose state could be lost, so a resumed run
+sees exactly the batches that it would have seen.
 
-Documents lie end to end, separated by the end-of-text token if the tokenizer has one. Windows may
-reach across that border; the token tells the model where one document stops and the next begins.
+    random   windows at random places: simple, and right for one pass over much text
+    sliding  windows one after another, in shuffled order: each target exactly once per epoch
+    packed   the same windows, but no token looks across the border of its document
+    padded   documents side by side, the short ones filled up
 
 Axes: B sequences in a batch, T positions. Arrays are int64, as embeddings and losses want them.
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt.errors import UserError
-from nanogpt.files import read_json, write_json, writing
-from nanogpt.tokenizer import END_OF_TEXT, AnyTokenizer
+from nanogpt.tokenfiles import Ids, TokenFile
 
 # The target that no loss is taken for, as everywhere in PyTorch.
 IGNORED = -100
@@ -29,118 +31,22 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Sidecar:
-    """What the JSON file beside a token file says about it."""
+class Batch:
+    """What the model sees and what it should have said, each (B, T)."""
 
-    dtype: str  # uint16 or uint32, little-endian
-    count: int  # tokens, end-of-text tokens included
-    bytes: int  # UTF-8 bytes of the text they came from
-    documents: int
-    vocab_size: int
-    tokenizer: str  # fingerprint of the tokenizer that made them
-    sha256: str  # of the token file: a run remembers by it what it was trained on
-
-
-@dataclass(frozen=True)
-class TokenFile:
-    """An open token file: its ids, memory-mapped, and its sidecar."""
-
-    path: Path
-    ids: np.memmap
-    about: Sidecar
+    ids: IntArray
+    targets: IntArray
+    # 0 where a token is filling, else the number of its document; tokens see their own document
+    # only. None: all tokens are real and of one document.
+    mask: IntArray | None = None
 
     @property
-    def bytes_per_token(self) -> float:
-        """How much text one token carries: what turns loss per token into bits per byte."""
-        return self.about.bytes / self.about.count
+    def real_targets(self) -> int:
+        """How many targets count in the loss."""
+        return int((self.targets != IGNORED).sum())
 
 
-def write_token_file(path: Path, texts: Iterable[str], tokenizer: AnyTokenizer) -> TokenFile:
-    """Encode texts one by one and write them as a token file and its sidecar.
-
-    The sidecar comes last, so a token file without one is known to be unfinished.
-    """
-    separator = [
-        tokenizer.special_tokens[t] for t in (END_OF_TEXT,) if t in tokenizer.special_tokens
-    ]
-    dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
-    count = n_bytes = documents = 0
-    digest = hashlib.sha256()
-    with writing(path) as file:
-        for text in texts:
-            ids = tokenizer.encode(text) + separator
-            data = np.array(ids, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
-            file.write(data)
-            count += len(ids)
-            n_bytes += len(text.encode("utf-8", "surrogatepass"))
-            documents += 1
-            digest.update(data)
-        sidecar_path(path).unlink(missing_ok=True)  # it speaks of the file that now goes away
-    about = Sidecar(
-        dtype=dtype,
-        count=count,
-        bytes=n_bytes,
-        documents=documents,
-        vocab_size=tokenizer.vocab_size,
-        tokenizer=tokenizer.fingerprint(),
-        sha256=digest.hexdigest(),
-    )
-    write_json(sidecar_path(path), asdict(about))
-    return read_token_file(path)
-
-
-def sidecar_path(path: Path) -> Path:
-    """train.bin -> train.json"""
-    return path.with_suffix(".json")
-
-
-def read_token_file(path: Path, tokenizer: AnyTokenizer | None = None) -> TokenFile:
-    """Open a token file. Raises UserError if it is missing, damaged, or another tokenizer's."""
-    again = "prepare the data again"
-    if not path.is_file():
-        raise UserError(f"{path}: no such token file; make it with `nanogpt prepare`")
-    values = read_json(sidecar_path(path))
-    try:
-        about = Sidecar(**values)
-        if about.dtype not in ("uint16", "uint32"):
-            raise ValueError(f"dtype {about.dtype}")
-        dtype = np.dtype(about.dtype).newbyteorder("<")
-        expected = about.count * dtype.itemsize
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{sidecar_path(path)} is damaged ({error}); {again}") from None
-    if path.stat().st_size != expected:
-        raise UserError(
-            f"{path} has {path.stat().st_size} bytes where {sidecar_path(path).name} promises "
-            f"{expected}; {again}"
-        )
-    if about.count == 0:
-        raise UserError(f"{path} holds no tokens; {again} from a text that is not empty")
-    if tokenizer is not None and about.tokenizer != tokenizer.fingerprint():
-        raise UserError(f"{path} was made with another tokenizer; {again}")
-    return TokenFile(path, np.memmap(path, dtype=dtype, mode="r"), about)
-
-
-def check_ids(tokens: TokenFile, vocab_size: int) -> None:
-    """Raise UserError if an id lies beyond the vocabulary, before it can crash an embedding."""
-    for start in range(0, len(tokens.ids), 2**24):
-        largest = int(tokens.ids[start : start + 2**24].max())
-        if largest >= vocab_size:
-            raise UserError(
-                f"{tokens.path} holds id {largest}, beyond the vocabulary of {vocab_size}; "
-                "prepare the data again"
-            )
-
-
-def check_length(tokens: TokenFile, context_length: int) -> None:
-    """Raise UserError if the text is too short for one window and its targets."""
-    if len(tokens.ids) <= context_length:
-        raise UserError(
-            f"{tokens.path} has {len(tokens.ids)} tokens, too few for "
-            f"model.context_length={context_length}: add text or use at most {len(tokens.ids) - 1}"
-        )
-
-
-def cut(ids: NDArray, starts: Sequence[int] | IntArray, length: int) -> tuple[IntArray, IntArray]:
+def cut(ids: Ids, starts: Sequence[int] | IntArray, length: int) -> tuple[IntArray, IntArray]:
     """Cut windows at the given starts; the targets are the same windows one token later.
 
     >>> x, y = cut(np.arange(10), [0, 6], length=3)
@@ -152,27 +58,16 @@ def cut(ids: NDArray, starts: Sequence[int] | IntArray, length: int) -> tuple[In
 
 
 def random_windows(
-    ids: NDArray,
-    context_length: int,
-    batch_size: int,
-    *,
-    seed: int,
-    step: int,
-    rank: int = 0,
-    micro_step: int = 0,
+    ids: Ids, context_length: int, batch_size: int, *, seed: int, number: int
 ) -> tuple[IntArray, IntArray]:
-    """A batch of windows at random places: ids (B, T) and targets (B, T).
-
-    Which windows these are is a pure function of the arguments. There is no sampler whose state
-    could be lost, so a resumed run sees exactly the batches that it would have seen.
-    """
-    draw = np.random.default_rng([seed, step, rank, micro_step])
+    """Batch number n of windows at random places: ids (B, T) and targets (B, T)."""
+    draw = np.random.default_rng([seed, number])
     starts = draw.integers(0, len(ids) - context_length, size=batch_size)
     return cut(ids, starts, context_length)
 
 
 def sliding_windows(
-    ids: NDArray, context_length: int, stride: int
+    ids: Ids, context_length: int, stride: int
 ) -> Iterator[tuple[IntArray, IntArray]]:
     """Walk through a text in order: ids (T,) and targets (T,) of one window after another.
 
@@ -188,32 +83,58 @@ def sliding_windows(
     [2, 3, 4, 5] [-100, -100, 5, 6]
     [3, 4, 5, 6] [-100, -100, -100, 7]
     """
+    for n in range(count_sliding_windows(ids, context_length, stride)):
+        yield sliding_window(ids, context_length, stride, n)
+
+
+def count_sliding_windows(ids: Ids, context_length: int, stride: int) -> int:
+    """How many windows walk through a text. Raises UserError as sliding_windows does."""
     if not 1 <= stride <= context_length:
         raise UserError(f"stride={stride}: use 1 to the context length, {context_length}")
     end = len(ids) - 1  # the last position that has a target
+    return min(end, 1) + max(0, -(-(end - context_length) // stride))
+
+
+def sliding_window(ids: Ids, context_length: int, stride: int, n: int) -> tuple[IntArray, IntArray]:
+    """Window number n of sliding_windows."""
+    end = len(ids) - 1
     context_length = min(context_length, end)
-    done = 0  # targets before this position have been given out
-    start = 0
-    while done < end:
-        start = min(start, end - context_length)
-        x, y = (window[0] for window in cut(ids, [start], context_length))
-        y = y.copy()  # x and y are views of the same window
-        y[: done - start] = IGNORED
-        yield x, y
-        done = start + context_length
-        start += stride
+    start = min(n * stride, end - context_length)
+    window = ids[start : start + context_length + 1].astype(np.int64)
+    targets = window[1:].copy()
+    done = (n - 1) * stride + context_length if n else 0  # targets before it have been given out
+    targets[: done - start] = IGNORED
+    return window[:-1], targets
+
+
+def shuffled(count: int, seed: int, first: int, size: int) -> IntArray:
+    """Numbers first to first + size of an endless sequence: 0 to count - 1 in random order, again
+    and again, each time in another order.
+
+    >>> shuffled(5, seed=1, first=0, size=5).tolist()
+    [4, 0, 1, 2, 3]
+    """
+    places = np.arange(first, first + size)
+    epochs = {epoch: permutation(count, seed, epoch) for epoch in set((places // count).tolist())}
+    return np.array([epochs[place // count][place % count] for place in places.tolist()])
+
+
+@lru_cache(maxsize=2)  # a batch may reach from one epoch into the next
+def permutation(count: int, seed: int, epoch: int) -> IntArray:
+    """The order in which one epoch goes through its windows."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def padded_batch(
-    sequences: Sequence[Sequence[int]], pad_id: int = 0
-) -> tuple[IntArray, IntArray, NDArray[np.bool_]]:
+    sequences: Sequence[Sequence[int] | NDArray], pad_id: int = 0
+) -> tuple[IntArray, IntArray, IntArray]:
     """Sequences of different length as one batch: ids, targets and attention mask, each (B, T).
 
-    Short rows are filled up on the right. The mask is True where a token is real; targets of the
-    filling and of each row's last token are ignored. T is the longest row's length.
+    Short rows are filled up on the right. The mask is 1 where a token is real, else 0; targets of
+    the filling and of each row's last token are ignored. T is the longest row's length.
 
     >>> ids, targets, mask = padded_batch([[5, 6, 7], [8, 9]])
-    >>> ids.tolist(), targets.tolist(), mask.astype(int).tolist()
+    >>> ids.tolist(), targets.tolist(), mask.tolist()
     ([[5, 6, 7], [8, 9, 0]], [[6, 7, -100], [9, -100, -100]], [[1, 1, 1], [1, 1, 0]])
     """
     if not sequences or not all(len(row) for row in sequences):
@@ -221,9 +142,156 @@ def padded_batch(
     shape = len(sequences), max(map(len, sequences))
     ids = np.full(shape, pad_id, dtype=np.int64)  # (B, T)
     targets = np.full(shape, IGNORED, dtype=np.int64)  # (B, T)
-    mask = np.zeros(shape, dtype=np.bool_)  # (B, T)
+    mask = np.zeros(shape, dtype=np.int64)  # (B, T)
     for row, tokens in enumerate(sequences):
         ids[row, : len(tokens)] = tokens
         targets[row, : len(tokens) - 1] = tokens[1:]
-        mask[row, : len(tokens)] = True
+        mask[row, : len(tokens)] = 1
     return ids, targets, mask
+
+
+def document_numbers(ids: IntArray, separator: int) -> IntArray:
+    """Number the documents in each row from 1: (B, T) -> (B, T).
+
+    A token that ends a text opens the next one: it is the last target of the document before it,
+    and the first input of the one behind it. So a model learns both when to stop and how to begin,
+    and no target is lost.
+
+    >>> document_numbers(np.array([[5, 6, 0, 7, 8, 0]]), separator=0).tolist()
+    [[1, 1, 2, 2, 2, 3]]
+    """
+    return 1 + (ids == separator).cumsum(axis=1)  # (B, T)
+
+
+class Batches:
+    """Batches of one kind from one text. A subclass says what batch number n is.
+
+    Args:
+        tokens: the text.
+        context_length: T, the longest sequence.
+        separator: the id that closes a document, if there is one.
+        stride: tokens between sliding windows; 0 for no overlap.
+    """
+
+    def __init__(
+        self, tokens: TokenFile, context_length: int, separator: int | None, stride: int = 0
+    ) -> None:
+        self.tokens = tokens
+        self.context_length = context_length
+        self.separator = separator
+        self.stride = stride or context_length
+
+    def batch(self, number: int, batch_size: int, seed: int) -> Batch:
+        """Batch number n: a pure function of its arguments."""
+        raise NotImplementedError(f"{type(self).__name__}.batch")
+
+
+class RandomWindows(Batches):
+    """Windows that begin anywhere and reach across documents."""
+
+    def batch(self, number: int, batch_size: int, seed: int) -> Batch:
+        ids = self.tokens.ids
+        return Batch(
+            *random_windows(ids, self.context_length, batch_size, seed=seed, number=number)
+        )
+
+
+class SlidingWindows(Batches):
+    """Windows one after another, shuffled: each target exactly once per epoch."""
+
+    def batch(self, number: int, batch_size: int, seed: int) -> Batch:
+        ids, length, stride = self.tokens.ids, self.context_length, self.stride
+        count = count_sliding_windows(ids, length, stride)
+        chosen = shuffled(count, seed, number * batch_size, batch_size).tolist()
+        rows = [sliding_window(ids, length, stride, n) for n in chosen]
+        x, y = (np.stack(arrays) for arrays in zip(*rows, strict=True))  # (B, T)
+        return Batch(x, y)
+
+
+class PackedDocuments(SlidingWindows):
+    """Sliding windows in which no token sees another document.
+
+    The attention mask is block-diagonal: each document is a block. Raises UserError if the
+    tokenizer has no end-of-text token, without which borders are unknown.
+    """
+
+    def batch(self, number: int, batch_size: int, seed: int) -> Batch:
+        whole = super().batch(number, batch_size, seed)
+        mask = document_numbers(whole.ids, known_separator(self.separator))
+        return Batch(whole.ids, whole.targets, mask)
+
+
+class PaddedDocuments(Batches):
+    """Documents side by side, the short ones filled up.
+
+    Longer documents go on in further rows. Each target comes exactly once per epoch. Raises
+    UserError if the tokenizer has no end-of-text token, without which borders are unknown.
+    """
+
+    def __init__(
+        self, tokens: TokenFile, context_length: int, separator: int | None, stride: int = 0
+    ) -> None:
+        super().__init__(tokens, context_length, separator, stride)
+        closing = known_separator(separator)
+        found, done = [np.array([0])], 0
+        for chunk in tokens.chunks():
+            found.append(done + np.flatnonzero(chunk == closing))
+            done += len(chunk)
+        # A document begins with the token that closes the one before it, and ends with its own.
+        borders = np.unique(np.concatenate([*found, [done - 1]]))
+        begins, ends = borders[:-1], borders[1:]
+        rows_of = -(-(ends - begins) // context_length)  # rows that each document takes
+        row = np.arange(rows_of.sum()) - np.repeat(rows_of.cumsum() - rows_of, rows_of)
+        self.starts = np.repeat(begins, rows_of) + row * context_length
+        # The last token of a row is only a target.
+        self.lasts = np.minimum(self.starts + context_length, np.repeat(ends, rows_of))
+
+    def batch(self, number: int, batch_size: int, seed: int) -> Batch:
+        chosen = shuffled(len(self.starts), seed, number * batch_size, batch_size)
+        places = zip(self.starts[chosen].tolist(), self.lasts[chosen].tolist(), strict=True)
+        texts = [self.tokens.ids[start : last + 1] for start, last in places]
+        ids, targets, mask = padded_batch(texts)
+        mask[targets == IGNORED] = 0  # a row's last token is a target and no input
+        return Batch(ids[:, :-1], targets[:, :-1], mask[:, :-1])
+
+
+def known_separator(separator: int | None) -> int:
+    """The separator itself. Raises UserError if there is none."""
+    if separator is None:
+        raise UserError(
+            "this tokenizer has no end-of-text token, so documents cannot be told apart: "
+            "use data.batches=random or sliding"
+        )
+    return separator
+
+
+BATCHES: dict[str, type[Batches]] = {
+    "random": RandomWindows,
+    "sliding": SlidingWindows,
+    "packed": PackedDocuments,
+    "padded": PaddedDocuments,
+}
+
+
+class Loader:
+    """Makes the batches of the next step in a thread while the model works on those of this one.
+
+    `load(step)` gives what `make(step)` gives; `waited` is how many seconds the last call took.
+    """
+
+    def __init__(self, make: Callable[[int], list[Batch]]) -> None:
+        self.make = make
+        self.waited = 0.0
+        self._pool = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[list[Batch]]] | None = None
+
+    def load(self, step: int) -> list[Batch]:
+        """The batches of a step, already made if the steps come in order."""
+        start = time.perf_counter()
+        if self._next and self._next[0] == step:
+            batches = self._next[1].result()
+        else:
+            batches = self.make(step)
+        self._next = step + 1, self._pool.submit(self.make, step + 1)
+        self.waited = time.perf_counter() - start
+        return batches

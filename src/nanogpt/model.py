@@ -11,6 +11,7 @@ Axes: B batch, T time, C channels, V vocabulary.
 """
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -73,9 +74,10 @@ class GPT(nn.Module):
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Score every possible next token at every position: ids (B, T) -> logits (B, T, V).
 
-        The mask (B, T) is True where a token is real; tokens that are not are seen by nobody and
-        take no place in the count of positions, on whichever side they stand. Raises UserError if
-        T exceeds the context length.
+        The mask (B, T) is 0 where a token is filling, else the number of its document (1 where
+        there is only one). A token sees its own document alone, and positions are counted there,
+        so each document fares as if nothing else were in its row. Raises UserError if T exceeds
+        the context length.
         """
         if ids.shape[1] > self.config.context_length:
             raise UserError(
@@ -102,14 +104,28 @@ class GPT(nn.Module):
         if bias is not None:
             total = total + bias
         if attention_mask is not None:
-            # A token that is not real may look at itself: softmax over nothing would be NaN.
-            hidden = ~(attention_mask[:, None, :].bool() | (step[:, None] == step))  # (B, T, S)
-            total = total.masked_fill(hidden[:, None], -math.inf)
+            # Filling may look at itself: softmax over nothing would be NaN.
+            seen = same_document(attention_mask) | (step[:, None] == step)  # (B, T, S)
+            total = total.masked_fill(~seen[:, None], -math.inf)
         return total
 
     def loss(self, logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
         """Cross-entropy in nats of logits (B, T, V) against targets (B, T), -100 being ignored."""
         return self.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
+
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        """Make room for tokens that were added to the tokenizer; the others keep their vectors.
+
+        A new token starts as the mean of all: unremarkable, so that it does not drown the others
+        before it has learned anything (Hewitt 2021). Raises UserError for a smaller vocabulary.
+        """
+        old = self.wte.weight
+        if vocab_size < len(old):
+            raise UserError(f"vocab_size={vocab_size} would lose tokens: use at least {len(old)}")
+        mean = old.data.mean(dim=0, keepdim=True)
+        vectors = torch.cat([old.data, mean.repeat(vocab_size - len(old), 1)])  # (V, C)
+        self.wte = nn.Embedding.from_pretrained(vectors, freeze=False)
+        self.config = replace(self.config, vocab_size=vocab_size)
 
     def num_parameters(self) -> int:
         """Number of weights. The tied head counts once, because it is there once."""
@@ -128,11 +144,18 @@ class GPT(nn.Module):
 
 
 def positions(ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-    """The position of each token, counted over real tokens only: (T) or, with a mask, (B, T).
+    """How many tokens of its document come before each token: (T) or, with a mask, (B, T).
 
-    >>> positions(torch.zeros(1, 4), torch.tensor([[0, 1, 1, 0]]))
-    tensor([[0, 0, 1, 1]])
+    >>> positions(torch.zeros(1, 6), torch.tensor([[0, 1, 1, 2, 2, 2]]))
+    tensor([[0, 0, 1, 0, 1, 2]])
     """
     if attention_mask is None:
         return torch.arange(ids.shape[1], device=ids.device)
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+    before = same_document(attention_mask).tril(-1)  # (B, T, S)
+    return before.sum(-1)
+
+
+def same_document(attention_mask: Tensor) -> Tensor:
+    """Which tokens are real and of one document: (B, T) -> (B, T, S)."""
+    real = attention_mask[:, None, :] > 0
+    return real & (attention_mask[:, :, None] == attention_mask[:, None, :])

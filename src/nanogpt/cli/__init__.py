@@ -14,8 +14,9 @@ from nanogpt.errors import UserError, did_you_mean
 
 COMMANDS = {
     "demo": "from raw text to generated text in under three minutes",
-    "prepare": "turn text into token files: a file, a folder, .jsonl, or the built-in plays",
-    "tokenizer": "train a tokenizer; encode, decode and explain text with it",
+    "prepare": "turn text into token files: files, folders, the hub, or the built-in plays",
+    "data": "look at the batches that a model is trained on",
+    "tokenizer": "train a tokenizer, and look at what tokenizers do with text",
     "train": "train a model from a recipe, or resume a run",
     "generate": "continue a prompt with a trained model",
     "evaluate": "measure a trained model: loss, perplexity, bits per byte",

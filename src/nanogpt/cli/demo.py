@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nanogpt.cli.display import watch
-from nanogpt.cli.prepare import learn_tokenizer, show_split, write_tokens
+from nanogpt.cli.prepare import prepare_with_progress, show_documents, show_files
 from nanogpt.cli.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.cli.text import printable, visible
@@ -28,9 +28,11 @@ from nanogpt.config import (
     TrainConfig,
     with_settings,
 )
-from nanogpt.corpus import Split, load_split
+from nanogpt.corpus import Split
 from nanogpt.errors import UserError
 from nanogpt.evaluate import evaluate, unigram_bits_per_byte
+from nanogpt.prepare.pipeline import Prepared
+from nanogpt.prepare.sources import load_split
 from nanogpt.tokenizer import AnyTokenizer, Tokenizer
 from nanogpt.train import Trainer, data_folder
 
@@ -69,7 +71,9 @@ def main(arguments: Sequence[str]) -> int:
     console = Console()
 
     with undone_on_mistake(run):
-        split = show_preparation(run, config, console)
+        prepared = prepare_with_progress(config.data, data_folder(run, config), console)
+        split = load_split(config.data)
+        show_preparation(prepared, split, console)
         console.rule("4. Training", align="left")
         time_left = options.seconds - (time.perf_counter() - began) - SECONDS_AFTER_TRAINING
         with console.status("timing a few steps ..."):
@@ -94,17 +98,15 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def show_preparation(run: Path, config: Config, console: Console) -> Split:
+def show_preparation(prepared: Prepared, split: Split, console: Console) -> None:
     """Parts 1 to 3: the corpus, the tokenizer, the token files."""
     console.rule("1. Corpus", align="left")
-    split = load_split(config.data.source, config.data.val_fraction)
-    show_split(split, console)
+    show_documents(prepared, console)
     console.rule("2. Tokenizer", align="left")
-    tokenizer = learn_tokenizer(config.data, split, console)
-    show_tokenizer(tokenizer, familiar_sentence(split), console)
+    console.print(f"[bold]learned[/]  {prepared.tokenizer.vocab_size:,} tokens", highlight=False)
+    show_tokenizer(prepared.tokenizer, familiar_sentence(split), console)
     console.rule("3. Token files", align="left")
-    write_tokens(data_folder(run, config), split, tokenizer, console)
-    return split
+    show_files(prepared, console)
 
 
 def show_generation(trainer: Trainer, console: Console) -> None:

@@ -8,10 +8,11 @@ from rich.console import Console
 
 from nanogpt.checkpoint import load_run
 from nanogpt.cli.settings import Parser
-from nanogpt.corpus import load_documents
-from nanogpt.data import read_token_file, write_token_file
+from nanogpt.config import DataConfig
 from nanogpt.device import resolve
 from nanogpt.evaluate import default_stride, evaluate
+from nanogpt.prepare.sources import whole_texts
+from nanogpt.tokenfiles import end_of_text, open_split, write_token_file
 from nanogpt.train import data_folder
 
 
@@ -29,11 +30,13 @@ def main(arguments: Sequence[str]) -> None:
     console = Console()
     with tempfile.TemporaryDirectory() as folder, console.status("evaluating ..."):
         if options.text:
-            texts = (d.text for d in load_documents(options.text))
+            texts = whole_texts(DataConfig(source=options.text))
             tokens = write_token_file(Path(folder) / "text.bin", texts, tokenizer)
         else:
-            tokens = read_token_file(data_folder(options.run, config) / "val.bin", tokenizer)
-        score = evaluate(model, tokens, compute, stride=options.stride)
+            tokens = open_split(data_folder(options.run, config), "val", tokenizer)
+        apart = config.data.batches in ("packed", "padded")
+        separator = end_of_text(tokenizer) if apart else None
+        score = evaluate(model, tokens, compute, stride=options.stride, separator=separator)
     length = model.config.context_length
     stride = options.stride or default_stride(length)
     console.print(

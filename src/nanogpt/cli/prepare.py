@@ -6,89 +6,115 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.config import DataConfig
-from nanogpt.corpus import BUILT_IN, Document, Split, load_split
-from nanogpt.data import write_token_file
-from nanogpt.files import writing_files
-from nanogpt.tokenizer import AnyTokenizer, train_tokenizer
+from nanogpt.prepare.pipeline import SIDES, Prepared, prepare
+from nanogpt.workers import usable_cores
+
+TITLES = {"train": "training", "val": "held out"}
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Prepare a corpus for training."""
+def main(arguments: Sequence[str]) -> int:
+    """Prepare a corpus for training. Returns the exit code."""
     parser = Parser("prepare", "Turn text into token files for training and validation.")
     parser.add_argument(
         "source",
         nargs="?",
-        help=f"a text file, a folder of .txt and .md files, a .jsonl file, or {BUILT_IN} (default)",
+        help="a .txt, .md, .jsonl or .parquet file, also .gz or .zst; a folder of them; "
+        "hub:NAME[:CONFIG] on the Hugging Face hub; or shakespeare (default)",
     )
+    parser.add_argument("--processes", type=int, default=0, help="default: one for each core")
     parser.add_settings(DataConfig)
     options = parser.parse(arguments)
     if options.source is not None:
         setattr(options, "data.source", options.source)
-    config = load_settings(None, options).data
+    data = load_settings(None, options).data
+    folder = Path(data.folder or Path("data") / name_of(data.source))
     console = Console()
-    folder = Path(config.folder or Path("data") / Path(config.source).resolve().stem)
-    split = load_split(config.source, config.val_fraction)
-    show_split(split, console)
-    tokenizer = learn_tokenizer(config, split, console)
-    write_tokens(folder, split, tokenizer, console)
+    try:
+        prepared = prepare_with_progress(data, folder, console, options.processes)
+    except KeyboardInterrupt:
+        console.print("\nstopped; the same command goes on from here", highlight=False)
+        return 130
+    show_prepared(prepared, console)
     run = Path("runs") / folder.name  # a name of its own, not that of the recipe
     command = shlex.join(
         ["nanogpt", "train", "demo", "--data.folder", str(folder), "--run", str(run)]
     )
     console.print(f"\ntrain on it: {command}", highlight=False, markup=False, soft_wrap=True)
+    return 0
 
 
-def show_split(split: Split, console: Console) -> None:
+def name_of(source: str) -> str:
+    """What the folder of a prepared source is called: the source's name without its endings.
+
+    >>> name_of("texts/my.jsonl.gz"), name_of("hub:roneneldan/TinyStories")
+    ('my', 'TinyStories')
+    """
+    name = Path(source.removeprefix("hub:")).resolve().name
+    return name.partition(".")[0] or name
+
+
+def prepare_with_progress(
+    data: DataConfig, folder: Path, console: Console, processes: int = 0
+) -> Prepared:
+    """Prepare a source, showing how far it is."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[done]} million characters"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    tasks: dict[str, TaskID] = {}
+    titles = {
+        "splitting": "choosing what is held out",
+        "learning": "learning a vocabulary",
+        "encoding": "encoding",
+    }
+
+    def report(phase: str, characters: int, total: int | None) -> None:
+        if phase not in tasks:
+            tasks[phase] = bar.add_task(titles[phase], total=total, done="0.0")
+        done = f"{characters / 1e6:,.1f}"
+        bar.update(tasks[phase], completed=characters, total=total, done=done)
+
+    with bar:
+        return prepare(data, folder, processes or min(usable_cores(), 16), report)
+
+
+def show_prepared(prepared: Prepared, console: Console) -> None:
+    """The report: what is on each side, and in how many tokens."""
+    show_documents(prepared, console)
+    console.print(f"[bold]tokenizer[/]  {prepared.tokenizer.vocab_size:,} tokens", highlight=False)
+    show_files(prepared, console)
+
+
+def show_documents(prepared: Prepared, console: Console) -> None:
     """Say what is trained on and what is held out."""
-    for title, documents in (("training", split.train), ("held out", split.val)):
-        n_bytes = sum(len(d.text.encode("utf-8", "surrogatepass")) for d in documents)
-        plural = "document" if len(documents) == 1 else "documents"
+    for side in SIDES:
+        about, names = prepared.files[side].about, prepared.names[side]
+        more = about.documents - len(names)
+        listed = ", ".join([*names, f"and {more:,} more"] if more else names)
+        plural = "document" if about.documents == 1 else "documents"
         console.print(
-            f"[bold]{title}[/]  {len(documents):,} {plural}, {n_bytes:,} bytes: "
-            f"[dim]{escape(some_names(documents))}[/]",
+            f"[bold]{TITLES[side]}[/]  {about.documents:,} {plural}, {about.bytes:,} bytes: "
+            f"[dim]{escape(listed)}[/]",
             highlight=False,
         )
 
 
-def some_names(documents: Sequence[Document], most: int = 40) -> str:
-    """The names of the documents, shortened where there are too many to read."""
-    names = [d.name for d in documents[:most]]
-    if len(documents) > most:
-        names.append(f"and {len(documents) - most:,} more")
-    return ", ".join(names)
-
-
-def learn_tokenizer(config: DataConfig, split: Split, console: Console) -> AnyTokenizer:
-    """Train or load the tokenizer, on the training text alone."""
-    with console.status("learning a vocabulary ..."):
-        tokenizer = train_tokenizer(
-            config.tokenizer, (d.text for d in split.train), config.vocab_size
+def show_files(prepared: Prepared, console: Console) -> None:
+    """Say how many tokens became of it."""
+    for side in SIDES:
+        tokens = prepared.files[side]
+        console.print(
+            f"[bold]{escape(str(tokens.path))}[/]  {tokens.about.count:,} tokens, "
+            f"{tokens.bytes_per_token:.2f} bytes per token",
+            highlight=False,
+            soft_wrap=True,
         )
-    console.print(f"[bold]tokenizer[/]  {tokenizer.vocab_size:,} tokens", highlight=False)
-    return tokenizer
-
-
-def write_tokens(folder: Path, split: Split, tokenizer: AnyTokenizer, console: Console) -> None:
-    """Write tokenizer.json, train.bin and val.bin with their sidecars: all of them or none."""
-    with writing_files(folder) as temporary:
-        tokenizer.save(temporary / "tokenizer.json")
-        for name, documents in (("train", split.train), ("val", split.val)):
-            texts = track(
-                (d.text for d in documents),
-                f"encoding {name}",
-                len(documents),
-                console=console,
-                transient=True,
-                disable=not console.is_terminal,
-            )
-            tokens = write_token_file(temporary / f"{name}.bin", texts, tokenizer)
-            console.print(
-                f"[bold]{escape(str(folder / name))}.bin[/]  {tokens.about.count:,} tokens, "
-                f"{tokens.bytes_per_token:.2f} bytes per token",
-                highlight=False,
-                soft_wrap=True,
-            )

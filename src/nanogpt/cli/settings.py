@@ -90,12 +90,14 @@ def load_settings(recipe: str | None, arguments: argparse.Namespace) -> Config:
 def check_choices(config: Config) -> None:
     """Raise UserError for a setting that names no variant, before anything is written."""
     from nanogpt.attention import ATTENTION_KERNELS
+    from nanogpt.data import BATCHES
     from nanogpt.device import resolve
     from nanogpt.optim import OPTIMIZERS, SCHEDULES
     from nanogpt.position import POSITIONS
 
     choose(POSITIONS, "model.position", config.model.position)
     choose(ATTENTION_KERNELS, "model.kernels", config.model.kernels)
+    choose(BATCHES, "data.batches", config.data.batches)
     choose(OPTIMIZERS, "train.optimizer", config.train.optimizer)
     choose(SCHEDULES, "train.schedule", config.train.schedule)
     resolve(config.train.device, config.train.precision)

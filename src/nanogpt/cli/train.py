@@ -9,11 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from nanogpt.cli.display import watch
-from nanogpt.cli.prepare import learn_tokenizer, show_split, write_tokens
+from nanogpt.cli.prepare import prepare_with_progress, show_prepared
 from nanogpt.cli.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.cli.settings import Parser, load_settings, settings_in
 from nanogpt.config import DataConfig, ModelConfig, SampleConfig, TrainConfig
-from nanogpt.corpus import load_split
 from nanogpt.errors import UserError
 from nanogpt.train import Trainer, data_folder
 
@@ -37,10 +36,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{run} is not empty; choose another --run, or --resume {run}")
     with undone_on_mistake(run):
         if not config.data.folder:
-            split = load_split(config.data.source, config.data.val_fraction)
-            show_split(split, console)
-            tokenizer = learn_tokenizer(config.data, split, console)
-            write_tokens(data_folder(run, config), split, tokenizer, console)
+            prepared = prepare_with_progress(config.data, data_folder(run, config), console)
+            show_prepared(prepared, console)
         trainer = Trainer.start(run, config)
     return finish(trainer, console)
 

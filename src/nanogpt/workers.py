@@ -1,0 +1,83 @@
+"""Work shared out among processes, with results in order."""
+
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from nanogpt.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_function: Callable[[Any], Any]  # what this process was started to do
+
+
+def map_in_order(function: Callable[[T], R], items: Iterable[T], processes: int) -> Iterator[R]:
+    """Like map(function, items), computed by several processes; one process is map itself.
+
+    Only a few items per process are taken in advance, so there may be any number of them. The
+    function travels once to each process, not with every item. Raises UserError if a process dies.
+
+    >>> list(map_in_order(str.upper, "abc", processes=2))
+    ['A', 'B', 'C']
+    """
+    if processes <= 1:
+        yield from map(function, items)
+        return
+    pool = ProcessPoolExecutor(processes, initializer=_begin, initargs=(function,))
+    pending: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(_call, item))
+            if len(pending) > 2 * processes:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a working process was killed, perhaps for want of memory; use fewer processes"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(function: Callable[[Any], Any]) -> None:
+    """What a new process does first."""
+    global _function
+    _function = function
+    # Ctrl-C reaches every process of a terminal; the one that handed out the work deals with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _call(item: Any) -> Any:
+    """What it does with each item."""
+    return _function(item)
+
+
+def grouped(
+    items: Iterable[T], size: Callable[[T], int], limit: int = 1_000_000
+) -> Iterator[list[T]]:
+    """Group consecutive items until their sizes reach a limit: enough work to be worth sending.
+
+    >>> list(grouped(["aaa", "b", "cc", "d"], len, limit=4))
+    [['aaa', 'b'], ['cc', 'd']]
+    """
+    group: list[T] = []
+    total = 0
+    for item in items:
+        group.append(item)
+        total += size(item)
+        if total >= limit:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
+def usable_cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
