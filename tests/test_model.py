@@ -197,3 +197,21 @@ def test_an_unknown_variant_is_named():
         UserError, match=r"model\.position='learnt' is unknown: did you mean learned"
     ):
         GPT(tiny(position="learnt"))
+
+
+def test_a_larger_vocabulary_keeps_all_that_was_learned():
+    """Trap 16: special tokens are added after training; nothing else changes."""
+    torch.manual_seed(0)
+    model = GPT(tiny()).eval()
+    ids = torch.randint(61, (2, 9))
+    before = model(ids)
+    model.resize_vocabulary(64)
+    after = model(ids)
+    assert after.shape == (2, 9, 64)
+    torch.testing.assert_close(after[..., :61], before, rtol=0, atol=1e-6)
+    assert model.config.vocab_size == 64
+    assert (after[..., 61:] <= before.max(dim=-1, keepdim=True).values).all()  # never the likeliest
+    model.loss(model(torch.full((1, 9), 63)), torch.full((1, 9), 62)).backward()
+    assert model.wte.weight.grad[62:].abs().sum() > 0
+    with pytest.raises(UserError, match="vocab_size=10 would lose tokens: use at least 64"):
+        model.resize_vocabulary(10)

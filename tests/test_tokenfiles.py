@@ -10,6 +10,7 @@ from nanogpt.errors import UserError
 from nanogpt.tokenfiles import (
     check_ids,
     check_length,
+    open_split,
     read_token_file,
     write_token_file,
 )
@@ -86,3 +87,79 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(UserError):
         write_token_file(path, ["hello", "wörld"], CharTokenizer("helo"))
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def sharded(tmp_path, texts):
+    """The texts as three shards, and as one file."""
+    whole = write_token_file(tmp_path / "whole.bin", texts, TOKENIZER)
+    for n, part in enumerate([texts[:2], texts[2:3], texts[3:]]):
+        write_token_file(tmp_path / f"train-{n:05d}-of-00003.bin", part, TOKENIZER)
+    return whole, open_split(tmp_path, "train", TOKENIZER)
+
+
+def test_shards_read_as_one_file(tmp_path):
+    whole, shards = sharded(tmp_path, ["one", "two", "three", "four", "five"])
+    assert shards.about.count == whole.about.count
+    assert shards.about.bytes == whole.about.bytes
+    assert shards.about.documents == 5
+    n = len(whole.ids)
+    assert len(shards.ids) == n
+    for start in range(n):
+        for stop in range(start, n + 3):
+            assert shards.ids[start:stop].tolist() == whole.ids[start:stop].tolist()
+    assert np.concatenate(list(shards.chunks())).tolist() == whole.ids.tolist()
+
+
+def test_a_change_in_any_shard_changes_the_fingerprint(tmp_path):
+    before = sharded(tmp_path, ["one", "two", "three", "four"])[1].about.sha256
+    write_token_file(tmp_path / "train-00001-of-00003.bin", ["other"], TOKENIZER)
+    assert open_split(tmp_path, "train", TOKENIZER).about.sha256 != before
+
+
+def test_nanogpts_bare_ids_are_read(tmp_path):
+    (tmp_path / "train.bin").write_bytes(bytes([104, 0, 105, 0, 0, 1, 195, 0, 169, 0]))
+    tokens = open_split(tmp_path, "train", TOKENIZER)
+    assert tokens.ids.tolist() == [104, 105, 256, 195, 169]
+    assert tokens.about.bytes == 4  # "hi" and "é"; the end-of-text token is no text
+    assert tokens.about.documents == 1
+
+
+def llmc_file(count: int, magic: int = 20240520, version: int = 1) -> bytes:
+    """256 integers, of which three mean something, and then 16-bit ids."""
+    header = b"".join(n.to_bytes(4, "little") for n in (magic, version, count))
+    return header + bytes(4 * 253) + bytes([104, 0, 105, 0, 0, 1])
+
+
+def test_llmcs_headered_files_are_read_in_the_order_of_their_names(tmp_path):
+    (tmp_path / "fineweb_train_000001.bin").write_bytes(llmc_file(3))
+    (tmp_path / "fineweb_train_000002.bin").write_bytes(llmc_file(3))
+    (tmp_path / "fineweb_val_000000.bin").write_bytes(llmc_file(3))
+    assert open_split(tmp_path, "val", TOKENIZER).ids.tolist() == [104, 105, 256]
+    train = open_split(tmp_path, "train", TOKENIZER)
+    assert train.ids[:].tolist() == [104, 105, 256] * 2
+    assert train.about.documents == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (llmc_file(4), r"a\.bin has 1030 bytes where its header promises 1032 \(4 tokens\)"),
+        (llmc_file(3)[:-1], r"a\.bin has 1029 bytes where its header promises 1030"),
+        (llmc_file(3)[:900], r"a\.bin has an unknown or cut-off header"),
+        (llmc_file(3, version=2), r"a\.bin has an unknown or cut-off header"),
+        (llmc_file(0)[:1024], r"a\.bin has 1024 bytes, which are no 16-bit ids"),
+        (b"", r"a\.bin has 0 bytes, which are no 16-bit ids"),
+        (b"abc", r"a\.bin has 3 bytes, which are no 16-bit ids"),
+        (b"\xff\xff", r"a\.bin holds id 65535, beyond the vocabulary of 257"),
+    ],
+)
+def test_damaged_foreign_files_are_named(content, message, tmp_path):
+    (tmp_path / "a.bin").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_token_file(tmp_path / "a.bin", TOKENIZER)
+
+
+def test_a_foreign_file_needs_a_tokenizer(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"\x01\x00")
+    with pytest.raises(UserError, match=r"a\.bin has no sidecar a\.json"):
+        read_token_file(tmp_path / "a.bin")

@@ -295,3 +295,7 @@ class Loader:
         self._next = step + 1, self._pool.submit(self.make, step + 1)
         self.waited = time.perf_counter() - start
         return batches
+
+    def close(self) -> None:
+        """End the thread."""
+        self._pool.shutdown()

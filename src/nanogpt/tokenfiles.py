@@ -190,7 +190,7 @@ def read_foreign_file(path: Path, tokenizer: AnyTokenizer | None) -> TokenFile:
     if len(header) and header[0] == LLMC_MAGIC:
         offset = LLMC_HEADER_BYTES
         if len(header) < 256 or header[1] != LLMC_VERSION:
-            raise UserError(f"{path} has an unknown header (version {header[1:2]}); use version 1")
+            raise UserError(f"{path} has an unknown or cut-off header; fetch it again")
         if size != offset + 2 * int(header[2]):
             raise UserError(
                 f"{path} has {size} bytes where its header promises {offset + 2 * int(header[2])} "

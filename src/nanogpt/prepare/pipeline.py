@@ -36,6 +36,7 @@ from nanogpt.tokenizer import AnyTokenizer, load_tokenizer, train_tokenizer
 from nanogpt.workers import grouped, map_in_order
 
 UNFINISHED = ".unfinished"
+GROUP = 1_000_000  # characters that are encoded at a time
 SECONDS_BETWEEN_ENTRIES = 1.0  # in the journal: what a kill can cost
 NAMES = 40  # documents that the report mentions by name
 
@@ -183,7 +184,7 @@ def encode(
 ) -> None:
     """Write the ids of all groups of text that the journal does not have yet."""
     assert journal.rule is not None
-    all_groups = grouped(pieces(data, journal.rule), lambda piece: len(piece[1].text))
+    all_groups = grouped(pieces(data, journal.rule), lambda piece: len(piece[1].text), GROUP)
     groups = islice(all_groups, journal.groups, None)
     work_on = partial(encode_group, tokenizer)
     with ExitStack() as stack:
@@ -242,9 +243,9 @@ class Writer:
     def __init__(self, folder: Path, side: Side, written: Written, tokenizer: AnyTokenizer) -> None:
         self.folder, self.side, self.written, self.tokenizer = folder, side, written, tokenizer
         size = written.count * token_dtype(tokenizer.vocab_size).itemsize
-        self.file = self.path.open("ab")
-        if self.file.tell() < size:
+        if size and (not self.path.exists() or self.path.stat().st_size < size):
             raise UserError(f"{self.path} has lost what was written to it; run the command again")
+        self.file = self.path.open("ab")
         self.file.truncate(size)  # what came after the last entry in the journal is done again
 
     @property

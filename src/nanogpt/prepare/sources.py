@@ -128,7 +128,7 @@ def read_parquet(path: Path, name: str, field: str) -> Iterator[Document]:
                     if not isinstance(value, str):
                         raise UserError(f"{path} row {number} holds no text in {field!r}")
                     yield Document(f"{name}:{number}", value)
-    except (optional("pyarrow").ArrowException, OSError) as error:
+    except (optional("pyarrow").ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged or not parquet ({error}); fetch it again") from None
 
 
