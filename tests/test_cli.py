@@ -2,17 +2,21 @@
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from nanogpt.checkpoint import find_checkpoint
 from nanogpt.cli import COMMANDS, main
-from nanogpt.tokenizer import CharTokenizer, Tokenizer, load_tokenizer
-from nanogpt.train import Trainer
+from nanogpt.corpus import Document, split_rule
+from nanogpt.data import BATCHES
+from nanogpt.tokenizer import CharTokenizer, Tokenizer, gpt2_tokenizer, load_tokenizer
+from nanogpt.train import Trainer, read_metrics
 
 from conftest import TEXT, small_run
 
@@ -98,6 +102,17 @@ MISTAKES = {
     "negative temperature": (["generate", "run", "--sample.temperature", "-1"], "use 0 for"),
     "prompt that is no text": (["generate", "run", "--prompt", "caf\udce9"], "not UTF-8 text"),
     "text that is no text": (["tokenizer", "encode", "\udce9", *CHARS], "not UTF-8 text"),
+    "unknown batches": (["train", *SMALL, "--data.batches", "pack"], "did you mean packed?"),
+    "no data to show": (["data", "show", "none"], "none: no such folder; prepare some data first"),
+    "tokens to show": (["data", "show", "--context-length", "0"], "--context-length 0: use at"),
+    "which batch": (["data", "show", "--number", "-1"], "--number -1: use at least 0"),
+    "unknown data action": (["data", "shwo"], "'shwo' is no action: did you mean show?"),
+    "nothing to compare": (["tokenizer", "compare", ""], "the text is empty; give some words"),
+    "stats of characters": (["tokenizer", "stats", "abc.txt", *CHARS], "nothing is merged"),
+    "no processes": (["prepare", "--processes", "-1"], "--processes -1: use at least 1"),
+    "stride beyond": (
+        ["train", *SMALL, "--data.batches=sliding", "--data.stride=99"], "data.stride=99: use 0 to",
+    ),
     "huge seed": (["generate", "run", "--sample.seed", str(2**64)], "use a number below 2**63"),
     "huge model": (["train", *SMALL, "--model.n-embd", str(10**12)], "not enough memory: lower"),
     "device number": (["train", *SMALL, "--train.device", "cpu:99x"], "is not on this machine"),
@@ -357,3 +372,106 @@ def test_a_folder_that_cannot_be_written_is_named(here, prepared, capsys):
     complaint = capsys.readouterr().err
     assert "file" in complaint
     assert complaint.count("\n") == 1
+
+
+def test_compare_shows_one_text_cut_in_four_ways(here, capsys):
+    text = "Unbelievable: naïve kings 🎭!"
+    assert main(["tokenizer", "compare", text]) == 0
+    shown = capsys.readouterr().out
+    gpt2 = gpt2_tokenizer().encode(text)
+    counts = [int(n) for n in re.findall(r"(\d+) tokens, \d", shown)]
+    assert counts[:2] == [len(text), len(text.encode())]
+    assert counts[3] == len(gpt2) < counts[2] < counts[0]
+    assert f"{len(text.encode()) / len(gpt2):.2f} bytes per token" in shown
+    lines = shown.splitlines()
+    for n, cut in enumerate([list(text), None, None, None]):
+        if cut:
+            assert lines[3 * n + 1].split("|") == [c.replace(" ", "·") for c in cut]
+    assert "Un|bel|iev|able|:" in shown
+
+
+def test_compare_takes_a_tokenizer_of_ones_own(prepared, here, capsys):
+    tokenizer = str(prepared / "tokenizer.json")
+    assert main(["tokenizer", "compare", "kings", "--tokenizer", tokenizer]) == 0
+    assert f"{tokenizer}, 300 tokens  " in capsys.readouterr().out
+
+
+def test_stats_agree_with_encoding_the_text(here, capsys):
+    (here / "my.txt").write_text(TEXT)
+    assert main(["tokenizer", "stats", "my.txt", "--vocab-size", "600", "--out", "p/s.png"]) == 0
+    shown = capsys.readouterr().out
+    rule = split_rule([Document("my.txt", TEXT)], 0.1)
+    sides = {side: d.text for side, d in rule.divide([Document("my.txt", TEXT)])}
+    tokenizer = Tokenizer.train([sides["train"]], 600)
+    numbers = {side: len(tokenizer.encode(text)) for side, text in sides.items()}
+    tokens = re.search(r" tokens +([\d,]+) +([\d,]+)", shown)
+    assert [int(n.replace(",", "")) for n in tokens.groups()] == [numbers["train"], numbers["val"]]
+    per_byte = re.search(r"bytes per token +([\d.]+)", shown)
+    assert float(per_byte[1]) == pytest.approx(len(sides["train"]) / numbers["train"], abs=1e-3)
+    sizes = re.findall(r"([\d,]+) tokens  ([\d.]+) bytes per token", shown)
+    assert [size for size, _ in sizes][:2] == ["256", "512"]
+    assert sizes[0][1] == "1.00"
+    assert [float(b) for _, b in sizes] == sorted(float(b) for _, b in sizes)
+    assert (here / "p" / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("source", ["example", "prepared", "run"])
+def test_data_show_draws_every_kind_of_batch(source, prepared, run, here, capsys):
+    where = {"example": [], "prepared": [str(prepared)], "run": [str(run)]}[source]
+    assert main(["data", "show", *where, "--out", "b.png", "--context-length", "8"]) == 0
+    shown = capsys.readouterr().out
+    for kind in BATCHES:
+        assert f"{kind}: " in shown
+    assert shown.count("sees     ") == 3 * len(BATCHES)
+    triangle = ["  " + " ".join("■" * n + "·" * (8 - n)) for n in range(1, 9)]
+    assert "\n".join(triangle) in shown  # random windows: plainly causal
+    assert (here / "b.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_data_show_of_characters_leaves_out_what_needs_borders(here, capsys):
+    (here / "my.txt").write_text(TEXT)
+    assert main(["prepare", "my.txt", "--data.tokenizer", "char"]) == 0
+    assert main(["data", "show", "data/my"]) == 0
+    shown = capsys.readouterr().out
+    assert "sliding: " in shown
+    assert "packed: " not in shown
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_every_kind_of_batch_trains_and_is_evaluated(kind, prepared, here, capsys):
+    arguments = ["--data.folder", str(prepared), "--run", "new", "--data.batches", kind, *SMALL]
+    assert main(["train", *arguments, "--train.max-steps", "3"]) == 0
+    steps = [r for r in read_metrics(here / "new") if "loss" in r]
+    assert len(steps) == 3
+    assert all(0 <= r["data_wait"] < 1 for r in steps)
+    assert main(["evaluate", "new"]) == 0
+    assert "bits per byte" in capsys.readouterr().out
+
+
+def test_token_files_of_other_projects_train_as_they_are(here, capsys):
+    ids = np.array(gpt2_tokenizer().encode(TEXT), dtype="<u2").tobytes()
+    (here / "theirs").mkdir()
+    for name in ("train", "val"):
+        (here / "theirs" / f"{name}.bin").write_bytes(ids)
+    arguments = ["train", "--data.folder", "theirs", "--run", "new", *SMALL]
+    assert main(arguments) == 2
+    assert "tokenizer.json: no such file" in capsys.readouterr().err
+    assert main([*arguments, "--data.tokenizer", "gpt2", "--train.max-steps", "2"]) == 0
+    assert main(["evaluate", "new"]) == 0
+    assert main(["train", "--resume", "new"]) == 0
+
+
+def test_ctrl_c_in_prepare_says_that_it_goes_on(here, monkeypatch, capsys):
+    (here / "my.txt").write_text(TEXT)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nanogpt.prepare.pipeline.install", interrupted)
+        assert main(["prepare", "my.txt"]) == 130
+    assert "stopped; the same command goes on from here" in capsys.readouterr().out
+    assert main(["prepare", "my.txt"]) == 0
+    assert {p.name for p in files_in(here / "data")} == {
+        "tokenizer.json", "train.bin", "train.json", "val.bin", "val.json",
+    }  # fmt: skip

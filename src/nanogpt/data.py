@@ -171,6 +171,8 @@ class Batches:
         context_length: T, the longest sequence.
         separator: the id that closes a document, if there is one.
         stride: tokens between sliding windows; 0 for no overlap.
+
+    Raises UserError for a stride that would skip targets.
     """
 
     def __init__(
@@ -180,6 +182,8 @@ class Batches:
         self.context_length = context_length
         self.separator = separator
         self.stride = stride or context_length
+        if self.stride > context_length:
+            raise UserError(f"data.stride={stride}: use 0 to the context length, {context_length}")
 
     def batch(self, number: int, batch_size: int, seed: int) -> Batch:
         """Batch number n: a pure function of its arguments."""

@@ -7,6 +7,7 @@ Two tokenizers with the same methods: `Tokenizer` (byte-level BPE, as in GPT-2) 
 import hashlib
 import json
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -148,7 +149,7 @@ class WordCache(dict[str, bytes]):
     def __missing__(self, word: str) -> bytes:
         if len(self) >= self.limit:
             self.clear()
-        ids = self[word] = np.array(self.encode_word(word), dtype=np.uint32).tobytes()
+        ids = self[word] = array("I", self.encode_word(word)).tobytes()
         return ids
 
 

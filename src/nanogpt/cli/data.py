@@ -10,13 +10,13 @@ from rich.text import Text
 
 from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.cli.text import visible
-from nanogpt.config import Config, DataConfig
+from nanogpt.config import Config, DataConfig, load_config
 from nanogpt.data import BATCHES, IGNORED, Batch
 from nanogpt.errors import UserError, did_you_mean
 from nanogpt.files import writing
 from nanogpt.model import same_document
 from nanogpt.tokenfiles import TokenFile, check_length, end_of_text, open_split, write_token_file
-from nanogpt.tokenizer import AnyTokenizer, gpt2_tokenizer
+from nanogpt.tokenizer import AnyTokenizer, gpt2_tokenizer, load_tokenizer
 from nanogpt.train import data_folder, tokenizer_of
 
 # Short enough that a window of a dozen tokens meets several documents.
@@ -94,8 +94,11 @@ def open_tokens(
         return write_token_file(temporary / "example.bin", EXAMPLE, tokenizer), tokenizer
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; prepare some data first")
-    data = data_folder(folder, config) if (folder / "config.toml").exists() else folder
-    found = tokenizer_of(data, config)
+    if (folder / "config.toml").exists():
+        data = data_folder(folder, load_config(folder / "config.toml"))
+        found = load_tokenizer(folder / "tokenizer.json")
+    else:
+        data, found = folder, tokenizer_of(folder, config)
     return open_split(data, "train", found), found
 
 

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.config import DataConfig
+from nanogpt.errors import UserError
 from nanogpt.prepare.pipeline import SIDES, Prepared, prepare
 from nanogpt.workers import usable_cores
 
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     if options.source is not None:
         setattr(options, "data.source", options.source)
+    if options.processes < 0:
+        raise UserError(f"--processes {options.processes}: use at least 1")
     data = load_settings(None, options).data
     folder = Path(data.folder or Path("data") / name_of(data.source))
     console = Console()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -155,9 +156,10 @@ def show_cuts(cuts: dict[str, list[bytes]], console: Console) -> None:
     for title, parts in cuts.items():
         n_bytes, plural = sum(map(len, parts)), "s" if len(parts) > 1 else ""
         console.print(
-            f"[bold]{title}[/]  {len(parts)} token{plural}, "
+            f"[bold]{escape(title)}[/]  {len(parts)} token{plural}, "
             f"{n_bytes / len(parts):.2f} bytes per token",
             highlight=False,
+            soft_wrap=True,
         )
         console.print(coloured(parts, console), soft_wrap=False)
         console.print()
