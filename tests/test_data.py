@@ -176,6 +176,7 @@ def test_each_document_of_a_batch_fares_as_if_it_stood_alone(kind, kernels, tmp_
             several += len(documents) > 1
             for document in documents:
                 mine = mask[row] == document
+                assert (ids[row][mine][1:] != SEPARATOR).all()  # it can only open a document
                 alone = model(ids[row][mine][None])
                 torch.testing.assert_close(logits[row][mine], alone[0], rtol=0, atol=1e-5)
                 total += model.loss(alone, targets[row][mine][None], reduction="sum").item()

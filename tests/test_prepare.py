@@ -255,7 +255,7 @@ from nanogpt.config import DataConfig
 from nanogpt.prepare import pipeline
 
 reports, moves = int(sys.argv[3]), int(sys.argv[4])
-pipeline.GROUP, pipeline.SECONDS_BETWEEN_ENTRIES = 500, 0.0
+pipeline.GROUP, pipeline.GROUPS_BETWEEN_ENTRIES = 500, 9
 
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -296,14 +296,14 @@ def test_a_killed_preparation_resumes_to_the_same_bytes(order, tmp_path):
         while run_killed(order, out, reports, moves, processes) != 0:
             assert (out / UNFINISHED).is_dir()
             deaths += 1
-            reports, moves = draw.choice([(draw.randint(2, 8), 0), (0, draw.randint(1, 12))])
+            reports, moves = draw.choice([(draw.randint(2, 12), 0), (0, draw.randint(1, 12))])
             processes = draw.choice([1, 2])
         assert contents(out) == contents(tmp_path / "whole")
     assert deaths >= 6
 
 
 def test_a_preparation_goes_on_where_it_stopped(order, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "SECONDS_BETWEEN_ENTRIES", 0.0)
+    monkeypatch.setattr(pipeline, "GROUPS_BETWEEN_ENTRIES", 1)
     out = tmp_path / "out"
     first: list[int] = []
 
@@ -340,7 +340,7 @@ def test_another_order_or_a_changed_source_starts_anew(order, tmp_path, monkeypa
 
 
 def test_a_journal_that_promises_too_much_is_noticed(order, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "SECONDS_BETWEEN_ENTRIES", 0.0)
+    monkeypatch.setattr(pipeline, "GROUPS_BETWEEN_ENTRIES", 1)
     out, seen = tmp_path / "out", []
 
     def interrupt(phase: str, characters: int, total: int | None) -> None:

@@ -8,7 +8,6 @@ with however many processes, writes the same bytes.
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
@@ -37,7 +36,7 @@ from nanogpt.workers import grouped, map_in_order
 
 UNFINISHED = ".unfinished"
 GROUP = 1_000_000  # characters that are encoded at a time
-SECONDS_BETWEEN_ENTRIES = 1.0  # in the journal: what a kill can cost
+GROUPS_BETWEEN_ENTRIES = 16  # in the journal: what a kill can cost
 NAMES = 40  # documents that the report mentions by name
 
 SIDES: tuple[Side, Side] = ("train", "val")
@@ -191,18 +190,16 @@ def encode(
         writers = {side: Writer(work, side, getattr(journal, side), tokenizer) for side in SIDES}
         for writer in writers.values():
             stack.callback(writer.release)
-        last_entry = time.monotonic()
         for encoded, characters in map_in_order(work_on, groups, processes):
             for side, writer in writers.items():
                 writer.append(encoded[side], data.shard_tokens)
             journal.groups += 1
             journal.characters += characters
             report("encoding", journal.characters, journal.total)
-            if time.monotonic() - last_entry > SECONDS_BETWEEN_ENTRIES:
+            if journal.groups % GROUPS_BETWEEN_ENTRIES == 0:
                 for writer in writers.values():
                     writer.flush()
                 journal.save(work)
-                last_entry = time.monotonic()
         for writer in writers.values():
             writer.finish()
     if not (journal.train.shards and journal.val.shards):
