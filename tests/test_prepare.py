@@ -255,7 +255,7 @@ from nanogpt.config import DataConfig
 from nanogpt.prepare import pipeline
 
 reports, moves = int(sys.argv[3]), int(sys.argv[4])
-pipeline.GROUP, pipeline.GROUPS_BETWEEN_ENTRIES = 500, 9
+pipeline.GROUP, pipeline.GROUPS_BETWEEN_ENTRIES = 500, int(sys.argv[6])
 
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -279,8 +279,9 @@ pipeline.prepare(data, Path(sys.argv[2]), int(sys.argv[5]), report)
 """
 
 
-def run_killed(order: DataConfig, out: Path, reports: int, moves: int, processes: int) -> int:
-    arguments = [order.source, str(out), str(reports), str(moves), str(processes)]
+def run_killed(order: DataConfig, out: Path, *numbers: int) -> int:
+    """Numbers of reports and moves, of processes, of groups between entries in the journal."""
+    arguments = [order.source, str(out), *map(str, numbers)]
     return subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False).returncode
 
 
@@ -292,12 +293,12 @@ def test_a_killed_preparation_resumes_to_the_same_bytes(order, tmp_path):
     for attempt in range(3):
         out = tmp_path / f"killed-{attempt}"
         # The first death must come while ids are written, the others wherever they come.
-        reports, moves, processes = draw.randint(65, 75), 0, 1
-        while run_killed(order, out, reports, moves, processes) != 0:
+        reports, moves, processes, groups = draw.randint(69, 75), 0, 1, 99
+        while run_killed(order, out, reports, moves, processes, groups) != 0:
             assert (out / UNFINISHED).is_dir()
             deaths += 1
             reports, moves = draw.choice([(draw.randint(2, 12), 0), (0, draw.randint(1, 12))])
-            processes = draw.choice([1, 2])
+            processes, groups = draw.choice([1, 2]), draw.randint(1, 4)
         assert contents(out) == contents(tmp_path / "whole")
     assert deaths >= 6
 
