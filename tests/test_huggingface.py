@@ -11,7 +11,7 @@ from nanogpt.config import PRESETS, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.generate import generate
 from nanogpt.huggingface import from_hugging_face, to_hugging_face
 from nanogpt.model import GPT
-from nanogpt.optim import OPTIMIZERS, build_optimizer
+from nanogpt.optim import build_optimizer
 
 from conftest import tiny
 
@@ -104,7 +104,7 @@ def test_greedy_text_agrees(batch):
     assert torch.equal(our_ids, their_ids[:, 5:])
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", ["adamw", "fused-adamw"])
 def test_ten_steps_of_adamw_follow_the_same_loss_curve(optimizer, batch):
     ours, theirs = pair(tiny())
     ids, targets = batch

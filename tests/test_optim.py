@@ -62,7 +62,7 @@ def test_every_optimizer_lowers_the_loss_and_saves_the_same_state(name):
 def test_norms_and_biases_do_not_decay():
     """Trap 8: matrices and embeddings decay, everything else does not; nothing is forgotten."""
     model = GPT(tiny())
-    decayed, kept = parameter_groups(model, 0.1)
+    decayed, kept = parameter_groups(model, TrainConfig(weight_decay=0.1))
     names = {id(p): name for name, p in model.named_parameters()}
     decayed_names = {names[id(p)] for p in decayed["params"]}
     kept_names = {names[id(p)] for p in kept["params"]}

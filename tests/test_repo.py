@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 CORE = [
     "errors", "files", "workers", "config", "device", "corpus", "bpe", "tokenizer", "tokenfiles",
     "data", "layers", "position", "attention", "model", "sampling", "generate", "evaluate", "optim",
-    "checkpoint", "train", "huggingface",
+    "huggingface", "checkpoint", "train",
 ]  # fmt: skip
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -37,9 +37,10 @@ from nanogpt import (
 )
 from nanogpt.config import ModelConfig, SampleConfig
 
-# B, T, nh, hs and V are distinct primes; C is the product of nh and hs; S equals T where a sequence
-# attends to itself, and has a prime of its own where attention is called alone.
-SIZES = {"B": 3, "T": 7, "S": 7, "nh": 2, "hs": 11, "C": 22, "V": 53}
+# B, T, nh and V are distinct primes; hs is twice another, since RoPE halves it; C is the product of
+# nh and hs; S equals T where a sequence attends to itself, and has one of its own where attention
+# is called alone.
+SIZES = {"B": 3, "T": 7, "S": 7, "nh": 2, "hs": 22, "C": 44, "V": 53}
 CLAIM = re.compile(r"#\s*\(([^()]*)\)\s*$")
 MODULES = [attention, data, evaluate, generate, layers, model, position, sampling, train]
 
@@ -133,9 +134,9 @@ def settings(**changes: object) -> ModelConfig:
     )
 
 
-def train_and_generate(kernels: str) -> None:
+def train_and_generate(kernels: str, **variants: object) -> None:
     """One pass through everything that carries shape comments, forward and backward."""
-    gpt = model.GPT(settings(kernels=kernels, attention_dropout=0.1))
+    gpt = model.GPT(settings(kernels=kernels, attention_dropout=0.1, **variants))
     ids = np.arange(60) % SIZES["V"]
     batch = data.Batch(*data.random_windows(ids, SIZES["T"], SIZES["B"], seed=0, number=0))
     train.accumulate_gradients(gpt, [batch], device.resolve("cpu", "float32"))
@@ -173,6 +174,8 @@ def test_every_shape_comment_is_executed_and_true():
     seen = set()
     for kernels in ("plain", "fused"):
         seen |= run_checked(lambda kernels=kernels: train_and_generate(kernels), sizes)
+    modern = {"position": "rope", "norm": "rms", "mlp": "relu2", "qk_norm": True, "bias": False}
+    seen |= run_checked(lambda: train_and_generate("plain", **modern), sizes)
     seen |= run_checked(cut_batches_and_resize, sizes)
     seen |= run_checked(cross_entropy_of_rows, sizes)
     seen |= run_checked(attention_to_another_sequence, {**SIZES, "S": 13})
@@ -184,9 +187,9 @@ def test_every_shape_comment_is_executed_and_true():
 def test_a_wrong_comment_would_be_caught():
     """The checker itself: it must be able to fail."""
     claim = Claim("x.py", 1, 1, "B, 2 * C", ("x",))
-    check(claim, torch.zeros(3, 44), SIZES, set())
-    with pytest.raises(AssertionError, match=r"says \(B, 2 \* C\), but it is \(3, 22\)"):
-        check(claim, torch.zeros(3, 22), SIZES, set())
+    check(claim, torch.zeros(3, 88), SIZES, set())
+    with pytest.raises(AssertionError, match=r"says \(B, 2 \* C\), but it is \(3, 44\)"):
+        check(claim, torch.zeros(3, 44), SIZES, set())
 
 
 def test_all_modules_with_shape_comments_are_watched():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig, choose
-from nanogpt.layers import softmax
+from nanogpt.layers import KERNELS, softmax
 from nanogpt.position import Position
 
 
@@ -73,14 +73,19 @@ class CausalSelfAttention(nn.Module):
         self.n_head = config.n_head
         self.attention_dropout = config.attention_dropout
         self.attention = choose(ATTENTION_KERNELS, "model.kernels", config.kernels)
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)  # queries, keys, values at once
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.qk_norm = config.qk_norm
+        self.rms_norm = choose(KERNELS, "model.kernels", config.kernels).rms_norm
+        # Queries, keys and values at once.
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, order: Position, pos: Tensor, bias: Tensor | None) -> Tensor:
         """(B, T, C) -> (B, T, C). `order` turns queries and keys, `bias` is added to the scores."""
         q, k, v = self.c_attn(x).chunk(3, dim=-1)  # (B, T, C)
         q, k, v = map(self.split_heads, (q, k, v))  # (B, nh, T, hs)
+        if self.qk_norm:  # scores stay below sqrt(hs), at any learning rate (Henry et al. 2020)
+            q, k = (self.rms_norm(x, x.shape[-1:], None, 1e-5) for x in (q, k))  # (B, nh, T, hs)
         q, k = order.rotate(q, k, pos)  # (B, nh, T, hs)
         dropout = self.attention_dropout if self.training else 0.0
         y = self.attention(q, k, v, bias, dropout)  # (B, nh, T, hs)

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from nanogpt.config import Config, ModelConfig, config_from_dict
 from nanogpt.errors import UserError
 from nanogpt.files import read_json, read_text, write_json, write_text, writing_folder
+from nanogpt.huggingface import check_tensors
 from nanogpt.model import GPT
 from nanogpt.tokenizer import AnyTokenizer, load_tokenizer
 
@@ -108,13 +109,7 @@ def load_weights(checkpoint: Path, config: ModelConfig) -> GPT:
     """Build the model of a checkpoint. Raises UserError if file and settings do not fit."""
     model = GPT(config)
     tensors = load_tensors(checkpoint, "model.safetensors")
-    path = checkpoint / "model.safetensors"
-    ours = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    for name in ours.keys() | tensors.keys():
-        found = tuple(tensors[name].shape) if name in tensors else "absent"
-        wanted = tuple(ours[name]) if name in ours else "absent"
-        if found != wanted:
-            raise UserError(f"{path}: {name} is {found}, but the settings make it {wanted}")
+    check_tensors(model, tensors, checkpoint / "model.safetensors")
     model.load_state_dict(tensors)
     return model
 

@@ -32,7 +32,12 @@ class ModelConfig:
     n_embd: int = 768  # channels of the residual stream
     dropout: float = 0.0  # share of embeddings and residual updates zeroed in training
     attention_dropout: float = 0.0  # share of attention weights zeroed; above 0 is slow on a CPU
-    position: str = "learned"  # how the model knows the order of tokens
+    position: str = "learned"  # how the model knows the order of tokens: learned, rope, none
+    norm: str = "layer"  # how vectors are brought to one size: layer, rms
+    mlp: str = "gelu"  # the bend of the feed-forward layer: gelu, relu2
+    qk_norm: bool = False  # bring queries and keys to one size, so that scores cannot explode
+    bias: bool = True  # constants in linear layers and layer norms
+    zero_init: bool = False  # projections into the residual stream start at zero
     kernels: str = "fused"  # "plain" runs the hand-written form of every layer, "fused" torch's
 
     def __post_init__(self) -> None:
@@ -80,36 +85,61 @@ class TrainConfig:
     """How the weights are found."""
 
     max_steps: int = 1000  # optimizer steps in the whole run
+    init: str = ""  # weights to begin with: a run, or a folder of Hugging Face's; empty: fresh ones
+    freeze: str = ""  # parameters that stay as they are, by pattern: "wte.*, h.0.*"
+    targets: str = ""  # validation losses to reach, as "1.9, 1.5"; the moments are recorded
+    stop_at_target: bool = False  # end the run when the last target is reached
     batch_size: int = 16  # sequences in one forward pass
     grad_accum_steps: int = 1  # forward passes whose gradients make one step
-    optimizer: str = "fused-adamw"  # "adamw" is the same arithmetic, written by hand
+    optimizer: str = "fused-adamw"  # "adamw" is the same by hand; "muon" turns matrices instead
     lr: float = 1e-3  # peak learning rate
+    muon_lr: float = 0.02  # that of the matrices inside the blocks, where Muon moves them
     min_lr: float = 1e-4  # learning rate at the end of the schedule
-    schedule: str = "cosine"  # how the rate falls after the warm-up
+    schedule: str = "cosine"  # how the rate falls after the warm-up: cosine, constant, trapezoidal
     warmup_steps: int = 50  # steps in which the rate climbs to its peak
+    decay_share: float = 0.4  # share of the run in which a trapezoidal schedule falls
     weight_decay: float = 0.1  # pull of the weight matrices towards zero
     beta1: float = 0.9  # memory of the running mean of gradients
     beta2: float = 0.95  # memory of the running mean of squared gradients
     eps: float = 1e-8  # keeps the division by the root of a tiny square finite
     grad_clip: float = 1.0  # longest gradient allowed, as a norm; 0 turns clipping off
     eval_interval: int = 100  # steps between measurements on the validation text
-    eval_batches: int = 16  # batches in one such measurement
+    eval_batches: int = 16  # batches in one such measurement; 0 for the whole validation text
     sample_interval: int = 250  # steps between short generated samples; 0 for none
     checkpoint_interval: int = 500  # steps between checkpoints
     seed: int = 1337  # same seed, same settings, same machine: same run
     device: str = "auto"  # "cpu", "cuda", "mps", or whichever is there
-    precision: str = "auto"  # "float32" or "bfloat16"; "auto" takes what is faster here
+    precision: str = "auto"  # "float32", "bfloat16", "float16"; "auto" takes what is faster here
+    compile: str = "auto"  # "on" fuses the model's kernels; "auto" does it where it pays
+    tensorboard: bool = False  # write events for TensorBoard, too; needs the package tensorboard
 
     def __post_init__(self) -> None:
         check_values(self)
         at_least(self, 1, "max_steps", "batch_size", "grad_accum_steps")
-        at_least(self, 1, "eval_interval", "eval_batches", "checkpoint_interval")
-        at_least(self, 0, "warmup_steps", "sample_interval", "seed", "weight_decay", "grad_clip")
+        at_least(self, 1, "eval_interval", "checkpoint_interval")
+        at_least(self, 0, "eval_batches", "warmup_steps", "sample_interval", "seed")
+        at_least(self, 0, "weight_decay", "grad_clip")
+        check(0 < self.decay_share <= 1, self, "decay_share", "use a share above 0, at most 1")
+        check(self.muon_lr > 0, self, "muon_lr", "use a positive number")
+        self.target_losses()
         for name in ("beta1", "beta2"):
             check(0 <= getattr(self, name) < 1, self, name, "use a number from 0 to below 1")
         check(self.lr > 0, self, "lr", "use a positive number")
         check(self.eps > 0, self, "eps", "use a positive number")
         check(0 <= self.min_lr <= self.lr, self, "min_lr", f"use 0 to train.lr={self.lr}")
+
+    def target_losses(self) -> list[float]:
+        """The losses in `targets`, from the highest down. Raises UserError for what is no number.
+
+        >>> TrainConfig(targets="1.5, 1.9").target_losses()
+        [1.9, 1.5]
+        """
+        try:
+            return sorted(map(float, filter(str.strip, self.targets.split(","))), reverse=True)
+        except ValueError:
+            raise UserError(
+                f'train.targets={self.targets!r}: use losses with commas between, as "1.9, 1.5"'
+            ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,10 +223,12 @@ def explanations(cls: type) -> dict[str, str]:
 def parse_value(kind: type, value: Any, key: str) -> Any:
     """Bring a value from TOML, or a string from the command line, to the type of its field.
 
-    >>> parse_value(float, 1, "train.lr"), parse_value(int, "4", "model.n_layer")
-    (1.0, 4)
+    >>> parse_value(float, 1, "train.lr"), parse_value(bool, "false", "model.bias")
+    (1.0, False)
     """
-    if isinstance(value, bool) or (isinstance(value, float) and kind is int):
+    if kind is bool and value in (True, False, "true", "false"):
+        return value in (True, "true")
+    if kind is bool or isinstance(value, bool) or (isinstance(value, float) and kind is int):
         raise UserError(f"{key}={value} should be of type {kind.__name__}")
     if kind is str and not isinstance(value, str):
         raise UserError(f'{key}={value} should be a string: write "{value}"')

@@ -277,6 +277,10 @@ BATCHES: dict[str, type[Batches]] = {
 }
 
 
+# The kinds in which no token sees another document than its own.
+DOCUMENTS_APART = ("packed", "padded")
+
+
 class Loader:
     """Makes the batches of the next step in a thread while the model works on those of this one.
 

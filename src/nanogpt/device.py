@@ -1,5 +1,7 @@
 """Which device computes, and in which precision: decided once, here."""
 
+import math
+import shutil
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,7 +11,28 @@ import torch
 from nanogpt.config import choose
 from nanogpt.errors import UserError
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+# Dense operations per second that makers promise, in 16-bit precision with float32 sums.
+KNOWN_PEAKS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10": 125e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "V100": 125e12,
+    "T4": 65e12,
+}
+
+# Compiling takes about a minute and saves about a fifth; shorter runs do not earn it back.
+SECONDS_WORTH_COMPILING = 600
 
 
 @dataclass(frozen=True)
@@ -25,6 +48,53 @@ class Compute:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.precision])
 
+    def scaler(self) -> torch.amp.GradScaler:
+        """Keeps float16 gradients from vanishing: multiplies the loss, then divides the gradients.
+
+        In other precisions it changes nothing.
+        """
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
+
+    def peak_flops(self) -> float:
+        """Floating-point operations per second that the device can do, as a matrix product.
+
+        Known for common GPUs, measured elsewhere, which takes a tenth of a second.
+        """
+        if self.device.type == "cuda" and self.precision != "float32":
+            name = torch.cuda.get_device_name(self.device)
+            for part, peak in KNOWN_PEAKS.items():
+                if part in name:
+                    return peak
+        return measured_flops(self.device, PRECISIONS[self.precision])
+
+
+def measured_flops(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:
+    """Operations per second of a product of two square matrices, the best of several."""
+    a = torch.ones(size, size, dtype=dtype, device=device)
+    fastest = math.inf
+    for _ in range(6):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()  # which waits for a device that works ahead
+        fastest = min(fastest, time.perf_counter() - start)
+    return 2 * size**3 / fastest
+
+
+def compile_or_why_not(setting: str, device: torch.device, expected_seconds: float) -> str:
+    """Empty if torch.compile should be used, else the reason why not.
+
+    Raises UserError for a setting other than auto, on, off.
+    """
+    choose({"auto": 1, "on": 1, "off": 1}, "train.compile", setting)
+    if setting == "off":
+        return "train.compile is off"
+    if device.type == "mps":
+        return "it is not ready for MPS"
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+        return "there is no C++ compiler"
+    if setting == "auto" and expected_seconds < SECONDS_WORTH_COMPILING:
+        return "the run is too short to earn it back"
+    return ""
+
 
 def resolve(device: str = "auto", precision: str = "auto") -> Compute:
     """Turn the settings train.device and train.precision into what this machine has.
@@ -33,7 +103,8 @@ def resolve(device: str = "auto", precision: str = "auto") -> Compute:
     """
     found = torch.device(best_device() if device == "auto" else known_device(device))
     if precision == "auto":
-        precision = "bfloat16" if bfloat16_is_faster(found) else "float32"
+        old_gpu = "float16" if found.type == "cuda" else "float32"
+        precision = "bfloat16" if bfloat16_is_faster(found) else old_gpu
     choose(PRECISIONS, "train.precision", precision)
     return Compute(found, precision)
 

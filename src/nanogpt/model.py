@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nanogpt.attention import CausalSelfAttention, causal_bias
 from nanogpt.config import ModelConfig, choose
 from nanogpt.errors import UserError
-from nanogpt.layers import KERNELS, MLP, LayerNorm
+from nanogpt.layers import KERNELS, MLPS, NORMS
 from nanogpt.position import POSITIONS, Position
 
 
@@ -33,10 +33,11 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.ln_1 = LayerNorm(config)
+        norm = choose(NORMS, "model.norm", config.norm)
+        self.ln_1 = norm(config)
         self.attn = CausalSelfAttention(config)
-        self.ln_2 = LayerNorm(config)
-        self.mlp = MLP(config)
+        self.ln_2 = norm(config)
+        self.mlp = choose(MLPS, "model.mlp", config.mlp)(config)
 
     def forward(self, x: Tensor, order: Position, pos: Tensor, bias: Tensor | None) -> Tensor:
         x = x + self.attn(self.ln_1(x), order, pos, bias)  # (B, T, C)
@@ -53,7 +54,7 @@ class GPT(nn.Module):
         self.wpe = choose(POSITIONS, "model.position", config.position)(config)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = LayerNorm(config)
+        self.ln_f = choose(NORMS, "model.norm", config.norm)(config)
         self.cross_entropy = choose(KERNELS, "model.kernels", config.kernels).cross_entropy
         self.initialize()
 
@@ -61,11 +62,15 @@ class GPT(nn.Module):
         """GPT-2's initialisation: normal with deviation 0.02, biases zero, norms one.
 
         2 * n_layer projections add to the residual stream; each is scaled down by the root of
-        their number, so that the sum starts with the size that a single one would have.
+        their number, so that the sum starts with the size that a single one would have. With
+        `zero_init` they start at zero: each block begins as if it were not there, and grows.
         """
+        residual_std = 0.02 / math.sqrt(2 * self.config.n_layer)
+        if self.config.zero_init:
+            residual_std = 0.0
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layer))
+                nn.init.normal_(parameter, std=residual_std)
             elif parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
             elif name.endswith("bias"):

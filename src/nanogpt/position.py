@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig
+from nanogpt.errors import UserError
 
 
 class Position(nn.Module):
@@ -43,4 +44,42 @@ class Learned(Position):
         return x + self.weight[pos]  # (B, T, C)
 
 
-POSITIONS: dict[str, type[Position]] = {"learned": Learned, "none": Position}
+class RoPE(Position):
+    """Turn queries and keys by an angle that grows with their position (Su et al. 2021).
+
+    The product of a query and a key then depends on the distance between them alone, which is what
+    words mostly care about, and nothing has to be learned. Channels are paired, i with i + hs / 2;
+    each pair is turned at its own speed, the first by one radian a token, the last by about 1e-4.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        size = config.n_embd // config.n_head
+        if size % 2:
+            raise UserError(
+                f"model.position=rope needs an even head size, not {size}: change n_embd or n_head"
+            )
+        speeds = 10_000.0 ** (-torch.arange(0, size, 2) / size)  # radians per token
+        self.speeds: Tensor
+        self.register_buffer("speeds", speeds, persistent=False)
+
+    def rotate(self, q: Tensor, k: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
+        angles = pos[..., None] * self.speeds  # (..., T, hs / 2)
+        if pos.ndim == 2:
+            angles = angles[:, None]  # (B, 1, T, hs / 2): alike for all heads
+        cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
+        return turn(q, cos, sin), turn(k, cos, sin)
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate each pair of channels (i, i + hs / 2) of x (B, nh, T, hs).
+
+    >>> x = torch.tensor([1.0, 5.0, 0.0, 0.0]).view(1, 1, 1, 4)
+    >>> turn(x, torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])).flatten().tolist()
+    [0.0, 5.0, 1.0, 0.0]
+    """
+    a, b = x.chunk(2, dim=-1)  # (B, nh, T, hs / 2)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)  # (B, nh, T, hs)
+
+
+POSITIONS: dict[str, type[Position]] = {"learned": Learned, "rope": RoPE, "none": Position}

@@ -4,13 +4,14 @@
 calls it decides what to show and when to stop.
 """
 
+import fnmatch
 import json
 import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,15 +28,17 @@ from nanogpt.checkpoint import (
 from nanogpt.config import Config, choose, load_config, to_toml, with_settings
 from nanogpt.data import (
     BATCHES,
+    DOCUMENTS_APART,
     Batch,
     Batches,
     Loader,
 )
-from nanogpt.device import Compute, resolve
+from nanogpt.device import Compute, compile_or_why_not, resolve
 from nanogpt.errors import UserError
-from nanogpt.evaluate import estimate, summed_loss
+from nanogpt.evaluate import estimate, evaluate, summed_loss
 from nanogpt.files import read_text, write_text
 from nanogpt.generate import generate_text, prompt_ids
+from nanogpt.huggingface import load_hugging_face
 from nanogpt.model import GPT
 from nanogpt.optim import SCHEDULES, build_optimizer, learning_rate
 from nanogpt.tokenfiles import TokenFile, check_ids, check_length, end_of_text, open_split
@@ -71,7 +74,16 @@ class Sample:
     sample: str  # prompt and continuation
 
 
-Record = Step | Validation | Sample
+@dataclass(frozen=True)
+class Reached:
+    """A target that the validation loss has just reached."""
+
+    step: int
+    target: float
+    seconds: float  # spent training until then, without evaluation
+
+
+Record = Step | Validation | Sample | Reached
 
 
 def data_folder(run: Path, config: Config) -> Path:
@@ -129,15 +141,21 @@ class Trainer:
     ) -> None:
         self.folder = folder
         self.config = config
+        self.compute = compute
+        self.state = state
         self.model = model.to(compute.device).train()
+        freeze(self.model, config.train.freeze)
         self.optimizer = build_optimizer(self.model, config.train)
+        self.scaler = compute.scaler()
+        self.not_compiled = compile_or_why_not(
+            config.train.compile, compute.device, self.expected_seconds(compute)
+        )
+        self.network = self.model if self.not_compiled else cast(GPT, torch.compile(self.model))
         self.tokenizer = tokenizer
         self.tokens = tokens
         self.train_batches = self.batches_of(tokens.train)
         self.val_batches = self.batches_of(tokens.val)
         self.loader = Loader(self.load_batches)
-        self.compute = compute
-        self.state = state
         self.saved_step = state.step
         self.stopped = False
 
@@ -161,7 +179,7 @@ class Trainer:
         )
         tokens = open_tokens(data, config, tokenizer)
         torch.manual_seed(config.train.seed)
-        model = GPT(config.model)
+        model = initial_model(config)
         state = TrainState(tokens=tokens.fingerprint)
         trainer = cls(folder, config, model, tokenizer, tokens, compute, state)
         write_text(folder / "config.toml", to_toml(config))
@@ -202,7 +220,7 @@ class Trainer:
         """
         try:
             with (self.folder / "metrics.jsonl").open("a") as metrics:
-                while self.state.step < self.config.train.max_steps and not self.stopped:
+                while not self.complete and not self.stopped:
                     records = self.advance()
                     metrics.writelines(json.dumps(asdict(record)) + "\n" for record in records)
                     metrics.flush()
@@ -212,6 +230,23 @@ class Trainer:
             self.save()
             raise
         self.save()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all steps are done, or the last target is reached where that ends the run."""
+        settings, best = self.config.train, self.state.best_loss
+        targets = settings.target_losses()
+        reached = bool(targets) and best is not None and best <= targets[-1]
+        return self.state.step >= settings.max_steps or (settings.stop_at_target and reached)
+
+    def expected_seconds(self, compute: Compute) -> float:
+        """A rough guess of how long the rest takes: at a quarter of the device's peak."""
+        settings = self.config.train
+        tokens = settings.batch_size * settings.grad_accum_steps * self.config.model.context_length
+        steps = settings.max_steps - self.state.step
+        if settings.compile != "auto":
+            return 0.0  # nobody asks
+        return 4 * steps * tokens * self.model.flops_per_token() / compute.peak_flops()
 
     def stop(self) -> None:
         """Ask `run` to save a checkpoint and end after the step it is in."""
@@ -228,7 +263,7 @@ class Trainer:
         records.append(self.train_step())
         step = self.state.step
         if step == settings.max_steps or step % settings.eval_interval == 0:
-            records.append(self.validate())
+            records += self.validate_and_compare()
         if settings.sample_interval and step % settings.sample_interval == 0:
             records.append(self.sample())
         return records
@@ -259,24 +294,55 @@ class Trainer:
         start = time.perf_counter()
         lr = learning_rate(step, settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_factor"]
         torch.manual_seed(dropout_seed(settings.seed, step))
         batches = self.loader.load(step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = accumulate_gradients(self.model, batches, self.compute)
+        loss = self.gradients(batches)
+        self.scaler.unscale_(self.optimizer)
         limit = settings.grad_clip or math.inf
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-        if not math.isfinite(loss + grad_norm):
-            raise UserError(
-                f"training diverged at step {step + 1} (loss {loss}, gradient norm {grad_norm}): "
-                f"start again with a train.lr below {settings.lr}"
-            )
-        self.optimizer.step()
+        overflow = self.scaler.is_enabled() and math.isfinite(loss)  # the scaler deals with that
+        if not math.isfinite(loss + grad_norm) and not overflow:
+            raise UserError(self.divergence(step, loss, grad_norm))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         seconds = time.perf_counter() - start
         self.state = replace(self.state, step=step + 1, seconds=self.state.seconds + seconds)
         tokens = sum(batch.ids.size for batch in batches)
         wait = self.loader.waited / seconds
         return Step(self.state.step, loss, lr, grad_norm, tokens / seconds, wait)
+
+    def gradients(self, batches: Sequence[Batch]) -> float:
+        """The gradients of a step; returns its loss. What cannot be compiled runs as it is."""
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            return accumulate_gradients(self.network, batches, self.compute, self.scaler)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            self.not_compiled = f"it failed ({str(error).strip().splitlines()[0]})"
+            self.network = self.model
+            return self.gradients(batches)
+
+    def divergence(self, step: int, loss: float, grad_norm: float) -> str:
+        """What a person needs to know when the loss blew up. No weight has moved in this step."""
+        if self.state.step and not self.saved_step:
+            self.save()
+        norms = {
+            name: float(p.grad.norm())
+            for name, p in self.model.named_parameters()
+            if p.grad is not None
+        }
+        # Not-a-number compares with nothing, so it is sorted as if it were larger than all.
+        worst = sorted(norms, key=lambda n: -norms[n] if math.isfinite(norms[n]) else -math.inf)[:3]
+        listed = ", ".join(f"{name} {norms[name]:.3g}" for name in worst)
+        first = step * self.config.train.grad_accum_steps
+        before = f"; the checkpoint of step {self.saved_step} is from before" * bool(
+            self.saved_step
+        )
+        return (
+            f"training diverged at step {step + 1}, batch {first} (loss {loss}, gradient norm "
+            f"{grad_norm}; largest gradients: {listed}): start again with a train.lr below "
+            f"{self.config.train.lr}{before}"
+        )
 
     def batches_of(self, tokens: TokenFile) -> Batches:
         """The batches of a text, cut as data.batches says."""
@@ -292,9 +358,32 @@ class Trainer:
         numbers = range(first, first + settings.grad_accum_steps)
         return [self.train_batches.batch(n, settings.batch_size, settings.seed) for n in numbers]
 
+    def validate_and_compare(self) -> list[Record]:
+        """Estimate the validation loss, and say which targets were reached for the first time."""
+        found = self.validate()
+        best = math.inf if self.state.best_loss is None else self.state.best_loss
+        reached = [
+            Reached(self.state.step, target, self.state.seconds)
+            for target in self.config.train.target_losses()
+            if found.val_loss <= target < best
+        ]
+        return [found, *reached]
+
     def validate(self) -> Validation:
-        """Estimate the validation loss."""
+        """Estimate the validation loss, or measure it on the whole text if eval_batches is 0."""
         settings = self.config.train
+        if settings.eval_batches == 0:
+            length = self.config.model.context_length
+            apart = self.config.data.batches in DOCUMENTS_APART
+            score = evaluate(
+                self.model,
+                self.tokens.val,
+                self.compute,
+                settings.batch_size,
+                stride=length,
+                separator=end_of_text(self.tokenizer) if apart else None,
+            )
+            return Validation(self.state.step, score.loss, score.bits_per_byte)
         score = estimate(
             self.model,
             self.val_batches,
@@ -314,16 +403,62 @@ class Trainer:
         return Sample(self.state.step, settings.prompt + text)
 
 
-def accumulate_gradients(model: GPT, batches: Sequence[Batch], compute: Compute) -> float:
+def initial_model(config: Config) -> GPT:
+    """A fresh model, or the one that train.init names, in which dropout may differ.
+
+    Raises UserError if that one has another shape than the settings.
+    """
+    if not config.train.init:
+        return GPT(config.model)
+    path = Path(config.train.init)
+    if (path / "config.json").exists():
+        model = load_hugging_face(path)
+    else:
+        checkpoint = find_checkpoint(path)
+        model = load_weights(checkpoint, load_state(checkpoint)[1].model)
+    for name in ("vocab_size", "context_length", "n_layer", "n_head", "n_embd", "position", "norm"):
+        found, wanted = getattr(model.config, name), getattr(config.model, name)
+        if found != wanted:
+            raise UserError(f"model.{name}={wanted}, but {path} has {found}: set it to that")
+    adapted = GPT(config.model)
+    adapted.load_state_dict(model.state_dict())
+    return adapted
+
+
+def freeze(model: GPT, patterns: str) -> None:
+    """Take parameters out of the training, by patterns with commas between, such as "wte.*, h.0.*".
+
+    Raises UserError for a pattern that fits no parameter, and if none are left to train.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in filter(None, map(str.strip, patterns.split(","))):
+        frozen = fnmatch.filter(names, pattern)
+        if not frozen:
+            raise UserError(
+                f"train.freeze: {pattern!r} fits no parameter; they are like {names[2]}"
+            )
+        for name in frozen:
+            model.get_parameter(name).requires_grad_(False)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError(f"train.freeze={patterns!r} leaves nothing to train")
+
+
+def accumulate_gradients(
+    model: GPT,
+    batches: Sequence[Batch],
+    compute: Compute,
+    scaler: torch.amp.GradScaler | None = None,
+) -> float:
     """Add up the gradients of several batches, as if they were one; returns their mean loss.
 
     Every real target weighs the same, however unevenly the batches share them.
     """
+    scaler = scaler or compute.scaler()
     targets_in_all = sum(batch.real_targets for batch in batches)
     total = 0.0
     for batch in batches:
         loss = summed_loss(model, batch, compute) / targets_in_all
-        loss.backward()
+        scaler.scale(loss).backward()
         total += loss.item()
     return total
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from nanogpt.cli.text import printable
-from nanogpt.train import Sample, Step, Trainer, Validation
+from nanogpt.train import Reached, Sample, Step, Trainer, Validation
 
 
 @contextmanager
@@ -35,13 +35,14 @@ def stop_on_interrupt(trainer: Trainer, console: Console) -> Iterator[None]:
 def watch(trainer: Trainer, console: Console) -> bool:
     """Train with live progress. Returns whether the run reached its end."""
     settings = trainer.config.train
+    flops_per_token = trainer.model.flops_per_token()
+    peak = trainer.compute.peak_flops()
     progress = Progress(
         MofNCompleteColumn(),
-        BarColumn(bar_width=10),  # all of this fits into 80 characters
+        BarColumn(bar_width=5),  # all of this fits into 80 characters
         TextColumn("loss [cyan]{task.fields[loss]}[/]"),
         TextColumn("val [green]{task.fields[val]}[/]"),
-        TextColumn("bits/byte [green]{task.fields[bits]}[/]"),
-        TextColumn("{task.fields[speed]} tok/s"),
+        TextColumn("{task.fields[speed]} tok/s {task.fields[mfu]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
         transient=True,
@@ -54,8 +55,8 @@ def watch(trainer: Trainer, console: Console) -> bool:
             completed=trainer.state.step,
             loss="-",
             val="-",
-            bits="-",
             speed="-",
+            mfu="",
         )
         losses: list[float] = []
         speeds: list[float] = []
@@ -66,20 +67,30 @@ def watch(trainer: Trainer, console: Console) -> bool:
                 speeds = [*speeds[-49:], record.tokens_per_second]
                 loss, speed = mean(losses), mean(speeds)
                 progress.update(
-                    task, completed=record.step, loss=f"{loss:.3f}", speed=f"{speed:,.0f}"
+                    task,
+                    completed=record.step,
+                    loss=f"{loss:.3f}",
+                    speed=f"{speed:,.0f}",
+                    mfu=f"{speed * flops_per_token / peak:.0%} mfu",
                 )
             elif isinstance(record, Validation):
                 val, bits = f"{record.val_loss:.3f}", f"{record.bits_per_byte:.3f}"
-                progress.update(task, val=val, bits=bits)
+                progress.update(task, val=val)
                 train = f"train {mean(losses):.3f}  " if losses else " " * 13
                 console.print(
                     f"step {record.step:>6}  {train}validation [green]{val}[/]  "
                     f"[green]{bits}[/] bits per byte",
                     highlight=False,
                 )
+            elif isinstance(record, Reached):
+                console.print(
+                    f"step {record.step:>6}  [bold green]reached {record.target} after "
+                    f"{record.seconds:.1f} s of training[/]",
+                    highlight=False,
+                )
             elif isinstance(record, Sample):
                 show_sample(record, console)
-    return trainer.state.step == settings.max_steps
+    return trainer.complete
 
 
 def show_sample(record: Sample, console: Console) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from nanogpt.checkpoint import load_run
 from nanogpt.cli.settings import Parser
 from nanogpt.config import DataConfig
+from nanogpt.data import DOCUMENTS_APART
 from nanogpt.device import resolve
 from nanogpt.evaluate import default_stride, evaluate
 from nanogpt.prepare.sources import whole_texts
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
             tokens = write_token_file(Path(folder) / "text.bin", texts, tokenizer)
         else:
             tokens = open_split(data_folder(options.run, config), "val", tokenizer)
-        apart = config.data.batches in ("packed", "padded")
+        apart = config.data.batches in DOCUMENTS_APART
         separator = end_of_text(tokenizer) if apart else None
         score = evaluate(model, tokens, compute, stride=options.stride, separator=separator)
     length = model.config.context_length

@@ -92,11 +92,14 @@ def check_choices(config: Config) -> None:
     from nanogpt.attention import ATTENTION_KERNELS
     from nanogpt.data import BATCHES
     from nanogpt.device import resolve
+    from nanogpt.layers import MLPS, NORMS
     from nanogpt.optim import OPTIMIZERS, SCHEDULES
     from nanogpt.position import POSITIONS
 
     choose(POSITIONS, "model.position", config.model.position)
     choose(ATTENTION_KERNELS, "model.kernels", config.model.kernels)
+    choose(NORMS, "model.norm", config.model.norm)
+    choose(MLPS, "model.mlp", config.model.mlp)
     choose(BATCHES, "data.batches", config.data.batches)
     choose(OPTIMIZERS, "train.optimizer", config.train.optimizer)
     choose(SCHEDULES, "train.schedule", config.train.schedule)

@@ -78,7 +78,8 @@ def describe(trainer: Trainer, console: Console) -> None:
         f"[bold]model[/]  {trainer.model.num_parameters():,} parameters: {model.n_layer} layers, "
         f"{model.n_head} heads, {model.n_embd} channels, context {model.context_length}\n"
         f"[bold]steps[/]  {train.max_steps:,} of {tokens:,} tokens, {passes:.1f} passes over the "
-        f"text, on {trainer.compute.device} in {trainer.compute.precision}",
+        f"text, on {trainer.compute.device} in {trainer.compute.precision}\n"
+        f"[bold]compiled[/]  {'no: ' + trainer.not_compiled if trainer.not_compiled else 'yes'}",
         highlight=False,
     )
 
