@@ -5,7 +5,15 @@ import torch
 
 from nanogpt.config import TrainConfig
 from nanogpt.model import GPT
-from nanogpt.optim import OPTIMIZERS, AdamW, build_optimizer, learning_rate, parameter_groups
+from nanogpt.optim import (
+    OPTIMIZERS,
+    AdamW,
+    Muon,
+    build_optimizer,
+    learning_rate,
+    orthogonalize,
+    parameter_groups,
+)
 
 from conftest import tiny
 
@@ -57,6 +65,8 @@ def test_every_optimizer_lowers_the_loss_and_saves_the_same_state(name):
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.5
     assert set(optimizer.state[model.wte.weight]) == {"step", "exp_avg", "exp_avg_sq"}
+    turned = {"momentum"} if name == "muon" else {"step", "exp_avg", "exp_avg_sq"}
+    assert set(optimizer.state[model.h[0].attn.c_attn.weight]) == turned
 
 
 def test_norms_and_biases_do_not_decay():
@@ -102,3 +112,71 @@ def test_a_run_that_is_all_warm_up_does_not_divide_by_zero():
     settings = TrainConfig(lr=1.0, min_lr=0.0, warmup_steps=8, max_steps=4)
     assert learning_rate(3, settings) == pytest.approx(4 / 9)
     assert learning_rate(8, settings) == 1.0
+
+
+def test_trapezoidal_schedule_equals_the_table_worked_by_hand():
+    settings = TrainConfig(
+        lr=1.0, min_lr=0.2, schedule="trapezoidal", warmup_steps=2, max_steps=12, decay_share=0.4
+    )
+    rates = [learning_rate(step, settings) for step in (0, 1, 2, 7, 8, 10, 12, 99)]
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 0.6, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (48, 12), (12, 48), (3, 10, 10)])
+def test_orthogonalizing_makes_singular_values_about_one_and_keeps_directions(shape):
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    values = torch.linalg.svdvals(orthogonalize(matrix))
+    assert ((values > 0.6) & (values < 1.3)).all()
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    aligned = torch.einsum("...ji,...jk,...ik->...i", u, orthogonalize(matrix), v)
+    assert (aligned > 0.6).all()  # each direction is stretched, none is turned
+
+
+def test_muon_moves_matrices_inside_blocks_and_adamw_the_rest():
+    model = GPT(tiny())
+    config = TrainConfig(optimizer="muon", lr=1e-3, muon_lr=2e-2)
+    groups = parameter_groups(model, config)
+    names = {p: name for name, p in model.named_parameters()}
+    turned = {names[p] for group in groups if group.get("muon") for p in group["params"]}
+    assert turned == {
+        f"h.{n}.{part}.weight"
+        for n in range(2)
+        for part in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    }
+    assert {group["lr_factor"] for group in groups} == {1.0, 20.0}
+    assert sum(len(group["params"]) for group in groups) == len(names)
+
+
+def test_muon_equals_its_definition_written_with_svd():
+    """Three square matrices, one above the other: each is made orthogonal by itself."""
+    torch.manual_seed(0)
+    weight = torch.randn(24, 8)
+    turns = torch.linalg.qr(torch.randn(3, 8, 8)).Q
+    gradient = (turns * torch.linspace(1, 5, 8)).reshape(24, 8)
+    parameter = weight.clone().requires_grad_()
+    parameter.grad = gradient
+    group = {"params": [parameter], "muon": True}
+    Muon([group], lr=0.1, weight_decay=0.5).step()
+    step = (weight * (1 - 0.1 * 0.5) - parameter.detach()) / 0.1
+    for part, part_of_gradient in zip(step.chunk(3), gradient.chunk(3), strict=True):
+        u, _, v = torch.linalg.svd(part_of_gradient)
+        stretched = u.mT @ part @ v.mT
+        assert ((stretched.diagonal() > 0.6) & (stretched.diagonal() < 1.3)).all()
+        assert (stretched - stretched.diagonal().diag()).abs().max() < 1e-3
+
+
+def test_muon_has_momentum_and_longer_steps_for_tall_matrices():
+    torch.manual_seed(0)
+    first, second = torch.randn(32, 8), torch.randn(32, 8)
+    parameter = torch.zeros(32, 8, requires_grad=True)
+    optimizer = Muon([{"params": [parameter], "muon": True}], lr=1.0, weight_decay=0.0)
+    parameter.grad = first.clone()
+    optimizer.step()
+    after_one = parameter.detach().clone()
+    assert torch.linalg.svdvals(after_one).mean() == pytest.approx(2.0, rel=0.2)  # sqrt(32 / 8)
+    parameter.grad = second.clone()
+    optimizer.step()
+    momentum = 0.95 * 0.05 * first + 0.05 * second
+    expected = 2.0 * orthogonalize(second.lerp(momentum, 0.95))
+    torch.testing.assert_close(after_one - parameter.detach(), expected, rtol=0, atol=1e-4)

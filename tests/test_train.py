@@ -2,29 +2,34 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from nanogpt import files
 from nanogpt.checkpoint import find_checkpoint, load_run, load_state, load_tensors
 from nanogpt.config import load_config
-from nanogpt.data import IGNORED, Batch
+from nanogpt.data import BATCHES, IGNORED, Batch
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
+from nanogpt.evaluate import evaluate
 from nanogpt.model import GPT
 from nanogpt.optim import OPTIMIZERS
 from nanogpt.tokenfiles import write_token_file
 from nanogpt.tokenizer import Tokenizer, load_tokenizer
 from nanogpt.train import (
+    Reached,
     Sample,
     Step,
     Trainer,
@@ -364,3 +369,172 @@ def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on(prepared, tmp_path, sent)
     trainer = Trainer.resume(run)
     assert trainer.state.step == stopped_at
     assert trainer.train_step().step == stopped_at + 1
+
+
+def test_targets_are_recorded_once_and_the_last_one_may_end_the_run(prepared, tmp_path):
+    config = small_run(prepared, max_steps=40, eval_interval=2, lr=1e-2, targets="5.0, 4.5, 0.1")
+    records = list(Trainer.start(tmp_path / "all", config).run())
+    reached = [r for r in records if isinstance(r, Reached)]
+    assert [r.target for r in reached] == [5.0, 4.5]
+    losses = {r.step: r.val_loss for r in records if isinstance(r, Validation)}
+    for record in reached:
+        assert losses[record.step] <= record.target
+        assert all(loss > record.target for step, loss in losses.items() if step < record.step)
+        assert 0 < record.seconds < 60
+    assert records[-1].step == 40
+
+    settings = {"targets": "4.5", "stop_at_target": True}
+    trainer = Trainer.start(tmp_path / "some", small_run(prepared, **{**settings, "max_steps": 40,
+                            "eval_interval": 2, "lr": 1e-2}))  # fmt: skip
+    list(trainer.run())
+    assert trainer.complete
+    assert trainer.state.step == reached[1].step
+    assert list(Trainer.resume(tmp_path / "some").run()) == []  # it stays complete
+
+
+def test_the_whole_validation_text_is_measured_if_asked(prepared, tmp_path):
+    trainer = Trainer.start(tmp_path / "run", small_run(prepared, eval_batches=0))
+    expected = evaluate(trainer.model, trainer.tokens.val, CPU, stride=16)
+    assert expected.tokens == len(trainer.tokens.val.ids) - 1
+    assert trainer.validate().val_loss == pytest.approx(expected.loss, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_every_kind_of_batch_resumes_to_the_same_bits(kind, prepared, tmp_path):
+    config = small_run(prepared, grad_accum_steps=2)
+    config = replace(config, data=replace(config.data, batches=kind))
+    list(Trainer.start(tmp_path / "whole", config).run())
+    trainer = Trainer.start(tmp_path / "stopped", config)
+    for record in trainer.run():
+        if record.step == 5:
+            trainer.stop()
+    list(Trainer.resume(tmp_path / "stopped").run())
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
+
+
+# A run that kills itself, as a power cut would: after so many steps, or in the middle of writing,
+# when so many files have been flushed or moved.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from nanogpt.train import Step, Trainer
+
+steps, writes = int(sys.argv[2]), int(sys.argv[3])
+
+def counted(original):
+    def call(*arguments):
+        global writes
+        writes -= 1
+        if writes == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments)
+    return call
+
+trainer = Trainer.resume(Path(sys.argv[1]))
+os.fsync, Path.replace = counted(os.fsync), counted(Path.replace)
+for record in trainer.run():
+    if isinstance(record, Step):
+        steps -= 1
+        if steps == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_killed_at_any_moment_resumes_to_the_same_bits(prepared, tmp_path):
+    """At random steps, and inside the writing of a checkpoint, again and again until it is done."""
+    config = small_run(prepared, max_steps=20, checkpoint_interval=3)
+    list(Trainer.start(tmp_path / "whole", config).run())
+    run, draw, deaths = tmp_path / "killed", random.Random(1), 0
+    Trainer.start(run, config)
+    while True:
+        moment = draw.choice([(draw.randint(1, 9), 0), (0, draw.randint(1, 30))])
+        command = [sys.executable, "-c", KILLED, str(run), *map(str, moment)]
+        code = subprocess.run(command, check=False).returncode
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        deaths += 1
+        assert deaths < 60
+    assert deaths >= 4
+    assert same(weights(tmp_path / "whole"), weights(run))
+    whole, again = (read_metrics(folder) for folder in (tmp_path / "whole", run))
+    assert without_time(whole) == without_time(again)
+
+
+def test_fine_tuning_begins_with_the_weights_of_a_run(prepared, tmp_path):
+    list(Trainer.start(tmp_path / "base", small_run(prepared)).run())
+    config = small_run(prepared, init=str(tmp_path / "base"), lr=1e-4, max_steps=3)
+    trainer = Trainer.start(tmp_path / "tuned", config)
+    assert same(weights(tmp_path / "base"), trainer.model.state_dict())
+    list(trainer.run())
+    assert not same(weights(tmp_path / "base"), weights(tmp_path / "tuned"))
+    other = replace(config, model=replace(config.model, n_layer=3))
+    with pytest.raises(UserError, match=r"model\.n_layer=3, but .*base has 2: set it to that"):
+        Trainer.start(tmp_path / "other", other)
+
+
+def test_fine_tuning_begins_with_hugging_faces_weights(prepared, tmp_path):
+    tokenizer = load_tokenizer(prepared / "tokenizer.json")
+    shape = {"vocab_size": tokenizer.vocab_size, "n_positions": 16, "n_embd": 16}
+    theirs = GPT2LMHeadModel(GPT2Config(**shape, n_layer=2, n_head=2)).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    trainer = Trainer.start(tmp_path / "run", small_run(prepared, init=str(tmp_path / "theirs")))
+    ids = torch.randint(tokenizer.vocab_size, (2, 9))
+    trainer.model.eval()
+    torch.testing.assert_close(trainer.model(ids), theirs(ids).logits, rtol=0, atol=1e-5)
+
+
+def test_frozen_parameters_stay_and_the_others_move(prepared, tmp_path):
+    config = small_run(prepared, freeze="wte.*, h.0.*", max_steps=6, checkpoint_interval=3)
+    trainer = Trainer.start(tmp_path / "run", config)
+    before = {name: p.clone() for name, p in trainer.model.state_dict().items()}
+    for record in trainer.run():
+        if record.step == 4:
+            trainer.stop()
+    list(Trainer.resume(tmp_path / "run").run())
+    for name, after in weights(tmp_path / "run").items():
+        frozen = name.startswith(("wte.", "h.0."))
+        assert torch.equal(before[name], after) is frozen, name
+    for pattern, message in {"h.9.*": "'h.9.*' fits no parameter", "*": "nothing to train"}.items():
+        with pytest.raises(UserError, match=re.escape(message)):
+            Trainer.start(tmp_path / "no", small_run(prepared, freeze=pattern))
+
+
+def test_a_compiled_run_follows_the_same_losses(prepared, tmp_path):
+    losses = []
+    for setting in ("off", "on"):
+        config = small_run(prepared, compile=setting)
+        config = replace(config, model=replace(config.model, dropout=0.0, n_layer=1))
+        trainer = Trainer.start(tmp_path / setting, config)
+        losses.append([trainer.train_step().loss for _ in range(4)])
+        assert bool(trainer.not_compiled) is (setting == "off")
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_a_model_that_cannot_be_compiled_trains_all_the_same(prepared, tmp_path, monkeypatch):
+    """Trap 21: and says so."""
+
+    def failing(model):
+        def call(*_):
+            raise torch._dynamo.exc.TorchDynamoException("no compiler today")
+
+        call.loss = model.loss
+        return call
+
+    monkeypatch.setattr(torch, "compile", failing)
+    trainer = Trainer.start(tmp_path / "run", small_run(prepared, compile="on"))
+    assert trainer.not_compiled == ""
+    assert np.isfinite(trainer.train_step().loss)
+    assert trainer.not_compiled == "it failed (no compiler today)"
+
+
+def test_float16_scales_the_loss_and_trains(prepared, tmp_path):
+    trainer = Trainer.start(tmp_path / "run", small_run(prepared, precision="float16", max_steps=4))
+    assert trainer.scaler.is_enabled()
+    losses = [r.loss for r in trainer.run() if isinstance(r, Step)]
+    assert all(map(np.isfinite, losses))
+    reference = Trainer.start(tmp_path / "ref", small_run(prepared, max_steps=4))
+    expected = [r.loss for r in reference.run() if isinstance(r, Step)]
+    assert losses == pytest.approx(expected, rel=0.02)

@@ -12,7 +12,7 @@ the step.
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -36,6 +36,7 @@ class TrainState:
     best_loss: float | None = None  # lowest validation loss so far
     seconds: float = 0.0  # spent training, without evaluation
     tokens: str = ""  # fingerprint of the token files that it trains on
+    scaler: dict[str, float] = field(default_factory=dict)  # of the loss, in float16
 
 
 def save_checkpoint(

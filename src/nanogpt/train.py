@@ -147,6 +147,8 @@ class Trainer:
         freeze(self.model, config.train.freeze)
         self.optimizer = build_optimizer(self.model, config.train)
         self.scaler = compute.scaler()
+        if state.scaler:
+            self.scaler.load_state_dict(state.scaler)
         self.not_compiled = compile_or_why_not(
             config.train.compile, compute.device, self.expected_seconds(compute)
         )
@@ -282,7 +284,8 @@ class Trainer:
     def save(self, best: bool = False) -> None:
         """Write a checkpoint of this moment, unless there is one."""
         if self.saved_step != self.state.step:
-            save_checkpoint(self.folder, self.model, self.optimizer, self.state, self.config, best)
+            state = replace(self.state, scaler=self.scaler.state_dict())
+            save_checkpoint(self.folder, self.model, self.optimizer, state, self.config, best)
             self.saved_step = self.state.step
 
     def train_step(self) -> Step:

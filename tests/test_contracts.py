@@ -1,0 +1,187 @@
+"""What every variant must keep to, whichever dictionary it stands in."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nanogpt.attention import ATTENTION_KERNELS
+from nanogpt.layers import KERNELS, MLPS, NORMS, RMSNorm, SquaredReLU, rms_norm
+from nanogpt.model import GPT
+from nanogpt.optim import OPTIMIZERS
+from nanogpt.position import POSITIONS, RoPE
+
+from conftest import tiny
+
+MODERN = {
+    "position": "rope", "norm": "rms", "mlp": "relu2", "qk_norm": True, "bias": False,
+    "zero_init": True,
+}  # fmt: skip
+VARIANTS = [
+    *({"position": name} for name in POSITIONS),
+    *({"norm": name} for name in NORMS),
+    *({"mlp": name} for name in MLPS),
+    {"qk_norm": True},
+    {"bias": False},
+    {"zero_init": True},
+    MODERN,
+]
+every_variant = pytest.mark.parametrize(
+    "variant", VARIANTS, ids=lambda v: "-".join(f"{k}={x}" for k, x in v.items())
+)
+
+
+def build(variant: dict, kernels: str = "fused") -> GPT:
+    """A model whose every parameter matters, also those that start at zero."""
+    torch.manual_seed(0)
+    model = GPT(tiny(n_head=2, kernels=kernels, **variant)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture
+def ids() -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randint(61, (2, 12))
+
+
+@every_variant
+def test_no_token_sees_the_future(variant, ids):
+    model = build(variant)
+    changed = ids.clone()
+    changed[:, 7:] = (changed[:, 7:] + 1) % 61
+    assert torch.equal(model(ids)[:, :7], model(changed)[:, :7])
+    assert not torch.equal(model(ids)[:, 7:], model(changed)[:, 7:])
+
+
+@every_variant
+def test_hand_written_and_fused_kernels_agree_forward_and_backward(variant, ids):
+    results = []
+    for kernels in KERNELS:
+        model = build(variant, kernels)
+        model.loss(model(ids[:, :-1]), ids[:, 1:]).backward()
+        results.append((model(ids), [p.grad for p in model.parameters()]))
+    (ours, our_gradients), (theirs, their_gradients) = results
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)  # observed 1e-6
+    for one, other in zip(our_gradients, their_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)  # observed 4e-7
+
+
+@every_variant
+def test_every_parameter_gets_a_gradient(variant, ids):
+    model = build(variant)
+    model.loss(model(ids[:, :-1]), ids[:, 1:]).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@every_variant
+def test_padding_and_neighbours_change_nothing(variant):
+    model = build(variant)
+    rows = torch.tensor([[9, 5, 6, 7, 20, 21, 22]])
+    mask = torch.tensor([[0, 1, 1, 1, 2, 2, 2]])
+    logits = model(rows, mask)[0]
+    torch.testing.assert_close(logits[1:4], model(rows[:, 1:4])[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits[4:], model(rows[:, 4:])[0], rtol=0, atol=1e-5)
+
+
+@every_variant
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_variant_learns_with_every_optimizer(variant, optimizer, ids):
+    from nanogpt.config import TrainConfig
+    from nanogpt.optim import build_optimizer
+
+    torch.manual_seed(0)
+    model = GPT(tiny(n_head=2, **variant))
+    optimizers = build_optimizer(model, TrainConfig(optimizer=optimizer, lr=1e-2))
+    first = None
+    for _ in range(15):
+        loss = model.loss(model(ids[:, :-1]), ids[:, 1:])
+        first = first or loss.item()
+        optimizers.zero_grad()
+        loss.backward()
+        optimizers.step()
+    assert first == pytest.approx(math.log(61), rel=0.05)
+    assert loss.item() < first - 0.5
+
+
+def test_a_model_without_biases_has_none_and_with_them_is_gpt2():
+    assert not [n for n, _ in GPT(tiny(bias=False)).named_parameters() if n.endswith("bias")]
+    assert len([n for n, _ in GPT(tiny()).named_parameters() if n.endswith("bias")]) == 2 * 6 + 1
+
+
+def test_with_zero_init_each_block_begins_as_if_it_were_not_there(ids):
+    model = GPT(tiny(zero_init=True)).eval()
+    x = model.wpe.embed(model.wte(ids), torch.arange(12))
+    torch.testing.assert_close(model(ids), F.linear(model.ln_f(x), model.wte.weight))
+
+
+def test_rms_norm_equals_layer_norm_on_vectors_of_mean_zero():
+    x = torch.randn(5, 8)
+    x = x - x.mean(-1, keepdim=True)
+    torch.testing.assert_close(
+        rms_norm(x, (8,), torch.ones(8), 1e-5), F.layer_norm(x, (8,), eps=1e-5)
+    )
+
+
+def test_rms_norm_equals_torch():
+    x, weight = torch.randn(4, 5, 8) * 3 + 1, torch.randn(8)
+    torch.testing.assert_close(rms_norm(x, (8,), weight, 1e-5), F.rms_norm(x, (8,), weight, 1e-5))
+    layer = RMSNorm(tiny(n_embd=24))
+    assert [tuple(p.shape) for p in layer.parameters()] == [(24,)]
+
+
+def test_squared_relu_is_the_square_of_relu():
+    bend = SquaredReLU(tiny()).bend
+    assert bend(torch.tensor([-2.0, 0.0, 3.0])).tolist() == [0, 0, 9]
+
+
+def test_rope_makes_scores_depend_on_the_distance_alone():
+    rope = RoPE(tiny(n_head=2))
+    torch.manual_seed(0)
+    q, k = torch.randn(1, 2, 1, 12), torch.randn(1, 2, 1, 12)
+
+    def score(query: int, key: int) -> torch.Tensor:
+        turned_q, _ = rope.rotate(q, k, torch.tensor([query]))
+        _, turned_k = rope.rotate(q, k, torch.tensor([key]))
+        return (turned_q * turned_k).sum(-1)
+
+    torch.testing.assert_close(score(5, 2), score(13, 10), rtol=0, atol=1e-5)
+    torch.testing.assert_close(score(4, 4), (q * k).sum(-1), rtol=0, atol=1e-5)
+    assert (score(5, 2) - score(5, 3)).abs().min() > 1e-3
+
+
+def test_rope_equals_transformers():
+    """Against the rotation that Hugging Face's Llama applies."""
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    rope = RoPE(tiny(n_head=2))
+    q, k = torch.randn(1, 2, 9, 12), torch.randn(1, 2, 9, 12)
+    angles = torch.arange(9)[:, None] * 10_000.0 ** (-torch.arange(0, 12, 2) / 12)
+    doubled = torch.cat([angles, angles], -1)[None]
+    theirs = apply_rotary_pos_emb(q, k, doubled.cos(), doubled.sin())
+    for ours, their in zip(rope.rotate(q, k, torch.arange(9)), theirs, strict=True):
+        torch.testing.assert_close(ours, their, rtol=0, atol=1e-5)
+
+
+def test_qk_norm_bounds_the_scores(ids):
+    """However large the weights grow, no score exceeds sqrt(hs)."""
+    model = GPT(tiny(n_head=2, qk_norm=True, kernels="plain")).eval()
+    with torch.no_grad():
+        for block in model.h:
+            block.attn.c_attn.weight.mul_(1e4)
+    seen = []
+
+    def record(q, k, v, bias, dropout):
+        seen.append((q @ k.mT / math.sqrt(q.shape[-1])).abs().max().item())
+        return ATTENTION_KERNELS["plain"](q, k, v, bias, dropout)
+
+    for block in model.h:
+        block.attn.attention = record
+    model(ids)
+    assert seen
+    assert max(seen) <= math.sqrt(12) + 1e-3
