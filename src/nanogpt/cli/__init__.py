@@ -17,6 +17,7 @@ COMMANDS = {
     "prepare": "turn text into token files: files, folders, the hub, or the built-in plays",
     "data": "look at the batches that a model is trained on",
     "tokenizer": "train a tokenizer, and look at what tokenizers do with text",
+    "plan": "what a run will need: parameters, operations, memory, time, cost",
     "train": "train a model from a recipe, or resume a run",
     "generate": "continue a prompt with a trained model",
     "evaluate": "measure a trained model: loss, perplexity, bits per byte",
