@@ -191,7 +191,8 @@ before, took at most {memory:.0f} MB more than the process had at its start.
 {peers}.
 """
     path = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-    path.write_text(page)
+    _, heading, training = path.read_text().partition("## Training")
+    path.write_text(page + ("\n" + heading + training) * bool(training))
     print(page)
 
 

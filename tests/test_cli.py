@@ -102,6 +102,16 @@ MISTAKES = {
     "negative temperature": (["generate", "run", "--sample.temperature", "-1"], "use 0 for"),
     "prompt that is no text": (["generate", "run", "--prompt", "caf\udce9"], "not UTF-8 text"),
     "text that is no text": (["tokenizer", "encode", "\udce9", *CHARS], "not UTF-8 text"),
+    "targets": (["train", *SMALL, "--train.targets", "low"], "train.targets='low': use losses"),
+    "wrong boolean": (["train", *SMALL, "--model.bias", "maybe"], "model.bias=maybe should be"),
+    "unknown norm": (["train", *SMALL, "--model.norm", "rsm"], "did you mean rms?"),
+    "unknown mlp": (["train", *SMALL, "--model.mlp", "relu"], "did you mean relu2?"),
+    "unknown compile": (["train", *SMALL, "--train.compile", "yes"], "train.compile='yes'"),
+    "odd heads": (
+        ["train", *SMALL, "--model.position=rope", "--model.n-embd=9"], "needs an even head size",
+    ),
+    "nothing to begin with": (["train", *SMALL, "--train.init", "none"], "none: no such run"),
+    "freeze": (["train", *SMALL, "--train.freeze", "x"], "'x' fits no parameter"),
     "unknown batches": (["train", *SMALL, "--data.batches", "pack"], "did you mean packed?"),
     "no data to show": (["data", "show", "none"], "none: no such folder; prepare some data first"),
     "tokens to show": (["data", "show", "--context-length", "0"], "--context-length 0: use at"),
@@ -475,3 +485,25 @@ def test_ctrl_c_in_prepare_says_that_it_goes_on(here, monkeypatch, capsys):
     assert {p.name for p in files_in(here / "data")} == {
         "tokenizer.json", "train.bin", "train.json", "val.bin", "val.json",
     }  # fmt: skip
+
+
+def test_tensorboard_shows_what_metrics_hold(prepared, here, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    arguments = ["--data.folder", str(prepared), "--run", "new", *SMALL]
+    assert main(["train", *arguments, "--train.tensorboard", "true"]) == 0
+    events = EventAccumulator(str(here / "new" / "tensorboard")).Reload()
+    shown = [(e.step, e.value) for e in events.Scalars("step/loss")]
+    metrics = [(r["step"], r["loss"]) for r in read_metrics(here / "new") if "loss" in r]
+    assert [step for step, _ in shown] == [step for step, _ in metrics]
+    assert [loss for _, loss in shown] == pytest.approx([loss for _, loss in metrics], rel=1e-6)
+    assert len(events.Scalars("validation/val_loss")) == 2
+
+
+def test_reached_targets_are_shown(prepared, here, capsys):
+    arguments = ["--data.folder", str(prepared), "--run", "new", *SMALL]
+    assert main(["train", *arguments, "--train.targets", "99, 0.1"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"step +3  reached 99\.0 after \d+\.\d s of training", shown)
+    assert "reached 0.1" not in shown
+    assert "compiled  no: the run is too short to earn it back" in shown

@@ -3,8 +3,10 @@
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from statistics import mean
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -12,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from nanogpt.cli.text import printable
-from nanogpt.train import Reached, Sample, Step, Trainer, Validation
+from nanogpt.errors import UserError
+from nanogpt.train import Reached, Record, Sample, Step, Trainer, Validation
 
 
 @contextmanager
@@ -32,8 +35,40 @@ def stop_on_interrupt(trainer: Trainer, console: Console) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class Events:
+    """Records as TensorBoard shows them, if the run wants that.
+
+    Raises UserError if the package is missing.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.writer: Any = None
+        if trainer.config.train.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise UserError(
+                    "train.tensorboard needs a package; run: pip install tensorboard"
+                ) from None
+            self.writer = SummaryWriter(str(trainer.folder / "tensorboard"))
+
+    def add(self, record: Record) -> None:
+        """Write the numbers of a record."""
+        if self.writer:
+            for name, value in asdict(record).items():
+                if isinstance(value, float):
+                    kind = type(record).__name__.lower()
+                    self.writer.add_scalar(f"{kind}/{name}", value, record.step)
+
+    def close(self) -> None:
+        """Finish writing."""
+        if self.writer:
+            self.writer.close()
+
+
 def watch(trainer: Trainer, console: Console) -> bool:
     """Train with live progress. Returns whether the run reached its end."""
+    events = Events(trainer)
     settings = trainer.config.train
     flops_per_token = trainer.model.flops_per_token()
     peak = trainer.compute.peak_flops()
@@ -48,7 +83,12 @@ def watch(trainer: Trainer, console: Console) -> bool:
         transient=True,
         disable=not console.is_terminal,  # a log wants the lines below, not a moving bar
     )
-    with stop_on_interrupt(trainer, console), progress, closing(trainer.run()) as records:
+    with (
+        closing(events),
+        stop_on_interrupt(trainer, console),
+        progress,
+        closing(trainer.run()) as records,
+    ):
         task = progress.add_task(
             "",
             total=settings.max_steps,
@@ -61,6 +101,7 @@ def watch(trainer: Trainer, console: Console) -> bool:
         losses: list[float] = []
         speeds: list[float] = []
         for record in records:
+            events.add(record)
             if isinstance(record, Step):
                 # Single batches are noisy: show the means of the last ones.
                 losses = [*losses[-49:], record.loss]
