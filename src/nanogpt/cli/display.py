@@ -66,71 +66,88 @@ class Events:
             self.writer.close()
 
 
-def watch(trainer: Trainer, console: Console) -> bool:
-    """Train with live progress. Returns whether the run reached its end."""
-    events = Events(trainer)
-    settings = trainer.config.train
-    flops_per_token = trainer.model.flops_per_token()
-    peak = trainer.compute.peak_flops()
-    progress = Progress(
-        MofNCompleteColumn(),
-        BarColumn(bar_width=5),  # all of this fits into 80 characters
-        TextColumn("loss [cyan]{task.fields[loss]}[/]"),
-        TextColumn("val [green]{task.fields[val]}[/]"),
-        TextColumn("{task.fields[speed]} tok/s {task.fields[mfu]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,  # a log wants the lines below, not a moving bar
-    )
-    with (
-        closing(events),
-        stop_on_interrupt(trainer, console),
-        progress,
-        closing(trainer.run()) as records,
-    ):
-        task = progress.add_task(
+class Display:
+    """The progress line, and above it what is worth keeping on the screen."""
+
+    def __init__(self, trainer: Trainer, console: Console) -> None:
+        self.console = console
+        self.flops_per_token = trainer.model.flops_per_token()
+        self.peak = trainer.compute.peak_flops()
+        self.losses: list[float] = []
+        self.speeds: list[float] = []
+        self.progress = Progress(
+            MofNCompleteColumn(),
+            BarColumn(bar_width=5),  # all of this fits into 80 characters
+            TextColumn("loss [cyan]{task.fields[loss]}[/]"),
+            TextColumn("val [green]{task.fields[val]}[/]"),
+            TextColumn("{task.fields[speed]} tok/s {task.fields[mfu]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,  # a log wants the lines below, not a moving bar
+        )
+        self.task = self.progress.add_task(
             "",
-            total=settings.max_steps,
+            total=trainer.config.train.max_steps,
             completed=trainer.state.step,
             loss="-",
             val="-",
             speed="-",
             mfu="",
         )
-        losses: list[float] = []
-        speeds: list[float] = []
+
+    def show(self, record: Record) -> None:
+        """Show a record, each kind in its way."""
+        if isinstance(record, Step):
+            self.show_step(record)
+        elif isinstance(record, Validation):
+            self.show_validation(record)
+        elif isinstance(record, Reached):
+            self.console.print(
+                f"step {record.step:>6}  [bold green]reached {record.target} after "
+                f"{record.seconds:.1f} s of training[/]",
+                highlight=False,
+            )
+        elif isinstance(record, Sample):
+            show_sample(record, self.console)
+
+    def show_step(self, record: Step) -> None:
+        """Move the progress line. Single batches are noisy: it shows the means of the last ones."""
+        self.losses = [*self.losses[-49:], record.loss]
+        self.speeds = [*self.speeds[-49:], record.tokens_per_second]
+        speed = mean(self.speeds)
+        self.progress.update(
+            self.task,
+            completed=record.step,
+            loss=f"{mean(self.losses):.3f}",
+            speed=f"{speed:,.0f}",
+            mfu=f"{speed * self.flops_per_token / self.peak:.0%} mfu",
+        )
+
+    def show_validation(self, record: Validation) -> None:
+        """Print the validation loss, and keep it in the progress line."""
+        val, bits = f"{record.val_loss:.3f}", f"{record.bits_per_byte:.3f}"
+        self.progress.update(self.task, val=val)
+        train = f"train {mean(self.losses):.3f}  " if self.losses else " " * 13
+        self.console.print(
+            f"step {record.step:>6}  {train}validation [green]{val}[/]  "
+            f"[green]{bits}[/] bits per byte",
+            highlight=False,
+        )
+
+
+def watch(trainer: Trainer, console: Console) -> bool:
+    """Train with live progress. Returns whether the run reached its end."""
+    events, display = Events(trainer), Display(trainer, console)
+    with (
+        closing(events),
+        stop_on_interrupt(trainer, console),
+        display.progress,
+        closing(trainer.run()) as records,
+    ):
         for record in records:
             events.add(record)
-            if isinstance(record, Step):
-                # Single batches are noisy: show the means of the last ones.
-                losses = [*losses[-49:], record.loss]
-                speeds = [*speeds[-49:], record.tokens_per_second]
-                loss, speed = mean(losses), mean(speeds)
-                progress.update(
-                    task,
-                    completed=record.step,
-                    loss=f"{loss:.3f}",
-                    speed=f"{speed:,.0f}",
-                    mfu=f"{speed * flops_per_token / peak:.0%} mfu",
-                )
-            elif isinstance(record, Validation):
-                val, bits = f"{record.val_loss:.3f}", f"{record.bits_per_byte:.3f}"
-                progress.update(task, val=val)
-                train = f"train {mean(losses):.3f}  " if losses else " " * 13
-                console.print(
-                    f"step {record.step:>6}  {train}validation [green]{val}[/]  "
-                    f"[green]{bits}[/] bits per byte",
-                    highlight=False,
-                )
-            elif isinstance(record, Reached):
-                console.print(
-                    f"step {record.step:>6}  [bold green]reached {record.target} after "
-                    f"{record.seconds:.1f} s of training[/]",
-                    highlight=False,
-                )
-            elif isinstance(record, Sample):
-                show_sample(record, console)
+            display.show(record)
     return trainer.complete
 
 
