@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from nanogpt.checkpoint import find_checkpoint
+from nanogpt.checkpoint import find_checkpoint, load_run
 from nanogpt.cli import COMMANDS, main
 from nanogpt.corpus import Document, split_rule
 from nanogpt.data import BATCHES
@@ -507,3 +507,14 @@ def test_reached_targets_are_shown(prepared, here, capsys):
     assert re.search(r"step +3  reached 99\.0 after \d+\.\d s of training", shown)
     assert "reached 0.1" not in shown
     assert "compiled  no: the run is too short to earn it back" in shown
+
+
+def test_fine_tuning_takes_shape_and_tokenizer_from_a_run(run, here, capsys):
+    (here / "other.txt").write_text(TEXT.replace("kings", "fools"))
+    arguments = ["--data.source", "other.txt", "--run", "tuned", "--train.max-steps", "2"]
+    assert main(["train", "--init", "run", *arguments, "--train.sample-interval=0"]) == 0
+    _, base, before = load_run(run)
+    _, tuned, after = load_run(here / "tuned")
+    assert tuned.to_dict() == base.to_dict()
+    assert after.model == before.model
+    assert "step      0               validation" in capsys.readouterr().out

@@ -47,10 +47,10 @@ def to_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def load_hugging_face(folder: Path) -> GPT:
-    """A GPT-2 from a folder with Hugging Face's config.json and model.safetensors.
+def hugging_face_config(folder: Path) -> ModelConfig:
+    """The shape of a GPT-2 in Hugging Face's config.json.
 
-    Raises UserError if a file is missing or damaged, or asks for what our GPT-2 has not.
+    Raises UserError if the file is missing or damaged, or asks for what our GPT-2 has not.
     """
     values = read_json(folder / "config.json")
     for name, ours in {
@@ -65,7 +65,7 @@ def load_hugging_face(folder: Path) -> GPT:
         if values.get(name, ours) != ours:
             raise UserError(f"{folder}/config.json: {name}={values[name]!r} is not supported")
     try:
-        config = ModelConfig(
+        return ModelConfig(
             vocab_size=values["vocab_size"],
             context_length=values["n_positions"],
             n_layer=values["n_layer"],
@@ -74,12 +74,19 @@ def load_hugging_face(folder: Path) -> GPT:
         )
     except KeyError as error:
         raise UserError(f"{folder}/config.json has no {error}; it is not a GPT-2's") from None
+
+
+def load_hugging_face(folder: Path) -> GPT:
+    """A GPT-2 from a folder with Hugging Face's config.json and model.safetensors.
+
+    Raises UserError if a file is missing or damaged, or asks for what our GPT-2 has not.
+    """
     path = folder / "model.safetensors"
     try:
         tensors = from_hugging_face(load_file(path))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read ({error}); fetch it again") from None
-    model = GPT(config)
+    model = GPT(hugging_face_config(folder))
     check_tensors(model, tensors, path)
     model.load_state_dict(tensors)
     return model

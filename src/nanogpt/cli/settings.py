@@ -10,7 +10,7 @@ import os
 import sys
 from argparse import SUPPRESS
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn
@@ -75,8 +75,15 @@ def settings_in(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
 
 
 def load_settings(recipe: str | None, arguments: argparse.Namespace) -> Config:
-    """Defaults, then the recipe, then the command line. Raises UserError for what cannot be."""
+    """Defaults, then the recipe, then the command line. Raises UserError for what cannot be.
+
+    Where training begins with other weights and there is no recipe, their shape and their
+    tokenizer stand in for one.
+    """
     values: dict[str, Any] = read_toml(find_recipe(recipe)) if recipe else {}
+    init = getattr(arguments, "train.init", "")
+    if init and not recipe:
+        values = settings_of_weights(Path(init))
     for section, settings in settings_in(arguments).items():
         values[section] = {**values.get(section, {}), **settings}
     try:
@@ -85,6 +92,20 @@ def load_settings(recipe: str | None, arguments: argparse.Namespace) -> Config:
     except UserError as error:
         raise UserError(f"{recipe}: {error}" if recipe else str(error)) from None
     return config
+
+
+def settings_of_weights(path: Path) -> dict[str, Any]:
+    """The shape and the tokenizer of a run, or of a folder of Hugging Face's."""
+    from nanogpt.checkpoint import find_checkpoint, load_state
+    from nanogpt.huggingface import hugging_face_config
+
+    if (path / "config.json").exists():
+        model = hugging_face_config(path)
+        tokenizer = str(path) if (path / "tokenizer.json").exists() else "gpt2"
+    else:
+        model = load_state(find_checkpoint(path))[1].model
+        tokenizer = str(path / "tokenizer.json")
+    return {"model": asdict(model), "data": {"tokenizer": tokenizer}}
 
 
 def check_choices(config: Config) -> None:

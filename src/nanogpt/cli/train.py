@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+from argparse import SUPPRESS
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("recipe", nargs="?", help="a TOML file, or the name of one in configs/")
     parser.add_argument("--run", type=Path, help="the folder to write (default: runs/RECIPE)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run")
+    parser.add_argument(
+        "--init", dest="train.init", default=SUPPRESS, metavar="RUN",
+        help="begin with the weights of a run, or of a folder of Hugging Face's",
+    )  # fmt: skip
     parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig)
     options = parser.parse(arguments)
     console = Console()
