@@ -69,6 +69,8 @@ def theirs(compute: Compute) -> Callable[[], None]:
         embd_pdrop=0.0,
         attn_pdrop=0.0,
         use_cache=False,
+        bos_token_id=None,
+        eos_token_id=None,
     )
     model = GPT2LMHeadModel(config).to(compute.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
