@@ -8,11 +8,11 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from nanogpt.cli.settings import Parser, load_settings
+from nanogpt.cli.settings import Parser, load_settings, run_action
 from nanogpt.cli.text import visible
 from nanogpt.config import Config, DataConfig, load_config
 from nanogpt.data import BATCHES, IGNORED, Batch
-from nanogpt.errors import UserError, did_you_mean
+from nanogpt.errors import UserError
 from nanogpt.files import writing
 from nanogpt.model import same_document
 from nanogpt.tokenfiles import TokenFile, check_length, end_of_text, open_split, write_token_file
@@ -38,14 +38,7 @@ COLOURS = ("cyan", "green", "yellow", "magenta", "blue")
 def main(arguments: Sequence[str]) -> None:
     """Dispatch to one of the actions."""
     actions = {"show": show}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: nanogpt data {' | '.join(actions)}\n\n{__doc__.strip()}")
-        for name, action in actions.items():
-            print(f"  {name:<8}{(action.__doc__ or '').partition('.')[0]}")
-        return
-    if arguments[0] not in actions:
-        raise UserError(f"{arguments[0]!r} is no action: {did_you_mean(arguments[0], actions)}")
-    actions[arguments[0]](arguments[1:])
+    run_action("data", __doc__ or "", actions, arguments)
 
 
 def show(arguments: Sequence[str]) -> None:

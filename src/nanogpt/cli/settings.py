@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from argparse import SUPPRESS
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib.resources import files
 from pathlib import Path
@@ -144,6 +144,23 @@ def recipe_folder() -> Path:
     package = Path(str(files("nanogpt")))
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent.parent / "configs"
+
+
+def run_action(
+    command: str,
+    about: str,
+    actions: Mapping[str, Callable[[Sequence[str]], None]],
+    arguments: Sequence[str],
+) -> None:
+    """Call the action that the first argument names. Raises UserError if there is none such."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: nanogpt {command} {' | '.join(actions)}\n\n{about.strip()}")
+        for name, action in actions.items():
+            print(f"  {name:<8}{(action.__doc__ or '').partition('.')[0]}")
+        return
+    if arguments[0] not in actions:
+        raise UserError(f"{arguments[0]!r} is no action: {did_you_mean(arguments[0], actions)}")
+    actions[arguments[0]](arguments[1:])
 
 
 def read_argument(text: str) -> str:

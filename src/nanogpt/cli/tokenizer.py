@@ -9,11 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from nanogpt.cli.settings import Parser, read_argument
+from nanogpt.cli.settings import Parser, read_argument, run_action
 from nanogpt.cli.text import visible
 from nanogpt.config import DataConfig
 from nanogpt.corpus import BUILT_IN
-from nanogpt.errors import UserError, did_you_mean
+from nanogpt.errors import UserError
 from nanogpt.prepare.pipeline import pieces
 from nanogpt.prepare.sources import rule_for, stream_documents
 from nanogpt.prepare.statistics import cutting, examples, growth, plot_growth, words_of
@@ -40,14 +40,7 @@ def main(arguments: Sequence[str]) -> None:
         "compare": compare,
         "stats": stats,
     }
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: nanogpt tokenizer {' | '.join(actions)}\n\n{__doc__.strip()}")
-        for name, action in actions.items():
-            print(f"  {name:<8}{(action.__doc__ or '').partition('.')[0]}")
-        return
-    if arguments[0] not in actions:
-        raise UserError(f"{arguments[0]!r} is no action: {did_you_mean(arguments[0], actions)}")
-    actions[arguments[0]](arguments[1:])
+    run_action("tokenizer", __doc__ or "", actions, arguments)
 
 
 def add_tokenizer(
