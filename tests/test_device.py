@@ -44,3 +44,51 @@ def test_what_is_unknown_is_named(name, precision, message):
 def test_what_is_not_there_is_named():
     with pytest.raises(UserError, match=r"train\.device='cuda:1' is not on this machine: use auto"):
         device.resolve("cuda:1")
+
+
+def test_the_peak_of_a_known_gpu_is_its_makers_and_elsewhere_it_is_measured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100 80GB HBM3")
+    gpu = device.Compute(torch.device("cuda"), "bfloat16")
+    assert gpu.peak_flops() == 989e12
+    monkeypatch.setattr(device, "measured_flops", lambda *_: 7.0)
+    assert device.Compute(torch.device("cuda"), "float32").peak_flops() == 7.0
+    assert device.Compute(torch.device("cpu"), "float32").peak_flops() == 7.0
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "something new")
+    assert gpu.peak_flops() == 7.0
+
+
+def test_the_measured_peak_is_that_of_a_matrix_product(monkeypatch):
+    moments = iter([0.0, 2.0, 10.0, 10.5, 20.0, 23.0, 30.0, 31.0, 40.0, 41.0, 50.0, 51.0])
+    monkeypatch.setattr(device.time, "perf_counter", lambda: next(moments))
+    found = device.measured_flops(torch.device("cpu"), torch.float32, size=8)
+    assert found == 2 * 8**3 / 0.5  # the fastest counts
+
+
+@pytest.mark.parametrize(
+    ("setting", "kind", "seconds", "compiler", "reason"),
+    [
+        ("off", "cpu", 1e9, True, "train.compile is off"),
+        ("on", "mps", 1e9, True, "it is not ready for MPS"),
+        ("on", "cpu", 0, False, "there is no C++ compiler"),
+        ("on", "cpu", 0, True, ""),
+        ("auto", "cpu", 599, True, "the run is too short to earn it back"),
+        ("auto", "cpu", 601, True, ""),
+        ("auto", "cuda", 601, False, ""),
+    ],
+)
+def test_compiling_happens_where_it_pays(monkeypatch, setting, kind, seconds, compiler, reason):
+    monkeypatch.setattr(device.shutil, "which", lambda name: "/bin/" + name if compiler else None)
+    assert device.compile_or_why_not(setting, torch.device(kind), seconds) == reason
+
+
+def test_only_float16_scales_the_loss():
+    for precision in device.PRECISIONS:
+        scaler = device.Compute(torch.device("cpu"), precision).scaler()
+        assert scaler.is_enabled() is (precision == "float16")
+
+
+@pytest.mark.parametrize(("bfloat16", "expected"), [(True, "bfloat16"), (False, "float16")])
+def test_old_gpus_compute_in_float16(monkeypatch, bfloat16, expected):
+    monkeypatch.setattr(device, "best_device", lambda: "cuda")
+    monkeypatch.setattr(device, "bfloat16_is_faster", lambda _: bfloat16)
+    assert device.resolve().precision == expected

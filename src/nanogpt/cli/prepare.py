@@ -12,6 +12,7 @@ from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
 from nanogpt.prepare.pipeline import SIDES, Prepared, prepare
+from nanogpt.prepare.sources import COMPRESSIONS, HUB, READERS
 from nanogpt.workers import usable_cores
 
 TITLES = {"train": "training", "val": "held out"}
@@ -53,11 +54,13 @@ def main(arguments: Sequence[str]) -> int:
 def name_of(source: str) -> str:
     """What the folder of a prepared source is called: the source's name without its endings.
 
-    >>> name_of("texts/my.jsonl.gz"), name_of("hub:roneneldan/TinyStories")
-    ('my', 'TinyStories')
+    >>> name_of("texts/v1.2.jsonl.gz"), name_of("hub:roneneldan/TinyStories:plain")
+    ('v1.2', 'TinyStories-plain')
     """
-    name = Path(source.removeprefix("hub:")).resolve().name
-    return name.partition(".")[0] or name
+    path = Path(source.removeprefix(HUB)).resolve()
+    while path.suffix in READERS or path.suffix in COMPRESSIONS:
+        path = path.with_suffix("")
+    return path.name.replace(":", "-")
 
 
 def prepare_with_progress(
