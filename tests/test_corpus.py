@@ -157,3 +157,16 @@ def test_the_rule_is_found_without_reading_everything():
 
     assert split_rule(endless(), 0.1).threshold == 0.1
     assert len(read) < 100
+
+
+def test_documents_of_the_same_text_stay_on_one_side():
+    for names in ("abb", "aab", "abab"):
+        documents = [Document(str(n), f"text {name}") for n, name in enumerate(names)]
+        for fraction in (0.01, 0.5, 0.99):
+            split = split_documents(documents, fraction)
+            assert {d.text for d in split.train} | {d.text for d in split.val} == {
+                "text a", "text b",
+            }  # fmt: skip
+            assert not {d.text for d in split.train} & {d.text for d in split.val}
+    with pytest.raises(UserError, match="all documents have the same text"):
+        split_documents([Document("1", "x"), Document("2", "x")], 0.5)

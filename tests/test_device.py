@@ -92,3 +92,14 @@ def test_old_gpus_compute_in_float16(monkeypatch, bfloat16, expected):
     monkeypatch.setattr(device, "best_device", lambda: "cuda")
     monkeypatch.setattr(device, "bfloat16_is_faster", lambda _: bfloat16)
     assert device.resolve().precision == expected
+
+
+def test_a_gpu_is_not_taken_for_one_of_a_similar_name(monkeypatch):
+    monkeypatch.setattr(device, "measured_flops", lambda *_: 7.0)
+    for name, peak in {
+        "NVIDIA RTX A1000": 7.0,
+        "NVIDIA A100-SXM4-80GB": 312e12,
+        "T400": 7.0,
+    }.items():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
+        assert device.Compute(torch.device("cuda"), "bfloat16").peak_flops() == peak

@@ -13,7 +13,7 @@ import pytest
 
 from nanogpt.config import DataConfig
 from nanogpt.corpus import HELD_OUT_PLAYS, Document, Split
-from nanogpt.errors import UserError
+from nanogpt.errors import Interrupted, UserError
 from nanogpt.prepare import pipeline
 from nanogpt.prepare.pipeline import UNFINISHED, prepare
 from nanogpt.prepare.sources import load_split as divided
@@ -364,3 +364,19 @@ def test_a_mistake_in_the_source_leaves_nothing(order, tmp_path):
     with pytest.raises(UserError, match="line 61 is not a JSON object"):
         prepare(order, tmp_path / "out", 2)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_cuts_a_preparation_short_from_outside_leaves_its_work(order, tmp_path, monkeypatch):
+    """A worker that dies is no mistake in the source: with fewer processes it goes on."""
+    monkeypatch.setattr(pipeline, "GROUPS_BETWEEN_ENTRIES", 1)
+
+    def dying(phase: str, characters: int, total: int | None) -> None:
+        if phase == "encoding" and characters > 3000:
+            raise Interrupted("a working process was killed")
+
+    with pytest.raises(Interrupted):
+        prepare(order, tmp_path / "out", 1, dying)
+    assert (tmp_path / "out" / UNFINISHED / "journal.json").exists()
+    prepare(order, tmp_path / "out", 1)
+    prepare(order, tmp_path / "whole", 1)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")

@@ -27,7 +27,7 @@ from nanogpt.evaluate import evaluate
 from nanogpt.model import GPT
 from nanogpt.optim import OPTIMIZERS
 from nanogpt.tokenfiles import write_token_file
-from nanogpt.tokenizer import Tokenizer, load_tokenizer
+from nanogpt.tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 from nanogpt.train import (
     Reached,
     Sample,
@@ -538,3 +538,45 @@ def test_float16_scales_the_loss_and_trains(prepared, tmp_path):
     reference = Trainer.start(tmp_path / "ref", small_run(prepared, max_steps=4))
     expected = [r.loss for r in reference.run() if isinstance(r, Step)]
     assert losses == pytest.approx(expected, rel=0.02)
+
+
+def test_whether_to_compile_is_decided_once_for_the_whole_run(prepared, tmp_path):
+    """Trap 11: a resumed run that computes otherwise would not end with the same bits."""
+    Trainer.start(tmp_path / "run", small_run(prepared))
+    assert load_config(tmp_path / "run" / "config.toml").train.compile == "off"
+
+
+def test_a_changed_token_file_is_noticed_when_a_run_goes_on(prepared, tmp_path):
+    list(Trainer.start(tmp_path / "run", small_run(prepared, max_steps=2)).run())
+    content = (prepared / "train.bin").read_bytes()
+    (prepared / "train.bin").write_bytes(content[2:] + content[:2])
+    with pytest.raises(UserError, match=r"train\.bin has changed since it was prepared"):
+        Trainer.resume(tmp_path / "run")
+
+
+def test_packing_without_borders_is_refused_before_anything_is_written(prepared, tmp_path):
+    alphabet = CharTokenizer("abc")
+    for name in ("train", "val"):
+        write_token_file(tmp_path / "chars" / f"{name}.bin", ["abc" * 50], alphabet)
+    alphabet.save(tmp_path / "chars" / "tokenizer.json")
+    config = small_run(tmp_path / "chars")
+    config = replace(config, data=replace(config.data, batches="packed"),
+                     sample=replace(config.sample, prompt="a"))  # fmt: skip
+    with pytest.raises(UserError, match="documents cannot be told apart"):
+        Trainer.start(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("change", [{"mlp": "relu2"}, {"qk_norm": True}, {"bias": False}])
+def test_weights_of_another_architecture_are_refused(change, prepared, tmp_path):
+    list(Trainer.start(tmp_path / "base", small_run(prepared, max_steps=1)).run())
+    config = small_run(prepared, init=str(tmp_path / "base"))
+    config = replace(config, model=replace(config.model, **change))
+    with pytest.raises(UserError, match=f"model.{next(iter(change))}=.*set it to that"):
+        Trainer.start(tmp_path / "tuned", config)
+
+
+def test_saving_leaves_the_optimizer_of_a_frozen_model_whole(prepared, tmp_path):
+    trainer = Trainer.start(tmp_path / "run", small_run(prepared, freeze="wte.*", max_steps=2))
+    list(trainer.run())
+    trainer.optimizer.state_dict()

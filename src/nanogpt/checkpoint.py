@@ -131,7 +131,7 @@ def optimizer_tensors(model: GPT, optimizer: Optimizer) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value
         for name, parameter in model.named_parameters()
-        for key, value in optimizer.state[parameter].items()
+        for key, value in optimizer.state.get(parameter, {}).items()  # frozen ones have none
     }
 
 

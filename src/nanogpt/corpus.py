@@ -94,7 +94,9 @@ def split_rule(documents: Iterable[Document], val_fraction: float) -> SplitRule:
         begins = document.ends
     if len(shares) == 1:
         return SplitRule(cut=int(characters * (1 - val_fraction)))
-    shares.sort()
+    shares = sorted(set(shares))  # documents of the same text stay together
+    if len(shares) == 1:
+        raise UserError("all documents have the same text, so none can be held out; add others")
     return SplitRule(threshold=min(max(val_fraction, shares[0]), shares[-2]) if shares else -1.0)
 
 

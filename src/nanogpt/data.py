@@ -219,10 +219,15 @@ class PackedDocuments(SlidingWindows):
     tokenizer has no end-of-text token, without which borders are unknown.
     """
 
+    def __init__(
+        self, tokens: TokenFile, context_length: int, separator: int | None, stride: int = 0
+    ) -> None:
+        super().__init__(tokens, context_length, separator, stride)
+        self.closing = known_separator(separator)
+
     def batch(self, number: int, batch_size: int, seed: int) -> Batch:
         whole = super().batch(number, batch_size, seed)
-        mask = document_numbers(whole.ids, known_separator(self.separator))
-        return Batch(whole.ids, whole.targets, mask)
+        return Batch(whole.ids, whole.targets, document_numbers(whole.ids, self.closing))
 
 
 class PaddedDocuments(Batches):

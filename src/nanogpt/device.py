@@ -1,6 +1,7 @@
 """Which device computes, and in which precision: decided once, here."""
 
 import math
+import re
 import shutil
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -63,13 +64,17 @@ class Compute:
         if self.device.type == "cuda" and self.precision != "float32":
             name = torch.cuda.get_device_name(self.device)
             for part, peak in KNOWN_PEAKS.items():
-                if part in name:
+                if re.search(rf"\b{part}\b", name):  # an A1000 is no A100
                     return peak
         return measured_flops(self.device, PRECISIONS[self.precision])
 
 
 def measured_flops(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:
     """Operations per second of a product of two square matrices, the best of several."""
+    if device.type == "cpu" and dtype != torch.float32 and size > 128:
+        slow = measured_flops(device, dtype, 128)  # a processor may emulate 16 bits, very slowly
+        if slow < 1e10:
+            return slow
     a = torch.ones(size, size, dtype=dtype, device=device)
     fastest = math.inf
     for _ in range(6):

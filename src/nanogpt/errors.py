@@ -12,6 +12,10 @@ class UserError(ValueError):
     """
 
 
+class Interrupted(UserError):
+    """Work that was cut short from outside, and may go on where it stopped."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name.
 

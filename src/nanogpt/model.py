@@ -129,7 +129,7 @@ class GPT(nn.Module):
             raise UserError(f"vocab_size={vocab_size} would lose tokens: use at least {len(old)}")
         mean = old.data.mean(dim=0, keepdim=True)
         vectors = torch.cat([old.data, mean.repeat(vocab_size - len(old), 1)])  # (V, C)
-        self.wte = nn.Embedding.from_pretrained(vectors, freeze=False)
+        self.wte = nn.Embedding.from_pretrained(vectors, freeze=not old.requires_grad)
         self.config = replace(self.config, vocab_size=vocab_size)
 
     def num_parameters(self) -> int:

@@ -55,6 +55,8 @@ class Shards:
 
     def __getitem__(self, place: slice) -> NDArray:
         start, stop, _ = place.indices(len(self))
+        if stop <= start:
+            return self.arrays[0][:0]
         first = int(np.searchsorted(self.ends, start, side="right"))
         parts = []
         for array, end in zip(self.arrays[first:], self.ends[first:], strict=True):
@@ -257,6 +259,13 @@ def check_ids(tokens: TokenFile, vocab_size: int) -> None:
             f"{tokens.path} holds id {largest}, beyond the vocabulary of {vocab_size}; "
             "prepare the data again"
         )
+
+
+def check_unchanged(tokens: TokenFile) -> None:
+    """Raise UserError if token files of ours are no longer those that their sidecars speak of."""
+    for path in sorted(tokens.path.parent.glob(tokens.path.name)):
+        if sidecar_path(path).exists() and sha256_of(path) != read_token_file(path).about.sha256:
+            raise UserError(f"{path} has changed since it was prepared; prepare the data again")
 
 
 def check_length(tokens: TokenFile, context_length: int) -> None:

@@ -41,7 +41,14 @@ from nanogpt.generate import generate_text, prompt_ids
 from nanogpt.huggingface import load_hugging_face
 from nanogpt.model import GPT
 from nanogpt.optim import SCHEDULES, build_optimizer, learning_rate
-from nanogpt.tokenfiles import TokenFile, check_ids, check_length, end_of_text, open_split
+from nanogpt.tokenfiles import (
+    TokenFile,
+    check_ids,
+    check_length,
+    check_unchanged,
+    end_of_text,
+    open_split,
+)
 from nanogpt.tokenizer import AnyTokenizer, find_tokenizer, load_tokenizer
 
 
@@ -177,13 +184,19 @@ class Trainer:
             model={"vocab_size": tokenizer.vocab_size},
             # An absolute path, so that the run can be resumed from anywhere.
             data={"folder": str(data.resolve()) if config.data.folder else ""},
-            train={"precision": compute.precision},
+            train={
+                "precision": compute.precision,
+                "init": str(Path(config.train.init).resolve()) if config.train.init else "",
+            },
         )
         tokens = open_tokens(data, config, tokenizer)
         torch.manual_seed(config.train.seed)
         model = initial_model(config)
         state = TrainState(tokens=tokens.fingerprint)
         trainer = cls(folder, config, model, tokenizer, tokens, compute, state)
+        # What was decided here holds for the whole run, however often it is resumed.
+        compiled = "off" if trainer.not_compiled else "on"
+        trainer.config = config = with_settings(config, train={"compile": compiled})
         write_text(folder / "config.toml", to_toml(config))
         tokenizer.save(folder / "tokenizer.json")
         write_text(folder / "metrics.jsonl", "")
@@ -206,6 +219,8 @@ class Trainer:
         tokens = open_tokens(data, config, tokenizer)
         if tokens.fingerprint != state.tokens:
             raise UserError(f"{data} has changed since {folder} began; prepare the same text again")
+        for file in (tokens.train, tokens.val):
+            check_unchanged(file)
         model = load_weights(checkpoint, config.model)
         trainer = cls(folder, config, model, tokenizer, tokens, compute, state)
         moments = load_tensors(checkpoint, "optimizer.safetensors")
@@ -322,6 +337,7 @@ class Trainer:
             return accumulate_gradients(self.network, batches, self.compute, self.scaler)
         except torch._dynamo.exc.TorchDynamoException as error:
             self.not_compiled = f"it failed ({str(error).strip().splitlines()[0]})"
+            self.config = with_settings(self.config, train={"compile": "off"})
             self.network = self.model
             return self.gradients(batches)
 
@@ -419,7 +435,9 @@ def initial_model(config: Config) -> GPT:
     else:
         checkpoint = find_checkpoint(path)
         model = load_weights(checkpoint, load_state(checkpoint)[1].model)
-    for name in ("vocab_size", "context_length", "n_layer", "n_head", "n_embd", "position", "norm"):
+    for name in asdict(config.model):
+        if "dropout" in name or name in ("kernels", "zero_init"):  # what training may choose anew
+            continue
         found, wanted = getattr(model.config, name), getattr(config.model, name)
         if found != wanted:
             raise UserError(f"model.{name}={wanted}, but {path} has {found}: set it to that")

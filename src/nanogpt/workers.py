@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from nanogpt.errors import UserError
+from nanogpt.errors import Interrupted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,7 +22,7 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], processes: int)
     """Like map(function, items), computed by several processes; one process is map itself.
 
     Only a few items per process are taken in advance, so there may be any number of them. The
-    function travels once to each process, not with every item. Raises UserError if a process dies.
+    function travels once to each process, not with every item. Raises Interrupted if a process dies.
 
     >>> list(map_in_order(str.upper, "abc", processes=2))
     ['A', 'B', 'C']
@@ -40,7 +40,7 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], processes: int)
         while pending:
             yield pending.popleft().result()
     except BrokenProcessPool:
-        raise UserError(
+        raise Interrupted(
             "a working process was killed, perhaps for want of memory; use fewer processes"
         ) from None
     finally:

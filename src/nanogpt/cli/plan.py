@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig, with_settings
+from nanogpt.data import DOCUMENTS_APART
 from nanogpt.device import KNOWN_PEAKS, Compute, resolve
 from nanogpt.model import GPT
 from nanogpt.optim import is_block_matrix
@@ -85,8 +86,8 @@ def estimate_memory(config: Config, compute: Compute) -> Memory:
     """What a run of these settings needs, apart from what Python and torch take themselves.
 
     Weights, gradients and the optimizer's state follow from the parameters. What autograd keeps
-    differs between kernels and variants, so it is measured: on one sequence through one layer and
-    through two, which gives what each further layer and each further sequence adds.
+    differs between kernels and variants, so it is measured: on one sequence and on two, through
+    one layer and through two, which gives what each further layer and each further sequence adds.
     """
     with torch.device("meta"):
         model = GPT(config.model)
@@ -97,21 +98,32 @@ def estimate_memory(config: Config, compute: Compute) -> Memory:
         4 * n if turned and is_block_matrix(name, model.get_parameter(name)) else 8 * n
         for name, n in parameters
     )
-    one, two = (kept_bytes(replace(config.model, n_layer=n), compute) for n in (1, 2))
+    masked = config.data.batches in DOCUMENTS_APART
+    # What a second sequence adds; copies of the weights in 16 bits are there only once.
+    kept = {
+        (n, rows): kept_bytes(replace(config.model, n_layer=n), compute, rows, masked)
+        for n in (1, 2)
+        for rows in (1, 2)
+    }
+    one, two = (kept[n, 2] - kept[n, 1] for n in (1, 2))
+    copies_one, copies_two = (2 * kept[n, 1] - kept[n, 2] for n in (1, 2))
+    further = config.model.n_layer - 1
     sequences = config.train.batch_size
     tokens = sequences * config.model.context_length
     return Memory(
         weights=weights,
         gradients=weights,
         optimizer=optimizer,
-        activations=sequences * (one + (config.model.n_layer - 1) * (two - one)),
+        activations=sequences * (one + further * (two - one))
+        + copies_one
+        + further * (copies_two - copies_one),
         # Gradients of the logits, twice, and of the widest layer.
         working=4 * tokens * (2 * config.model.vocab_size + 8 * config.model.n_embd),
     )
 
 
-def kept_bytes(config: ModelConfig, compute: Compute) -> int:
-    """Bytes that one sequence's forward pass keeps for the backward pass, parameters apart."""
+def kept_bytes(config: ModelConfig, compute: Compute, rows: int, masked: bool) -> int:
+    """Bytes that a forward pass keeps for the backward pass, parameters apart."""
     model = GPT(config).to(compute.device).train()
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
@@ -124,9 +136,10 @@ def kept_bytes(config: ModelConfig, compute: Compute) -> int:
             alive.append(tensor)
         return tensor
 
-    ids = torch.zeros(1, config.context_length, dtype=torch.long, device=compute.device)
+    ids = torch.zeros(rows, config.context_length, dtype=torch.long, device=compute.device)
+    mask = torch.ones_like(ids) if masked else None
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), compute.autocast():
-        model.loss(model(ids), ids)
+        model.loss(model(ids, mask), ids)
     return sum(kept.values())
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from nanogpt import __version__
 from nanogpt.config import DataConfig
 from nanogpt.corpus import Document, Side, SplitRule
-from nanogpt.errors import UserError
+from nanogpt.errors import Interrupted, UserError
 from nanogpt.files import read_json, write_json
 from nanogpt.prepare.sources import identity, rule_for, stream_documents
 from nanogpt.tokenfiles import (
@@ -130,6 +130,8 @@ def prepare(
         if not journal.complete:
             encode(data, work, journal, tokenizer, processes, report)
         install(work, folder, journal)
+    except Interrupted:
+        raise
     except UserError:
         shutil.rmtree(work, ignore_errors=True)
         with suppress(OSError):
@@ -153,6 +155,8 @@ def learn(
         journal.rule = rule_for(data)
         journal.save(work)
     path = work / "tokenizer.json"
+    if journal.complete and not path.exists():  # it is the last to be moved to its place
+        path = work.parent / "tokenizer.json"
     if path.exists():
         return load_tokenizer(path)
     characters = 0
@@ -285,7 +289,7 @@ class Writer:
 
 def install(work: Path, folder: Path, journal: Journal) -> None:
     """Move what is finished to its place. Interrupted in the middle, it can be done again."""
-    moves = {work / "tokenizer.json": folder / "tokenizer.json"}
+    moves: dict[Path, Path] = {}
     for side in SIDES:
         shards: int = getattr(journal, side).shards
         for n, place in enumerate(shard_paths(folder, side, shards)):
@@ -296,6 +300,7 @@ def install(work: Path, folder: Path, journal: Journal) -> None:
             older = {*folder.glob(f"{side}{ending}"), *folder.glob(f"{side}-*-of-*{ending}")}
             for path in older - set(moves.values()):
                 path.unlink()
+    moves[work / "tokenizer.json"] = folder / "tokenizer.json"
     for source, place in moves.items():
         if source.exists():
             source.replace(place)

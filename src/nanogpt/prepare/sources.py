@@ -28,7 +28,7 @@ from nanogpt.corpus import (
     shakespeare,
     split_rule,
 )
-from nanogpt.errors import UserError
+from nanogpt.errors import Interrupted, UserError
 
 HUB = "hub:"
 
@@ -149,7 +149,7 @@ def read_hub(name: str, field: str) -> Iterator[Document]:
     except UserError:
         raise
     except Exception as error:  # the library raises dozens of kinds, most of them from the network
-        raise UserError(
+        raise Interrupted(
             f"{HUB}{name} cannot be read ({type(error).__name__}: {error}); check name and network"
         ) from None
 
