@@ -380,3 +380,11 @@ def test_what_cuts_a_preparation_short_from_outside_leaves_its_work(order, tmp_p
     prepare(order, tmp_path / "out", 1)
     prepare(order, tmp_path / "whole", 1)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_endings_in_capitals_and_nested_nonsense_are_understood(tmp_path):
+    (tmp_path / "UP.JSONL").write_text(LINES)
+    assert [d.text for d in load_documents(str(tmp_path / "UP.JSONL"))] == STORIES
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="name another field with data\\.text_field"):
+        load_documents(str(tmp_path / "deep.jsonl"))

@@ -66,7 +66,7 @@ class DataConfig:
     tokenizer: str = "bpe"  # "bpe" or "char" train a new one; "gpt2" or a path take a finished one
     vocab_size: int = 1024  # size of a newly trained BPE vocabulary
     val_fraction: float = 0.1  # share of the text held out for validation
-    shard_tokens: int = 100_000_000  # tokens in one token file; larger corpora get several
+    shard_tokens: int = 100_000_000  # tokens in one token file, about; larger corpora get several
     batches: str = "random"  # how batches are cut: "random", "sliding", "packed", "padded"
     stride: int = 0  # tokens between sliding windows; 0: the context length, no overlap
 

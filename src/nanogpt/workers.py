@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from nanogpt.errors import Interrupted
@@ -22,7 +23,8 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], processes: int)
     """Like map(function, items), computed by several processes; one process is map itself.
 
     Only a few items per process are taken in advance, so there may be any number of them. The
-    function travels once to each process, not with every item. Raises Interrupted if a process dies.
+    function travels once to each process, not with every item. Raises Interrupted if one of the
+    processes dies.
 
     >>> list(map_in_order(str.upper, "abc", processes=2))
     ['A', 'B', 'C']
@@ -44,7 +46,21 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], processes: int)
             "a working process was killed, perhaps for want of memory; use fewer processes"
         ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        with deaf_to_interrupts():  # a second Ctrl-C must not break the farewell
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C inside, where only the main thread could be interrupted at all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _begin(function: Callable[[Any], Any]) -> None:

@@ -58,7 +58,7 @@ def name_of(source: str) -> str:
     ('v1.2', 'TinyStories-plain')
     """
     path = Path(source.removeprefix(HUB)).resolve()
-    while path.suffix in READERS or path.suffix in COMPRESSIONS:
+    while path.suffix.lower() in (*READERS, *COMPRESSIONS):
         path = path.with_suffix("")
     return path.name.replace(":", "-")
 

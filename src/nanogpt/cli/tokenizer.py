@@ -59,7 +59,9 @@ def train(arguments: Sequence[str]) -> None:
     parser.add_argument("--processes", type=int, default=0, help="default: one for each core")
     parser.add_argument("--out", type=Path, default=Path("tokenizer.json"), help="file to write")
     options = parser.parse(arguments)
-    texts = (d.text for d in stream_documents(DataConfig(source=options.source)))
+    data = DataConfig(source=options.source)
+    rule_for(data)  # which complains if there is nothing to read
+    texts = (d.text for d in stream_documents(data))
     processes = options.processes or usable_cores()
     tokenizer = train_tokenizer(options.kind, texts, options.vocab_size, processes)
     tokenizer.save(options.out)

@@ -72,7 +72,8 @@ def source_files(source: str) -> list[Path]:
 
 def kind_of(path: Path) -> str:
     """The ending that says what a file holds: ".jsonl" for a.jsonl and for a.jsonl.gz."""
-    return Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
+    ending = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if ending in COMPRESSIONS else ending
 
 
 def read_file(path: Path, data: DataConfig) -> Iterator[Document]:
@@ -102,11 +103,12 @@ def read_jsonl(path: Path, name: str, field: str) -> Iterator[Document]:
                 continue
             try:
                 text = json.loads(line)[field]
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 text = None
             if not isinstance(text, str):
                 raise UserError(
-                    f'{path} line {number} is not a JSON object with a "{field}" string'
+                    f'{path} line {number} is not a JSON object with a "{field}" string; '
+                    "mend it, or name another field with data.text_field"
                 )
             yield Document(f"{name}:{number}", text)
 
@@ -203,8 +205,8 @@ COMPRESSIONS: dict[str, Callable[[Path], Decompressed]] = {".gz": open_gzip, ".z
 
 def open_bytes(path: Path) -> IO[bytes]:
     """A file, decompressed if its ending says that it is compressed."""
-    if path.suffix in COMPRESSIONS:
-        return io.BufferedReader(COMPRESSIONS[path.suffix](path))
+    if path.suffix.lower() in COMPRESSIONS:
+        return io.BufferedReader(COMPRESSIONS[path.suffix.lower()](path))
     return path.open("rb")
 
 
