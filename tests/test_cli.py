@@ -393,10 +393,7 @@ def test_compare_shows_one_text_cut_in_four_ways(here, capsys):
     assert counts[:2] == [len(text), len(text.encode())]
     assert counts[3] == len(gpt2) < counts[2] < counts[0]
     assert f"{len(text.encode()) / len(gpt2):.2f} bytes per token" in shown
-    lines = shown.splitlines()
-    for n, cut in enumerate([list(text), None, None, None]):
-        if cut:
-            assert lines[3 * n + 1].split("|") == [c.replace(" ", "·") for c in cut]
+    assert shown.splitlines()[1].split("|") == [c.replace(" ", "·") for c in text]
     assert "Un|bel|iev|able|:" in shown
 
 

@@ -152,8 +152,8 @@ def test_muon_equals_its_definition_written_with_svd():
     """Three square matrices, one above the other: each is made orthogonal by itself."""
     torch.manual_seed(0)
     weight = torch.randn(24, 8)
-    turns = torch.linalg.qr(torch.randn(3, 8, 8)).Q
-    gradient = (turns * torch.linspace(1, 5, 8)).reshape(24, 8)
+    left, right = torch.linalg.qr(torch.randn(2, 3, 8, 8)).Q
+    gradient = ((left * torch.linspace(1, 5, 8)) @ right).reshape(24, 8)
     parameter = weight.clone().requires_grad_()
     parameter.grad = gradient
     group = {"params": [parameter], "muon": True}

@@ -580,3 +580,13 @@ def test_saving_leaves_the_optimizer_of_a_frozen_model_whole(prepared, tmp_path)
     trainer = Trainer.start(tmp_path / "run", small_run(prepared, freeze="wte.*", max_steps=2))
     list(trainer.run())
     trainer.optimizer.state_dict()
+
+
+def test_each_group_moves_at_its_own_rate(prepared, tmp_path):
+    """Muon's matrices have a rate of their own, and both rates follow the schedule."""
+    config = small_run(prepared, optimizer="muon", lr=1e-2, muon_lr=5e-2, warmup_steps=1)
+    trainer = Trainer.start(tmp_path / "run", config)
+    for expected in (5e-3, 1e-2):
+        assert trainer.train_step().lr == pytest.approx(expected)
+        rates = {bool(g.get("muon")): g["lr"] for g in trainer.optimizer.param_groups}
+        assert rates == pytest.approx({False: expected, True: 5 * expected})

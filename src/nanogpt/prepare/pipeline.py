@@ -114,9 +114,10 @@ def prepare(
 ) -> Prepared:
     """Write tokenizer.json and the token files of both sides into a folder.
 
-    An interrupted call leaves its work in a hidden
-    folder, and the same call goes on from there. Raises UserError if the source is missing,
-    damaged or too short, or a setting is impossible; then nothing is left.
+    An interrupted call leaves its work in a hidden folder, and the same call goes on from there;
+    so it does after Interrupted, which is raised if a working process or the network fails. Raises
+    UserError if the source is missing, damaged or too short, or a setting is impossible; then
+    nothing is left.
     """
     work = folder / UNFINISHED
     order = {k: v for k, v in asdict(data).items() if k not in ("folder", "batches", "stride")}
