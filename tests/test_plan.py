@@ -10,7 +10,7 @@ import torch
 
 from nanogpt.cli import main
 from nanogpt.cli.plan import available_bytes, duration, estimate_memory
-from nanogpt.config import Config, ModelConfig, TrainConfig
+from nanogpt.config import Config, DataConfig, ModelConfig, TrainConfig
 from nanogpt.device import resolve
 
 # A process that trains two steps and says by how many bytes its memory grew at most.
@@ -112,3 +112,15 @@ def test_durations_are_said_in_the_unit_that_fits():
     assert [duration(s) for s in (0.4, 119, 120, 7200, 172_800)] == [
         "0 s", "119 s", "2.0 min", "2.0 h", "2.0 days",
     ]  # fmt: skip
+
+
+def test_the_mask_of_packed_batches_is_part_of_the_memory():
+    shape = ModelConfig(vocab_size=61, context_length=128, n_layer=2, n_head=1, n_embd=16)
+    random, packed = (
+        estimate_memory(
+            Config(model=shape, data=DataConfig(batches=kind), train=TrainConfig(batch_size=4)),
+            resolve("cpu", "float32"),
+        ).activations
+        for kind in ("random", "packed")
+    )
+    assert packed - random >= 4 * 4 * 128 * 128
