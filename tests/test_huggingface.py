@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from nanogpt.config import PRESETS, ModelConfig, SampleConfig, TrainConfig
-from nanogpt.generate import generate
+from nanogpt.generate import Reader, generate
 from nanogpt.huggingface import from_hugging_face, to_hugging_face
 from nanogpt.model import GPT
 from nanogpt.optim import build_optimizer
@@ -99,8 +99,8 @@ def test_greedy_text_agrees(batch):
     ours, theirs = pair(tiny(context_length=40))
     ids = batch[0][:, :5]
     their_ids = theirs.generate(ids, max_new_tokens=20, do_sample=False, eos_token_id=None)
-    stream = generate(ours.eval(), ids, SampleConfig(temperature=0))
-    our_ids = torch.stack([next(stream) for _ in range(20)], dim=1)
+    steps = generate(Reader(ours, ids.tolist()), SampleConfig(temperature=0))
+    our_ids = torch.stack([next(steps).chosen for _ in range(20)], dim=1)
     assert torch.equal(our_ids, their_ids[:, 5:])
 
 

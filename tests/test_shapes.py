@@ -12,7 +12,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,11 +35,12 @@ from nanogpt import (
     train,
 )
 from nanogpt.config import ModelConfig, SampleConfig
+from nanogpt.tokenizer import CharTokenizer
 
 # B, T, nh and V are distinct primes; hs is twice another, since RoPE halves it; C is the product of
 # nh and hs; S equals T where a sequence attends to itself, and has one of its own where attention
 # is called alone.
-SIZES = {"B": 3, "T": 7, "S": 7, "nh": 2, "hs": 22, "C": 44, "V": 53}
+SIZES = {"B": 3, "T": 7, "S": 7, "nh": 2, "nkv": 2, "hs": 22, "C": 44, "V": 53}
 CLAIM = re.compile(r"#\s*\(([^()]*)\)\s*$")
 MODULES = [attention, data, evaluate, generate, layers, model, position, sampling, train]
 
@@ -143,8 +143,30 @@ def train_and_generate(kernels: str, **variants: object) -> None:
     rows = [[1] * SIZES["T"], [2], [3, 4]]
     padded, targets, mask = map(torch.from_numpy, data.padded_batch(rows))
     gpt.loss(gpt(padded, mask), targets).backward()
-    for choice in (SampleConfig(top_k=3), SampleConfig(temperature=0)):
-        list(islice(generate.generate(gpt, padded, choice), 2))
+    for choice in (SampleConfig(top_k=3, top_p=0.9), SampleConfig(temperature=0)):
+        next(generate.generate(generate.Reader(gpt, rows), choice))
+
+
+def continuing_a_cache() -> Callable[[], None]:
+    """Seven tokens more after six, with fewer heads of keys, positions of every kind, windows."""
+    rows = [[1] * 6] * SIZES["B"]
+    readers = []
+    for position_name in position.POSITIONS:
+        wide = replace(settings(position=position_name, n_kv_head=1), context_length=13)
+        for window in (0, 3):
+            reader = generate.Reader(model.GPT(replace(wide, window=window)), rows)
+            reader.predict()
+            readers.append(reader)
+
+    def action() -> None:
+        tokenizer = CharTokenizer([chr(65 + n) for n in range(SIZES["V"])])
+        for reader in readers:
+            for row in range(SIZES["B"]):
+                reader.append(row, range(SIZES["T"]))
+            once = SampleConfig(max_new_tokens=1)
+            list(generate.stream(reader, tokenizer, once, top=2))
+
+    return action
 
 
 def cut_batches_and_resize() -> None:
@@ -178,6 +200,7 @@ def test_every_shape_comment_is_executed_and_true():
     seen |= run_checked(lambda: train_and_generate("plain", **modern), sizes)
     seen |= run_checked(cut_batches_and_resize, sizes)
     seen |= run_checked(cross_entropy_of_rows, sizes)
+    seen |= run_checked(continuing_a_cache(), {**SIZES, "S": 13, "nkv": 1})
     seen |= run_checked(attention_to_another_sequence, {**SIZES, "S": 13})
     never = CLAIMS - seen
     assert len(CLAIMS) > 25

@@ -29,12 +29,14 @@ class ModelConfig:
     context_length: int = 1024  # longest sequence the model sees, in tokens
     n_layer: int = 12  # Transformer blocks
     n_head: int = 12  # attention heads in each block
+    n_kv_head: int = 0  # heads of keys and values, shared by groups of queries; 0: one for each
     n_embd: int = 768  # channels of the residual stream
+    window: int = 0  # how many tokens back one token sees, itself included; 0: all
     dropout: float = 0.0  # share of embeddings and residual updates zeroed in training
     attention_dropout: float = 0.0  # share of attention weights zeroed; above 0 is slow on a CPU
-    position: str = "learned"  # how the model knows the order of tokens: learned, rope, none
+    position: str = "learned"  # order of tokens: learned, sinusoidal, rope, alibi, none
     norm: str = "layer"  # how vectors are brought to one size: layer, rms
-    mlp: str = "gelu"  # the bend of the feed-forward layer: gelu, relu2
+    mlp: str = "gelu"  # the bend of the feed-forward layer: gelu, relu2, swiglu
     qk_norm: bool = False  # bring queries and keys to one size, so that scores cannot explode
     bias: bool = True  # constants in linear layers and layer norms
     zero_init: bool = False  # projections into the residual stream start at zero
@@ -53,6 +55,20 @@ class ModelConfig:
                 f"model.n_embd={self.n_embd} is not divisible by model.n_head={self.n_head}: "
                 f"use n_head={n_head} or n_embd={n_embd}"
             )
+        at_least(self, 0, "n_kv_head", "window")
+        if self.n_kv_head and self.n_head % self.n_kv_head:
+            divisors = [str(n) for n in range(1, self.n_head + 1) if self.n_head % n == 0]
+            check(False, self, "n_kv_head", f"use a divisor of n_head: {', '.join(divisors)}")
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values: as many as of queries, unless n_kv_head says otherwise."""
+        return self.n_kv_head or self.n_head
+
+    @property
+    def head_size(self) -> int:
+        """Channels of one head."""
+        return self.n_embd // self.n_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,11 +166,17 @@ class SampleConfig:
     max_new_tokens: int = 200  # tokens to generate
     temperature: float = 0.8  # below 1 plays safe, above 1 takes risks, 0 is greedy
     top_k: int = 50  # choose among this many likeliest tokens; 0 for all
+    top_p: float = 1.0  # choose among the fewest tokens that have this probability together
+    min_p: float = 0.0  # rule out tokens less than this times as likely as the likeliest
+    repetition_penalty: float = 1.0  # above 1 makes tokens that are in the text less likely
     seed: int = 1337  # same seed, same text
 
     def __post_init__(self) -> None:
         check_values(self)
         at_least(self, 0, "max_new_tokens", "top_k", "seed")
+        check(0 < self.top_p <= 1, self, "top_p", "use a share above 0, at most 1")
+        check(0 <= self.min_p < 1, self, "min_p", "use a share from 0 to below 1")
+        check(self.repetition_penalty > 0, self, "repetition_penalty", "use a positive number")
         cold = self.temperature == 0 or self.temperature >= 1e-3
         check(cold, self, "temperature", "use 0 for greedy, or at least 0.001")
 

@@ -1,15 +1,21 @@
 """Generation: predict a token, append it, repeat.
 
+The first prediction reads the whole prompt (prefill); each further one reads a single token and
+takes the rest from the cache (decode).
+
 Axes: B batch, T time, V vocabulary.
 """
 
 import codecs
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from nanogpt.attention import KVCache
 from nanogpt.config import SampleConfig
 from nanogpt.errors import UserError
 from nanogpt.model import GPT
@@ -17,46 +23,198 @@ from nanogpt.sampling import next_token
 from nanogpt.tokenizer import END_OF_TEXT, AnyTokenizer
 
 
-@torch.no_grad()
-def generate(
-    model: GPT, ids: Tensor, config: SampleConfig, vocab_size: int = 0
-) -> Iterator[Tensor]:
-    """Continue prompts ids (B, T) without end, yielding one new token per row, (B), at a time.
+def forgotten(length: int, context_length: int) -> int:
+    """How many of a text's first tokens the model no longer sees.
 
-    Ids from `vocab_size` on are never chosen: a model may have more rows than the tokenizer has
-    tokens. The model sees the last `context_length` tokens. Its training mode is left as it was.
+    None up to the context length. Then the text is forgotten in blocks of half a context: dropping
+    a token shifts the positions of all others, so everything has to be read again, and this way
+    that is needed once in half a context only.
+
+    >>> [forgotten(n, 8) for n in (8, 9, 12, 13)]
+    [0, 4, 4, 8]
     """
-    generator = torch.Generator().manual_seed(config.seed)
+    block = max(1, context_length // 2)
+    return max(0, math.ceil((length - context_length) / block)) * block
+
+
+class Reader:
+    """Texts that grow, one in each row, and what a model expects to come next in each.
+
+    Prompts may differ in length: the shorter ones are filled up on the left, and no row sees the
+    filling. What a row sees depends on its own text alone. Raises UserError for an empty prompt.
+    Without the cache every prediction reads everything anew: slower, the same logits.
+    """
+
+    def __init__(self, model: GPT, prompts: Sequence[Sequence[int]], use_cache: bool = True):
+        self.model = model
+        self.rows = [list(prompt) for prompt in prompts]
+        if not all(self.rows):
+            raise UserError("a prompt without a token cannot be continued: give at least one")
+        self.cache: KVCache | None = None
+        self.use_cache = use_cache
+        self.in_cache = [(0, 0)] * len(self.rows)  # from where to where of each row
+        self.mask: Tensor | None = None  # (B, context length), where rows differ in length
+
+    def append(self, row: int, tokens: Sequence[int]) -> None:
+        """Add tokens to one row; the next prediction reads them."""
+        self.rows[row].extend(tokens)
+
+    @torch.no_grad()
+    def predict(self) -> Tensor:
+        """Logits (B, V) of what comes next in each row."""
+        length = self.model.config.context_length
+        visible = [(forgotten(len(row), length), len(row)) for row in self.rows]
+        new = self.continues(visible)
+        if new:
+            ids = torch.tensor([row[-new:] for row in self.rows])  # (B, T)
+        else:
+            ids = self.start_over([self.rows[n][start:] for n, (start, _) in enumerate(visible)])
+        self.in_cache = visible
+        known = ids.shape[1] + (self.cache.length if self.cache else 0)
+        mask = None if self.mask is None else self.mask[:, :known]
+        was_training = self.model.training
+        self.model.eval()
+        x = self.model.read(ids.to(self.model.device), mask, self.cache)  # (B, T, C)
+        self.model.train(was_training)
+        return self.model.head(x[:, -1])  # (B, V)
+
+    def continues(self, visible: list[tuple[int, int]]) -> int:
+        """How many tokens each row has beyond the cache; 0 if the cache cannot be continued.
+
+        It can where no row has forgotten anything and all have grown by the same number.
+        """
+        pairs = list(zip(self.in_cache, visible, strict=True))
+        grown = {new[1] - old[1] for old, new in pairs}
+        forgot = any(old[0] != new[0] for old, new in pairs)
+        return 0 if self.cache is None or forgot or len(grown) > 1 else grown.pop()
+
+    def start_over(self, texts: list[list[int]]) -> Tensor:
+        """Empty the cache and stack the texts, filled up on the left, as ids (B, T)."""
+        length, device = self.model.config.context_length, self.model.device
+        if self.use_cache:
+            if self.cache is None:
+                self.cache = KVCache(self.model.config, len(texts), device, self.model.dtype)
+            self.cache.length = 0
+        width = max(map(len, texts))
+        self.mask = None
+        if any(len(text) < width for text in texts):
+            self.mask = torch.ones(len(texts), length, dtype=torch.long, device=device)
+            for row, text in enumerate(texts):
+                self.mask[row, : width - len(text)] = 0
+        return torch.tensor([[0] * (width - len(text)) + text for text in texts])  # (B, T)
+
+
+class Step(NamedTuple):
+    """One more token in every row."""
+
+    chosen: Tensor  # (B)
+    logits: Tensor  # (B, V), what the model said, before temperature and filters
+
+
+def generate(reader: Reader, config: SampleConfig, vocab_size: int = 0) -> Iterator[Step]:
+    """Continue the texts of a reader without end, one token per row at a time.
+
+    Row n draws with the seed config.seed + n, whoever shares its batch. Ids from `vocab_size` on
+    are never chosen: a model may have more rows than the tokenizer has tokens. The model's
+    training mode is left as it was.
+    """
+    rows = range(len(reader.rows))
+    generators = [torch.Generator().manual_seed(config.seed + row) for row in rows]
+    seen = None
     while True:
-        was_training = model.training
-        model.eval()
-        logits = model(ids[:, -model.config.context_length :])[:, -1]  # (B, V)
-        model.train(was_training)
+        logits = reader.predict()
         if vocab_size:
             logits[:, vocab_size:] = -math.inf
-        chosen = next_token(logits, config, generator)  # (B)
-        yield chosen
-        ids = torch.cat([ids, chosen[:, None]], dim=1)
+        if config.repetition_penalty != 1:
+            if seen is None:
+                seen = torch.zeros_like(logits, dtype=torch.bool)
+            for row in rows:
+                seen[row, reader.rows[row]] = True
+        chosen = next_token(logits, config, generators, seen)  # (B)
+        for row, token in enumerate(chosen.tolist()):
+            reader.append(row, [token])
+        yield Step(chosen, logits)
 
 
-def generate_text(model: GPT, tokenizer: AnyTokenizer, config: SampleConfig) -> Iterator[str]:
-    """Continue the prompt, piece by piece, up to max_new_tokens or the end-of-text token.
+@dataclass(frozen=True)
+class Piece:
+    """A token that was chosen, and the text that it completes."""
 
-    Joined, the pieces are the new text. A piece never ends within a character: its bytes wait for
-    the rest. Raises UserError for a prompt that the tokenizer cannot encode.
+    row: int
+    token: int
+    text: str  # may be empty: bytes of a character, or the start of a stop string, are held back
+    log_probability: float  # the model's own, in nats, before temperature and filters
+    likeliest: list[tuple[int, float]]  # tokens with their log-probabilities, the likeliest first
+    last: bool = False  # the row ends here
+
+
+class TextStream:
+    """Bytes in, text out as soon as it is sure: no half characters, nothing of a stop string."""
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        self.stops = [stop for stop in stops if stop]
+        self.characters = codecs.getincrementaldecoder("utf-8")("replace")
+        self.held = ""
+        self.stopped = False
+
+    def push(self, data: bytes, final: bool = False) -> str:
+        """The text that is sure now. Sets `stopped` at a stop string, which is left out."""
+        text = self.held + self.characters.decode(data, final)
+        found = [text.index(stop) for stop in self.stops if stop in text]
+        if found:
+            self.stopped, self.held = True, ""
+            return text[: min(found)]
+        starts = [n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
+        sure = len(text) if final else len(text) - max(starts, default=0)
+        self.held = text[sure:]
+        return text[:sure]
+
+
+def stream(
+    reader: Reader,
+    tokenizer: AnyTokenizer,
+    config: SampleConfig,
+    stops: Sequence[str] = (),
+    top: int = 0,
+) -> Iterator[Piece]:
+    """Continue the texts of a reader piece by piece.
+
+    A row ends at the end-of-text token, before a stop string, or after max_new_tokens; the others
+    go on. Joined, the pieces of a row are its new text. Each piece comes with the `top` likeliest
+    tokens.
     """
     end = tokenizer.special_tokens.get(END_OF_TEXT)
-    start = torch.tensor([prompt_ids(tokenizer, config.prompt)], device=model.wte.weight.device)
-    characters = codecs.getincrementaldecoder("utf-8")("replace")
-    stream = generate(model, start, config, tokenizer.vocab_size)
-    for _, chosen in zip(range(config.max_new_tokens), stream, strict=False):
-        token = int(chosen[0])
-        if token == end:
-            break
-        if text := characters.decode(tokenizer.decode_bytes([token])):
-            yield text
-    if text := characters.decode(b"", final=True):
-        yield text
+    texts = {row: TextStream(stops) for row in range(len(reader.rows))}
+    steps = generate(reader, config, tokenizer.vocab_size)
+    for number, step in zip(range(config.max_new_tokens), steps, strict=False):
+        log_probabilities = step.logits.float().log_softmax(-1)  # (B, V)
+        values, ids = log_probabilities.topk(min(top, tokenizer.vocab_size))
+        for row, text in list(texts.items()):
+            token = int(step.chosen[row])
+            ended = token == end
+            last = ended or number == config.max_new_tokens - 1
+            data = b"" if ended else tokenizer.decode_bytes([token])
+            said = text.push(data, final=last)
+            likeliest = list(zip(ids[row].tolist(), values[row].tolist(), strict=True))
+            last = last or text.stopped
+            yield Piece(row, token, said, float(log_probabilities[row, token]), likeliest, last)
+            if last:
+                del texts[row]
+        if not texts:
+            return
+
+
+def generate_text(
+    model: GPT, tokenizer: AnyTokenizer, config: SampleConfig, stops: Sequence[str] = ()
+) -> Iterator[str]:
+    """Continue the prompt of the settings, piece by piece.
+
+    Raises UserError for a prompt that the tokenizer cannot encode.
+    """
+    reader = Reader(model, [prompt_ids(tokenizer, config.prompt)])
+    for piece in stream(reader, tokenizer, config, stops):
+        if piece.text:
+            yield piece.text
 
 
 def prompt_ids(tokenizer: AnyTokenizer, prompt: str) -> list[int]:

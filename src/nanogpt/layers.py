@@ -160,7 +160,7 @@ class MLP(nn.Module):
         return self.gelu(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.bend(self.c_fc(x))  # (B, T, 4 * C)
+        x = self.bend(self.c_fc(x))  # (B, T, 4 * C); SwiGLU's is narrower
         return self.dropout(self.c_proj(x))  # (B, T, C)
 
 
@@ -175,4 +175,22 @@ class SquaredReLU(MLP):
         return F.relu(x).square()
 
 
-MLPS: dict[str, type[MLP]] = {"gelu": MLP, "relu2": SquaredReLU}
+class SwiGLU(MLP):
+    """The feed-forward layer with a gate (Shazeer 2020): one half decides how much of the other.
+
+    Products let the layer compare channels, which no bend of a single one can do; Llama and most
+    models since use it. The layer is 8/3 instead of 4 times as wide, for as many parameters.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        width = 8 * math.ceil(config.n_embd / 3)
+        self.c_fc = nn.Linear(config.n_embd, 2 * width, bias=config.bias)
+        self.c_proj = nn.Linear(width, config.n_embd, bias=config.bias)
+
+    def bend(self, x: Tensor) -> Tensor:
+        gate, value = x.chunk(2, dim=-1)
+        return gate * torch.sigmoid(gate) * value
+
+
+MLPS: dict[str, type[MLP]] = {"gelu": MLP, "relu2": SquaredReLU, "swiglu": SwiGLU}

@@ -12,12 +12,13 @@ Axes: B batch, T time, C channels, V vocabulary.
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanogpt.attention import CausalSelfAttention, causal_bias
+from nanogpt.attention import CausalSelfAttention, KVCache, Remember, causal_bias
 from nanogpt.config import ModelConfig, choose
 from nanogpt.errors import UserError
 from nanogpt.layers import KERNELS, MLPS, NORMS
@@ -39,8 +40,15 @@ class Block(nn.Module):
         self.ln_2 = norm(config)
         self.mlp = choose(MLPS, "model.mlp", config.mlp)(config)
 
-    def forward(self, x: Tensor, order: Position, pos: Tensor, bias: Tensor | None) -> Tensor:
-        x = x + self.attn(self.ln_1(x), order, pos, bias)  # (B, T, C)
+    def forward(
+        self,
+        x: Tensor,
+        order: Position,
+        pos: Tensor,
+        bias: Tensor | None,
+        remember: Remember | None = None,
+    ) -> Tensor:
+        x = x + self.attn(self.ln_1(x), order, pos, bias, remember)  # (B, T, C)
         return x + self.mlp(self.ln_2(x))  # (B, T, C)
 
 
@@ -76,41 +84,67 @@ class GPT(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
         """Score every possible next token at every position: ids (B, T) -> logits (B, T, V).
+
+        See `read` for mask and cache.
+        """
+        return self.head(self.read(ids, attention_mask, cache))  # (B, T, V)
+
+    def head(self, x: Tensor) -> Tensor:
+        """Compare what was read with every token: (B, T, C) -> logits (B, T, V).
+
+        The head is the embedding, used the other way round: what a token looks like going in is
+        what it should look like coming out (Press & Wolf 2017). One matrix, one key, no copy.
+        """
+        return F.linear(x, self.wte.weight)
+
+    def read(
+        self, ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        """All of the network but its head: ids (B, T) -> (B, T, C).
 
         The mask (B, T) is 0 where a token is filling, else the number of its document (1 where
         there is only one). A token sees its own document alone, and positions are counted there,
-        so each document fares as if nothing else were in its row. Raises UserError if T exceeds
-        the context length.
+        so each document fares as if nothing else were in its row.
+
+        With a cache, ids continue the text that it holds and are added to it; a mask then covers
+        the old tokens, too: (B, S). Raises UserError if S exceeds the context length.
         """
-        if ids.shape[1] > self.config.context_length:
+        length = ids.shape[1] + (cache.length if cache else 0)
+        if length > self.config.context_length:
             raise UserError(
-                f"{ids.shape[1]} tokens do not fit into model.context_length="
+                f"{length} tokens do not fit into model.context_length="
                 f"{self.config.context_length}: shorten the text"
             )
-        pos = positions(ids, attention_mask)
-        bias = self.attention_bias(pos, attention_mask)
+        pos = positions(ids, attention_mask, length)
+        bias = self.attention_bias(pos, attention_mask, cache)
         x = self.drop(self.wpe.embed(self.wte(ids), pos))  # (B, T, C)
-        for block in self.h:
-            x = block(x, self.wpe, pos, bias)  # (B, T, C)
-        x = self.ln_f(x)  # (B, T, C)
-        # The head is the embedding, used the other way round: what a token looks like going in is
-        # what it should look like coming out (Press & Wolf 2017). One matrix, one key, no copy.
-        return F.linear(x, self.wte.weight)  # (B, T, V)
+        for number, block in enumerate(self.h):
+            remember = partial(cache.append, number) if cache else None
+            x = block(x, self.wpe, pos, bias, remember)  # (B, T, C)
+        if cache:
+            cache.length = length
+        return self.ln_f(x)  # (B, T, C)
 
-    def attention_bias(self, pos: Tensor, attention_mask: Tensor | None) -> Tensor | None:
+    def attention_bias(
+        self, pos: Tensor, attention_mask: Tensor | None, cache: KVCache | None
+    ) -> Tensor | None:
         """What is added to the scores (B, nh, T, S); None where attention is plainly causal."""
-        bias = self.wpe.bias(pos, pos)
-        if attention_mask is None and bias is None:
+        k_pos = cache.positions(pos) if cache else pos  # (S) or (B, S)
+        bias = self.wpe.bias(pos, k_pos)
+        new, known = pos.shape[-1], k_pos.shape[-1]
+        if attention_mask is None and bias is None and not 0 < self.config.window < known:
             return None
-        step = torch.arange(pos.shape[-1], device=pos.device)
-        total = causal_bias(step, step)  # (T, S)
+        step = torch.arange(known, device=pos.device)
+        total = causal_bias(step[-new:], step, self.config.window)  # (T, S)
         if bias is not None:
             total = total + bias
         if attention_mask is not None:
             # Filling may look at itself: softmax over nothing would be NaN.
-            seen = same_document(attention_mask) | (step[:, None] == step)  # (B, T, S)
+            seen = same_document(attention_mask, new) | (step[-new:, None] == step)  # (B, T, S)
             total = total.masked_fill(~seen[:, None], -math.inf)
         return total
 
@@ -132,6 +166,16 @@ class GPT(nn.Module):
         self.wte = nn.Embedding.from_pretrained(vectors, freeze=not old.requires_grad)
         self.config = replace(self.config, vocab_size=vocab_size)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.wte.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The numbers that activations are made of."""
+        return self.wte.weight.dtype
+
     def num_parameters(self) -> int:
         """Number of weights. The tied head counts once, because it is there once."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -140,27 +184,37 @@ class GPT(nn.Module):
         """Floating-point operations of training on one token (Chowdhery et al. 2022, appendix B).
 
         6 for each weight that takes part in a matrix product: multiply and add, forward and twice
-        backward. Attention adds its scores and its weighted sum, 12 * n_layer * C * T.
+        backward. Attention adds its scores and its weighted sum, 12 * n_layer * C * T, or a window.
         """
         config = self.config
         looked_up = sum(p.numel() for p in self.wpe.parameters())
-        attention = 12 * config.n_layer * config.n_embd * config.context_length
+        seen = min(config.window or config.context_length, config.context_length)
+        attention = 12 * config.n_layer * config.n_embd * seen
         return 6 * (self.num_parameters() - looked_up) + attention
 
 
-def positions(ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+def positions(ids: Tensor, attention_mask: Tensor | None = None, length: int = 0) -> Tensor:
     """How many tokens of its document come before each token: (T) or, with a mask, (B, T).
+
+    The ids are the last T of `length` tokens, of all there are if no length is given.
 
     >>> positions(torch.zeros(1, 6), torch.tensor([[0, 1, 1, 2, 2, 2]]))
     tensor([[0, 0, 1, 0, 1, 2]])
+    >>> positions(torch.zeros(1, 1), length=5)
+    tensor([4])
     """
+    new = ids.shape[1]
+    length = length or new
     if attention_mask is None:
-        return torch.arange(ids.shape[1], device=ids.device)
-    before = same_document(attention_mask).tril(-1)  # (B, T, S)
+        return torch.arange(length - new, length, device=ids.device)
+    before = same_document(attention_mask, new).tril(length - new - 1)  # (B, T, S)
     return before.sum(-1)
 
 
-def same_document(attention_mask: Tensor) -> Tensor:
-    """Which tokens are real and of one document: (B, T) -> (B, T, S)."""
+def same_document(attention_mask: Tensor, new: int = 0) -> Tensor:
+    """Which tokens are real and of the document of each of the last `new`: (B, S) -> (B, T, S).
+
+    All tokens are new if no number is given.
+    """
     real = attention_mask[:, None, :] > 0
-    return real & (attention_mask[:, :, None] == attention_mask[:, None, :])
+    return real & (attention_mask[:, -new:, None] == attention_mask[:, None, :])

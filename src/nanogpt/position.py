@@ -25,7 +25,7 @@ class Position(nn.Module):
         return x
 
     def rotate(self, q: Tensor, k: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn queries and keys, each (B, nh, T, hs), by their positions."""
+        """Turn queries (B, nh, T, hs) and keys (B, nkv, T, hs) by their positions."""
         return q, k
 
     def bias(self, q_pos: Tensor, k_pos: Tensor) -> Tensor | None:
@@ -42,6 +42,22 @@ class Learned(Position):
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
         return x + self.weight[pos]  # (B, T, C)
+
+
+class Sinusoidal(Position):
+    """A fixed vector of waves for each position, added to the token's (Vaswani et al. 2017).
+
+    The first pair of channels turns by one radian a token, the last by about 1e-4: like the hands
+    of a clock. It has nothing to learn, and the first Transformer did as well with it as with
+    learned positions.
+    """
+
+    def embed(self, x: Tensor, pos: Tensor) -> Tensor:
+        channels = torch.arange(0, x.shape[-1], 2, device=x.device)
+        angles = pos[..., None] * 10_000.0 ** (-channels / x.shape[-1])  # (..., T, C / 2)
+        waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)  # (..., T, C)
+        # Tokens start with a deviation of 0.02; at full height the waves would drown them.
+        return x + 0.02 * waves[..., : x.shape[-1]]  # (B, T, C)
 
 
 class RoPE(Position):
@@ -72,14 +88,38 @@ class RoPE(Position):
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate each pair of channels (i, i + hs / 2) of x (B, nh, T, hs).
+    """Rotate each pair of channels (i, i + hs / 2) of x (..., T, hs).
 
     >>> x = torch.tensor([1.0, 5.0, 0.0, 0.0]).view(1, 1, 1, 4)
     >>> turn(x, torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])).flatten().tolist()
     [0.0, 5.0, 1.0, 0.0]
     """
-    a, b = x.chunk(2, dim=-1)  # (B, nh, T, hs / 2)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)  # (B, nh, T, hs)
+    a, b = x.chunk(2, dim=-1)  # (..., T, hs / 2)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)  # (..., T, hs)
 
 
-POSITIONS: dict[str, type[Position]] = {"learned": Learned, "rope": RoPE, "none": Position}
+class ALiBi(Position):
+    """The further away a key, the lower its score, in a straight line (Press et al. 2022).
+
+    Each head has its own slope, so some look near and some look far. It goes on past the length
+    of training, where learned positions end. With slopes of zero it is the variant "none".
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        heads = torch.arange(1, config.n_head + 1)
+        self.slopes: Tensor
+        self.register_buffer("slopes", 2.0 ** (-8 * heads / config.n_head), persistent=False)
+
+    def bias(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
+        distance = q_pos[..., :, None] - k_pos[..., None, :]  # (..., T, S)
+        return -self.slopes[:, None, None] * distance.clamp(min=0)[..., None, :, :]
+
+
+POSITIONS: dict[str, type[Position]] = {
+    "learned": Learned,
+    "sinusoidal": Sinusoidal,
+    "rope": RoPE,
+    "alibi": ALiBi,
+    "none": Position,
+}
