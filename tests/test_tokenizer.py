@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 from nanogpt.corpus import shakespeare
 from nanogpt.errors import UserError
+from nanogpt.export.tokenizers import from_tiktoken, to_huggingface, to_tiktoken
 from nanogpt.tokenizer import (
     PATTERNS,
     CharTokenizer,
@@ -231,7 +232,7 @@ LEARNED = {name: Tokenizer.train([PLAY], 700, pattern=name) for name in PATTERNS
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_hugging_face_opens_what_we_write_and_gives_the_same_ids(pattern, tmp_path):
     ours = LEARNED[pattern]
-    ours.to_huggingface(tmp_path)
+    to_huggingface(ours, tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert theirs.eos_token_id == ours.special_tokens["<|endoftext|>"]
     for text in [PLAY[:20_000], "don't  DON'T 12345 é🎭\r\n\r\n  x", "a<|endoftext|>b"]:
@@ -243,7 +244,7 @@ def test_hugging_face_opens_what_we_write_and_gives_the_same_ids(pattern, tmp_pa
 
 def test_gpt2s_own_tokenizer_json_is_read(gpt2, tmp_path):
     """As Hugging Face publishes it: ByteLevel alone, merges as strings."""
-    gpt2.to_huggingface(tmp_path)
+    to_huggingface(gpt2, tmp_path)
     path = tmp_path / "tokenizer.json"
     values = json.loads(path.read_text())
     values["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False}
@@ -258,7 +259,7 @@ def test_gpt2s_own_tokenizer_json_is_read(gpt2, tmp_path):
      {"pre_tokenizer": {"type": "Whitespace"}}, {"added_tokens": None}],
 )  # fmt: skip
 def test_another_kind_of_tokenizer_is_refused(change, tmp_path):
-    TRAINED.to_huggingface(tmp_path)
+    to_huggingface(TRAINED, tmp_path)
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=r"tokenizer\.json|pre_tokenizer Whitespace"):
@@ -268,22 +269,22 @@ def test_another_kind_of_tokenizer_is_refused(change, tmp_path):
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_tiktoken_gives_the_same_ids_both_ways(pattern):
     ours = LEARNED[pattern]
-    theirs = ours.to_tiktoken()
+    theirs = to_tiktoken(ours)
     text = PLAY[:20_000] + "<|endoftext|>"
     assert theirs.encode(text, allowed_special="all") == ours.encode(text, special="allow")
-    assert Tokenizer.from_tiktoken(theirs).to_dict() == ours.to_dict()
+    assert from_tiktoken(theirs).to_dict() == ours.to_dict()
 
 
 def test_gpt2_from_tiktoken_is_gpt2_from_its_files(gpt2, reference):
-    assert Tokenizer.from_tiktoken(reference).to_dict() == gpt2.to_dict()
+    assert from_tiktoken(reference).to_dict() == gpt2.to_dict()
 
 
 def test_tokens_of_the_same_bytes_are_not_exported(tmp_path):
     twice = Tokenizer([(97, 98), (98, 99), (256, 99), (97, 257)])  # ab, bc, ab+c, a+bc
     with pytest.raises(UserError, match="two tokens stand for b'abc'"):
-        twice.to_huggingface(tmp_path)
+        to_huggingface(twice, tmp_path)
     with pytest.raises(UserError, match="two tokens stand for b'abc'"):
-        twice.to_tiktoken()
+        to_tiktoken(twice)
 
 
 def test_special_tokens_can_be_added_later():
@@ -351,7 +352,7 @@ def test_training_does_not_depend_on_processes_or_pieces(pattern, tmp_path, monk
 def test_a_tokenizer_is_found_by_name_file_or_folder(gpt2, tmp_path):
     assert find_tokenizer("gpt2").to_dict() == gpt2.to_dict()
     (tmp_path / "hf").mkdir()
-    gpt2.to_huggingface(tmp_path / "hf")
+    to_huggingface(gpt2, tmp_path / "hf")
     (tmp_path / "openai").mkdir()
     for name in ("encoder.json", "vocab.bpe"):
         shutil.copy(vocabulary_file(name), tmp_path / "openai" / name)

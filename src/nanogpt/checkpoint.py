@@ -20,12 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nanogpt.config import Config, ModelConfig, config_from_dict
+from nanogpt.config import PRESETS, Config, ModelConfig, config_from_dict
 from nanogpt.errors import UserError
 from nanogpt.files import read_json, read_text, write_json, write_text, writing_folder
-from nanogpt.huggingface import check_tensors
+from nanogpt.huggingface import build, fetch, from_pretrained
 from nanogpt.model import GPT
-from nanogpt.tokenizer import AnyTokenizer, load_tokenizer
+from nanogpt.tokenizer import AnyTokenizer, find_tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,20 @@ def load_state(checkpoint: Path) -> tuple[TrainState, Config]:
 
 def load_weights(checkpoint: Path, config: ModelConfig) -> GPT:
     """Build the model of a checkpoint. Raises UserError if file and settings do not fit."""
-    model = GPT(config)
     tensors = load_tensors(checkpoint, "model.safetensors")
-    check_tensors(model, tensors, checkpoint / "model.safetensors")
-    model.load_state_dict(tensors)
-    return model
+    return build(config, tensors, checkpoint / "model.safetensors")
 
 
 def load_run(run: Path, name: str = "latest") -> tuple[GPT, AnyTokenizer, Config]:
-    """Model, tokenizer and settings of a run folder, ready to generate."""
+    """Model, tokenizer and settings, ready to generate.
+
+    `run` is a run folder, a folder of Hugging Face's, or a published size of GPT-2 by name, or
+    hub:NAME, which are fetched. Raises UserError if it is none of them.
+    """
+    folder = hugging_face_folder(run)
+    if folder:
+        model = from_pretrained(folder)
+        return model, find_tokenizer(own_tokenizer(folder)), Config(model=model.config)
     checkpoint = find_checkpoint(run, name)
     _, config = load_state(checkpoint)
     return (
@@ -124,6 +129,22 @@ def load_run(run: Path, name: str = "latest") -> tuple[GPT, AnyTokenizer, Config
         load_tokenizer(run / "tokenizer.json"),
         config,
     )
+
+
+def hugging_face_folder(source: Path) -> Path | None:
+    """The folder of Hugging Face's that is meant, fetched if need be; None if it is a run."""
+    if (source / "config.json").exists():
+        return source
+    name = str(source)
+    if name.startswith("hub:") or (name in PRESETS and not source.exists()):
+        return fetch(name.removeprefix("hub:"))
+    return None
+
+
+def own_tokenizer(folder: Path) -> str:
+    """The tokenizer in a folder of Hugging Face's, by its path; GPT-2's if it has none."""
+    files = ("tokenizer.json", "vocab.json")
+    return str(folder) if any((folder / file).exists() for file in files) else "gpt2"
 
 
 def optimizer_tensors(model: GPT, optimizer: Optimizer) -> dict[str, Tensor]:

@@ -1,21 +1,24 @@
-"""To and from Hugging Face Transformers: the same weights under slightly different names.
+"""GPT-2 as Hugging Face Transformers keeps it: the same weights under slightly different names.
 
-OpenAI's code kept the matrices of linear layers as (in, out); torch keeps them as (out, in). And
-Transformers puts the network inside a wrapper. So the map is: strip or add a prefix, transpose the
+OpenAI's code kept the matrices of linear layers as (in, out), torch keeps them as (out, in). And
+Transformers puts the network inside a wrapper. So the map is: add or strip a prefix, transpose the
 weights with four suffixes. The tied head has no entry of its own on either side.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nanogpt.config import ModelConfig
+from nanogpt.config import PRESETS, ModelConfig, choose
 from nanogpt.errors import UserError
 from nanogpt.files import read_json
 from nanogpt.model import GPT
+from nanogpt.position import POSITIONS
 
 PREFIX = "transformer."
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
@@ -26,7 +29,6 @@ NOT_WEIGHTS = ("lm_head.weight", ".attn.bias", ".attn.masked_bias")
 def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of a GPT2LMHeadModel as the state of our GPT.
 
-    >>> import torch
     >>> theirs = {"transformer.h.0.mlp.c_fc.weight": torch.zeros(2, 8)}
     >>> {name: tuple(t.shape) for name, t in from_hugging_face(theirs).items()}
     {'h.0.mlp.c_fc.weight': (8, 2)}
@@ -47,23 +49,31 @@ def to_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+# What a config.json may say of settings that we have only one way of.
+SUPPORTED: dict[str, Any] = {
+    "model_type": "gpt2",
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+
+
 def hugging_face_config(folder: Path) -> ModelConfig:
     """The shape of a GPT-2 in Hugging Face's config.json.
 
     Raises UserError if the file is missing or damaged, or asks for what our GPT-2 has not.
     """
-    values = read_json(folder / "config.json")
-    for name, ours in {
-        "model_type": "gpt2",
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "tie_word_embeddings": True,
-        "n_inner": None,
-    }.items():
+    path = folder / "config.json"
+    values = read_json(path)
+    if "model_type" not in values:
+        raise UserError(f"{path} has no model_type; it describes no model of Transformers'")
+    own_width = {"n_inner": 4 * values["n_embd"]} if values.get("n_inner") else {}
+    for name, ours in (SUPPORTED | own_width).items():
         if values.get(name, ours) != ours:
-            raise UserError(f"{folder}/config.json: {name}={values[name]!r} is not supported")
+            raise UserError(f"{path}: {name}={values[name]!r} is not supported, only {ours!r}")
     try:
         return ModelConfig(
             vocab_size=values["vocab_size"],
@@ -73,22 +83,57 @@ def hugging_face_config(folder: Path) -> ModelConfig:
             n_embd=values["n_embd"],
         )
     except KeyError as error:
-        raise UserError(f"{folder}/config.json has no {error}; it is not a GPT-2's") from None
+        raise UserError(f"{path} has no {error}; it is not a GPT-2's") from None
 
 
-def load_hugging_face(folder: Path) -> GPT:
-    """A GPT-2 from a folder with Hugging Face's config.json and model.safetensors.
+def from_pretrained(name: str | Path) -> GPT:
+    """A GPT-2 from a folder of Hugging Face's, or by its name on their hub, such as "gpt2".
 
-    Raises UserError if a file is missing or damaged, or asks for what our GPT-2 has not.
+    Raises UserError if there is no such model, no network to fetch it, a file is missing or
+    damaged, or the model is one that our GPT-2 cannot be.
     """
-    path = folder / "model.safetensors"
-    try:
-        tensors = from_hugging_face(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({error}); fetch it again") from None
-    model = GPT(hugging_face_config(folder))
+    folder = Path(name) if Path(name).is_dir() else fetch(str(name))
+    config = hugging_face_config(folder)
+    path, tensors = read_weights(folder)
+    floats = {name: tensor.float() for name, tensor in tensors.items()}
+    return build(config, from_hugging_face(floats), path).eval()
+
+
+def read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    """All tensors of a folder, in one file or several, and the file that leads to them.
+
+    Raises UserError naming the file that is missing or damaged.
+    """
+    names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    path = next((folder / name for name in names if (folder / name).exists()), folder / names[0])
+    parts = [path.name]
+    if path.suffix == ".json":
+        parts = sorted(set(read_json(path).get("weight_map", {}).values()))
+    tensors: dict[str, Tensor] = {}
+    for part in parts:
+        try:
+            tensors |= read_tensors(folder / part)
+        except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
+            reason = str(error).partition("\n")[0][:200]
+            raise UserError(f"{folder / part} cannot be read ({reason}); fetch it again") from None
+    return path, tensors
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file. Of a .bin only tensors are unpickled, never code."""
+    if path.suffix == ".bin":
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return load_file(path)
+
+
+def build(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -> GPT:
+    """A model made of these tensors, without a copy. Raises UserError if they do not fit."""
+    with torch.device("meta"):  # shapes only: fresh weights would be thrown away at once
+        model = GPT(config)
     check_tensors(model, tensors, path)
-    model.load_state_dict(tensors)
+    # What is no weight, such as the speeds of RoPE, is in no file.
+    model.wpe = choose(POSITIONS, "model.position", config.position)(config)
+    model.load_state_dict(tensors, assign=True)
     return model
 
 
@@ -100,3 +145,26 @@ def check_tensors(model: GPT, tensors: Mapping[str, Tensor], path: Path) -> None
         wanted = tuple(ours[name]) if name in ours else "absent"
         if found != wanted:
             raise UserError(f"{path}: {name} is {found}, but the settings make it {wanted}")
+
+
+def fetch(name: str) -> Path:
+    """Fetch a model's files from the Hugging Face hub, once, and return their folder.
+
+    Raises UserError if the hub cannot be reached or has no such model.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    except ImportError:
+        raise UserError(
+            f"{name!r} is no folder here; fetching it needs: pip install 'nanogpt[data]'"
+        ) from None
+    repository = f"openai-community/{name}" if name in PRESETS else name
+    wanted = ["config.json", "model*.safetensors*", "*token*.json", "vocab.json", "merges.txt"]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=wanted))
+    except HFValidationError:
+        reason = "this cannot be the name of a model"
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+    raise UserError(f"{name!r} is no folder here and cannot be fetched: {reason}")

@@ -27,7 +27,7 @@ from nanogpt.files import read_json, read_text, write_json
 from nanogpt.workers import grouped, map_in_order
 
 if TYPE_CHECKING:
-    import tiktoken
+    pass
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -384,95 +384,6 @@ class Tokenizer(Saved):
             if not known or ids.get("".join(pair)) != 256 + n:
                 raise UserError(f"{source}: merge {n + 1} does not fit the vocabulary")
         return cls([(ids[a], ids[b]) for a, b in pairs], pattern, special, byte_order)
-
-    def to_huggingface(self, folder: Path) -> None:
-        """Write a folder that AutoTokenizer opens: tokenizer.json and tokenizer_config.json.
-
-        Raises UserError if two tokens stand for the same bytes, which the format cannot hold.
-        """
-        characters = gpt2_characters()
-        written = ["".join(characters[b] for b in token) for token in self.ordinary_tokens()]
-        special = [
-            {"id": i, "content": text, "special": True, "normalized": False}
-            | {"single_word": False, "lstrip": False, "rstrip": False}
-            for text, i in self.special_tokens.items()
-        ]
-        pattern = PATTERNS.get(self.pattern, self.pattern)
-        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-        split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
-        steps = [split | {"invert": False}, byte_level | {"use_regex": False}]
-        values = {
-            "version": "1.0",
-            "added_tokens": special,
-            "normalizer": None,
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
-            "post_processor": None,
-            "decoder": byte_level | {"use_regex": True},
-            "model": {
-                "type": "BPE",
-                "vocab": {text: i for i, text in enumerate(written)},
-                "merges": [[written[a], written[b]] for a, b in self.merges],
-            },
-        }
-        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-        config["clean_up_tokenization_spaces"] = False
-        if END_OF_TEXT in self.special_tokens:
-            config |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
-        write_json(folder / "tokenizer.json", values)
-        write_json(folder / "tokenizer_config.json", config)
-
-    def to_tiktoken(self) -> "tiktoken.Encoding":
-        """The same tokenizer as tiktoken's, which needs that package.
-
-        tiktoken takes a word that is a token as that token, without merging; for nearly all words
-        this is what merging gives. Raises UserError if two tokens stand for the same bytes.
-        """
-        import tiktoken
-
-        return tiktoken.Encoding(
-            name="nanogpt",
-            pat_str=PATTERNS.get(self.pattern, self.pattern),
-            mergeable_ranks={token: i for i, token in enumerate(self.ordinary_tokens())},
-            special_tokens=self.special_tokens,
-        )
-
-    @classmethod
-    def from_tiktoken(cls, encoding: "str | tiktoken.Encoding") -> "Tokenizer":
-        """Take over an encoding of tiktoken's, given itself or by name, such as "gpt2".
-
-        By name tiktoken may have to download it. It keeps no merges, only the order of tokens; each
-        merge is found again by encoding its token with the ones before it. Raises UserError for an
-        encoding that did not come about by merging pairs one by one.
-        """
-        import tiktoken
-
-        found = tiktoken.get_encoding(encoding) if isinstance(encoding, str) else encoding
-        ranks: dict[bytes, int] = found._mergeable_ranks
-        tokens = sorted(ranks, key=ranks.__getitem__)
-        if [ranks[token] for token in tokens] != list(range(len(tokens))):
-            raise UserError(f"the ids of {found.name} have gaps; it cannot be taken over")
-        byte_ids = bytes(tokens.index(bytes([b])) for b in range(256))
-        merges: dict[Pair, int] = {}
-        for new_id, token in enumerate(tokens[256:], start=256):
-            parts = encode_word(token.translate(byte_ids), merges)
-            if len(parts) != 2:
-                raise UserError(f"{found.name}: {token!r} is not the merge of two earlier tokens")
-            merges[parts[0], parts[1]] = new_id
-        names = {pattern: name for name, pattern in PATTERNS.items()}
-        pattern = names.get(found._pat_str, found._pat_str)
-        return cls(list(merges), pattern, found._special_tokens, b"".join(tokens[:256]))
-
-    def ordinary_tokens(self) -> list[bytes]:
-        """The bytes of each token that is not special, by id.
-
-        Raises UserError if two are the same: formats that name tokens by their bytes cannot tell
-        them apart.
-        """
-        tokens = self.vocabulary[: 256 + len(self.merges)]
-        if len(set(tokens)) < len(tokens):
-            twice = next(token for token, n in Counter(tokens).items() if n > 1)
-            raise UserError(f"two tokens stand for {twice!r}; this format cannot hold both")
-        return tokens
 
     def with_special_tokens(self, names: Sequence[str]) -> "Tokenizer":
         """A copy that has more special tokens; their ids follow the last one."""

@@ -19,6 +19,7 @@ import torch
 from nanogpt.checkpoint import (
     TrainState,
     find_checkpoint,
+    load_run,
     load_state,
     load_tensors,
     load_weights,
@@ -38,7 +39,6 @@ from nanogpt.errors import UserError
 from nanogpt.evaluate import estimate, evaluate, summed_loss
 from nanogpt.files import read_text, write_text
 from nanogpt.generate import generate_text, prompt_ids
-from nanogpt.huggingface import load_hugging_face
 from nanogpt.model import GPT
 from nanogpt.optim import SCHEDULES, build_optimizer, learning_rate
 from nanogpt.tokenfiles import (
@@ -182,12 +182,8 @@ class Trainer:
         config = with_settings(
             config,
             model={"vocab_size": tokenizer.vocab_size},
-            # An absolute path, so that the run can be resumed from anywhere.
-            data={"folder": str(data.resolve()) if config.data.folder else ""},
-            train={
-                "precision": compute.precision,
-                "init": str(Path(config.train.init).resolve()) if config.train.init else "",
-            },
+            data={"folder": absolute(config.data.folder)},
+            train={"precision": compute.precision, "init": absolute(config.train.init)},
         )
         tokens = open_tokens(data, config, tokenizer)
         torch.manual_seed(config.train.seed)
@@ -422,6 +418,11 @@ class Trainer:
         return Sample(self.state.step, settings.prompt + text)
 
 
+def absolute(path: str) -> str:
+    """The whole path of what exists, so that a run can be resumed from anywhere."""
+    return str(Path(path).resolve()) if path and Path(path).exists() else path
+
+
 def initial_model(config: Config) -> GPT:
     """A fresh model, or the one that train.init names, in which dropout may differ.
 
@@ -430,11 +431,7 @@ def initial_model(config: Config) -> GPT:
     if not config.train.init:
         return GPT(config.model)
     path = Path(config.train.init)
-    if (path / "config.json").exists():
-        model = load_hugging_face(path)
-    else:
-        checkpoint = find_checkpoint(path)
-        model = load_weights(checkpoint, load_state(checkpoint)[1].model)
+    model = load_run(path)[0]
     for name in asdict(config.model):
         if "dropout" in name or name in ("kernels", "zero_init"):  # what training may choose anew
             continue

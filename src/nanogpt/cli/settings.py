@@ -96,12 +96,13 @@ def load_settings(recipe: str | None, arguments: argparse.Namespace) -> Config:
 
 def settings_of_weights(path: Path) -> dict[str, Any]:
     """The shape and the tokenizer of a run, or of a folder of Hugging Face's."""
-    from nanogpt.checkpoint import find_checkpoint, load_state
+    from nanogpt.checkpoint import find_checkpoint, hugging_face_folder, load_state, own_tokenizer
     from nanogpt.huggingface import hugging_face_config
 
-    if (path / "config.json").exists():
-        model = hugging_face_config(path)
-        tokenizer = str(path) if (path / "tokenizer.json").exists() else "gpt2"
+    folder = hugging_face_folder(path)
+    if folder:
+        model = hugging_face_config(folder)
+        tokenizer = own_tokenizer(folder)
     else:
         model = load_state(find_checkpoint(path))[1].model
         tokenizer = str(path / "tokenizer.json")

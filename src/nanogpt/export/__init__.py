@@ -1,0 +1,1 @@
+"""Wing: models and tokenizers in the formats of other projects."""
