@@ -95,9 +95,9 @@ class KVCache:
         self, config: ModelConfig, rows: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         shape = (config.n_layer, rows, config.kv_heads, config.context_length, config.head_size)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.pos = torch.zeros(rows, config.context_length, device=device, dtype=torch.long)
+        self.keys = torch.empty(shape, device=device, dtype=dtype)
+        self.values = torch.empty(shape, device=device, dtype=dtype)
+        self.pos = torch.empty(rows, config.context_length, device=device, dtype=torch.long)
         self.length = 0  # tokens read
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

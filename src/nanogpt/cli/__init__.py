@@ -20,7 +20,10 @@ COMMANDS = {
     "plan": "what a run will need: parameters, operations, memory, time, cost",
     "train": "train a model from a recipe, or resume a run",
     "generate": "continue a prompt with a trained model",
+    "chat": "write with a trained model, turn by turn",
     "evaluate": "measure a trained model: loss, perplexity, bits per byte",
+    "compare": "the same model in Hugging Face Transformers: same numbers, which speed",
+    "export": "a folder that Hugging Face Transformers opens",
 }
 
 HELP = """\

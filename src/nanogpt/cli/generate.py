@@ -1,44 +1,116 @@
 """nanogpt generate: continue a prompt with a trained model."""
 
+import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
-from nanogpt.checkpoint import load_run
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from nanogpt.cli.settings import Parser, read_argument, settings_in
-from nanogpt.cli.text import printable
-from nanogpt.config import SampleConfig, from_dict
-from nanogpt.device import resolve
+from nanogpt.cli.text import printable, visible
+from nanogpt.cli.weights import add_model_options, load_model
+from nanogpt.config import Config, SampleConfig, from_dict
 from nanogpt.errors import UserError
-from nanogpt.generate import generate_text
+from nanogpt.generate import Piece, Reader, prompt_ids, stream
+from nanogpt.tokenizer import AnyTokenizer
+
+RUNNERS_UP = 4
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print continuations of a prompt as they are made."""
+    """Print continuations of a prompt."""
     parser = Parser("generate", "Continue a prompt with a trained model.")
-    parser.add_argument("run", type=Path, help="a run folder, such as runs/demo")
+    add_model_options(parser)
     parser.add_argument("--prompt", help="text to continue; - reads standard input")
     parser.add_argument("--num-samples", type=int, default=1, help="how many (default: 1)")
-    parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT",
+        help="end a sample before this text; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stream", action=argparse.BooleanOptionalAction, default=sys.stdout.isatty(),
+        help="show text as it is made; in a terminal that is the default",
+    )  # fmt: skip
+    parser.add_argument(
+        "--explain", action="store_true", help="show each token, its probability, the runners-up"
+    )
     parser.add_settings(SampleConfig)
     options = parser.parse(arguments)
     if options.num_samples < 1:
         raise UserError(f"--num-samples {options.num_samples}: use at least 1")
-    model, tokenizer, config = load_run(options.run, options.checkpoint)
-    given = settings_in(options).get("sample", {})
-    settings = from_dict(SampleConfig, {**asdict(config.sample), **given})
+    model, tokenizer, config = load_model(options)
+    settings = sample_settings(config, options)
     if options.prompt is not None:
         settings = replace(settings, prompt=read_argument(options.prompt))
-    model.to(resolve().device)
-    show = printable if sys.stdout.isatty() else str  # a file gets the text as it is
-    for n in range(options.num_samples):
-        if n:
+    reader = Reader(model, [prompt_ids(tokenizer, settings.prompt)] * options.num_samples)
+    top = min(RUNNERS_UP, tokenizer.vocab_size) if options.explain else 0
+    pieces = stream(reader, tokenizer, settings, options.stop, top)
+    samples = row_by_row(pieces, options.num_samples)
+    for number, sample in enumerate(samples):
+        if number:
             print("\n" + "─" * 40)
-        sample = replace(settings, seed=settings.seed + n)
-        pieces = generate_text(model, tokenizer, sample)
-        first = next(pieces, "")  # a prompt that cannot be encoded fails before anything is shown
-        print(show(settings.prompt + first), end="", flush=True)
-        for piece in pieces:
-            print(show(piece), end="", flush=True)
+        if options.explain:
+            explain(list(sample), tokenizer)
+        else:
+            show(settings.prompt, sample, options.stream)
+
+
+def sample_settings(config: Config, options: argparse.Namespace) -> SampleConfig:
+    """The settings of the run, changed by those on the command line."""
+    given = settings_in(options).get("sample", {})
+    return from_dict(SampleConfig, {**asdict(config.sample), **given})
+
+
+def row_by_row(pieces: Iterator[Piece], rows: int) -> Iterator[Iterator[Piece]]:
+    """Rows are written at the same time and shown one after the other, the first as it is made."""
+    waiting: list[list[Piece]] = [[] for _ in range(rows)]
+
+    def row_pieces(row: int) -> Iterator[Piece]:
+        while True:
+            while waiting[row]:
+                piece = waiting[row].pop(0)
+                yield piece
+                if piece.last:
+                    return
+            following = next(pieces, None)
+            if following is None:
+                return
+            waiting[following.row].append(following)
+
+    return (row_pieces(row) for row in range(rows))
+
+
+def show(prompt: str, sample: Iterable[Piece], at_once: bool) -> None:
+    """Print a sample, as it is made or when it is whole."""
+    clean = printable if sys.stdout.isatty() else str  # a file gets the text as it is
+    if at_once:
+        print(clean(prompt), end="", flush=True)
+        for piece in sample:
+            print(clean(piece.text), end="", flush=True)
         print()
+    else:
+        print(clean(prompt + "".join(piece.text for piece in sample)))
+
+
+def explain(sample: Sequence[Piece], tokenizer: AnyTokenizer) -> None:
+    """A table of the tokens that were chosen, how likely each was, and what else was likely."""
+    table = Table("token", "probability", "", "likeliest", box=None, header_style="bold")
+    for piece in sample:
+        probability = math.exp(piece.log_probability)
+        others = [
+            f"{visible(tokenizer.decode_bytes([token]))} {math.exp(log_probability):.1%}"
+            for token, log_probability in piece.likeliest
+        ]
+        table.add_row(
+            Text(visible(tokenizer.decode_bytes([piece.token]))),
+            Text(f"{probability:.1%}", justify="right"),
+            Text("█" * round(20 * probability), "cyan"),
+            Text("   ".join(others)),
+        )
+    console = Console()
+    console.print(table)
+    console.print("[dim]the model's own probabilities, before temperature and filters[/]")

@@ -1,0 +1,123 @@
+"""nanogpt chat: write with a model, turn by turn, in the terminal."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+
+from nanogpt.cli.generate import sample_settings
+from nanogpt.cli.settings import Parser
+from nanogpt.cli.text import printable
+from nanogpt.cli.weights import add_model_options, load_model
+from nanogpt.config import SampleConfig, explanations, from_dict
+from nanogpt.errors import UserError, did_you_mean
+from nanogpt.generate import Reader, prompt_ids, stream
+from nanogpt.model import GPT
+from nanogpt.tokenizer import AnyTokenizer
+
+ABOUT = """\
+Write something, and the model goes on. It has seen your text and its own, up to its context length.
+
+  /temperature 0.5   change a setting: {settings}
+  /settings          show them
+  (an empty line)    let the model go on
+  /reset             begin a new text
+  /quit              leave; so does Ctrl-D. Ctrl-C ends the model's turn
+"""
+
+# What a person sets here; the prompt is what they write.
+CHANGEABLE = [field.name for field in fields(SampleConfig) if field.name != "prompt"]
+
+
+class Chat:
+    """One text that a person and a model write in turns."""
+
+    def __init__(
+        self, model: GPT, tokenizer: AnyTokenizer, settings: SampleConfig, stops: Sequence[str]
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.stops = stops
+        self.reader: Reader | None = None
+        self.turns = 0
+
+    def answer(self, text: str) -> Iterator[str]:
+        """Add a person's text, then let the model go on; its turn ends as a sample does.
+
+        Raises UserError for text that the tokenizer cannot encode.
+        """
+        if self.reader is None:
+            self.reader = Reader(self.model, [prompt_ids(self.tokenizer, text)])
+        elif text:
+            said = self.tokenizer.decode(self.reader.rows[0][-8:])
+            new_line = "" if said.endswith("\n") else "\n"
+            self.reader.append(0, prompt_ids(self.tokenizer, new_line + text))
+        # Each turn draws anew: the same words twice need not get the same answer.
+        seed = (self.settings.seed + self.turns) % 2**63
+        self.turns += 1
+        turn = from_dict(SampleConfig, {**asdict(self.settings), "seed": seed})
+        for piece in stream(self.reader, self.tokenizer, turn, self.stops):
+            yield piece.text
+
+    def command(self, line: str) -> str:
+        """Carry out a line that begins with a slash; what to say about it.
+
+        Raises UserError for a command that is unknown or a value that cannot be.
+        """
+        name, _, value = line[1:].strip().partition(" ")
+        name = name.replace("-", "_")
+        if name == "reset":
+            self.reader, self.turns = None, 0
+            return "a new text"
+        if name in ("settings", "help"):
+            texts = explanations(SampleConfig)
+            shown = [f"/{n} {getattr(self.settings, n)}   {texts[n]}" for n in CHANGEABLE]
+            return "\n".join(shown)
+        if name not in CHANGEABLE:
+            known = [*CHANGEABLE, "settings", "reset", "quit"]
+            raise UserError(f"/{name} is not a command: {did_you_mean(name, known)}")
+        if not value:
+            raise UserError(f"/{name} needs a value; it is {getattr(self.settings, name)}")
+        self.settings = from_dict(SampleConfig, {**asdict(self.settings), name: value})
+        return f"{name} is {getattr(self.settings, name)}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read lines, answer them."""
+    parser = Parser("chat", "Write with a model, turn by turn.")
+    add_model_options(parser)
+    parser.add_argument(
+        "--stop", action="append", metavar="TEXT",
+        help="ends the model's turn; may be given several times (default: an empty line)",
+    )  # fmt: skip
+    parser.add_settings(SampleConfig)
+    options = parser.parse(arguments)
+    model, tokenizer, config = load_model(options)
+    stops = ["\n\n"] if options.stop is None else options.stop
+    chat = Chat(model, tokenizer, sample_settings(config, options), stops)
+    print(ABOUT.format(settings=", ".join(CHANGEABLE)))
+    while True:
+        try:
+            line = input("> ")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if line.strip() in ("/quit", "/exit"):
+            return
+        try:
+            turn(chat, line)
+        except UserError as error:
+            print(f"{error}", file=sys.stderr)
+
+
+def turn(chat: Chat, line: str) -> None:
+    """Carry out a command, or print the model's turn as it is made; Ctrl-C ends it."""
+    if line.startswith("/"):
+        print(chat.command(line))
+        return
+    try:
+        for text in chat.answer(line):
+            print(printable(text), end="", flush=True)
+    except KeyboardInterrupt:
+        pass
+    print()

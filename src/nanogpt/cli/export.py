@@ -1,0 +1,101 @@
+"""nanogpt export: a folder that Hugging Face Transformers opens."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from nanogpt.checkpoint import load_run
+from nanogpt.cli.settings import Parser
+from nanogpt.config import Config
+from nanogpt.export.models import ARCHITECTURES, architecture_of, export
+from nanogpt.model import GPT
+from nanogpt.tokenizer import END_OF_TEXT, AnyTokenizer
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the folder."""
+    parser = Parser("export", "Write a model as a folder that Transformers opens.")
+    parser.add_argument("run", type=Path, help="a run folder, such as runs/demo")
+    parser.add_argument("folder", type=Path, help="the folder to write; it must be new or empty")
+    parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
+    options = parser.parse(arguments)
+    model, tokenizer, config = load_run(options.run, options.checkpoint)
+    card = model_card(options.run, options.checkpoint, model, tokenizer, config)
+    export(options.folder, model, tokenizer, config.sample, card)
+    name = ARCHITECTURES[architecture_of(model.config)].class_name
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{options.folder} holds a {name}. In Python:\n")
+    console.print(usage(options.folder))
+
+
+def usage(folder: Path | str) -> str:
+    """How to open it."""
+    return f"""\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained({str(folder)!r})
+tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})"""
+
+
+def model_card(
+    run: Path, checkpoint: str, model: GPT, tokenizer: AnyTokenizer, config: Config
+) -> str:
+    """README.md: what the model is, what it was trained on and for how long, how good it is."""
+    shape = model.config
+    training = trained(run, checkpoint, config)
+    start = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else "\\n"
+    prompt = config.sample.prompt or start
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+# {run.resolve().name}
+
+A language model of {model.num_parameters():,} parameters: {shape.n_layer} layers, {shape.n_head}
+heads, {shape.n_embd} channels, context of {shape.context_length} tokens, vocabulary of
+{tokenizer.vocab_size:,}. In Transformers it is a
+`{ARCHITECTURES[architecture_of(shape)].class_name}`.
+
+{training}
+## Use
+
+```python
+{usage("FOLDER")}
+ids = tokenizer({prompt!r}, return_tensors="pt").input_ids
+print(tokenizer.decode(model.generate(ids, max_new_tokens=100, do_sample=True)[0]))
+```
+
+It continues text in the manner of what it has read. It knows nothing beyond that, may repeat it
+word for word, and can be wrong about everything.
+"""
+
+
+def trained(run: Path, checkpoint: str, config: Config) -> str:
+    """The part of the card about training; empty for weights that came from elsewhere."""
+    metrics = run / "metrics.jsonl"
+    if not metrics.exists():
+        return ""
+    from nanogpt.checkpoint import find_checkpoint, load_state
+
+    state, _ = load_state(find_checkpoint(run, checkpoint))
+    train = config.train
+    tokens = train.batch_size * train.grad_accum_steps * config.model.context_length * state.step
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    losses = [r for r in lines if "val_loss" in r and r["step"] <= state.step]
+    loss = ""
+    if losses:
+        value, step = losses[-1]["val_loss"], losses[-1]["step"]
+        loss = f"| validation loss | {value:.4f} nats per token at step {step} |\n"
+    return f"""## Training
+
+| | |
+|---|---|
+| data | {config.data.folder or config.data.source} |
+| steps | {state.step:,} of {train.max_steps:,} |
+| tokens seen | {tokens:,} |
+{loss}| optimizer | {train.optimizer}, peak learning rate {train.lr:g}, {train.schedule} schedule |
+| time | {state.seconds:,.0f} s on {train.device} in {train.precision} |
+| seed | {train.seed} |
+"""

@@ -1,0 +1,31 @@
+"""The options by which commands name a model, and loading it."""
+
+import argparse
+from pathlib import Path
+
+from nanogpt.checkpoint import load_run
+from nanogpt.cli.settings import Parser
+from nanogpt.config import Config
+from nanogpt.device import resolve
+from nanogpt.model import GPT
+from nanogpt.packing import WEIGHTS
+from nanogpt.tokenizer import AnyTokenizer
+
+
+def add_model_options(parser: Parser) -> None:
+    """Add the run, its checkpoint, and the precision of its weights."""
+    parser.add_argument(
+        "run", type=Path,
+        help="a run folder, such as runs/demo, a folder of Hugging Face's, gpt2, or hub:NAME",
+    )  # fmt: skip
+    parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
+    parser.add_argument(
+        "--weights", default="float32", choices=list(WEIGHTS),
+        help="int8 takes a quarter of the memory and is faster where memory is the limit",
+    )  # fmt: skip
+
+
+def load_model(options: argparse.Namespace) -> tuple[GPT, AnyTokenizer, Config]:
+    """The model that the options name, on the best device of this machine."""
+    model, tokenizer, config = load_run(options.run, options.checkpoint)
+    return WEIGHTS[options.weights](model.to(resolve().device)), tokenizer, config
