@@ -9,7 +9,7 @@ import torch
 from nanogpt.data import RandomWindows
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
-from nanogpt.evaluate import Score, estimate, evaluate, stacked, unigram_bits_per_byte
+from nanogpt.evaluate import Score, estimate, evaluate, stacked
 from nanogpt.model import GPT
 from nanogpt.tokenfiles import write_token_file
 from nanogpt.tokenizer import CharTokenizer
@@ -83,14 +83,6 @@ def test_evaluation_leaves_mode_and_gradients_alone(model, tokens):
     evaluate(model, tokens, CPU)
     assert model.training
     assert all(p.grad is None for p in model.parameters())
-
-
-def test_the_unigram_score_is_the_cross_entropy_of_the_frequencies(tmp_path):
-    alphabet = CharTokenizer("ab")
-    train = write_token_file(tmp_path / "train.bin", ["aab" * 1000], alphabet)
-    val = write_token_file(tmp_path / "val.bin", ["ab"], alphabet)
-    expected = -(math.log2(2 / 3) + math.log2(1 / 3)) / 2
-    assert unigram_bits_per_byte(train, val) == pytest.approx(expected, abs=1e-3)
 
 
 def test_stacking_keeps_the_rest():

@@ -5,19 +5,20 @@ models with any tokenizer, and compression programs too.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nanogpt.data import Batch, Batches, IntArray, document_numbers, sliding_windows
 from nanogpt.device import Compute
 from nanogpt.errors import UserError
 from nanogpt.model import GPT
-from nanogpt.tokenfiles import TokenFile
+from nanogpt.tokenfiles import Ids, TokenFile
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,12 @@ class Score:
         return self.loss / math.log(2) / self.bytes_per_token
 
 
-def summed_loss(model: GPT, batch: Batch, compute: Compute) -> Tensor:
-    """Cross-entropy in nats, summed over the real targets of a batch."""
+def losses_of(model: GPT, batch: Batch, compute: Compute, reduction: str = "sum") -> Tensor:
+    """Cross-entropy in nats: the sum over the real targets of a batch, or each by itself."""
     ids, targets = (torch.from_numpy(a).to(compute.device) for a in (batch.ids, batch.targets))
     mask = None if batch.mask is None else torch.from_numpy(batch.mask).to(compute.device)
     with compute.autocast():
-        return model.loss(model(ids, mask), targets, reduction="sum")
+        return model.loss(model(ids, mask), targets, reduction=reduction)
 
 
 @torch.no_grad()
@@ -57,7 +58,7 @@ def mean_loss(model: GPT, batches: Iterable[Batch], compute: Compute) -> tuple[f
     model.eval()
     total, count = 0.0, 0
     for batch in batches:
-        total += float(summed_loss(model, batch, compute))
+        total += float(losses_of(model, batch, compute))
         count += batch.real_targets
     model.train(was_training)
     if not count:
@@ -77,6 +78,31 @@ def estimate(
     return Score(*mean_loss(model, sample, compute), batches.tokens.bytes_per_token)
 
 
+@torch.no_grad()
+def token_losses(
+    model: GPT,
+    ids: Ids,
+    compute: Compute,
+    batch_size: int = 16,
+    stride: int = 0,
+    separator: int | None = None,
+) -> Iterator[NDArray[np.float32]]:
+    """The loss in nats of every token of a text but the first, in order, some at a time.
+
+    Windows of the context length move on by `stride` tokens, by default half the context length;
+    so all but the first predictions see at least that much of the text before them, and each token
+    is predicted exactly once. A smaller stride gives more context, a lower loss, and takes longer.
+    Where a separator is given, no token sees another document than its own, as in packed training.
+    """
+    length = model.config.context_length
+    windows = sliding_windows(ids, length, stride or default_stride(length))
+    was_training = model.training
+    model.eval()
+    for batch in stacked(windows, batch_size, separator):
+        yield losses_of(model, batch, compute, "none").cpu().numpy()
+    model.train(was_training)
+
+
 def evaluate(
     model: GPT,
     tokens: TokenFile,
@@ -85,17 +111,17 @@ def evaluate(
     stride: int = 0,
     separator: int | None = None,
 ) -> Score:
-    """The loss over a whole text, every token but the first being predicted exactly once.
+    """The mean loss over a whole text: see token_losses.
 
-    Windows of the context length move on by `stride` tokens, by default half the context length;
-    so all but the first predictions see at least that much of the text before them. A smaller
-    stride gives more context, a lower loss, and takes longer. Where a separator is given, no token
-    sees another document than its own, as in packed training.
+    Raises UserError if there is nothing to predict.
     """
-    length = model.config.context_length
-    windows = sliding_windows(tokens.ids, length, stride or default_stride(length))
-    batches = stacked(windows, batch_size, separator)
-    return Score(*mean_loss(model, batches, compute), tokens.bytes_per_token)
+    total, count = 0.0, 0
+    for losses in token_losses(model, tokens.ids, compute, batch_size, stride, separator):
+        total += float(losses.sum(dtype=np.float64))
+        count += len(losses)
+    if not count:
+        raise UserError("the text is too short to evaluate: it needs at least two tokens")
+    return Score(total / count, count, tokens.bytes_per_token)
 
 
 def default_stride(context_length: int) -> int:
@@ -111,12 +137,3 @@ def stacked(
     while chunk := list(islice(windows, batch_size)):
         ids, targets = (np.stack(arrays) for arrays in zip(*chunk, strict=True))  # (B, T)
         yield Batch(ids, targets, None if separator is None else document_numbers(ids, separator))
-
-
-def unigram_bits_per_byte(train: TokenFile, val: TokenFile) -> float:
-    """The score of a model that knows only how often each token occurs in the training text."""
-    counts = np.ones(train.about.vocab_size)  # no token is impossible
-    for chunk in train.chunks():
-        counts += np.bincount(chunk, minlength=len(counts))
-    bits = -np.log2(counts / counts.sum())
-    return sum(float(bits[chunk].sum()) for chunk in val.chunks()) / val.about.bytes

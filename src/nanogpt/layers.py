@@ -34,8 +34,8 @@ def softmax(x: Tensor, dim: int = -1) -> Tensor:
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """How surprised the model is by the targets: -log of the probability it gave each, in nats.
 
-    logits (N, V), targets (N,) with -100 where there is nothing to predict; a scalar, the mean or
-    the sum over the real targets.
+    logits (N, V), targets (N,) with -100 where there is nothing to predict. The mean or the sum
+    over the real targets, or with "none" the loss of each of them.
 
     >>> cross_entropy(torch.tensor([[0.0, math.log(3)]]), torch.tensor([1]))  # -log 0.75
     tensor(0.2877)
@@ -46,6 +46,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> T
     shifted = logits - logits.amax(-1, keepdim=True)
     log_sums = torch.log(torch.exp(shifted).sum(-1))
     losses = log_sums - shifted.gather(-1, targets[:, None])[:, 0]
+    if reduction == "none":
+        return losses
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
@@ -100,7 +102,8 @@ def fused_gelu(x: Tensor) -> Tensor:
 
 def fused_cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """Torch's kernel for `cross_entropy`."""
-    return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction=reduction)
+    losses = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction=reduction)
+    return losses if reduction != "none" else losses[targets != IGNORED]
 
 
 KERNELS = {

@@ -36,7 +36,7 @@ from nanogpt.data import (
 )
 from nanogpt.device import Compute, compile_or_why_not, resolve
 from nanogpt.errors import UserError
-from nanogpt.evaluate import estimate, evaluate, summed_loss
+from nanogpt.evaluate import estimate, evaluate, losses_of
 from nanogpt.files import read_text, write_text
 from nanogpt.generate import generate_text, prompt_ids
 from nanogpt.model import GPT
@@ -475,7 +475,7 @@ def accumulate_gradients(
     targets_in_all = sum(batch.real_targets for batch in batches)
     total = 0.0
     for batch in batches:
-        loss = summed_loss(model, batch, compute) / targets_in_all
+        loss = losses_of(model, batch, compute) / targets_in_all
         scaler.scale(loss).backward()
         total += loss.item()
     return total

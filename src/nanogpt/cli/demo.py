@@ -1,6 +1,5 @@
 """nanogpt demo: from raw text to generated text in under three minutes, nothing downloaded."""
 
-import lzma
 import math
 import shlex
 import shutil
@@ -30,7 +29,8 @@ from nanogpt.config import (
 )
 from nanogpt.corpus import Split
 from nanogpt.errors import UserError
-from nanogpt.evaluate import evaluate, unigram_bits_per_byte
+from nanogpt.evaluate import evaluate
+from nanogpt.measure.references import reference_points
 from nanogpt.prepare.pipeline import Prepared
 from nanogpt.prepare.sources import load_split
 from nanogpt.tokenizer import AnyTokenizer, Tokenizer
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
 
     console.rule("6. How good is it?", align="left")
     with console.status("measuring the held-out text ..."):
-        rows = yardsticks(trainer, split)
+        rows = yardsticks(trainer)
     show_yardsticks(rows, console)
 
     console.rule(f"Done in {time.perf_counter() - began:.0f} seconds", align="left")
@@ -175,32 +175,12 @@ def fit_into(seconds: float, run: Path, config: Config) -> Config:
     return with_settings(config, train={"max_steps": steps, "warmup_steps": warmup})
 
 
-def yardsticks(trainer: Trainer, split: Split) -> dict[str, float]:
-    """Bits per byte of the held-out text under several ways to guess it, the model's last.
-
-    A compressor and a language model do the same thing: whoever predicts the next byte well needs
-    few bits to store it. `xz` primed with the training text is the fair rival, since it knows
-    what the model has read.
-    """
-    val = trainer.tokens.val
-    train_text, val_text = (
-        "".join(d.text for d in documents).encode("utf-8", "surrogatepass")
-        for documents in (split.train, split.val)
-    )
-    primed = xz_size(train_text + val_text) - xz_size(train_text)
-    score = evaluate(trainer.model, val, trainer.compute)
-    return {
-        "guessing any token": math.log2(trainer.tokenizer.vocab_size) / val.bytes_per_token,
-        "unigram: token frequencies": unigram_bits_per_byte(trainer.tokens.train, val),
-        "xz -9, held-out text alone": 8 * xz_size(val_text) / len(val_text),
-        "xz -9, primed with the training text": 8 * primed / len(val_text),
-        "this model": score.bits_per_byte,
-    }
-
-
-def xz_size(text: bytes) -> int:
-    """Bytes that `xz -9` needs for the text."""
-    return len(lzma.compress(text, preset=9))
+def yardsticks(trainer: Trainer) -> dict[str, float]:
+    """Bits per byte of the held-out text under several ways to guess it, the model's last."""
+    tokens = trainer.tokens
+    score = evaluate(trainer.model, tokens.val, trainer.compute)
+    points = reference_points(tokens.train, tokens.val, trainer.tokenizer)
+    return points | {"this model": score.bits_per_byte}
 
 
 def show_yardsticks(rows: dict[str, float], console: Console) -> None:
