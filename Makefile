@@ -19,6 +19,7 @@ lint: .venv/installed-dev  ## style and types
 bench: .venv/installed-bench  ## speed beside public peers; writes docs/benchmarks.md
 	.venv/bin/python benchmarks/tokenizer.py
 	.venv/bin/python benchmarks/training.py
+	.venv/bin/python benchmarks/generation.py
 
 format: .venv/installed-dev  ## put the code in its standard form
 	.venv/bin/ruff check --fix .

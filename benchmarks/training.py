@@ -144,8 +144,9 @@ A product of two matrices of 1,024 x 1,024 reached {shown} on this machine.
 torch {version("torch")}, transformers {version("transformers")}.
 """
     path = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-    before = path.read_text().partition("## Training")[0].rstrip()
-    path.write_text(f"{before}\n\n{part}")
+    before, _, rest = path.read_text().partition("## Training")
+    after = "## Generation" + rest.partition("## Generation")[2]
+    path.write_text(f"{before.rstrip()}\n\n{part}\n{after if '## Gen' in rest else ''}")
     print(part)
 
 

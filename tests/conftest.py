@@ -56,3 +56,13 @@ def small_run(prepared: Path, **train: object) -> Config:
         train=TrainConfig(**{**steps, **rest, **train}),
         sample=SampleConfig(prompt="DUKE:", max_new_tokens=8),
     )
+
+
+@pytest.fixture
+def small_trained_run(prepared: Path, tmp_path: Path) -> Path:
+    """A finished run of twelve steps."""
+    from nanogpt.train import Trainer
+
+    folder = tmp_path / "run"
+    list(Trainer.start(folder, small_run(prepared)).run())
+    return folder

@@ -1,7 +1,9 @@
 """The command line: it answers at once, and every mistake costs one line and nothing on disk."""
 
 import contextlib
+import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import torch
 
 from nanogpt.checkpoint import find_checkpoint, load_run
 from nanogpt.cli import COMMANDS, main
+from nanogpt.config import SampleConfig
 from nanogpt.corpus import Document, split_rule
 from nanogpt.data import BATCHES
 from nanogpt.tokenizer import CharTokenizer, Tokenizer, gpt2_tokenizer, load_tokenizer
@@ -99,6 +102,17 @@ MISTAKES = {
     "resume with settings": (["train", "--resume", "run", "--train.lr", "1"], "give it alone"),
     "no samples": (["generate", "run", "--num-samples", "0"], "--num-samples 0: use at least 1"),
     "which checkpoint": (["generate", "run", "--checkpoint", "x"], "invalid choice: 'x'"),
+    "no batch": (["evaluate", "run", "--batch-size", "0"], "--batch-size 0: use at least 1"),
+    "unknown weights": (["generate", "run", "--weights", "int4"], "invalid choice: 'int4'"),
+    "top-p": (["generate", "run", "--sample.top-p", "0"], "sample.top_p=0.0: use a share above 0"),
+    "min-p": (["generate", "run", "--sample.min-p", "1"], "sample.min_p=1.0: use a share from 0"),
+    "penalty": (["generate", "run", "--sample.repetition-penalty", "0"], "use a positive number"),
+    "nowhere to export": (["export", "run", "folder/../data"], "exists and is not empty; name a"),
+    "nothing to export": (["export", "none", "new"], "none: no such run folder"),
+    "key heads": (
+        ["train", *SMALL, "--model.n-head=4", "--model.n-kv-head=3"], "use a divisor of n_head: 1,",
+    ),
+    "window": (["train", *SMALL, "--model.window", "-1"], "model.window=-1: use at least 0"),
     "negative temperature": (["generate", "run", "--sample.temperature", "-1"], "use 0 for"),
     "prompt that is no text": (["generate", "run", "--prompt", "caf\udce9"], "not UTF-8 text"),
     "text that is no text": (["tokenizer", "encode", "\udce9", *CHARS], "not UTF-8 text"),
@@ -515,3 +529,154 @@ def test_fine_tuning_takes_shape_and_tokenizer_from_a_run(run, here, capsys):
     assert tuned.to_dict() == base.to_dict()
     assert after.model == before.model
     assert "step      0               validation" in capsys.readouterr().out
+
+
+def test_samples_of_a_batch_are_those_of_single_ones(run, capsys):
+    common = ["generate", str(run), "--prompt", "DUKE", "--sample.max-new-tokens", "12"]
+    assert main([*common, "--num-samples", "3"]) == 0
+    together = capsys.readouterr().out.split("\n" + "─" * 40 + "\n")
+    alone = []
+    for n in range(3):
+        assert main([*common, "--sample.seed", str(SampleConfig.seed + n)]) == 0
+        alone.append(capsys.readouterr().out)
+    assert [text.rstrip("\n") for text in together] == [text.rstrip("\n") for text in alone]
+    assert main([*common, "--num-samples", "3", "--stream"]) == 0
+    assert capsys.readouterr().out.split("\n" + "─" * 40 + "\n") == together
+
+
+def test_a_prompt_comes_from_standard_input_and_a_stop_ends_the_text(run, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"DUKE:\nIf")))
+    arguments = ["generate", str(run), "--prompt", "-", "--sample.temperature", "0"]
+    assert main([*arguments, "--sample.max-new-tokens", "30"]) == 0
+    whole = capsys.readouterr().out.removesuffix("\n")
+    assert whole.startswith("DUKE:\nIf")
+    stop = whole[len("DUKE:\nIf") :][3:6]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"DUKE:\nIf")))
+    assert main([*arguments, "--sample.max-new-tokens", "30", "--stop", stop]) == 0
+    shown = capsys.readouterr().out.removesuffix("\n")
+    assert shown == whole[: whole.index(stop, len("DUKE:\nIf"))]
+
+
+def test_explain_shows_each_token_with_its_probability_and_the_runners_up(run, capsys):
+    arguments = ["generate", str(run), "--prompt", "DUKE", "--sample.max-new-tokens", "5"]
+    assert main([*arguments, "--explain"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["token", "probability", "likeliest"]
+    assert len([line for line in lines[1:6] if line.count("%") == 5]) == 5
+    assert "before temperature and filters" in lines[6]
+
+
+def chatting(run: Path, lines: list[str], monkeypatch, *arguments: str) -> None:
+    typed = iter(lines)
+
+    def read(prompt: str = "") -> str:
+        print(prompt, end="")
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", read)
+    settings = ["--sample.max-new-tokens", "6", "--sample.temperature", "0"]
+    assert main(["chat", str(run), *settings, *arguments]) == 0
+
+
+def test_chat_goes_on_with_both_texts(run, monkeypatch, capsys):
+    from nanogpt.cli import chat
+
+    turns = []
+    original = chat.stream
+
+    def watched(reader, *rest):
+        turns.append(list(reader.rows[0]))
+        return original(reader, *rest)
+
+    monkeypatch.setattr(chat, "stream", watched)
+    chatting(run, ["DUKE:", "FOOL:", "", "/reset", "KING"], monkeypatch)
+    assert len(turns) == 4
+    first, second, third, fourth = turns
+    assert second[: len(first)] == first
+    assert len(second) >= len(first) + 6 + 1
+    assert third[: len(second)] == second
+    assert fourth[: len(first)] != first
+    assert "a new text" in capsys.readouterr().out
+
+
+def test_chat_settings_change_and_mistakes_do_not_end_it(run, monkeypatch, capsys):
+    lines = ["/temperature 0.5", "/temperature -1", "/tempreature 1", "/top-k", "/settings",
+             "/seed x", "DUKE"]  # fmt: skip
+    chatting(run, lines, monkeypatch)
+    captured = capsys.readouterr()
+    assert "temperature is 0.5" in captured.out
+    assert "/temperature 0.5   below 1 plays safe" in captured.out
+    for complaint in (
+        "sample.temperature=-1.0: use 0 for greedy",
+        "/tempreature is not a command: did you mean temperature?",
+        "/top_k needs a value; it is 50",
+        "sample.seed='x' should be of type int",
+    ):
+        assert complaint in captured.err
+
+
+def test_chat_ends_the_turn_on_ctrl_c_and_leaves_on_quit(run, monkeypatch, capsys):
+    from nanogpt.cli import chat
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chat, "stream", interrupted)
+    chatting(run, ["DUKE", "/quit", "never"], monkeypatch)
+    assert capsys.readouterr().out.count("> ") == 2
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8", "plain"])
+def test_every_form_of_weights_generates_and_is_measured(run, weights, capsys):
+    arguments = ["--weights", weights]
+    settings = ["--prompt", "DUKE", "--sample.max-new-tokens", "4"]
+    assert main(["generate", str(run), *settings, *arguments]) == 0
+    assert main(["evaluate", str(run), *arguments]) == 0
+    loss = float(re.search(r"loss +([\d.]+)", capsys.readouterr().out)[1])
+    assert main(["evaluate", str(run)]) == 0
+    assert float(re.search(r"loss +([\d.]+)", capsys.readouterr().out)[1]) == pytest.approx(
+        loss, abs=0.02
+    )
+
+
+def test_evaluate_shows_documents_tokens_references_and_novelty(run, capsys):
+    flags = ["--documents", "--tokens", "--references", "--novelty", "--batch-size", "3"]
+    assert main(["evaluate", str(run), *flags]) == 0
+    out = capsys.readouterr().out
+    parts = ["document", "bits/byte", "bits per token: up to 1", "bigram: the token before"]
+    parts += ["xz -9, primed", "runs of words that are new", "longest run that the model"]
+    assert not [part for part in parts if part not in out]
+
+
+def test_documents_are_scored_one_by_one(tmp_path):
+    from nanogpt.cli.evaluate import document_scores
+    from nanogpt.tokenfiles import write_token_file
+
+    tokenizer = Tokenizer([], special_tokens={"<|endoftext|>": 256})
+    tokens = write_token_file(tmp_path / "x.bin", ["abc", "é"], tokenizer)
+    losses = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0], dtype=np.float32)
+    first, second = document_scores(tokens, losses, tokenizer)
+    assert (first.tokens, first.loss, first.start) == (3, 1.0, 0)
+    assert (second.tokens, second.loss, second.start) == (3, 2.0, 4)
+    assert second.bits_per_byte == pytest.approx(6 / math.log(2) / 2)
+
+
+def test_a_model_that_is_no_run_is_measured_on_a_text_only(run, tmp_path, capsys):
+    assert main(["export", str(run), str(tmp_path / "hf")]) == 0
+    assert main(["evaluate", str(tmp_path / "hf")]) == 2
+    assert "is no run and has no held-out text: name a text" in capsys.readouterr().err
+    (tmp_path / "t.txt").write_text("DUKE:\nIf 3 kings hold the crown, then 9 fools. " * 9)
+    assert main(["evaluate", str(tmp_path / "hf"), str(tmp_path / "t.txt")]) == 0
+    assert main(["evaluate", str(tmp_path / "hf"), str(tmp_path / "t.txt"), "--novelty"]) == 2
+    assert "what it was trained on is not known here" in capsys.readouterr().err
+
+
+def test_an_exported_model_is_fine_tuned(run, here, tmp_path):
+    assert main(["export", str(run), str(tmp_path / "hf")]) == 0
+    text = tmp_path / "t.txt"
+    text.write_text("DUKE:\nIf 3 kings hold the crown, then 9 fools. " * 90)
+    arguments = ["--init", str(tmp_path / "hf"), "--data.source", str(text), "--run", "tuned"]
+    assert main(["train", *arguments, "--train.max-steps", "2", "--train.batch-size", "2"]) == 0

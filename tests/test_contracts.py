@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from test_generate import chi_square_is_fine
 
 from nanogpt.attention import ATTENTION_KERNELS, KVCache
-from nanogpt.generate import Reader
+from nanogpt.config import SampleConfig
+from nanogpt.generate import Reader, generate
 from nanogpt.layers import KERNELS, MLPS, NORMS, RMSNorm, SquaredReLU, rms_norm
 from nanogpt.model import GPT
 from nanogpt.optim import OPTIMIZERS
@@ -137,6 +139,20 @@ def test_a_row_reads_the_same_alone_and_beside_others(variant):
             token = int(logits[row].argmax())
             together.append(row, [token])
             reader.append(0, [token])
+
+
+@every_variant
+def test_first_tokens_are_drawn_as_the_model_says(variant):
+    """Chi-square over many rows that share a prompt, each with a seed of its own."""
+    model = build(variant)
+    config = SampleConfig(temperature=1.3, top_k=20)
+    steps = generate(Reader(model, [[3, 1, 4]] * 3000), config)
+    chosen = next(steps).chosen
+    with torch.no_grad():
+        logits = model(torch.tensor([[3, 1, 4]]))[0, -1] / 1.3
+    kept = logits.where(logits >= logits.topk(20).values[-1], torch.tensor(-math.inf))
+    counts = torch.bincount(chosen, minlength=61)
+    assert chi_square_is_fine(counts, kept.softmax(-1).tolist())
 
 
 @every_variant

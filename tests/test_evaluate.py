@@ -9,7 +9,7 @@ import torch
 from nanogpt.data import RandomWindows
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
-from nanogpt.evaluate import Score, estimate, evaluate, stacked
+from nanogpt.evaluate import Score, estimate, evaluate, stacked, token_losses
 from nanogpt.model import GPT
 from nanogpt.tokenfiles import write_token_file
 from nanogpt.tokenizer import CharTokenizer
@@ -88,3 +88,65 @@ def test_evaluation_leaves_mode_and_gradients_alone(model, tokens):
 def test_stacking_keeps_the_rest():
     windows = [(np.full(2, i), np.full(2, i)) for i in range(5)]
     assert [b.ids.shape for b in stacked(windows, 2, None)] == [(2, 2), (2, 2), (1, 2)]
+
+
+def test_single_losses_come_in_order_one_for_each_token_but_the_first(model, tokens):
+    for stride in (1, 7, 16):
+        losses = np.concatenate(list(token_losses(model, tokens.ids, CPU, 3, stride)))
+        assert len(losses) == len(tokens.ids) - 1
+        score = evaluate(model, tokens, CPU, stride=stride)
+        assert score.loss == pytest.approx(losses.mean(dtype=np.float64), abs=1e-6)
+    ids = torch.from_numpy(tokens.ids[:17].astype(np.int64))
+    with torch.no_grad():
+        first = -model(ids[None, :16])[0].log_softmax(-1).gather(-1, ids[1:, None])[:, 0]
+    losses = next(iter(token_losses(model, tokens.ids, CPU, 1, 16)))
+    assert losses == pytest.approx(first.numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("stride", [5, 16])
+def test_the_score_does_not_depend_on_the_batch_size(model, tokens, stride):
+    scores = [evaluate(model, tokens, CPU, size, stride) for size in (1, 2, 7, 100)]
+    assert len({score.tokens for score in scores}) == 1
+    assert max(s.loss for s in scores) - min(s.loss for s in scores) < 1e-6
+
+
+def test_a_hand_written_and_a_fused_loss_agree_token_by_token(tokens):
+    found = []
+    for kernels in ("plain", "fused"):
+        torch.manual_seed(0)
+        model = GPT(tiny(kernels=kernels))
+        found.append(np.concatenate(list(token_losses(model, tokens.ids, CPU, stride=5))))
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+def test_transformers_own_loss_agrees_on_the_same_windows(tokens):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from nanogpt.huggingface import from_hugging_face
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 61, "n_positions": 16, "n_embd": 24, "n_layer": 2, "n_head": 3}
+    theirs = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
+    ours = GPT(tiny())
+    ours.load_state_dict(from_hugging_face(theirs.state_dict()))
+    ids = torch.from_numpy(tokens.ids.astype(np.int64))
+    # Their recipe for long texts: windows, and labels of -100 for what was scored before.
+    total, count, done = 0.0, 0, 1
+    for start in [*range(0, 100 - 17, 5), 84]:
+        window = ids[None, start : start + 16]
+        labels = window.clone()
+        labels[:, : max(0, done - start)] = -100
+        scored = int((labels[:, 1:] != -100).sum())
+        if scored:
+            with torch.no_grad():
+                total += float(theirs(window, labels=labels).loss) * scored
+            count += scored
+        done = start + 16
+    assert count == 99
+    windows = 15  # theirs scores 15 tokens of a window of 16; ours reads one more to score 16
+    ours_shorter = GPT(tiny(context_length=windows))
+    state = ours.state_dict()
+    state["wpe.weight"] = state["wpe.weight"][:windows]
+    ours_shorter.load_state_dict(state)
+    score = evaluate(ours_shorter, tokens, CPU, stride=5)
+    assert score.loss == pytest.approx(total / count, abs=1e-5)  # observed 4e-7

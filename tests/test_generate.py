@@ -5,14 +5,28 @@ from itertools import islice
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nanogpt.config import SampleConfig
 from nanogpt.errors import UserError
-from nanogpt.generate import Reader, generate, generate_text, prompt_ids
+from nanogpt.generate import (
+    Reader,
+    TextStream,
+    forgotten,
+    generate,
+    generate_text,
+    prompt_ids,
+    stream,
+)
 from nanogpt.model import GPT
-from nanogpt.sampling import keep_top_k, next_token
+from nanogpt.sampling import (
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    next_token,
+    penalize_repeats,
+)
 from nanogpt.tokenizer import CharTokenizer, Tokenizer
 
 from conftest import tiny
@@ -151,3 +165,260 @@ def test_an_empty_prompt_starts_a_document():
 def test_a_prompt_with_unknown_characters_is_refused():
     with pytest.raises(UserError, match="the character 'z' is not in this vocabulary"):
         next(generate_text(GPT(tiny()), CharTokenizer("ab"), SampleConfig(prompt="z")))
+
+
+def exact(logits: list[float], seen: list[bool], config: SampleConfig) -> list[float]:
+    """The probabilities that the settings promise, worked out token by token."""
+    values = list(logits)
+    for i, was_seen in enumerate(seen):
+        if was_seen and config.repetition_penalty != 1:
+            penalty = config.repetition_penalty
+            values[i] = values[i] / penalty if values[i] > 0 else values[i] * penalty
+    values = [value / config.temperature for value in values]
+    weights = [math.exp(value - max(values)) for value in values]
+    if config.top_k:
+        least = sorted(weights, reverse=True)[min(config.top_k, len(weights)) - 1]
+        weights = [w if w >= least else 0.0 for w in weights]
+    if config.top_p < 1:
+        ordered, total, last = sorted(weights, reverse=True), 0.0, 0.0
+        for last in ordered:
+            total += last / sum(weights)
+            if total >= config.top_p:
+                break
+        weights = [w if w >= last else 0.0 for w in weights]
+    if config.min_p:
+        weights = [w if w >= config.min_p * max(weights) else 0.0 for w in weights]
+    return [w / sum(weights) for w in weights]
+
+
+def chi_square_is_fine(counts: torch.Tensor, chances: list[float]) -> bool:
+    """Whether counts could come from these chances; wrong once in a million draws of counts.
+
+    The bound is the Wilson-Hilferty approximation of the chi-square distribution's quantile.
+    """
+    total = float(counts.sum())
+    if any(c > 0 and p == 0 for c, p in zip(counts.tolist(), chances, strict=True)):
+        return False
+    # Cells with few expected draws are put together: the approximation needs five or more.
+    cells = sorted((p * total, c) for p, c in zip(chances, counts.tolist(), strict=True) if p > 0)
+    merged, expected, count = [], 0.0, 0.0
+    for more, seen in cells:
+        expected, count = expected + more, count + seen
+        if expected >= 5:
+            merged.append((expected, count))
+            expected = count = 0.0
+    degrees = len(merged) - 1
+    if degrees < 1:
+        return True
+    statistic = sum((count - expected) ** 2 / expected for expected, count in merged)
+    bound = degrees * (1 - 2 / (9 * degrees) + 4.75 * math.sqrt(2 / (9 * degrees))) ** 3
+    return statistic < bound
+
+
+LOGITS = [2.0, 1.5, -1.0, 0.3, 0.0, -3.0, 1.0, 0.9]
+SEEN = [True, False, True, False, False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"temperature": 0.5},
+        {"top_k": 3},
+        {"top_p": 0.6},
+        {"top_p": 0.01},
+        {"min_p": 0.3},
+        {"repetition_penalty": 2.0},
+        {"repetition_penalty": 0.5},
+        {"temperature": 1.7, "top_k": 6, "top_p": 0.8, "min_p": 0.2, "repetition_penalty": 1.3},
+    ],
+)
+def test_draws_follow_the_exact_probabilities(settings):
+    config = SampleConfig(**{"temperature": 1.0, "top_k": 0, **settings})
+    rows = torch.tensor(LOGITS).expand(20_000, -1)
+    generators = [torch.Generator().manual_seed(3)] * len(rows)
+    seen = torch.tensor(SEEN).expand(20_000, -1)
+    counts = torch.bincount(next_token(rows, config, generators, seen), minlength=8)
+    assert chi_square_is_fine(counts, exact(LOGITS, SEEN, config))
+    # The test can fail: the same counts do not fit other settings.
+    other = SampleConfig(temperature=3.0, top_k=0)
+    assert not chi_square_is_fine(counts, exact(LOGITS, SEEN, other))
+
+
+@given(
+    st.lists(st.integers(-16, 16), min_size=1, max_size=9, unique=True),
+    st.floats(0.05, 1.0),
+    st.floats(0.0, 0.99),
+    st.integers(0, 9),
+)
+def test_filters_keep_what_their_definitions_keep(quarters, p, min_p, k):
+    logits = [q / 4 for q in quarters]
+    config = SampleConfig(temperature=1.0, top_k=k, top_p=p, min_p=min_p)
+    rows = torch.tensor([logits], dtype=torch.float64)
+    kept = keep_top_k(rows, k)
+    # Sums of probabilities that reach p, or min_p, to the last bit may fall on either side.
+    shares = kept.softmax(-1).sort(descending=True).values[0]
+    assume((shares.cumsum(0) - p).abs().min() > 1e-9)
+    assume((shares / shares[0] - min_p).abs().min() > 1e-9)
+    ours = keep_min_p(keep_top_p(kept, p), min_p).softmax(-1)[0]
+    expected = torch.tensor(exact(logits, [False] * len(logits), config), dtype=torch.float64)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-9)
+
+
+def test_top_p_keeps_the_token_that_reaches_p():
+    logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
+    assert keep_top_p(logits, 0.5).exp().tolist()[0][1:] == [0, 0]
+    assert keep_top_p(logits, 0.51).exp()[0, 1] > 0
+    assert torch.equal(keep_top_p(logits, 1.0), logits)
+    assert keep_top_p(logits, 1e-9).exp()[0, 0] > 0
+
+
+def test_the_repetition_penalty_lowers_positive_and_negative_logits():
+    seen = torch.tensor([[True, True, False]])
+    assert penalize_repeats(torch.tensor([[1.0, -1.0, 3.0]]), seen, 2.0).tolist() == [[0.5, -2, 3]]
+
+
+def test_the_repetition_penalty_sees_the_prompt_and_what_was_written():
+    torch.manual_seed(0)
+    model = GPT(tiny(vocab_size=8)).eval()
+    settings = SampleConfig(temperature=0, repetition_penalty=1e6)
+    steps = generate(Reader(model, [[3, 5]]), settings)
+    written = [int(step.chosen) for step in islice(steps, 6)]
+    positive = [int(t) for t in written]
+    assert len({3, 5, *positive}) == 8  # every token once before any comes again
+
+
+def test_rows_write_the_same_alone_and_together(model):
+    """What a row draws depends on its own seed and text alone."""
+    prompts = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11]]
+    config = SampleConfig(temperature=1.0, top_k=0, seed=40)
+
+    def written(prompts: list[list[int]], seed: int, count: int = 40) -> list[list[int]]:
+        reader = Reader(model, prompts)
+        list(islice(generate(reader, SampleConfig(**vars(config) | {"seed": seed})), count))
+        return reader.rows
+
+    together = written(prompts, 40)
+    assert [written([prompt], 40 + n)[0] for n, prompt in enumerate(prompts)] == together
+
+
+@pytest.mark.parametrize("length", range(1, 36))
+def test_prompts_of_every_length_around_the_context_limit(model, length):
+    """Cached and uncached, the logits are those of the tokens that are still remembered."""
+    torch.manual_seed(length)
+    prompt = torch.randint(61, (length,)).tolist()
+    reader = Reader(model, [prompt])
+    for _ in range(20):
+        logits = reader.predict()
+        row = reader.rows[0]
+        window = row[forgotten(len(row), 16) :]
+        assert 8 < len(window) <= 16 or len(row) <= 8
+        with torch.no_grad():
+            expected = model(torch.tensor([window]))[:, -1]
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+        reader.append(0, [int(logits.argmax())])
+
+
+def test_nothing_is_forgotten_while_it_fits():
+    assert [forgotten(n, 16) for n in (1, 16, 17, 24, 25, 32, 33)] == [0, 0, 8, 8, 16, 16, 24]
+    assert [forgotten(n, 1) for n in (1, 2, 3)] == [0, 1, 2]
+
+
+def test_the_cache_is_read_on_and_not_begun_anew(model, monkeypatch):
+    """A token costs one token's work, however long the text; and half a context when it is full."""
+    read = []
+    original = type(model).read
+
+    def counting(self, ids, mask=None, cache=None):
+        read.append(ids.shape[1])
+        return original(self, ids, mask, cache)
+
+    monkeypatch.setattr(type(model), "read", counting)
+    list(islice(generate(Reader(model, [[1, 2, 3], [4]]), SampleConfig(temperature=0)), 14))
+    assert read == [3, *[1] * 13]
+    read.clear()
+    list(islice(generate(Reader(model, [[1] * 16]), SampleConfig(temperature=0)), 10))
+    assert read == [16, 9, *[1] * 7, 9]
+
+
+def test_a_second_prompt_goes_on_in_the_same_cache(model):
+    reader = Reader(model, [[1, 2]])
+    list(islice(generate(reader, SampleConfig(temperature=0)), 3))
+    reader.append(0, [7, 8])
+    logits = reader.predict()
+    torch.testing.assert_close(logits, model(torch.tensor(reader.rows))[:, -1], rtol=0, atol=1e-5)
+
+
+def test_a_prompt_without_tokens_is_refused(model):
+    with pytest.raises(UserError, match="a prompt without a token cannot be continued"):
+        Reader(model, [[1], []])
+
+
+def pieces_of(script: bytes, stops: list[str], **settings: object) -> tuple[str, int]:
+    model = Scripted(list(script) + [0] * 50, 257)
+    reader = Reader(model, [[1]])
+    config = SampleConfig(temperature=0, **settings)
+    found = list(stream(reader, BYTES, config, stops))
+    assert [piece.last for piece in found] == [False] * (len(found) - 1) + [True]
+    return "".join(piece.text for piece in found), len(found)
+
+
+def test_text_ends_before_a_stop_string_that_spans_tokens():
+    assert pieces_of(b"one two\n\nthree", ["\n\n"], max_new_tokens=20) == ("one two", 9)
+    assert pieces_of(b"abcabd", ["abd", "zzz"], max_new_tokens=20) == ("abc", 6)
+    assert pieces_of(b"a stop", [""], max_new_tokens=6) == ("a stop", 6)
+
+
+def test_the_start_of_a_stop_string_is_shown_when_the_text_ends():
+    assert pieces_of(b"ab\n", ["\n\n"], max_new_tokens=3) == ("ab\n", 3)
+
+
+@given(st.text("ab\né", max_size=14), st.lists(st.text("ab\né", min_size=1, max_size=3)))
+def test_a_stream_shows_all_text_up_to_the_first_stop(text, stops):
+    showing, shown = TextStream(stops), ""
+    data = text.encode()
+    for n in range(len(data)):
+        shown += showing.push(data[n : n + 1], final=n == len(data) - 1)
+        if showing.stopped:
+            break
+        # Nothing that is shown could still turn out to belong to a stop string.
+        assert text.startswith(shown)
+    ends = [text.index(stop) + len(stop) for stop in stops if stop in text]
+    reached = text[: min(ends)] if ends else text
+    cut = min((reached.index(stop) for stop in stops if stop in reached), default=len(reached))
+    assert shown == reached[:cut]
+
+
+def test_each_row_stops_by_itself():
+    class Two(GPT):
+        """Row 0 says end of text at its third token, row 1 never."""
+
+        said = 0
+
+        def head(self, x):
+            self.said += 1
+            logits = torch.zeros(len(x), 257)
+            logits[0, 256 if self.said == 3 else 65] = 100.0
+            logits[1, 66] = 100.0
+            return logits
+
+    reader = Reader(Two(tiny(vocab_size=257)), [[1], [2, 3]])
+    found = list(stream(reader, BYTES, SampleConfig(temperature=0, max_new_tokens=5)))
+    texts = ["".join(p.text for p in found if p.row == row) for row in (0, 1)]
+    assert texts == ["AA", "BBBBB"]
+    assert [sum(p.row == row for p in found) for row in (0, 1)] == [3, 5]
+
+
+def test_log_probabilities_are_the_models_own_whatever_the_temperature(model):
+    tokenizer = CharTokenizer([chr(65 + n) for n in range(61)])
+    reader = Reader(model, [[1, 2, 3]])
+    config = SampleConfig(temperature=0.2, top_k=2, max_new_tokens=4)
+    found = list(stream(reader, tokenizer, config, top=3))
+    with torch.no_grad():
+        expected = model(torch.tensor(reader.rows)).log_softmax(-1)[0]
+    for n, piece in enumerate(found):
+        row = expected[2 + n]
+        assert piece.log_probability == pytest.approx(row[piece.token].item(), abs=1e-5)
+        values, ids = row.topk(3)
+        assert [token for token, _ in piece.likeliest] == ids.tolist()
+        assert [v for _, v in piece.likeliest] == pytest.approx(values.tolist(), abs=1e-5)

@@ -73,9 +73,11 @@ class Reader:
         known = ids.shape[1] + (self.cache.length if self.cache else 0)
         mask = None if self.mask is None else self.mask[:, :known]
         was_training = self.model.training
-        self.model.eval()
+        if was_training:
+            self.model.eval()
         x = self.model.read(ids.to(self.model.device), mask, self.cache)  # (B, T, C)
-        self.model.train(was_training)
+        if was_training:
+            self.model.train()
         return self.model.head(x[:, -1])  # (B, V)
 
     def continues(self, visible: list[tuple[int, int]]) -> int:

@@ -7,6 +7,7 @@ weights with four suffixes. The tied head has no entry of its own on either side
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -113,8 +114,11 @@ def read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     for part in parts:
         try:
             tensors |= read_tensors(folder / part)
-        except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
-            reason = str(error).partition("\n")[0][:200]
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(f"{folder / part} cannot be read ({reason}); fetch it again") from None
+        except (SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+            reason = str(error).partition("\n")[0].partition(" This file can")[0]
             raise UserError(f"{folder / part} cannot be read ({reason}); fetch it again") from None
     return path, tensors
 
@@ -166,5 +170,7 @@ def fetch(name: str) -> Path:
     except HFValidationError:
         reason = "this cannot be the name of a model"
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        responses = [getattr(e, "response", None) for e in (error, error.__cause__)]
+        absent = any(getattr(r, "status_code", 0) in (401, 404) for r in responses)
+        reason = "the hub has no such model" if absent else "the hub cannot be reached"
     raise UserError(f"{name!r} is no folder here and cannot be fetched: {reason}")

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from nanogpt.model import GPT
 
+# A smaller matrix stays in the processor's own memory, and its order there does not matter.
+WEIGHTS_WORTH_PACKING = 2**19
+
 # From this many rows on, int8 weights are turned into floats first: arithmetic is the limit then.
 ROWS_WORTH_UNPACKING = 32
 
@@ -40,36 +43,44 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         weight = weight.detach()
-        self.scales = weight.abs().amax(1).clamp(min=1e-12) / 127  # (out)
-        self.rounded = (weight / self.scales[:, None]).round().to(torch.int8)  # (out, in)
+        # The kernel takes scales of 16 bits: round them first, and the weights to what they are.
+        self.scales = (weight.abs().amax(1).clamp(min=1e-12) / 127).bfloat16()  # (out)
+        steps = weight / self.scales[:, None].to(weight.dtype)
+        self.rounded = steps.round().clamp(-127, 127).to(torch.int8)  # (out, in)
         self.bias = None if bias is None else bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.numel() // x.shape[-1]
         if x.device.type == "cpu" and rows < ROWS_WORTH_UNPACKING:
-            short = x.reshape(rows, -1).bfloat16()  # what the kernel takes
-            y = torch._weight_int8pack_mm(short, self.rounded, self.scales.bfloat16())
+            short = x.reshape(rows, -1).bfloat16()  # and so must the activations be
+            y = torch._weight_int8pack_mm(short, self.rounded, self.scales)
             y = y.to(x.dtype).view(*x.shape[:-1], -1)
         else:
-            y = F.linear(x, self.rounded.to(x.dtype)) * self.scales
+            y = F.linear(x, self.rounded.to(x.dtype)) * self.scales.to(x.dtype)
         return y if self.bias is None else y + self.bias
 
 
-def with_linear(model: GPT, linear: Callable[[Tensor, Tensor | None], nn.Module]) -> GPT:
-    """Put another form of linear layer in the place of each, in place; the model in evaluation."""
+def with_linear(
+    model: GPT, linear: Callable[[Tensor, Tensor | None], nn.Module], smallest: int = 0
+) -> GPT:
+    """Put another form in the place of each linear layer of so many weights, in place."""
     for name, layer in list(model.named_modules()):
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear) and layer.weight.numel() >= smallest:
             model.set_submodule(name, linear(layer.weight, layer.bias))
-    # The head is a method, and uses the embedding; an attribute of the instance goes before it.
-    model.__dict__["head"] = linear(model.wte.weight, None)
+    if model.wte.weight.numel() >= smallest:
+        # The head is a method that uses the embedding; an attribute of the instance comes first.
+        model.__dict__["head"] = linear(model.wte.weight, None)
     return model.eval()
 
 
 def pack(model: GPT) -> GPT:
-    """Float32 in oneDNN's order; the model as it was where there is no oneDNN."""
-    if model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    """The same numbers in oneDNN's order; the model as it was where oneDNN has no such kernel."""
+    able = model.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if able and model.dtype == torch.bfloat16:
+        able = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if not able:
         return model.eval()
-    return with_linear(model, PackedLinear)
+    return with_linear(model, PackedLinear, WEIGHTS_WORTH_PACKING)
 
 
 WEIGHTS: dict[str, Callable[[GPT], GPT]] = {

@@ -1,0 +1,185 @@
+"""nanogpt compare: the same model here and in Hugging Face Transformers, in one report."""
+
+import platform
+from collections.abc import Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.markdown import Markdown
+
+from nanogpt.checkpoint import hugging_face_folder, load_run
+from nanogpt.cli.report import fenced
+from nanogpt.cli.settings import Parser
+from nanogpt.config import PRESETS
+from nanogpt.corpus import shakespeare
+from nanogpt.errors import UserError
+from nanogpt.files import write_text, writing
+from nanogpt.measure.side_by_side import Comparison, Pair, compare
+from nanogpt.model import GPT
+from nanogpt.tokenfiles import open_split
+from nanogpt.tokenizer import AnyTokenizer, gpt2_tokenizer
+from nanogpt.train import data_folder
+
+# The largest difference that float32 rounding explains; mistakes are far larger.
+ROUNDING = 1e-3
+
+# What Transformers has that is not here. Engineering, and worth its price where it is needed.
+THEIRS_ONLY = """\
+| Transformers has | here |
+|---|---|
+| hundreds of architectures, vision and speech among them | GPT-2 and its modern variants |
+| the published weights of all of them | GPT-2's sizes, and your own runs |
+| beam search, assisted and constrained decoding, dozens of filters | six ways to sample |
+| quantization in many formats | int8 weights |
+| caches that are paged, quantized, offloaded | one preallocated cache |
+| adapters, a Trainer with callbacks, logging to many services | a loop to read, metrics.jsonl |
+| chat templates, tool use, pipelines for tasks | text in, text out |
+| attention kernels for many devices | torch's fused attention, and the same by hand |
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Compare, print the report, and write it."""
+    parser = Parser("compare", "The same model here and in Transformers: numbers, speed, size.")
+    parser.add_argument("run", type=Path, help=f"a run folder, or {', '.join(PRESETS)} untrained")
+    parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
+    parser.add_argument("--new-tokens", type=int, default=40, help="greedy tokens (default: 40)")
+    parser.add_argument("--out", type=Path, help="folder of the report (default: in the run)")
+    options = parser.parse(arguments)
+    if options.new_tokens < 1:
+        raise UserError(f"--new-tokens {options.new_tokens}: use at least 1")
+    model, tokenizer, text, is_run = what_to_compare(options.run, options.checkpoint)
+    out = options.out or (options.run / "compare" if is_run else Path(f"compare-{options.run}"))
+    console = Console(soft_wrap=True, highlight=False)
+    with console.status("comparing ...") as status:
+        found = compare(
+            model, tokenizer, text, options.new_tokens, options.run if is_run else None,
+            lambda doing: status.update(f"{doing} ..."),
+        )  # fmt: skip
+    report = written_report(str(options.run), found, tokenizer)
+    draw(found, out / "report.png", str(options.run))
+    write_text(out / "report.md", report)
+    console.print(Markdown(report.replace("![speed, memory and size](report.png)\n\n", "")))
+    console.print(f"\nwritten to {out}/report.md and report.png")
+
+
+def what_to_compare(run: Path, checkpoint: str) -> tuple[GPT, AnyTokenizer, str, bool]:
+    """Model, tokenizer, a text, and whether it is a run."""
+    if not run.exists() and str(run) in PRESETS:
+        torch.manual_seed(0)
+        model = GPT(PRESETS[str(run)]).eval()
+        return model, gpt2_tokenizer(), next(shakespeare()).text[:20_000], False
+    model, tokenizer, config = load_run(run, checkpoint)
+    if hugging_face_folder(run):
+        return model, tokenizer, next(shakespeare()).text[:20_000], True
+    ids = open_split(data_folder(run, config), "val", tokenizer).ids[:5000]
+    return model, tokenizer, tokenizer.decode(np.asarray(ids).tolist()), True
+
+
+def verdict(found: Comparison) -> str:
+    """What a student should take home, in one line."""
+    largest = max(found.logits, found.loss, *found.gradients.values())
+    if not found.same_ids or largest > ROUNDING or found.greedy_ours != found.greedy_theirs:
+        return (
+            "**Not the same model**: see which of the numbers above differ; that is a bug worth "
+            "reporting."
+        )
+    return (
+        "**The same model**: same ids, same numbers up to rounding, same text; "
+        f"it trains {found.training.ratio:.2f} times and writes {found.generating.ratio:.2f} times "
+        f"as fast here, and one reads {found.lines.ours:.0f} lines instead of "
+        f"{found.lines.theirs:.0f} to follow it."
+    )
+
+
+def written_report(name: str, found: Comparison, tokenizer: AnyTokenizer) -> str:
+    """The report as Markdown."""
+    worst = max(found.gradients, key=lambda n: found.gradients[n])
+    agree = sum(a == b for a, b in zip(found.greedy_ours, found.greedy_theirs, strict=True))
+    rows = [
+        figure("training, tokens/s", found.training, ",.0f"),
+        figure("generating, tokens/s", found.generating, ",.1f"),
+        figure("from start to first logits, s", found.start, ".1f"),
+        figure("memory until then, MB", found.memory, ",.0f"),
+        figure("lines run in one forward pass", found.lines, ".0f"),
+        figure("in so many files", found.files, ".0f"),
+    ]
+    same = "the same" if found.same_ids else "DIFFERENT"
+    text = fenced(tokenizer.decode(found.greedy_ours))
+    return f"""# {name} here and in Transformers
+
+The same {found.parameters:,} weights as a nanogpt model and as a `{found.architecture}`.
+
+## Same numbers
+
+| | |
+|---|---|
+| ids of a text of {found.texts_tokens:,} tokens | {same} |
+| largest difference of the logits | {found.logits:.1e} |
+| difference of the loss | {found.loss:.1e} |
+| largest difference of {len(found.gradients)} gradients | {found.gradients[worst]:.1e} ({worst}) |
+| greedy tokens that agree | {agree} of {len(found.greedy_ours)} |
+
+The greedy text:
+
+{text}
+
+## Speed, memory, size
+
+![speed, memory and size](report.png)
+
+| | nanogpt | Transformers | ratio |
+|---|---|---|---|
+{chr(10).join(rows)}
+
+Speeds are medians of steps taken in turns in one process, in float32; generation uses packed
+weights here. Start-up and memory are those of a process of its own. Lines are counted while they
+run, those of torch on neither side.
+
+## What the library has that is not here
+
+{THEIRS_ONLY}
+{verdict(found)}
+
+{date.today()}, torch {version("torch")}, transformers {version("transformers")}, \
+{torch.get_num_threads()} threads, {platform.machine()}.
+"""
+
+
+def figure(name: str, pair: Pair, form: str) -> str:
+    """One row of a table."""
+    return f"| {name} | {pair.ours:{form}} | {pair.theirs:{form}} | {pair.ratio:.2f} |"
+
+
+def draw(found: Comparison, path: Path, name: str) -> None:
+    """Bars: speed, start-up and memory, lines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    charts = {
+        "training, tokens/s": found.training,
+        "generating, tokens/s": found.generating,
+        "start-up, s": found.start,
+        "memory, MB": found.memory,
+        "lines to read": found.lines,
+    }
+    plot, axes = plt.subplots(1, len(charts), figsize=(11, 3), layout="constrained")
+    plot.suptitle(f"{name}: nanogpt and Transformers", parse_math=False)
+    for chart, (title, pair) in zip(axes, charts.items(), strict=True):
+        bars = chart.bar(
+            ["nanogpt", "Transformers"], [pair.ours, pair.theirs], color=["#1f5a99", "#c9b28a"]
+        )
+        chart.bar_label(bars, fmt="{:,.3g}")
+        chart.set_title(title, fontsize=10)
+        chart.set_yticks([])
+        chart.margins(y=0.15)
+        chart.spines[["top", "right", "left"]].set_visible(False)
+    with writing(path) as file:
+        plot.savefig(file, format="png", dpi=110)
+    plt.close(plot)
