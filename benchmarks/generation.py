@@ -20,15 +20,15 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from nanogpt import packing
 from nanogpt.checkpoint import load_run
 from nanogpt.config import PRESETS, SampleConfig
 from nanogpt.device import resolve
 from nanogpt.evaluate import evaluate
 from nanogpt.generate import Reader, generate
 from nanogpt.huggingface import from_hugging_face
+from nanogpt.inference import packing
+from nanogpt.inference.packing import WEIGHTS
 from nanogpt.model import GPT
-from nanogpt.packing import WEIGHTS
 from nanogpt.tokenfiles import open_split
 from nanogpt.train import data_folder
 

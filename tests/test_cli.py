@@ -107,7 +107,7 @@ MISTAKES = {
     "top-p": (["generate", "run", "--sample.top-p", "0"], "sample.top_p=0.0: use a share above 0"),
     "min-p": (["generate", "run", "--sample.min-p", "1"], "sample.min_p=1.0: use a share from 0"),
     "penalty": (["generate", "run", "--sample.repetition-penalty", "0"], "use a positive number"),
-    "nowhere to export": (["export", "run", "folder/../data"], "exists and is not empty; name a"),
+    "nowhere to export": (["export", "run", "run"], "exists and is not empty; name a"),
     "nothing to export": (["export", "none", "new"], "none: no such run folder"),
     "key heads": (
         ["train", *SMALL, "--model.n-head=4", "--model.n-kv-head=3"], "use a divisor of n_head: 1,",

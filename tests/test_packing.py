@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nanogpt import packing
 from nanogpt.config import SampleConfig
 from nanogpt.generate import Reader, generate
+from nanogpt.inference import packing
+from nanogpt.inference.packing import WEIGHTS, Int8Linear, PackedLinear, pack
 from nanogpt.model import GPT
-from nanogpt.packing import WEIGHTS, Int8Linear, PackedLinear, pack
 
 from conftest import tiny
 

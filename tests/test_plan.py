@@ -8,10 +8,13 @@ import sys
 import pytest
 import torch
 
+from nanogpt.attention import KVCache
 from nanogpt.cli import main
-from nanogpt.cli.plan import available_bytes, duration, estimate_memory
+from nanogpt.cli.plan import available_bytes, cache_bytes, duration, estimate_memory
 from nanogpt.config import Config, DataConfig, ModelConfig, TrainConfig
 from nanogpt.device import resolve
+
+from conftest import tiny
 
 # A process that trains two steps and says by how many bytes its memory grew at most.
 MEASURED = """
@@ -21,6 +24,8 @@ import numpy as np, torch
 from nanogpt.config import ModelConfig, TrainConfig
 from nanogpt.data import Batch
 from nanogpt.device import resolve
+
+from conftest import tiny
 from nanogpt.model import GPT
 from nanogpt.optim import build_optimizer
 from nanogpt.train import accumulate_gradients
@@ -124,3 +129,10 @@ def test_the_mask_of_packed_batches_is_part_of_the_memory():
         for kind in ("random", "packed")
     )
     assert packed - random >= 4 * 4 * 128 * 128
+
+
+@pytest.mark.parametrize("variant", [{}, {"n_kv_head": 1}, {"window": 4, "n_kv_head": 3}])
+def test_the_memory_of_the_cache_is_as_planned(variant):
+    config = tiny(**variant)
+    cache = KVCache(config, 5, torch.device("cpu"), torch.float32)
+    assert cache_bytes(config, 5) == cache.keys.nbytes + cache.values.nbytes

@@ -6,7 +6,6 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.markdown import Markdown
@@ -18,6 +17,7 @@ from nanogpt.config import PRESETS
 from nanogpt.corpus import shakespeare
 from nanogpt.errors import UserError
 from nanogpt.files import write_text, writing
+from nanogpt.measure.references import text_of
 from nanogpt.measure.side_by_side import Comparison, Pair, compare
 from nanogpt.model import GPT
 from nanogpt.tokenfiles import open_split
@@ -76,8 +76,9 @@ def what_to_compare(run: Path, checkpoint: str) -> tuple[GPT, AnyTokenizer, str,
     model, tokenizer, config = load_run(run, checkpoint)
     if hugging_face_folder(run):
         return model, tokenizer, next(shakespeare()).text[:20_000], True
-    ids = open_split(data_folder(run, config), "val", tokenizer).ids[:5000]
-    return model, tokenizer, tokenizer.decode(np.asarray(ids).tolist()), True
+    held_out = open_split(data_folder(run, config), "val", tokenizer)
+    text = text_of(held_out, tokenizer)[:20_000].decode("utf-8", "ignore")
+    return model, tokenizer, text, True
 
 
 def verdict(found: Comparison) -> str:
@@ -175,7 +176,7 @@ def draw(found: Comparison, path: Path, name: str) -> None:
         bars = chart.bar(
             ["nanogpt", "Transformers"], [pair.ours, pair.theirs], color=["#1f5a99", "#c9b28a"]
         )
-        chart.bar_label(bars, fmt="{:,.3g}")
+        chart.bar_label(bars, fmt=lambda v: f"{v:,.0f}" if v >= 100 else f"{v:.3g}")
         chart.set_title(title, fontsize=10)
         chart.set_yticks([])
         chart.margins(y=0.15)

@@ -151,6 +151,10 @@ def show_memory(memory: Memory, config: Config, compute: Compute, console: Conso
     table.add_row("all", f"{memory.total / 1e9:.3f}", style="bold")
     console.print()
     console.print(table)
+    console.print(
+        f"cache of one sequence in generation: {cache_bytes(config.model) / 1e6:,.1f} MB",
+        highlight=False,
+    )
     available = available_bytes(compute.device)
     fixed = memory.weights + memory.gradients + memory.optimizer
     each = (memory.activations + memory.working) / config.train.batch_size
@@ -161,6 +165,12 @@ def show_memory(memory: Memory, config: Config, compute: Compute, console: Conso
         highlight=False,
         soft_wrap=True,
     )
+
+
+def cache_bytes(config: ModelConfig, rows: int = 1) -> int:
+    """Bytes of the keys and values of whole contexts, in float32: see attention.KVCache."""
+    per_token = 2 * config.n_layer * config.kv_heads * config.head_size
+    return 4 * rows * config.context_length * per_token
 
 
 def available_bytes(device: torch.device) -> int:

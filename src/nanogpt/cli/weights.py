@@ -7,8 +7,8 @@ from nanogpt.checkpoint import load_run
 from nanogpt.cli.settings import Parser
 from nanogpt.config import Config
 from nanogpt.device import resolve
+from nanogpt.inference.packing import WEIGHTS
 from nanogpt.model import GPT
-from nanogpt.packing import WEIGHTS
 from nanogpt.tokenizer import AnyTokenizer
 
 

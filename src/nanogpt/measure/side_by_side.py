@@ -22,9 +22,9 @@ from nanogpt.config import SampleConfig, TrainConfig
 from nanogpt.errors import UserError
 from nanogpt.export.models import ARCHITECTURES, architecture_of, export
 from nanogpt.generate import Reader, generate
+from nanogpt.inference.packing import pack
 from nanogpt.model import GPT
 from nanogpt.optim import build_optimizer
-from nanogpt.packing import pack
 from nanogpt.tokenizer import AnyTokenizer
 
 ROUNDS = 5  # of each timing, taken in turns, after one to warm up

@@ -1,0 +1,1 @@
+"""Wing: finished models, made faster."""
