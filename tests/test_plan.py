@@ -24,8 +24,6 @@ import numpy as np, torch
 from nanogpt.config import ModelConfig, TrainConfig
 from nanogpt.data import Batch
 from nanogpt.device import resolve
-
-from conftest import tiny
 from nanogpt.model import GPT
 from nanogpt.optim import build_optimizer
 from nanogpt.train import accumulate_gradients
