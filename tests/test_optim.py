@@ -7,6 +7,7 @@ from nanogpt.config import TrainConfig
 from nanogpt.model import GPT
 from nanogpt.optim import (
     OPTIMIZERS,
+    SGD,
     AdamW,
     Muon,
     build_optimizer,
@@ -55,7 +56,8 @@ def test_parameters_without_a_gradient_stay():
 def test_every_optimizer_lowers_the_loss_and_saves_the_same_state(name):
     torch.manual_seed(0)
     model, batch = GPT(tiny()), torch.randint(61, (4, 17))
-    optimizer = build_optimizer(model, TrainConfig(optimizer=name, lr=1e-2))
+    lr = 0.1 if name == "sgd" else 1e-2
+    optimizer = build_optimizer(model, TrainConfig(optimizer=name, lr=lr))
     losses = []
     for _ in range(10):
         loss = model.loss(model(batch[:, :-1]), batch[:, 1:])
@@ -64,9 +66,34 @@ def test_every_optimizer_lowers_the_loss_and_saves_the_same_state(name):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.5
-    assert set(optimizer.state[model.wte.weight]) == {"step", "exp_avg", "exp_avg_sq"}
-    turned = {"momentum"} if name == "muon" else {"step", "exp_avg", "exp_avg_sq"}
-    assert set(optimizer.state[model.h[0].attn.c_attn.weight]) == turned
+    adam, momentum = {"step", "exp_avg", "exp_avg_sq"}, {"momentum"}
+    of_embeddings = momentum if name == "sgd" else adam
+    of_matrices = momentum if name in ("sgd", "muon") else adam
+    assert set(optimizer.state[model.wte.weight]) == of_embeddings
+    assert set(optimizer.state[model.h[0].attn.c_attn.weight]) == of_matrices
+
+
+def test_sgd_by_hand_is_torchs():
+    torch.manual_seed(0)
+    start = torch.randn(5, 3)
+    ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
+    optimizers = [SGD([ours], lr=0.1, betas=(0.8, 0.0), weight_decay=0.0)]
+    optimizers.append(torch.optim.SGD([theirs], lr=0.1, momentum=0.8))
+    for _ in range(6):
+        gradient = torch.randn(5, 3)
+        for weight, optimizer in zip((ours, theirs), optimizers, strict=True):
+            weight.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_decay_of_sgd_does_not_pass_through_its_momentum():
+    weight = torch.ones(1, requires_grad=True)
+    optimizer = SGD([weight], lr=0.5, weight_decay=0.2)
+    for _ in range(3):
+        weight.grad = torch.zeros(1)
+        optimizer.step()
+    assert weight.item() == pytest.approx(0.9**3)
 
 
 def test_norms_and_biases_do_not_decay():

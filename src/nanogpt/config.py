@@ -35,7 +35,8 @@ class ModelConfig:
     dropout: float = 0.0  # share of embeddings and residual updates zeroed in training
     attention_dropout: float = 0.0  # share of attention weights zeroed; above 0 is slow on a CPU
     position: str = "learned"  # order of tokens: learned, sinusoidal, rope, alibi, none
-    norm: str = "layer"  # how vectors are brought to one size: layer, rms
+    block: str = "pre-norm"  # where the norms stand: pre-norm, post-norm; also no-residual
+    norm: str = "layer"  # how vectors are brought to one size: layer, rms, none
     mlp: str = "gelu"  # the bend of the feed-forward layer: gelu, relu2, swiglu
     qk_norm: bool = False  # bring queries and keys to one size, so that scores cannot explode
     bias: bool = True  # constants in linear layers and layer norms
@@ -107,7 +108,7 @@ class TrainConfig:
     stop_at_target: bool = False  # end the run when the last target is reached
     batch_size: int = 16  # sequences in one forward pass
     grad_accum_steps: int = 1  # forward passes whose gradients make one step
-    optimizer: str = "fused-adamw"  # "adamw" is the same by hand; "muon" turns matrices instead
+    optimizer: str = "fused-adamw"  # "adamw" is the same by hand; also "sgd", "muon"
     lr: float = 1e-3  # peak learning rate
     muon_lr: float = 0.02  # that of the matrices inside the blocks, where Muon moves them
     min_lr: float = 1e-4  # learning rate at the end of the schedule
@@ -115,7 +116,7 @@ class TrainConfig:
     warmup_steps: int = 50  # steps in which the rate climbs to its peak
     decay_share: float = 0.4  # share of the run in which a trapezoidal schedule falls
     weight_decay: float = 0.1  # pull of the weight matrices towards zero
-    beta1: float = 0.9  # memory of the running mean of gradients
+    beta1: float = 0.9  # memory of the running mean of gradients; the momentum of "sgd"
     beta2: float = 0.95  # memory of the running mean of squared gradients
     eps: float = 1e-8  # keeps the division by the root of a tiny square finite
     grad_clip: float = 1.0  # longest gradient allowed, as a norm; 0 turns clipping off

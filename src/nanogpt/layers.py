@@ -141,7 +141,8 @@ class RMSNorm(nn.Module):
         return self.rms_norm(x, self.weight.shape, self.weight, 1e-5)
 
 
-NORMS: dict[str, type[nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm}
+# Without norms the size of the stream grows from block to block, and training soon fails.
+NORMS: dict[str, type[nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm, "none": nn.Identity}
 
 
 class MLP(nn.Module):

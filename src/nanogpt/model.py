@@ -52,6 +52,51 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))  # (B, T, C)
 
 
+class PostNormBlock(Block):
+    """The order of the first Transformer (Vaswani et al. 2017): the norm after the sum.
+
+    The norm then stands in the residual path itself, and gradients shrink from block to block;
+    deep networks of this kind need a warm-up (Xiong et al. 2020). GPT-2 moved the norms inside.
+    """
+
+    def forward(
+        self,
+        x: Tensor,
+        order: Position,
+        pos: Tensor,
+        bias: Tensor | None,
+        remember: Remember | None = None,
+    ) -> Tensor:
+        x = self.ln_1(x + self.attn(x, order, pos, bias, remember))  # (B, T, C)
+        return self.ln_2(x + self.mlp(x))  # (B, T, C)
+
+
+class BareBlock(Block):
+    """A block without residual connections, to see what they are for (He et al. 2015).
+
+    Everything has to pass through every layer, and the gradient with it. Few layers still learn,
+    slowly; many do not.
+    """
+
+    def forward(
+        self,
+        x: Tensor,
+        order: Position,
+        pos: Tensor,
+        bias: Tensor | None,
+        remember: Remember | None = None,
+    ) -> Tensor:
+        x = self.attn(self.ln_1(x), order, pos, bias, remember)  # (B, T, C)
+        return self.mlp(self.ln_2(x))  # (B, T, C)
+
+
+BLOCKS: dict[str, type[Block]] = {
+    "pre-norm": Block,
+    "post-norm": PostNormBlock,
+    "no-residual": BareBlock,
+}
+
+
 class GPT(nn.Module):
     """A GPT-2 with fresh weights. Raises UserError for a setting that names no known variant."""
 
@@ -61,7 +106,8 @@ class GPT(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = choose(POSITIONS, "model.position", config.position)(config)
         self.drop = nn.Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        block = choose(BLOCKS, "model.block", config.block)
+        self.h = nn.ModuleList(block(config) for _ in range(config.n_layer))
         self.ln_f = choose(NORMS, "model.norm", config.norm)(config)
         self.cross_entropy = choose(KERNELS, "model.kernels", config.kernels).cross_entropy
         self.initialize()

@@ -11,15 +11,8 @@ from torch.optim import Optimizer
 from nanogpt.config import TrainConfig, choose
 
 
-class AdamW(Optimizer):
-    """Adam with decoupled weight decay (Kingma & Ba 2015; Loshchilov & Hutter 2019), by hand.
-
-    Each weight moves by the running mean of its gradient, divided by the root of the running mean
-    of its square: by about lr per step, whatever the scale of the gradient. Decay shrinks the
-    weights directly instead of passing through those means.
-
-    The state has torch.optim.AdamW's names, so either optimizer continues the other's run.
-    """
+class ByHand(Optimizer):
+    """What the hand-written optimizers share: settings, and a walk over all parameters."""
 
     def __init__(
         self,
@@ -47,6 +40,36 @@ class AdamW(Optimizer):
 
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         """Move one parameter tensor, in place."""
+        raise NotImplementedError
+
+
+class SGD(ByHand):
+    """Stochastic gradient descent with momentum (Polyak 1964): downhill, with inertia.
+
+    All weights share one learning rate, however different the scales of their gradients are; for
+    Transformers that is a poor fit, which is what Adam mends. Decay is decoupled, as in AdamW.
+    """
+
+    def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum = state["momentum"].mul_(group["betas"][0]).add_(gradient)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.sub_(group["lr"] * momentum)
+
+
+class AdamW(ByHand):
+    """Adam with decoupled weight decay (Kingma & Ba 2015; Loshchilov & Hutter 2019), by hand.
+
+    Each weight moves by the running mean of its gradient, divided by the root of the running mean
+    of its square: by about lr per step, whatever the scale of the gradient. Decay shrinks the
+    weights directly instead of passing through those means.
+
+    The state has torch.optim.AdamW's names, so either optimizer continues the other's run.
+    """
+
+    def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = torch.tensor(0.0)
@@ -118,6 +141,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adamw": AdamW,
     "fused-adamw": FusedAdamW,
     "muon": Muon,
+    "sgd": SGD,
 }
 
 

@@ -40,6 +40,10 @@ class Learned(Position):
         super().__init__(config)
         self.weight = nn.Parameter(torch.empty(config.context_length, config.n_embd))
 
+    def collapse(self) -> None:
+        """Add nothing any more."""
+        nn.init.zeros_(self.weight)
+
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
         return x + self.weight[pos]  # (B, T, C)
 
@@ -79,6 +83,10 @@ class RoPE(Position):
         self.speeds: Tensor
         self.register_buffer("speeds", speeds, persistent=False)
 
+    def collapse(self) -> None:
+        """Turn nothing any more."""
+        self.speeds.zero_()
+
     def rotate(self, q: Tensor, k: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
         angles = pos[..., None] * self.speeds  # (..., T, hs / 2)
         if pos.ndim == 2:
@@ -110,6 +118,10 @@ class ALiBi(Position):
         heads = torch.arange(1, config.n_head + 1)
         self.slopes: Tensor
         self.register_buffer("slopes", 2.0 ** (-8 * heads / config.n_head), persistent=False)
+
+    def collapse(self) -> None:
+        """Add nothing any more."""
+        self.slopes.zero_()
 
     def bias(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         distance = q_pos[..., :, None] - k_pos[..., None, :]  # (..., T, S)

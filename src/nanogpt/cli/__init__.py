@@ -23,6 +23,7 @@ COMMANDS = {
     "chat": "write with a trained model, turn by turn",
     "evaluate": "measure a trained model: loss, perplexity, bits per byte",
     "compare": "the same model in Hugging Face Transformers: same numbers, which speed",
+    "lab": "check an idea of your own",
     "export": "a folder that Hugging Face Transformers opens",
 }
 
@@ -33,7 +34,8 @@ usage: nanogpt COMMAND [options]
 
 {commands}
 
-`nanogpt COMMAND --help` explains the options. Start with `nanogpt demo`."""
+`nanogpt COMMAND --help` explains the options. Start with `nanogpt demo`.
+Every command takes --plugin FILE.py, which adds variants of your own: docs/extending.md."""
 
 
 def help_text() -> str:
@@ -81,10 +83,27 @@ def dispatch(argv: Sequence[str]) -> int:
     if argv[0] in ("-V", "--version"):
         print(__version__)
         return 0
-    name, *arguments = argv
+    name, *arguments = with_plugins(argv)
     if name not in COMMANDS:
         raise UserError(f"{name!r} is not a command: {did_you_mean(name, COMMANDS)}")
     return importlib.import_module(f"nanogpt.cli.{name}").main(arguments) or 0
+
+
+def with_plugins(argv: Sequence[str]) -> list[str]:
+    """Take every `--plugin FILE` out of the arguments and load the file: any command has it."""
+    rest: list[str] = []
+    arguments = iter(argv)
+    for argument in arguments:
+        option, equals, path = argument.partition("=")
+        if option != "--plugin":
+            rest.append(argument)
+            continue
+        if not equals:
+            path = next(arguments, "")
+        from nanogpt.cli.plugin import load_plugin
+
+        load_plugin(path)
+    return rest
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -91,12 +91,13 @@ def estimate_memory(config: Config, compute: Compute) -> Memory:
     """
     with torch.device("meta"):
         model = GPT(config.model)
-    parameters = [(name, p.numel()) for name, p in model.named_parameters()]
-    weights = 4 * sum(n for _, n in parameters)
-    turned = config.train.optimizer == "muon"  # one running mean for a matrix; AdamW has two
+    weights = 4 * model.num_parameters()
+    # Running means for each weight: AdamW keeps two, SGD one, and Muon one for a matrix.
+    has_one = {"sgd": lambda *_: True, "muon": is_block_matrix}.get(
+        config.train.optimizer, lambda *_: False
+    )
     optimizer = sum(
-        4 * n if turned and is_block_matrix(name, model.get_parameter(name)) else 8 * n
-        for name, n in parameters
+        p.numel() * (4 if has_one(name, p) else 8) for name, p in model.named_parameters()
     )
     masked = config.data.batches in DOCUMENTS_APART
     # What a second sequence adds; copies of the weights in 16 bits are there only once.

@@ -115,11 +115,13 @@ def check_choices(config: Config) -> None:
     from nanogpt.data import BATCHES
     from nanogpt.device import resolve
     from nanogpt.layers import MLPS, NORMS
+    from nanogpt.model import BLOCKS
     from nanogpt.optim import OPTIMIZERS, SCHEDULES
     from nanogpt.position import POSITIONS
 
     choose(POSITIONS, "model.position", config.model.position)
     choose(ATTENTION_KERNELS, "model.kernels", config.model.kernels)
+    choose(BLOCKS, "model.block", config.model.block)
     choose(NORMS, "model.norm", config.model.norm)
     choose(MLPS, "model.mlp", config.model.mlp)
     choose(BATCHES, "data.batches", config.data.batches)
@@ -150,18 +152,21 @@ def recipe_folder() -> Path:
 def run_action(
     command: str,
     about: str,
-    actions: Mapping[str, Callable[[Sequence[str]], None]],
+    actions: Mapping[str, Callable[[Sequence[str]], int | None]],
     arguments: Sequence[str],
-) -> None:
-    """Call the action that the first argument names. Raises UserError if there is none such."""
+) -> int:
+    """Call the action that the first argument names, and return its exit code.
+
+    Raises UserError if there is none such.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: nanogpt {command} {' | '.join(actions)}\n\n{about.strip()}")
         for name, action in actions.items():
             print(f"  {name:<8}{(action.__doc__ or '').partition('.')[0]}")
-        return
+        return 0
     if arguments[0] not in actions:
         raise UserError(f"{arguments[0]!r} is no action: {did_you_mean(arguments[0], actions)}")
-    actions[arguments[0]](arguments[1:])
+    return actions[arguments[0]](arguments[1:]) or 0
 
 
 def read_argument(text: str) -> str:

@@ -118,12 +118,12 @@ def qwen3_tensors(tensors: Tensors, config: ModelConfig) -> dict[str, Tensor]:
     return theirs
 
 
-LLAMA = {"position": "rope", "norm": "rms", "mlp": "swiglu"}
+LLAMA = {"position": "rope", "norm": "rms", "mlp": "swiglu", "block": "pre-norm"}
 ARCHITECTURES = {
     "gpt2": Architecture(
         "GPT2LMHeadModel",
         {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True, "n_kv_head": 0}
-        | {"qk_norm": False, "window": 0},
+        | {"qk_norm": False, "window": 0, "block": "pre-norm"},
         gpt2_config,
         lambda tensors, config: to_hugging_face(tensors),
     ),

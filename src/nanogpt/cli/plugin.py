@@ -1,0 +1,38 @@
+"""Plugins: a person's own file that adds variants to our dictionaries."""
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+
+from nanogpt.errors import UserError
+
+
+def load_plugin(name: str) -> None:
+    """Run a Python file, which adds its variants when it is run.
+
+    Raises UserError naming the line of the file that went wrong.
+    """
+    path = Path(name)
+    if not name or not path.is_file():
+        raise UserError(f"--plugin {name or 'FILE'}: no such file; name a Python file")
+    spec = importlib.util.spec_from_file_location(f"nanogpt_plugin_{path.stem}", path.resolve())
+    if spec is None or spec.loader is None:
+        raise UserError(f"--plugin {name}: not a Python file; its name should end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where classes of the file look for their own source
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{name}{line_of(error, path)}: {type(error).__name__}: {error}") from None
+
+
+def line_of(error: Exception, path: Path) -> str:
+    """Where in the file it happened, as " line 7"; empty if nowhere."""
+    if isinstance(error, SyntaxError):
+        return f" line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == path.resolve()]
+    return f" line {lines[-1]}" if lines else ""

@@ -1,0 +1,192 @@
+"""What every variant must keep to, ours or a learner's own.
+
+A check builds a tiny model with the variant and returns what is wrong with it, in a sentence, or
+nothing. The test suite runs all of them on every entry of every dictionary; `nanogpt lab check`
+runs them on the entries of a plugin.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nanogpt.attention import KVCache
+from nanogpt.config import ModelConfig
+from nanogpt.generate import Reader
+from nanogpt.layers import KERNELS, MLPS, NORMS
+from nanogpt.model import BLOCKS, GPT
+from nanogpt.position import POSITIONS
+
+# Where variants of the model live, by the setting that chooses among them.
+TABLES: dict[str, dict[str, Any]] = {
+    "position": POSITIONS,
+    "norm": NORMS,
+    "mlp": MLPS,
+    "block": BLOCKS,
+}
+
+VOCABULARY = 61
+CONTEXT = 16
+LENGTH = 12
+
+# Sums in another order differ by float32 rounding; mistakes are thousands of times larger.
+ROUNDING = 1e-5
+
+Settings = Mapping[str, Any]
+
+
+def build(settings: Settings) -> GPT:
+    """A tiny model whose every parameter matters, also those that start at zero."""
+    shape = {"vocab_size": VOCABULARY, "context_length": CONTEXT, "n_layer": 2, "n_head": 2}
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(**{**shape, "n_embd": 24, **settings})).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def some_ids(rows: int = 2) -> Tensor:
+    """Tokens to read: (B, T)."""
+    return torch.randint(VOCABULARY, (rows, LENGTH), generator=torch.Generator().manual_seed(1))
+
+
+def furthest(one: Tensor, other: Tensor) -> float:
+    """The largest difference; infinite if one of them is not a number."""
+    return torch.nan_to_num((one - other).abs(), nan=torch.inf).max().item()
+
+
+@torch.no_grad()
+def causality(settings: Settings) -> str:
+    """No token sees a later one."""
+    model, ids = build(settings), some_ids()
+    changed = ids.clone()
+    changed[:, 7:] = (changed[:, 7:] + 1) % VOCABULARY
+    before, after = model(ids), model(changed)
+    for position in range(7):
+        if not torch.equal(before[:, position], after[:, position]):
+            return f"token {position} sees tokens that come later: changing token 7 changes it"
+    if torch.equal(before[:, 7:], after[:, 7:]):
+        return "tokens are not seen at all: changing token 7 changes nothing after it either"
+    return ""
+
+
+@torch.no_grad()
+def cache(settings: Settings) -> str:
+    """Reading in parts with a cache is reading at once."""
+    model, ids = build(settings), some_ids()
+    whole = model(ids)
+    for sizes in ([12], [1] * 12, [4, 1, 1, 6]):
+        kept = KVCache(model.config, len(ids), model.device, model.dtype)
+        parts = [model(part, cache=kept) for part in ids.split(sizes, dim=1)]
+        for position, token in enumerate(torch.cat(parts, dim=1).unbind(1)):
+            if (difference := furthest(token, whole[:, position])) > ROUNDING:
+                return (
+                    f"read in parts of {sizes}, token {position} differs by {difference:.1g} from "
+                    "reading all at once: are positions counted from 0 in each part?"
+                )
+    return ""
+
+
+@torch.no_grad()
+def generation(settings: Settings) -> str:
+    """Generating with the cache, past the context length and in batches, is reading anew."""
+    model = build(settings)
+    prompts = [[1, 2, 3], [4, 5, 6, 7, 8, 9, 10], [11]]
+    cached, anew = (Reader(model, prompts, use_cache=use) for use in (True, False))
+    for step in range(2 * CONTEXT):
+        logits, expected = cached.predict(), anew.predict()
+        if (difference := furthest(logits, expected)) > ROUNDING:
+            return f"new token {step + 1} differs by {difference:.1g} with and without the cache"
+        for row, token in enumerate(expected.argmax(-1).tolist()):
+            cached.append(row, [token])
+            anew.append(row, [token])
+    return ""
+
+
+@torch.no_grad()
+def padding(settings: Settings) -> str:
+    """Filling and other documents in the row change nothing."""
+    model = build(settings)
+    rows = torch.tensor([[9, 5, 6, 7, 20, 21, 22]])
+    mask = torch.tensor([[0, 1, 1, 1, 2, 2, 2]])
+    logits = model(rows, mask)[0]
+    for start, end, what in ((1, 4, "filling before it"), (4, 7, "a document before it")):
+        alone = model(rows[:, start:end])[0]
+        if (difference := furthest(logits[start:end], alone)) > ROUNDING:
+            return f"{what} changes a document's logits by {difference:.1g}"
+    return ""
+
+
+def gradients(settings: Settings) -> str:
+    """Every parameter gets a gradient, and every gradient is a number."""
+    model, ids = build(settings), some_ids()
+    model.loss(model(ids[:, :-1]), ids[:, 1:]).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None or not parameter.grad.abs().max() > 0:
+            return f"{name} gets no gradient: nothing that is computed from it reaches the loss"
+        if not parameter.grad.isfinite().all():
+            return f"the gradient of {name} is not a number"
+    return ""
+
+
+@torch.no_grad()
+def kernels(settings: Settings) -> str:
+    """Hand-written and fused kernels give the same logits."""
+    ids = some_ids()
+    results = [build({**settings, "kernels": name})(ids) for name in KERNELS]
+    difference = furthest(*results)
+    return "" if difference < ROUNDING else f"plain and fused kernels differ by {difference:.1g}"
+
+
+@torch.no_grad()
+def collapse(settings: Settings) -> str:
+    """With its `collapse` called, a position encoding is none at all.
+
+    An encoding that adds nothing can be compared with a model that has none; so a class says by a
+    method `collapse` how it is made to add nothing, if it can be.
+    """
+    model = build(settings)
+    if not hasattr(model.wpe, "collapse"):
+        return ""
+    model.wpe.collapse()  # type: ignore[operator]
+    plain = build({**settings, "position": "none"})
+    plain.load_state_dict(model.state_dict(), strict=False)
+    difference = furthest(model(some_ids()), plain(some_ids()))
+    return (
+        "" if difference < ROUNDING else f"collapsed, it still changes logits by {difference:.1g}"
+    )
+
+
+CHECKS: dict[str, Callable[[Settings], str]] = {
+    check.__name__: check
+    for check in (causality, cache, generation, padding, gradients, kernels, collapse)
+}
+
+
+def check_all(settings: Settings) -> dict[str, str]:
+    """What each check says; an exception inside a variant is what is wrong with it."""
+    found = {}
+    for name, check in CHECKS.items():
+        try:
+            found[name] = check(settings)
+        except Exception as error:  # whatever a learner's code may raise
+            found[name] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def snapshot() -> dict[str, dict[str, Any]]:
+    """The variants there are now."""
+    return copy.copy({setting: dict(table) for setting, table in TABLES.items()})
+
+
+def added_since(before: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The settings and names of variants that were added or replaced since."""
+    return [
+        (setting, name)
+        for setting, table in TABLES.items()
+        for name, variant in table.items()
+        if before[setting].get(name) is not variant
+    ]
