@@ -36,8 +36,8 @@ BROKEN = {
         "gradients", "wpe.idle gets no gradient",
     ),
     "does not collapse": (
-        "def collapse(self):\n        pass\n\n"
-        "    def embed(self, x, pos):\n        return x + pos[..., None] * torch.linspace(0, 1, 24)",
+        "def collapse(self):\n        pass\n\n    def embed(self, x, pos):\n"
+        "        return x + pos[..., None] * torch.linspace(0, 1, 24)",
         "collapse", "it still adds",
     ),
     "raises": ("def embed(self, x, pos):\n        return x @ x", "causality", "RuntimeError: "),
