@@ -69,11 +69,16 @@ def _begin(function: Callable[[Any], Any]) -> None:
     _function = function
     # Ctrl-C reaches every process of a terminal; the one that handed out the work deals with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """From now on, end this process when the one that started it is gone."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone: nobody would ever tell it to."""
+    """Wait for that: nobody would ever tell this process to end."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

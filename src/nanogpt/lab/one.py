@@ -1,0 +1,88 @@
+"""One run of a study, in a process of its own: `python -m nanogpt.lab.one FOLDER`.
+
+The folder holds settings.json. The run resumes if it was begun, and does nothing if it is finished.
+"""
+
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanogpt.cli.plugin import load_plugin
+from nanogpt.config import Config, config_from_dict
+from nanogpt.evaluate import evaluate
+from nanogpt.files import read_json, write_json
+from nanogpt.generate import generate_text
+from nanogpt.lab.study import with_steps
+from nanogpt.train import Trainer, read_metrics
+from nanogpt.workers import end_with_parent
+
+SECONDS_OF_TIMING = 2.0
+
+
+def main(folder: Path) -> int:
+    """Train, measure, and write result.json. Returns 0 if the run is finished, else 130."""
+    if (folder / "result.json").exists():
+        return 0
+    values = read_json(folder / "settings.json")
+    for plugin in values["plugins"]:
+        load_plugin(plugin)
+    torch.set_num_threads(values["threads"])
+    run = folder / "run"
+    if (run / "checkpoints" / "latest").exists():
+        trainer = Trainer.resume(run)
+    else:
+        config = config_from_dict(values["config"])
+        if values["seconds"]:
+            config = fit_into(values["seconds"], folder / "trial", config)
+        trainer = Trainer.start(run, config)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: trainer.stop())
+    for _ in trainer.run():
+        pass
+    if not trainer.complete:
+        return 130
+    write_json(folder / "result.json", result(trainer))
+    return 0
+
+
+def fit_into(seconds: float, folder: Path, config: Config) -> Config:
+    """As many steps as take so many seconds on this machine, measured on a few of them."""
+    trainer = Trainer.start(folder, config)
+    trainer.train_step()
+    steps, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < SECONDS_OF_TIMING:
+        trainer.train_step()
+        steps += 1
+    return with_steps(config, max(1, int(seconds * steps / elapsed)))
+
+
+def result(trainer: Trainer) -> dict[str, Any]:
+    """What a report needs to know of a finished run."""
+    score = evaluate(trainer.model, trainer.tokens.val, trainer.compute)
+    sample = "".join(generate_text(trainer.model, trainer.tokenizer, trainer.config.sample))
+    records = read_metrics(trainer.folder)
+    return {
+        "val_loss": score.loss,
+        "bits_per_byte": score.bits_per_byte,
+        "parameters": trainer.model.num_parameters(),
+        "steps": trainer.state.step,
+        "seconds": trainer.state.seconds,
+        "tokens_per_second": trainer.state.step
+        * trainer.config.train.batch_size
+        * trainer.config.train.grad_accum_steps
+        * trainer.config.model.context_length
+        / max(trainer.state.seconds, 1e-9),
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "curve": [[r["step"], r["bits_per_byte"]] for r in records if "bits_per_byte" in r],
+        "sample": trainer.config.sample.prompt + sample,
+    }
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,129 @@
+"""Running a study: as many runs at a time as the machine carries, none of them twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nanogpt.config import with_settings
+from nanogpt.errors import Interrupted, UserError
+from nanogpt.files import read_json, write_json
+from nanogpt.lab.study import Arm, Study, data_name, run_name
+from nanogpt.prepare.pipeline import prepare
+from nanogpt.workers import usable_cores
+
+
+def run_study(
+    study: Study, folder: Path, jobs: int, say: Callable[[str], None]
+) -> dict[str, list[dict[str, Any]]]:
+    """Run what has not been run, and return all results: by arm, one a seed.
+
+    What was begun is resumed, what is finished is left alone. Raises UserError for a run that
+    fails, with the last line it wrote, and Interrupted if it is stopped.
+    """
+    prepare_data(study, folder, say)
+    places = [
+        (arm, seed, folder / "runs" / run_name(arm.name, seed))
+        for seed in study.seeds  # one seed of every arm first: something to see early
+        for arm in study.arms
+    ]
+    for arm, seed, place in places:
+        write_settings(study, folder, arm, seed, place, jobs)
+    waiting = [place for _, _, place in places if not (place / "result.json").exists()]
+    say(f"{len(places) - len(waiting)} of {len(places)} runs are finished")
+    with children() as running:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                place = waiting.pop(0)
+                running[place] = start(place, max(1, usable_cores() // jobs))
+            time.sleep(0.2)
+            for place, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[place]
+                    check(place, process.returncode)
+                    left = len(waiting) + len(running)
+                    say(f"{len(places) - left} of {len(places)} runs: {place.name} is done")
+    return {
+        arm.name: [
+            read_json(folder / "runs" / run_name(arm.name, seed) / "result.json")
+            for seed in study.seeds
+        ]
+        for arm in study.arms
+    }
+
+
+def prepare_data(study: Study, folder: Path, say: Callable[[str], None]) -> None:
+    """Prepare the text once for each way in which the arms cut it."""
+    for arm in study.arms:
+        place = folder / "data" / data_name(arm.config)
+        if not arm.config.data.folder and not (place / "tokenizer.json").exists():
+            say(f"preparing the text for {arm.name}")
+            prepare(arm.config.data, place, usable_cores())
+
+
+def write_settings(study: Study, folder: Path, arm: Arm, seed: int, place: Path, jobs: int) -> None:
+    """Write what a run is to do. Raises UserError if it was begun with something else."""
+    data = arm.config.data.folder or str((folder / "data" / data_name(arm.config)).resolve())
+    config = with_settings(arm.config, train={"seed": seed}, data={"folder": data})
+    values = {
+        "config": asdict(config),
+        "seconds": study.budget[1] if study.budget[0] == "seconds" else 0,
+        "plugins": [str(Path(plugin).resolve()) for plugin in study.plugins],
+        "threads": max(1, usable_cores() // jobs),
+    }
+    path = place / "settings.json"
+    if path.exists():
+        before = read_json(path)
+        # Another number of threads rounds differently; a run ends with those it began with.
+        if {**before, "threads": 0} != {**values, "threads": 0}:
+            raise UserError(
+                f"{place} was run with other settings; remove it, or give the study another --out"
+            )
+        return
+    write_json(path, values)
+
+
+def start(place: Path, threads: int) -> "subprocess.Popen[bytes]":
+    """Begin or resume one run in a process of its own, deaf to the terminal's Ctrl-C."""
+    log = (place / "log.txt").open("ab")
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "nanogpt.lab.one", str(place)],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            start_new_session=True,
+        )
+    finally:
+        log.close()
+
+
+@contextmanager
+def children() -> Iterator[dict[Path, "subprocess.Popen[bytes]"]]:
+    """Processes by their run; those that still run at the end are asked to save, and waited for."""
+    running: dict[Path, subprocess.Popen[bytes]] = {}
+    try:
+        yield running
+    finally:
+        for process in running.values():
+            process.send_signal(signal.SIGTERM)
+        for process in running.values():
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def check(place: Path, code: int) -> None:
+    """Raise UserError for a run that failed, Interrupted for one that was stopped."""
+    if code == 130:
+        raise Interrupted(f"{place.name} was stopped")
+    if code:
+        lines = (place / "log.txt").read_text(errors="replace").strip().splitlines()
+        raise UserError(f"{place.name} failed: {lines[-1] if lines else code}; see {place}/log.txt")

@@ -1,0 +1,185 @@
+"""A study: a recipe, the settings that vary, seeds, and one budget that is the same for all.
+
+studies/NAME/data/...            token files, one folder for each way of cutting the text
+             runs/ARM-SEED/...   ordinary runs, each with a result.json when it is finished
+             report.md, report.html, curves.png, results.csv
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from nanogpt.config import Config, config_from_dict, read_toml, with_settings
+from nanogpt.errors import UserError, did_you_mean
+
+KEYS = ("question", "recipe", "settings", "vary", "arms", "seeds", "budget", "plugins")
+BUDGETS = ("steps", "tokens", "seconds")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the things that are compared: its name and its settings."""
+
+    name: str
+    config: Config
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is to be run."""
+
+    name: str
+    question: str
+    arms: list[Arm]
+    seeds: list[int]
+    budget: tuple[str, float]  # "steps", "tokens" or "seconds", and how many
+    plugins: list[str]
+
+
+def load_study(path: Path, recipe_values: Mapping[str, Any] | None = None) -> Study:
+    """Read a study. `recipe_values` are the settings of the recipe that it names.
+
+    Raises UserError naming what is missing, unknown or impossible.
+    """
+    values = read_toml(path)
+    for key in values:
+        if key not in KEYS:
+            raise UserError(f"{path}: {key} is not a key of a study: {did_you_mean(key, KEYS)}")
+    try:
+        budget = checked_budget(values.get("budget", {}))
+        seeds = [int(seed) for seed in values.get("seeds", [1, 2, 3])]
+        base = merged(recipe_values or {}, nested(values.get("settings", {})))
+        arms = [
+            Arm(name, arm_config(base, settings, budget))
+            for name, settings in arms_of(values).items()
+        ]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"{path}: seeds={seeds}: use some different numbers")
+    question = str(values.get("question", path.stem))
+    return Study(path.stem, question, arms, seeds, budget, list(values.get("plugins", [])))
+
+
+def checked_budget(values: Mapping[str, Any]) -> tuple[str, float]:
+    """The one budget. Raises UserError if there is none, several, or it is not positive."""
+    if len(values) != 1 or next(iter(values)) not in BUDGETS:
+        raise UserError(f"budget={dict(values)}: give one of {', '.join(BUDGETS)}")
+    kind, amount = next(iter(values.items()))
+    if not isinstance(amount, int | float) or not 0 < amount < math.inf:
+        raise UserError(f"budget.{kind}={amount!r}: use a positive number")
+    return kind, float(amount)
+
+
+def arms_of(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings of each arm by its name: a grid of what varies, or arms written out.
+
+    >>> arms_of({"vary": {"model.n_layer": [1, 2], "train.lr": [0.1]}})
+    {'n_layer 1, lr 0.1': {'model.n_layer': 1, 'train.lr': 0.1}, 'n_layer 2, lr 0.1': ...}
+    """
+    if ("vary" in values) == ("arms" in values):
+        raise UserError("a study has either [vary], settings with lists, or several [[arms]]")
+    if "arms" in values:
+        named = {str(arm.get("name", "")): arm for arm in values["arms"]}
+        if "" in named or len(named) < max(2, len(values["arms"])):
+            raise UserError("there should be two or more [[arms]], each with a name of its own")
+        return {n: {k: v for k, v in arm.items() if k != "name"} for n, arm in named.items()}
+    grid = flat(values["vary"])
+    for key, choices in grid.items():
+        if not isinstance(choices, list) or not choices:
+            raise UserError(f"vary.{key}={choices!r}: use a list of values")
+    combinations = [dict(zip(grid, v, strict=True)) for v in itertools.product(*grid.values())]
+    named = {
+        ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items()): settings
+        for settings in combinations
+    }
+    if len(named) < 2:
+        raise UserError("nothing varies: give two values or more")
+    return named
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys.
+
+    >>> flat({"model": {"n_layer": 2}, "train.lr": 1})
+    {'model.n_layer': 2, 'train.lr': 1}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Dotted keys as sections: the inverse of flat. Raises UserError for a key without a section.
+
+    >>> nested({"model.n_layer": 2})
+    {'model': {'n_layer': 2}}
+    """
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in flat(values).items():
+        section, dot, name = key.partition(".")
+        if not dot:
+            raise UserError(f'{key} is not a setting: write its section too, as "model.n_layer"')
+        sections.setdefault(section, {})[name] = value
+    return sections
+
+
+def merged(
+    base: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Sections of settings, the changes winning."""
+    names = [*base, *(name for name in changes if name not in base)]
+    return {name: {**base.get(name, {}), **changes.get(name, {})} for name in names}
+
+
+def arm_config(
+    base: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], budget: tuple[str, float]
+) -> Config:
+    """All settings of an arm, with as many steps as the budget allows."""
+    config = config_from_dict(merged(base, nested(settings)))
+    kind, amount = budget
+    per_step = config.train.batch_size * config.train.grad_accum_steps * config.model.context_length
+    steps = {"steps": amount, "tokens": amount / per_step}.get(kind, config.train.max_steps)
+    return with_steps(config, max(1, round(steps)))
+
+
+def with_steps(config: Config, steps: int) -> Config:
+    """The same settings for so many steps: ten looks at the validation text, nothing besides."""
+    return with_settings(
+        config,
+        train={
+            "max_steps": steps,
+            "warmup_steps": min(config.train.warmup_steps, steps // 4),
+            "eval_interval": max(1, steps // 10),
+            "sample_interval": 0,
+            "checkpoint_interval": max(1, steps // 4),
+        },
+    )
+
+
+def data_name(config: Config) -> str:
+    """A name for the token files of these settings: arms that cut alike share them."""
+    data = {
+        k: v for k, v in asdict(config.data).items() if k not in ("folder", "batches", "stride")
+    }
+    return sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run_name(arm: str, seed: int) -> str:
+    """A folder's name for a run.
+
+    >>> run_name("n_layer 2, lr 0.1", 3)
+    'n_layer-2_lr-0.1-seed-3'
+    """
+    plain = arm.replace(", ", "_").replace(" ", "-")
+    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in plain)
+    return f"{safe}-seed-{seed}"
