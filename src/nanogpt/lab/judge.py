@@ -9,7 +9,9 @@ one study of a hundred. It assumes that the noise is about as large in every arm
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import mean, stdev
+from typing import Any
 
 from nanogpt.errors import UserError
 
@@ -23,25 +25,29 @@ class Difference:
     one: str
     other: str
     by: float  # mean of one less mean of the other
-    p: float  # how often chance alone makes some pair of the study differ so much
+    span: float  # that, in standard errors of a mean; not a number where nothing is known of noise
+    arms: int  # how many the study has
+    freedom: int  # values beyond one for each arm: how well the noise is known
 
     @property
     def real(self) -> bool:
         """Whether it is larger than the noise."""
-        return self.p < LEVEL
+        return self.span > largest_span_of_equals(self.arms, self.freedom)
+
+    @property
+    def p(self) -> float:
+        """How often chance alone makes some pair of such a study differ so much."""
+        if math.isnan(self.span) or math.isinf(self.span):
+            return 0.0 if self.span > 0 else math.nan
+        return float(studentized_range().sf(self.span, self.arms, self.freedom))
 
 
 def differences(values: Mapping[str, Sequence[float]]) -> list[Difference]:
     """All pairs of arms, each with some values, one a seed: the most certain first.
 
-    With a single value in every arm nothing is known of the noise, and p is not a number. Raises
-    UserError if scipy is missing.
+    Raises UserError if scipy is missing.
     """
-    try:
-        from scipy.stats import studentized_range
-    except ImportError:
-        raise UserError("judging a study needs scipy: pip install 'nanogpt[lab]'") from None
-
+    studentized_range()
     arms = list(values)
     freedom = sum(len(v) - 1 for v in values.values())
     scatter = sum((x - mean(v)) ** 2 for v in values.values() for x in v)
@@ -51,14 +57,24 @@ def differences(values: Mapping[str, Sequence[float]]) -> list[Difference]:
         for other in arms[n + 1 :]:
             by = mean(values[one]) - mean(values[other])
             share = (1 / len(values[one]) + 1 / len(values[other])) / 2
-            p = math.nan
-            if noise > 0:
-                span = abs(by) / math.sqrt(noise * share)
-                p = float(studentized_range.sf(span, len(arms), freedom))
-            elif noise == 0:
-                p = 0.0 if by else 1.0
-            found.append(Difference(one, other, by, p))
-    return sorted(found, key=lambda d: (math.isnan(d.p), d.p, -abs(d.by)))
+            span = abs(by) / math.sqrt(noise * share) if noise else math.inf if by else 0.0
+            found.append(Difference(one, other, by, span, len(arms), freedom))
+    return sorted(found, key=lambda d: (-d.span, -abs(d.by)))
+
+
+@cache
+def largest_span_of_equals(arms: int, freedom: int) -> float:
+    """Where a difference begins to be real: finding it takes a moment, so it is remembered."""
+    return float(studentized_range().isf(LEVEL, arms, freedom)) if freedom else math.inf
+
+
+def studentized_range() -> Any:
+    """The distribution that Tukey's test looks its spans up in."""
+    try:
+        from scipy.stats import studentized_range
+    except ImportError:
+        raise UserError("judging a study needs scipy: pip install 'nanogpt[lab]'") from None
+    return studentized_range
 
 
 def spread(values: Sequence[float]) -> float:

@@ -73,7 +73,7 @@ def verdicts(results: Results) -> str:
         "Judged by Tukey's test over all pairs: where nothing differs, it calls some pair "
         f"different in {LEVEL:.0%} of studies. Noise is the scatter between seeds, of all arms."
     )
-    if any(math.isnan(difference.p) for difference in found):
+    if any(math.isnan(difference.span) for difference in found):
         return "With one seed an arm nothing is known of the noise: give two or more."
     rows = ["| better | worse | by | p | larger than the noise |", "|---|---|---|---|---|"]
     for pair in found[:SHOWN_PAIRS]:
