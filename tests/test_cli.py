@@ -106,7 +106,7 @@ MISTAKES = {
     "unknown weights": (["generate", "run", "--weights", "int4"], "invalid choice: 'int4'"),
     "top-p": (["generate", "run", "--sample.top-p", "0"], "sample.top_p=0.0: use a share above 0"),
     "min-p": (["generate", "run", "--sample.min-p", "1"], "sample.min_p=1.0: use a share from 0"),
-    "penalty": (["generate", "run", "--sample.repetition-penalty", "0"], "use a positive number"),
+    "penalty": (["generate", "run", "--sample.repetition-penalty", "0"], "use a number from 0.01"),
     "nowhere to export": (["export", "run", "run"], "exists and is not empty; name a"),
     "nothing to export": (["export", "none", "new"], "none: no such run folder"),
     "key heads": (
@@ -584,16 +584,18 @@ def chatting(run: Path, lines: list[str], monkeypatch, *arguments: str) -> None:
 def test_chat_goes_on_with_both_texts(run, monkeypatch, capsys):
     from nanogpt.cli import chat
 
-    turns = []
+    turns, seeds = [], []
     original = chat.stream
 
-    def watched(reader, *rest):
+    def watched(reader, tokenizer, config, *rest):
         turns.append(list(reader.rows[0]))
-        return original(reader, *rest)
+        seeds.append(config.seed)
+        return original(reader, tokenizer, config, *rest)
 
     monkeypatch.setattr(chat, "stream", watched)
     chatting(run, ["DUKE:", "FOOL:", "", "/reset", "KING"], monkeypatch)
     assert len(turns) == 4
+    assert len(set(seeds[:3])) == 3  # the same words twice need not get the same answer
     first, second, third, fourth = turns
     assert second[: len(first)] == first
     assert len(second) >= len(first) + 6 + 1
@@ -651,6 +653,24 @@ def test_evaluate_shows_documents_tokens_references_and_novelty(run, capsys):
     assert not [part for part in parts if part not in out]
 
 
+def test_a_run_of_packed_documents_is_measured_with_its_documents_apart(here, tmp_path, capsys):
+    texts = "".join(json.dumps({"text": f"{n} kings. " * 3}) + "\n" for n in range(200))
+    (here / "t.jsonl").write_text(texts)
+    arguments = ["--data.source=t.jsonl", "--data.batches=packed", "--run=packed", *SMALL]
+    assert main(["train", *arguments, "--train.max-steps=30", "--train.lr=1e-2"]) == 0
+    capsys.readouterr()
+    losses = []
+    latest = here / "packed" / "checkpoints"
+    path = latest / (latest / "latest").read_text().strip() / "state.json"
+    for batches in ("packed", "random"):
+        state = json.loads(path.read_text())
+        state["config"]["data"]["batches"] = batches
+        path.write_text(json.dumps(state))
+        assert main(["evaluate", "packed"]) == 0
+        losses.append(re.search(r"loss +([\d.]+)", capsys.readouterr().out)[1])
+    assert losses[0] != losses[1]
+
+
 def test_documents_are_scored_one_by_one(tmp_path):
     from nanogpt.cli.evaluate import document_scores
     from nanogpt.tokenfiles import write_token_file
@@ -660,6 +680,7 @@ def test_documents_are_scored_one_by_one(tmp_path):
     losses = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0], dtype=np.float32)
     first, second = document_scores(tokens, losses, tokenizer)
     assert (first.tokens, first.loss, first.start) == (3, 1.0, 0)
+    assert first.bits_per_byte == pytest.approx(3 / math.log(2) / 2)  # of "bc": "a" has no loss
     assert (second.tokens, second.loss, second.start) == (3, 2.0, 4)
     assert second.bits_per_byte == pytest.approx(6 / math.log(2) / 2)
 

@@ -62,7 +62,13 @@ def comparison(**changes: object) -> Comparison:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"same_ids": False}, {"logits": 0.1}, {"gradients": {"x": 0.1}}, {"greedy_theirs": [2]}],
+    [
+        {"same_ids": False},
+        {"logits": 0.1},
+        {"logits": float("nan")},
+        {"gradients": {"x": 0.1}},
+        {"greedy_theirs": [2]},
+    ],
 )
 def test_the_verdict_is_no_if_anything_differs(changes):
     assert verdict(comparison()).startswith("**The same model**")

@@ -1,20 +1,21 @@
 """What we export, Transformers opens: same ids, same logits, same gradients, same text."""
 
-import json
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from nanogpt.cli import main
 from nanogpt.config import ModelConfig, SampleConfig
 from nanogpt.errors import UserError
 from nanogpt.export.models import ARCHITECTURES, architecture_of, config_json, export
+from nanogpt.export.tokenizers import to_huggingface
 from nanogpt.generate import Reader, generate
 from nanogpt.huggingface import from_pretrained
 from nanogpt.measure.side_by_side import differences
 from nanogpt.model import GPT
-from nanogpt.tokenizer import CharTokenizer, Tokenizer
+from nanogpt.tokenizer import PATTERNS, CharTokenizer, Tokenizer, load_tokenizer
 
 from conftest import TEXT, tiny
 
@@ -128,21 +129,61 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 def test_how_a_run_samples_is_how_transformers_will(tmp_path):
-    settings = SampleConfig(temperature=0.7, top_k=9, top_p=0.8)
+    settings = SampleConfig(
+        temperature=0.7, top_k=9, top_p=0.8, min_p=0.1, repetition_penalty=1.5, max_new_tokens=7
+    )
     export(tmp_path / "out", model_of("gpt2"), TOKENIZER, settings, "")
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "out").generation_config
     assert (found.do_sample, found.temperature, found.top_k, found.top_p) == (True, 0.7, 9, 0.8)
+    assert (found.min_p, found.repetition_penalty, found.max_new_tokens) == (0.1, 1.5, 7)
 
 
-def test_the_configuration_names_no_setting_that_transformers_does_not_know():
-    for name, settings in MODELS.items():
-        values = config_json(tiny(**settings), None)
-        assert values["architectures"] == [ARCHITECTURES[name.split()[0]].class_name]
-        assert json.loads(json.dumps(values)) == values
+@pytest.mark.parametrize("name", MODELS)
+def test_the_configuration_names_no_setting_that_transformers_does_not_know(name):
+    values = config_json(tiny(**MODELS[name]), None)
+    known = AutoConfig.for_model(values["model_type"]).to_dict().keys()
+    elsewhere = {
+        "rope_theta": "for Transformers before 5",
+        "attention_bias": "of Llama and Qwen3, not of Mistral",
+        "mlp_bias": "of Llama alone",
+        "sliding_window": "of Mistral and Qwen3",
+    }
+    assert values.keys() - known <= elsewhere.keys()
+
+
+def test_words_of_several_patterns_and_digits_are_cut_alike(tmp_path):
+    for pattern in PATTERNS:
+        tokenizer = Tokenizer.train([TEXT], 300, pattern=pattern)
+        to_huggingface(tokenizer, tmp_path)
+        theirs = AutoTokenizer.from_pretrained(tmp_path)
+        for text in ("12 3456", "1234567 kings, 12345!", "It's  9999\n\n x"):
+            assert theirs(text).input_ids == tokenizer.encode(text)
+        assert load_tokenizer(tmp_path / "tokenizer.json").to_dict() == tokenizer.to_dict()
+
+
+def test_an_exported_character_tokenizer_comes_back(tmp_path):
+    characters = CharTokenizer.train([TEXT, "é🎭 "], ["<|endoftext|>"])
+    to_huggingface(characters, tmp_path)
+    assert load_tokenizer(tmp_path / "tokenizer.json").to_dict() == characters.to_dict()
+
+
+def test_an_empty_folder_is_filled_where_it_is(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    export(tmp_path / "link", model_of("gpt2"), TOKENIZER, SampleConfig(), "")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "model.safetensors").exists()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export(Path(), model_of("gpt2"), TOKENIZER, SampleConfig(), "")
+    assert (tmp_path / "here" / "config.json").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "link", "real"]
 
 
 def test_a_run_is_exported_with_a_card_that_says_what_it_is(small_trained_run, capsys):
     folder = small_trained_run.parent / "exported"
+    with (small_trained_run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "va')  # as a kill may leave it
     assert main(["export", str(small_trained_run), str(folder)]) == 0
     assert "holds a GPT2LMHeadModel" in capsys.readouterr().out
     card = (folder / "README.md").read_text()

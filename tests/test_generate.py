@@ -281,7 +281,7 @@ def test_the_repetition_penalty_lowers_positive_and_negative_logits():
 def test_the_repetition_penalty_sees_the_prompt_and_what_was_written():
     torch.manual_seed(0)
     model = GPT(tiny(vocab_size=8)).eval()
-    settings = SampleConfig(temperature=0, repetition_penalty=1e6)
+    settings = SampleConfig(temperature=0, repetition_penalty=100.0)
     steps = generate(Reader(model, [[3, 5]]), settings)
     written = [int(step.chosen) for step in islice(steps, 6)]
     positive = [int(t) for t in written]
@@ -339,6 +339,50 @@ def test_the_cache_is_read_on_and_not_begun_anew(model, monkeypatch):
     read.clear()
     list(islice(generate(Reader(model, [[1] * 16]), SampleConfig(temperature=0)), 10))
     assert read == [16, 9, *[1] * 7, 9]
+
+
+def test_an_interrupt_while_reading_loses_nothing_of_the_text(model, monkeypatch):
+    """Ctrl-C in a chat: what was not read is read the next time."""
+    reader = Reader(model.train(), [[1, 2, 3, 4, 5]])
+    block = model.h[1]
+    original = block.forward
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    for more in ([], [6]):
+        reader.append(0, more)
+        monkeypatch.setattr(block, "forward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reader.predict()
+        assert model.training
+        monkeypatch.setattr(block, "forward", original)
+        reader.append(0, [7, 8])
+        logits = reader.predict()
+        expected = model.eval()(torch.tensor(reader.rows))[:, -1]
+        model.train()
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+
+
+def test_weights_that_are_no_numbers_are_said_to_be(model):
+    with torch.no_grad():
+        model.wte.weight[3] = math.nan
+    for temperature in (0.0, 1.0):
+        with pytest.raises(UserError, match="the model's weights are not numbers"):
+            next(generate(Reader(model, [[1]]), SampleConfig(temperature=temperature)))
+
+
+def test_the_repetition_penalty_remembers_what_the_model_has_forgotten():
+    class Favourites(GPT):
+        """Likes low ids best, whatever it reads."""
+
+        def head(self, x):
+            return torch.arange(40.0, 0.0, -1)[None]
+
+    model = Favourites(tiny(vocab_size=40))  # a context of 16
+    settings = SampleConfig(temperature=0, repetition_penalty=100.0)
+    steps = generate(Reader(model, [[0]]), settings)
+    assert [int(step.chosen) for step in islice(steps, 30)] == list(range(1, 31))
 
 
 def test_a_second_prompt_goes_on_in_the_same_cache(model):

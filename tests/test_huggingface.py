@@ -274,6 +274,49 @@ def test_damaged_folders_cost_one_line(folder):
     path.unlink()
 
 
+@pytest.mark.parametrize("key", ["vocab_size", "n_positions", "n_layer", "n_head", "n_embd"])
+@pytest.mark.parametrize("value", [None, "x", 1.5, True, [], {}, -1])
+def test_nonsense_in_the_configuration_costs_one_line(folder, key, value):
+    edit(folder / "config.json", **{key: value})
+    with pytest.raises(UserError):
+        from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "content", [{"state_dict": {"a": 1}}, [1], torch.zeros(2), {5: torch.zeros(2)}]
+)
+def test_a_bin_file_that_holds_something_else_costs_one_line(folder, content):
+    (folder / "model.safetensors").unlink()
+    torch.save(content, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="it does not hold tensors by name"):
+        from_pretrained(folder)
+
+
+def test_bin_files_of_old_versions_of_torch_are_read(folder):
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    path = folder / "pytorch_model.bin"
+    torch.save(tensors, path, _use_new_zipfile_serialization=False)
+    expected = logits_of(their_model(tiny()))
+    torch.testing.assert_close(logits_of(from_pretrained(folder)), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("places", [[], None, {"a": 5}])
+def test_an_index_that_names_no_files_costs_one_line(folder, places):
+    (folder / "model.safetensors").unlink()
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(UserError, match="does not say which file holds which weights"):
+        from_pretrained(folder)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(folder):
+    from nanogpt.checkpoint import load_run
+
+    with pytest.raises(UserError, match=r"the tokenizer has 50,257 tokens, but the model 61"):
+        load_run(folder)
+
+
 def load_file_from(data: bytes, path: Path) -> dict[str, torch.Tensor]:
     path.write_bytes(data)
     return {name: tensor.clone() for name, tensor in load_file(path).items()}

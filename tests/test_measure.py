@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt.measure.novelty import Known, run_hashes
-from nanogpt.measure.references import bigram_bits, reference_points, unigram_bits, xz_size
+from nanogpt.measure.references import (
+    bigram_bits,
+    reference_points,
+    text_of,
+    unigram_bits,
+    xz_size,
+)
 from nanogpt.tokenfiles import write_token_file
 from nanogpt.tokenizer import CharTokenizer, Tokenizer
 
@@ -54,6 +60,9 @@ def test_reference_points_get_better_with_what_they_know(tmp_path):
     assert len(reference_points(train, val, tokenizer, slow=False)) == 3
     raw = text[20000:].encode()
     assert points[3] == pytest.approx(8 * xz_size(raw) / len(raw))
+    before = text[:20000].encode()
+    primed = xz_size(before + raw) - xz_size(before)
+    assert points[4] == pytest.approx(8 * primed / len(raw))
 
 
 def naive_longest(text: list[str], known: list[str]) -> int:
@@ -85,6 +94,13 @@ def test_a_copied_text_is_found_word_for_word():
     assert found.longest == " ".join(text.split()[100:350])
     assert found.novel[1] == 0
     assert found.novel[2] == pytest.approx(1 / 250)
+
+
+def test_documents_are_kept_apart(tmp_path):
+    tokenizer = Tokenizer([], special_tokens={"<|endoftext|>": 256})
+    tokens = write_token_file(tmp_path / "x.bin", ["one two", "three four"], tokenizer)
+    assert text_of(tokens, tokenizer) == b"one twothree four"
+    assert text_of(tokens, tokenizer, b"\n").split() == [b"one", b"two", b"three", b"four"]
 
 
 def test_nothing_to_compare_is_no_error():

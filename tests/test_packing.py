@@ -12,6 +12,7 @@ from nanogpt.generate import Reader, generate
 from nanogpt.inference import packing
 from nanogpt.inference.packing import WEIGHTS, Int8Linear, PackedLinear, pack
 from nanogpt.model import GPT
+from nanogpt.position import POSITIONS
 
 from conftest import tiny
 
@@ -28,18 +29,42 @@ def test_a_packed_layer_is_the_layer(shape, bias):
 
 @pytest.mark.parametrize("rows", [1, 5, 40])
 @pytest.mark.parametrize("bias", [None, BIAS])
-def test_an_int8_layer_is_the_layer_with_rounded_weights(rows, bias):
-    layer = Int8Linear(WEIGHT, bias)
+@pytest.mark.parametrize("width", [1, 7, 32, 64, 100, 192, 200, 256])
+def test_an_int8_layer_is_the_layer_with_rounded_weights(rows, bias, width):
+    """Also for widths at which torch's kernel would read past the end of a row."""
+    weight = torch.randn(48, width, generator=torch.Generator().manual_seed(0))
+    layer = Int8Linear(weight, bias)
     assert layer.rounded.dtype == torch.int8
     assert int(layer.rounded.abs().max()) == 127
     rounded = layer.rounded.float() * layer.scales.float()[:, None]
     # Half a step of the largest entry of the row, and what rounding the scale adds.
-    assert ((rounded - WEIGHT).abs() <= 0.51 * WEIGHT.abs().amax(1, keepdim=True) / 127).all()
-    x = torch.randn(rows, 32)
+    assert ((rounded - weight).abs() <= 0.51 * weight.abs().amax(1, keepdim=True) / 127).all()
+    x = torch.randn(rows, width)
     expected = F.linear(x, rounded, bias)
     # The kernel for few rows takes activations, and gives results, of 8 significant bits.
-    tolerance = 1e-4 if rows >= packing.ROWS_WORTH_UNPACKING else 0.15
-    torch.testing.assert_close(layer(x), expected, rtol=0.01, atol=tolerance)
+    kernel = rows < packing.ROWS_WORTH_UNPACKING and width % packing.KERNEL_WIDTH == 0
+    torch.testing.assert_close(layer(x), expected, rtol=0.01, atol=0.3 if kernel else 1e-4)
+
+
+def test_few_rows_are_read_by_the_kernel_for_8_bits(monkeypatch):
+    used = []
+    kernel = torch._weight_int8pack_mm
+    monkeypatch.setattr(torch, "_weight_int8pack_mm", lambda *a: used.append(1) or kernel(*a))
+    Int8Linear(torch.randn(48, 128), None)(torch.randn(2, 128))
+    assert used
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_every_position_encoding_bears_every_form_of_weights(position, name):
+    """Angles and slopes are no weights: in 16 bits they would be wrong from position 256 on."""
+    torch.manual_seed(0)
+    model = GPT(tiny(n_embd=48, context_length=700, position=position)).eval()
+    ids = torch.randint(61, (1, 700))
+    with torch.no_grad():
+        before = model(ids)[:, -20:]
+        after = WEIGHTS[name](copy.deepcopy(model))(ids)[:, -20:].float()
+    torch.testing.assert_close(after, before, rtol=0, atol=0.02)
 
 
 def test_a_row_of_zeros_stays_zero():

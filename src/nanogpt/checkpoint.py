@@ -120,8 +120,13 @@ def load_run(run: Path, name: str = "latest") -> tuple[GPT, AnyTokenizer, Config
     """
     folder = hugging_face_folder(run)
     if folder:
-        model = from_pretrained(folder)
-        return model, find_tokenizer(own_tokenizer(folder)), Config(model=model.config)
+        model, tokenizer = from_pretrained(folder), find_tokenizer(own_tokenizer(folder))
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise UserError(
+                f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, but the model "
+                f"{model.config.vocab_size:,}; put its own tokenizer.json into the folder"
+            )
+        return model, tokenizer, Config(model=model.config)
     checkpoint = find_checkpoint(run, name)
     _, config = load_state(checkpoint)
     return (

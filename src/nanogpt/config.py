@@ -177,7 +177,8 @@ class SampleConfig:
         at_least(self, 0, "max_new_tokens", "top_k", "seed")
         check(0 < self.top_p <= 1, self, "top_p", "use a share above 0, at most 1")
         check(0 <= self.min_p < 1, self, "min_p", "use a share from 0 to below 1")
-        check(self.repetition_penalty > 0, self, "repetition_penalty", "use a positive number")
+        gentle = 0.01 <= self.repetition_penalty <= 100
+        check(gentle, self, "repetition_penalty", "use a number from 0.01 to 100; 1 is off")
         cold = self.temperature == 0 or self.temperature >= 1e-3
         check(cold, self, "temperature", "use 0 for greedy, or at least 0.001")
 

@@ -69,15 +69,17 @@ class Reader:
             ids = torch.tensor([row[-new:] for row in self.rows])  # (B, T)
         else:
             ids = self.start_over([self.rows[n][start:] for n, (start, _) in enumerate(visible)])
-        self.in_cache = visible
         known = ids.shape[1] + (self.cache.length if self.cache else 0)
         mask = None if self.mask is None else self.mask[:, :known]
         was_training = self.model.training
         if was_training:
             self.model.eval()
-        x = self.model.read(ids.to(self.model.device), mask, self.cache)  # (B, T, C)
-        if was_training:
-            self.model.train()
+        try:
+            x = self.model.read(ids.to(self.model.device), mask, self.cache)  # (B, T, C)
+        finally:
+            if was_training:
+                self.model.train()
+        self.in_cache = visible  # not before: what was interrupted is not in the cache
         return self.model.head(x[:, -1])  # (B, V)
 
     def continues(self, visible: list[tuple[int, int]]) -> int:
@@ -118,13 +120,15 @@ def generate(reader: Reader, config: SampleConfig, vocab_size: int = 0) -> Itera
 
     Row n draws with the seed config.seed + n, whoever shares its batch. Ids from `vocab_size` on
     are never chosen: a model may have more rows than the tokenizer has tokens. The model's
-    training mode is left as it was.
+    training mode is left as it was. Raises UserError for a model whose weights are not numbers.
     """
     rows = range(len(reader.rows))
     generators = [torch.Generator().manual_seed(config.seed + row) for row in rows]
     seen = None
     while True:
         logits = reader.predict()
+        if logits.isnan().any():
+            raise UserError("the model's weights are not numbers; use an earlier checkpoint")
         if vocab_size:
             logits[:, vocab_size:] = -math.inf
         if config.repetition_penalty != 1:

@@ -5,6 +5,7 @@ Transformers puts the network inside a wrapper. So the map is: add or strip a pr
 weights with four suffixes. The tied head has no entry of its own on either side.
 """
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nanogpt.config import PRESETS, ModelConfig, choose
+from nanogpt.config import PRESETS, ModelConfig, choose, from_dict
 from nanogpt.errors import UserError
 from nanogpt.files import read_json
 from nanogpt.model import GPT
@@ -71,20 +72,18 @@ def hugging_face_config(folder: Path) -> ModelConfig:
     values = read_json(path)
     if "model_type" not in values:
         raise UserError(f"{path} has no model_type; it describes no model of Transformers'")
-    own_width = {"n_inner": 4 * values["n_embd"]} if values.get("n_inner") else {}
+    own_width = {"n_inner": 4 * values.get("n_embd", 0)} if values.get("n_inner") else {}
     for name, ours in (SUPPORTED | own_width).items():
         if values.get(name, ours) != ours:
             raise UserError(f"{path}: {name}={values[name]!r} is not supported, only {ours!r}")
+    keys = {"context_length": "n_positions"}
+    keys |= {name: name for name in ("vocab_size", "n_layer", "n_head", "n_embd")}
     try:
-        return ModelConfig(
-            vocab_size=values["vocab_size"],
-            context_length=values["n_positions"],
-            n_layer=values["n_layer"],
-            n_head=values["n_head"],
-            n_embd=values["n_embd"],
-        )
+        return from_dict(ModelConfig, {ours: values[theirs] for ours, theirs in keys.items()})
     except KeyError as error:
         raise UserError(f"{path} has no {error}; it is not a GPT-2's") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def from_pretrained(name: str | Path) -> GPT:
@@ -109,7 +108,10 @@ def read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     path = next((folder / name for name in names if (folder / name).exists()), folder / names[0])
     parts = [path.name]
     if path.suffix == ".json":
-        parts = sorted(set(read_json(path).get("weight_map", {}).values()))
+        places = read_json(path).get("weight_map")
+        if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
+            raise UserError(f"{path} does not say which file holds which weights; fetch it again")
+        parts = sorted(set(places.values()))
     tensors: dict[str, Tensor] = {}
     for part in parts:
         try:
@@ -125,9 +127,14 @@ def read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of one file. Of a .bin only tensors are unpickled, never code."""
-    if path.suffix == ".bin":
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return load_file(path)
+    if path.suffix != ".bin":
+        return load_file(path)
+    mapped = zipfile.is_zipfile(path)  # files from before torch 1.6 cannot be
+    tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    named = isinstance(tensors, dict) and all(isinstance(name, str) for name in tensors)
+    if not named or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ValueError("it does not hold tensors by name")
+    return tensors
 
 
 def build(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -> GPT:
@@ -166,7 +173,10 @@ def fetch(name: str) -> Path:
     repository = f"openai-community/{name}" if name in PRESETS else name
     wanted = ["config.json", "model*.safetensors*", "*token*.json", "vocab.json", "merges.txt"]
     try:
-        return Path(snapshot_download(repository, allow_patterns=wanted))
+        folder = Path(snapshot_download(repository, allow_patterns=wanted))
+        if not any(folder.glob("model*.safetensors")):
+            snapshot_download(repository, allow_patterns=["pytorch_model.bin"])
+        return folder
     except HFValidationError:
         reason = "this cannot be the name of a model"
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:

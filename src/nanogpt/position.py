@@ -61,7 +61,7 @@ class Sinusoidal(Position):
         angles = pos[..., None] * 10_000.0 ** (-channels / x.shape[-1])  # (..., T, C / 2)
         waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)  # (..., T, C)
         # Tokens start with a deviation of 0.02; at full height the waves would drown them.
-        return x + 0.02 * waves[..., : x.shape[-1]]  # (B, T, C)
+        return x + 0.02 * waves[..., : x.shape[-1]].to(x.dtype)  # (B, T, C)
 
 
 class RoPE(Position):

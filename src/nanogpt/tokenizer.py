@@ -364,7 +364,7 @@ class Tokenizer(Saved):
             pattern = split_pattern(values["pre_tokenizer"])
             special = {t["content"]: t["id"] for t in values["added_tokens"]}
             return cls._from_characters(model["vocab"], pairs, pattern, special, source=str(path))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, regex.error) as error:
             raise UserError(f"{path} is not a tokenizer that can be read ({error!r})") from None
 
     @classmethod
@@ -400,8 +400,17 @@ def split_pattern(pre_tokenizer: Mapping[str, Any]) -> str:
     steps = pre_tokenizer.get("pretokenizers", [])
     if [step["type"] for step in steps] == ["Split", "ByteLevel"]:
         pattern = steps[0]["pattern"]["Regex"]
-        return {p: name for name, p in PATTERNS.items()}.get(pattern, pattern)
+        return {portable(p): name for name, p in PATTERNS.items()}.get(portable(pattern), pattern)
     raise UserError(f"pre_tokenizer {pre_tokenizer['type']} is not byte-level BPE's")
+
+
+def portable(pattern: str) -> str:
+    """A split pattern as the package `tokenizers` reads it.
+
+    Its engine takes {1,3}+ for a group that repeats, where others take it for one that does not
+    give back; at the end of an alternative the two {1,3} are the same.
+    """
+    return pattern.replace("{1,3}+", "{1,3}")
 
 
 def encode_share(
@@ -484,9 +493,12 @@ TOKENIZERS: dict[str, type[Tokenizer] | type[CharTokenizer]] = {
 def load_tokenizer(path: Path) -> AnyTokenizer:
     """Read a tokenizer of either kind. Raises UserError naming the file if it is not one."""
     values = read_json(path)
-    if "model" in values:
+    if "model" in values and values.get("decoder") != {"type": "Fuse"}:
         return Tokenizer.from_huggingface(path)
     try:
+        if "model" in values:  # characters, as we export them
+            special = [token["content"] for token in values["added_tokens"]]
+            return CharTokenizer(list(values["model"]["vocab"]), special)
         return choose(TOKENIZERS, "type", str(values.get("type"))).from_dict(values)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, regex.error) as error:
         raise UserError(f"{path} is not a usable tokenizer ({error}); train a new one") from None

@@ -67,7 +67,9 @@ def main(argv: Sequence[str]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        complaint = "not enough memory: lower train.batch_size or make the model smaller"
+        complaint = (
+            "not enough memory: lower train.batch_size or --num-samples, or make the model smaller"
+        )
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
@@ -113,6 +115,7 @@ def is_out_of_memory(error: Exception) -> bool:
         for sign in (
             "OutOfMemoryError",
             "can't allocate memory",
+            "bad_alloc",
             "Storage size calculation overflowed",
         )
     )

@@ -49,15 +49,22 @@ class Chat:
         if self.reader is None:
             self.reader = Reader(self.model, [prompt_ids(self.tokenizer, text)])
         elif text:
-            said = self.tokenizer.decode(self.reader.rows[0][-8:])
-            new_line = "" if said.endswith("\n") else "\n"
-            self.reader.append(0, prompt_ids(self.tokenizer, new_line + text))
+            self.reader.append(0, prompt_ids(self.tokenizer, self.new_line() + text))
         # Each turn draws anew: the same words twice need not get the same answer.
         seed = (self.settings.seed + self.turns) % 2**63
         self.turns += 1
         turn = from_dict(SampleConfig, {**asdict(self.settings), "seed": seed})
         for piece in stream(self.reader, self.tokenizer, turn, self.stops):
             yield piece.text
+
+    def new_line(self) -> str:
+        """What begins a new line: nothing, if one has begun or the vocabulary has no lines."""
+        said = self.tokenizer.decode(self.reader.rows[0][-8:]) if self.reader else "\n"
+        try:
+            self.tokenizer.encode("\n")
+        except UserError:
+            return ""
+        return "" if said.endswith("\n") else "\n"
 
     def command(self, line: str) -> str:
         """Carry out a line that begins with a slash; what to say about it.
@@ -102,7 +109,10 @@ def main(arguments: Sequence[str]) -> None:
         except (EOFError, KeyboardInterrupt):
             print()
             return
-        if line.strip() in ("/quit", "/exit"):
+        except UnicodeDecodeError:
+            print("this is not UTF-8 text", file=sys.stderr)
+            continue
+        if line.split()[:1] in (["/quit"], ["/exit"]):
             return
         try:
             turn(chat, line)

@@ -83,8 +83,9 @@ def what_to_compare(run: Path, checkpoint: str) -> tuple[GPT, AnyTokenizer, str,
 
 def verdict(found: Comparison) -> str:
     """What a student should take home, in one line."""
-    largest = max(found.logits, found.loss, *found.gradients.values())
-    if not found.same_ids or largest > ROUNDING or found.greedy_ours != found.greedy_theirs:
+    numbers = [found.logits, found.loss, *found.gradients.values()]
+    close = all(number <= ROUNDING for number in numbers)  # which what is no number is not
+    if not (found.same_ids and close and found.greedy_ours == found.greedy_theirs):
         return (
             "**Not the same model**: see which of the numbers above differ; that is a bug worth "
             "reporting."

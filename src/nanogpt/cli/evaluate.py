@@ -58,7 +58,8 @@ def main(arguments: Sequence[str]) -> None:
     if options.batch_size < 1:
         raise UserError(f"--batch-size {options.batch_size}: use at least 1")
     model, tokenizer, config = load_model(options)
-    compute = replace(resolve(), device=model.device)
+    # Packed and int8 layers have a precision of their own.
+    compute = resolve(str(model.device), "auto" if options.weights == "plain" else "float32")
     console = Console(soft_wrap=True, highlight=False)
     with tempfile.TemporaryDirectory() as folder:
         tokens = open_text(options, tokenizer, config, Path(folder))
@@ -80,7 +81,7 @@ def open_text(
     options: argparse.Namespace, tokenizer: AnyTokenizer, config: Config, folder: Path
 ) -> TokenFile:
     """The text that was named, or the held-out text of the run."""
-    if options.text:
+    if options.text is not None:
         texts = whole_texts(DataConfig(source=options.text))
         return write_token_file(folder / "text.bin", texts, tokenizer)
     if not (options.run / "config.toml").exists():
@@ -111,7 +112,10 @@ def measure(
     )
     if not parts:
         raise UserError("the text is too short to evaluate: it needs at least two tokens")
-    return np.concatenate(parts)
+    losses = np.concatenate(parts)
+    if np.isnan(losses).any():
+        raise UserError("the model's weights are not numbers; use an earlier checkpoint")
+    return losses
 
 
 def score_of(losses: NDArray[np.float32], tokens: TokenFile) -> Score:
@@ -136,7 +140,7 @@ def show_score(
         f"bits per byte  {score.bits_per_byte:.4f}\n"
         f"[dim]{score.tokens:,} tokens of {score.bytes_per_token:.2f} bytes, each predicted once,\n"
         f"in windows of {length} tokens every {options.stride or default_stride(length)}, "
-        f"{options.weights if options.weights != 'plain' else compute.precision} weights[/]"
+        f"{options.weights} weights, {compute.precision} arithmetic[/]"
     )
 
 
@@ -163,7 +167,8 @@ def document_scores(
         edges.append(len(ids))
     for number, (start, stop) in enumerate(pairwise(edges)):
         part = losses[max(start - 1, 0) : stop - 1]
-        text = tokenizer.decode_bytes(i for i in ids[start:stop].tolist() if i != end)
+        predicted = ids[max(start, 1) : stop].tolist()
+        text = tokenizer.decode_bytes(i for i in predicted if i != end)
         if len(part) and text:
             total = float(part.sum(dtype=np.float64))
             bits = total / np.log(2) / len(text)
@@ -234,9 +239,9 @@ def show_novelty(
     with console.status(f"writing {SAMPLES} samples ..."):
         written = write_samples(model, tokenizer, config)
     with console.status("looking for them in the training text ..."):
-        known = Known(text_of(train, tokenizer).decode("utf-8", "replace"))
+        known = Known(text_of(train, tokenizer, b"\n").decode("utf-8", "replace"))
         ours = known.novelty(written)
-        held_out = text_of(val, tokenizer).decode("utf-8", "replace")
+        held_out = text_of(val, tokenizer, b"\n").decode("utf-8", "replace")
         theirs = known.novelty(pieces(held_out, sum(map(len, written)), SAMPLES))
     table = Table("runs of words that are new", "the model's", "held-out text's", box=None)
     for n in LENGTHS:

@@ -1,6 +1,5 @@
 """nanogpt export: a folder that Hugging Face Transformers opens."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from nanogpt.config import Config
 from nanogpt.export.models import ARCHITECTURES, architecture_of, export
 from nanogpt.model import GPT
 from nanogpt.tokenizer import END_OF_TEXT, AnyTokenizer
+from nanogpt.train import read_metrics
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -44,7 +44,7 @@ def model_card(
     """README.md: what the model is, what it was trained on and for how long, how good it is."""
     shape = model.config
     training = trained(run, checkpoint, config)
-    start = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else "\\n"
+    start = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else "\n"
     prompt = config.sample.prompt or start
     return f"""---
 library_name: transformers
@@ -82,8 +82,7 @@ def trained(run: Path, checkpoint: str, config: Config) -> str:
     state, _ = load_state(find_checkpoint(run, checkpoint))
     train = config.train
     tokens = train.batch_size * train.grad_accum_steps * config.model.context_length * state.step
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    losses = [r for r in lines if "val_loss" in r and r["step"] <= state.step]
+    losses = [r for r in read_metrics(run) if "val_loss" in r and r["step"] <= state.step]
     loss = ""
     if losses:
         value, step = losses[-1]["val_loss"], losses[-1]["step"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from nanogpt.config import ModelConfig, SampleConfig
 from nanogpt.errors import UserError
 from nanogpt.export.tokenizers import to_huggingface
-from nanogpt.files import write_json, write_text, writing_folder
+from nanogpt.files import write_json, write_text, writing_files, writing_folder
 from nanogpt.huggingface import to_hugging_face
 from nanogpt.model import GPT
 from nanogpt.tokenizer import END_OF_TEXT, AnyTokenizer
@@ -183,10 +183,12 @@ def config_json(config: ModelConfig, end: int | None) -> dict[str, Any]:
 def generation_json(sample: SampleConfig, end: int | None) -> dict[str, Any]:
     """The content of generation_config.json: how the run samples."""
     values: dict[str, Any] = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    values |= {"max_new_tokens": max(1, sample.max_new_tokens)}
+    values |= {"repetition_penalty": sample.repetition_penalty}
     if sample.temperature == 0:
         return values | {"do_sample": False}
-    draws = {"temperature": sample.temperature, "top_k": sample.top_k, "top_p": sample.top_p}
-    return values | {"do_sample": True, **draws}
+    names = ("temperature", "top_k", "top_p", "min_p")
+    return values | {"do_sample": True} | {name: getattr(sample, name) for name in names}
 
 
 def export(
@@ -197,13 +199,15 @@ def export(
     Raises UserError if there is something in it, for a model that Transformers has no architecture
     for, and for a tokenizer that it cannot have.
     """
+    folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty; name a new folder")
     end = tokenizer.special_tokens.get(END_OF_TEXT)
     values = config_json(model.config, end)
     state = {name: tensor.detach().cpu().float() for name, tensor in model.state_dict().items()}
     tensors = ARCHITECTURES[values["model_type"]].tensors(state, model.config)
-    with writing_folder(folder) as temporary:
+    # An empty folder may be the one we stand in, which cannot be replaced, only filled.
+    with (writing_files if folder.exists() else writing_folder)(folder) as temporary:
         write_json(temporary / "config.json", values)
         write_json(temporary / "generation_config.json", generation_json(sample, end))
         save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})

@@ -14,6 +14,7 @@ from nanogpt.tokenizer import (
     CharTokenizer,
     Tokenizer,
     gpt2_characters,
+    portable,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def bpe_json(tokenizer: Tokenizer) -> dict[str, Any]:
     """Byte-level BPE as the package `tokenizers` describes it."""
     characters = gpt2_characters()
     written = ["".join(characters[b] for b in token) for token in ordinary_tokens(tokenizer)]
-    pattern = PATTERNS.get(tokenizer.pattern, tokenizer.pattern)
+    pattern = portable(PATTERNS.get(tokenizer.pattern, tokenizer.pattern))
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
     steps = [split | {"invert": False}, byte_level | {"use_regex": False}]

@@ -20,6 +20,9 @@ WEIGHTS_WORTH_PACKING = 2**19
 # From this many rows on, int8 weights are turned into floats first: arithmetic is the limit then.
 ROWS_WORTH_UNPACKING = 32
 
+# Torch's int8 kernel reads this many weights at a time, past the end of a row that has fewer.
+KERNEL_WIDTH = 64
+
 
 class PackedLinear(nn.Module):
     """(..., in) -> (..., out), as nn.Linear, with the weight (out, in) in oneDNN's order."""
@@ -30,6 +33,7 @@ class PackedLinear(nn.Module):
         self.bias = None if bias is None else bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.packed.dtype)  # autocast does not reach in here
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
 
@@ -51,7 +55,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.numel() // x.shape[-1]
-        if x.device.type == "cpu" and rows < ROWS_WORTH_UNPACKING:
+        fits = x.shape[-1] % KERNEL_WIDTH == 0 and x.device.type == "cpu"
+        if fits and rows < ROWS_WORTH_UNPACKING:
             short = x.reshape(rows, -1).bfloat16()  # and so must the activations be
             y = torch._weight_int8pack_mm(short, self.rounded, self.scales)
             y = y.to(x.dtype).view(*x.shape[:-1], -1)
@@ -83,9 +88,16 @@ def pack(model: GPT) -> GPT:
     return with_linear(model, PackedLinear, WEIGHTS_WORTH_PACKING)
 
 
+def halve(model: GPT) -> GPT:
+    """Weights of 16 bits. Angles and slopes, which are no weights, keep the 32 that they need."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    return pack(model)
+
+
 WEIGHTS: dict[str, Callable[[GPT], GPT]] = {
     "float32": pack,
-    "bfloat16": lambda model: pack(model.bfloat16()),
+    "bfloat16": halve,
     "int8": lambda model: with_linear(model, Int8Linear),
     "plain": lambda model: model.eval(),
 }

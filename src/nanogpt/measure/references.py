@@ -17,7 +17,7 @@ MOST_BYTES = 64_000_000
 def reference_points(
     train: TokenFile, val: TokenFile, tokenizer: AnyTokenizer, slow: bool = True
 ) -> dict[str, float]:
-    """Bits per byte of the held-out text under several ways to guess it, the worst first.
+    """Bits per byte of the held-out text under several ways to guess it.
 
     A compressor and a language model do the same thing: whoever predicts the next byte well needs
     few bits to store it. `xz` primed with the training text is the fair rival, since it knows what
@@ -37,13 +37,12 @@ def reference_points(
     return points
 
 
-def text_of(tokens: TokenFile, tokenizer: AnyTokenizer) -> bytes:
-    """The text behind token files, without the marks between documents; at most MOST_BYTES."""
+def text_of(tokens: TokenFile, tokenizer: AnyTokenizer, between: bytes = b"") -> bytes:
+    """The text behind token files, at most MOST_BYTES, and what stands between its documents."""
     ids = np.asarray(tokens.ids[:MOST_TOKENS])
-    end = end_of_text(tokenizer)
-    return tokenizer.decode_bytes(ids[ids != end].tolist() if end is not None else ids.tolist())[
-        :MOST_BYTES
-    ]
+    ends = np.flatnonzero(ids == end_of_text(tokenizer))
+    documents = [part[part != end_of_text(tokenizer)] for part in np.split(ids, ends + 1)]
+    return between.join(tokenizer.decode_bytes(d.tolist()) for d in documents)[:MOST_BYTES]
 
 
 def unigram_bits(train: NDArray, val: TokenFile) -> float:

@@ -97,6 +97,8 @@ def compare(
     done. Raises UserError as their_model does, and for a text too short to compare.
     """
     model = model.eval()
+    if model.config.context_length < 2:
+        raise UserError("a model that sees one token at a time has nothing to compare")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         say("building the same model in Transformers")
@@ -177,7 +179,7 @@ def training_speed(model: GPT, theirs: Any, ids: Tensor) -> Pair:
     """Tokens per second of whole training steps with torch's AdamW, taken in turns."""
     ours = copy_of(model)
     our_optimizer = build_optimizer(ours, TrainConfig(lr=1e-6, min_lr=0.0))
-    their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.0, weight_decay=0.0)
+    their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.0, fused=True)
 
     def our_step() -> None:
         our_optimizer.zero_grad()
@@ -235,10 +237,14 @@ def lines_run(action: Callable[[], object], root: Path) -> tuple[int, int]:
     """How many different lines of the files under `root` an action runs, and in how many files."""
     action()  # what happens only the first time is not part of following it
     lines: set[tuple[str, int]] = set()
-    prefix = str(root.resolve())
+    root = root.resolve()
+    inside: dict[str, bool] = {}  # Python may know a file by another path than its real one
 
     def tracer(frame: FrameType, event: str, argument: object) -> Any:
-        if not frame.f_code.co_filename.startswith(prefix):
+        name = frame.f_code.co_filename
+        if name not in inside:
+            inside[name] = Path(name).resolve().is_relative_to(root)
+        if not inside[name]:
             return None
         if event == "line":
             lines.add((frame.f_code.co_filename, frame.f_lineno))
