@@ -76,7 +76,7 @@ class ModelConfig:
 class DataConfig:
     """Where the text comes from and how it becomes tokens."""
 
-    source: str = "shakespeare"  # the built-in plays, a file, a folder, or hub:NAME[:CONFIG]
+    source: str = "shakespeare"  # the plays, a file, a folder, hub:NAME[:CONFIG], toy:copy
     text_field: str = "text"  # where .jsonl, .parquet and hub data sets keep their text
     max_documents: int = 0  # read this many documents and no more; 0 for all
     folder: str = ""  # where the token files are kept; empty: inside the run

@@ -26,6 +26,7 @@ from nanogpt.measure.novelty import LENGTHS, Known, Novelty
 from nanogpt.measure.references import reference_points, text_of
 from nanogpt.model import GPT
 from nanogpt.prepare.sources import whole_texts
+from nanogpt.prepare.worlds import World, find_world
 from nanogpt.tokenfiles import TokenFile, end_of_text, open_split, write_token_file
 from nanogpt.tokenizer import AnyTokenizer
 from nanogpt.train import data_folder
@@ -71,7 +72,9 @@ def main(arguments: Sequence[str]) -> None:
         if options.tokens:
             show_tokens(tokens, losses, tokenizer, console)
         if options.references:
-            show_references(train_split(options, tokenizer, config), tokens, tokenizer, console)
+            train = train_split(options, tokenizer, config)
+            world = None if options.text else find_world(config.data.source)
+            show_references(train, tokens, tokenizer, world, console)
         if options.novelty:
             train = train_split(options, tokenizer, config)
             show_novelty(model, tokenizer, config, train, tokens, console)
@@ -216,13 +219,19 @@ def show_tokens(
 
 
 def show_references(
-    train: TokenFile, val: TokenFile, tokenizer: AnyTokenizer, console: Console
+    train: TokenFile,
+    val: TokenFile,
+    tokenizer: AnyTokenizer,
+    world: World | None,
+    console: Console,
 ) -> None:
     """What simpler predictors reach on the same text."""
     table = Table("bits per byte of this text", "", box=None, header_style="bold")
     with console.status("asking simpler predictors ..."):
         for name, bits in reference_points(train, val, tokenizer).items():
             table.add_row(name, f"{bits:.4f}")
+    if world:
+        table.add_row("the floor: the entropy of this toy world", f"{world.floor():.4f}")
     console.print()
     console.print(table)
 

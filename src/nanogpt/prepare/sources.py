@@ -29,6 +29,7 @@ from nanogpt.corpus import (
     split_rule,
 )
 from nanogpt.errors import Interrupted, UserError
+from nanogpt.prepare.worlds import documents, find_world
 
 HUB = "hub:"
 
@@ -42,18 +43,21 @@ def stream_documents(data: DataConfig) -> Iterator[Document]:
     if not data.max_documents:
         yield from found
         return
-    documents = 0
+    seen = 0
     for document in found:
         yield document
-        documents += document.ends
-        if documents == data.max_documents:
+        seen += document.ends
+        if seen == data.max_documents:
             return
 
 
 def read_source(data: DataConfig) -> Iterator[Document]:
-    """The built-in plays, a data set of the hub, a folder, or a file."""
+    """The built-in plays, a toy world, a data set of the hub, a folder, or a file."""
     if data.source == BUILT_IN:
         return shakespeare()
+    world = find_world(data.source)
+    if world:
+        return documents(world)
     if data.source.startswith(HUB):
         return read_hub(data.source.removeprefix(HUB), data.text_field)
     return (document for path in source_files(data.source) for document in read_file(path, data))
