@@ -1,5 +1,8 @@
 """What we export, Transformers opens: same ids, same logits, same gradients, same text."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,13 +132,11 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 def test_how_a_run_samples_is_how_transformers_will(tmp_path):
-    settings = SampleConfig(
-        temperature=0.7, top_k=9, top_p=0.8, min_p=0.1, repetition_penalty=1.5, max_new_tokens=7
-    )
+    settings = SampleConfig(temperature=0.7, top_k=9, top_p=0.8, min_p=0.1, repetition_penalty=1.5)
     export(tmp_path / "out", model_of("gpt2"), TOKENIZER, settings, "")
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "out").generation_config
     assert (found.do_sample, found.temperature, found.top_k, found.top_p) == (True, 0.7, 9, 0.8)
-    assert (found.min_p, found.repetition_penalty, found.max_new_tokens) == (0.1, 1.5, 7)
+    assert (found.min_p, found.repetition_penalty, found.max_length) == (0.1, 1.5, 40)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -189,7 +190,9 @@ def test_a_run_is_exported_with_a_card_that_says_what_it_is(small_trained_run, c
     card = (folder / "README.md").read_text()
     for fact in ("| steps | 12 of 12 |", "| validation loss | ", "AutoModelForCausalLM", "seed"):
         assert fact in card
-    AutoModelForCausalLM.from_pretrained(folder)
+    # The code of the card runs as it stands, with the folder's name in it.
+    code = re.search(r"```python\n(.*?)```", card, re.S)[1]
+    subprocess.run([sys.executable, "-c", code], cwd=folder.parent, check=True)
     assert main(["export", str(small_trained_run), str(folder)]) == 2
     assert "is not empty" in capsys.readouterr().err
     assert main(["generate", str(folder), "--prompt", "DUKE", "--sample.max-new-tokens", "5"]) == 0

@@ -196,6 +196,8 @@ def test_every_shape_comment_is_executed_and_true():
     seen = set()
     for kernels in ("plain", "fused"):
         seen |= run_checked(lambda kernels=kernels: train_and_generate(kernels), sizes)
+    for block in ("post-norm", "no-residual"):
+        seen |= run_checked(lambda block=block: train_and_generate("fused", block=block), sizes)
     modern = {"position": "rope", "norm": "rms", "mlp": "relu2", "qk_norm": True, "bias": False}
     seen |= run_checked(lambda: train_and_generate("plain", **modern), sizes)
     seen |= run_checked(cut_batches_and_resize, sizes)

@@ -11,7 +11,7 @@ import pytest
 import regex
 import tiktoken
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 from transformers import AutoTokenizer
@@ -311,6 +311,7 @@ SPACED = {
 
 
 @given(any_text | nasty_text, st.lists(st.integers(0, 40)), st.sampled_from(list(SPACED)))
+@example(" \t0", [], "cl100k")  # white space is cut by what follows it
 def test_a_stream_gives_the_ids_of_the_joined_text(text, cuts, pattern):
     """However the text is cut: within words, white space, characters, special tokens."""
     tokenizer = SPACED[pattern]

@@ -13,23 +13,24 @@ Axes: B batch, T time, C channels, V vocabulary.
 import math
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanogpt.attention import CausalSelfAttention, KVCache, Remember, causal_bias
+from nanogpt.attention import CausalSelfAttention, KVCache, causal_bias
 from nanogpt.config import ModelConfig, choose
 from nanogpt.errors import UserError
 from nanogpt.layers import KERNELS, MLPS, NORMS
-from nanogpt.position import POSITIONS, Position
+from nanogpt.position import POSITIONS
 
 
 class Block(nn.Module):
     """A Transformer block: look around, then think. Each adds to the residual stream.
 
     The norms come before the layers (pre-norm): the residual path itself stays free, so gradients
-    reach the first block undiminished.
+    reach the first block undiminished. `how` is what attention needs to know of order and cache.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -40,15 +41,8 @@ class Block(nn.Module):
         self.ln_2 = norm(config)
         self.mlp = choose(MLPS, "model.mlp", config.mlp)(config)
 
-    def forward(
-        self,
-        x: Tensor,
-        order: Position,
-        pos: Tensor,
-        bias: Tensor | None,
-        remember: Remember | None = None,
-    ) -> Tensor:
-        x = x + self.attn(self.ln_1(x), order, pos, bias, remember)  # (B, T, C)
+    def forward(self, x: Tensor, *how: Any) -> Tensor:
+        x = x + self.attn(self.ln_1(x), *how)  # (B, T, C)
         return x + self.mlp(self.ln_2(x))  # (B, T, C)
 
 
@@ -59,15 +53,8 @@ class PostNormBlock(Block):
     deep networks of this kind need a warm-up (Xiong et al. 2020). GPT-2 moved the norms inside.
     """
 
-    def forward(
-        self,
-        x: Tensor,
-        order: Position,
-        pos: Tensor,
-        bias: Tensor | None,
-        remember: Remember | None = None,
-    ) -> Tensor:
-        x = self.ln_1(x + self.attn(x, order, pos, bias, remember))  # (B, T, C)
+    def forward(self, x: Tensor, *how: Any) -> Tensor:
+        x = self.ln_1(x + self.attn(x, *how))  # (B, T, C)
         return self.ln_2(x + self.mlp(x))  # (B, T, C)
 
 
@@ -78,15 +65,8 @@ class BareBlock(Block):
     slowly; many do not.
     """
 
-    def forward(
-        self,
-        x: Tensor,
-        order: Position,
-        pos: Tensor,
-        bias: Tensor | None,
-        remember: Remember | None = None,
-    ) -> Tensor:
-        x = self.attn(self.ln_1(x), order, pos, bias, remember)  # (B, T, C)
+    def forward(self, x: Tensor, *how: Any) -> Tensor:
+        x = self.attn(self.ln_1(x), *how)  # (B, T, C)
         return self.mlp(self.ln_2(x))  # (B, T, C)
 
 

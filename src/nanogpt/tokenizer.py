@@ -290,12 +290,14 @@ class Tokenizer(Saved):
             if self.special_tokens:
                 for match in self._special.finditer(text, endpos=end):
                     start = match.end()
-        # The last word may grow, and white space before it may be cut in other ways.
-        words = self.split(text[start:end])
-        for word in reversed(words):
-            end -= len(word)
+        # The last word may grow, and white space on either side of it is cut by what follows it.
+        whole = True
+        for word in reversed(self.split(text[start:end])):
             if not word.isspace():
-                break
+                if not whole:
+                    break
+                whole = False
+            end -= len(word)
         return end
 
     def explain(self, text: str) -> list[list[list[bytes]]]:

@@ -19,6 +19,7 @@ import torch
 from nanogpt.checkpoint import (
     TrainState,
     find_checkpoint,
+    hugging_face_folder,
     load_run,
     load_state,
     load_tensors,
@@ -39,6 +40,7 @@ from nanogpt.errors import UserError
 from nanogpt.evaluate import estimate, evaluate, losses_of
 from nanogpt.files import read_text, write_text
 from nanogpt.generate import generate_text, prompt_ids
+from nanogpt.huggingface import from_pretrained
 from nanogpt.model import GPT
 from nanogpt.optim import SCHEDULES, build_optimizer, learning_rate
 from nanogpt.tokenfiles import (
@@ -431,7 +433,8 @@ def initial_model(config: Config) -> GPT:
     if not config.train.init:
         return GPT(config.model)
     path = Path(config.train.init)
-    model = load_run(path)[0]
+    folder = hugging_face_folder(path)
+    model = from_pretrained(folder) if folder else load_run(path)[0]
     for name in asdict(config.model):
         if "dropout" in name or name in ("kernels", "zero_init"):  # what training may choose anew
             continue

@@ -1,7 +1,9 @@
 """nanogpt chat: write with a model, turn by turn, in the terminal."""
 
+import importlib
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 
 from nanogpt.cli.generate import sample_settings
@@ -15,10 +17,11 @@ from nanogpt.model import GPT
 from nanogpt.tokenizer import AnyTokenizer
 
 ABOUT = """\
-Write something, and the model goes on. It has seen your text and its own, up to its context length.
+Write something, and the model goes on with it: it continues texts and knows no questions. It sees
+your text and its own, up to its context length.
 
   /temperature 0.5   change a setting: {settings}
-  /settings          show them
+  /settings          show them; /help shows all of this
   (an empty line)    let the model go on
   /reset             begin a new text
   /quit              leave; so does Ctrl-D. Ctrl-C ends the model's turn
@@ -76,12 +79,14 @@ class Chat:
         if name == "reset":
             self.reader, self.turns = None, 0
             return "a new text"
-        if name in ("settings", "help"):
+        if name == "help":
+            return ABOUT.format(settings=", ".join(CHANGEABLE)).rstrip()
+        if name == "settings":
             texts = explanations(SampleConfig)
             shown = [f"/{n} {getattr(self.settings, n)}   {texts[n]}" for n in CHANGEABLE]
             return "\n".join(shown)
         if name not in CHANGEABLE:
-            known = [*CHANGEABLE, "settings", "reset", "quit"]
+            known = [*CHANGEABLE, "settings", "help", "reset", "quit"]
             raise UserError(f"/{name} is not a command: {did_you_mean(name, known)}")
         if not value:
             raise UserError(f"/{name} needs a value; it is {getattr(self.settings, name)}")
@@ -102,6 +107,8 @@ def main(arguments: Sequence[str]) -> None:
     model, tokenizer, config = load_model(options)
     stops = ["\n\n"] if options.stop is None else options.stop
     chat = Chat(model, tokenizer, sample_settings(config, options), stops)
+    with suppress(ImportError):  # what Windows lacks: arrow keys and a history for input()
+        importlib.import_module("readline")
     print(ABOUT.format(settings=", ".join(CHANGEABLE)))
     while True:
         try:

@@ -60,8 +60,9 @@ def main(arguments: Sequence[str]) -> None:
             model, tokenizer, text, options.new_tokens, options.run if is_run else None,
             lambda doing: status.update(f"{doing} ..."),
         )  # fmt: skip
-    report = written_report(str(options.run), found, tokenizer)
-    draw(found, out / "report.png", str(options.run))
+    name = str(options.run) if is_run else f"{options.run} with random weights"
+    report = written_report(name, found, tokenizer)
+    draw(found, out / "report.png", name)
     write_text(out / "report.md", report)
     console.print(Markdown(report.replace("![speed, memory and size](report.png)\n\n", "")))
     console.print(f"\nwritten to {out}/report.md and report.png")
@@ -92,9 +93,9 @@ def verdict(found: Comparison) -> str:
         )
     return (
         "**The same model**: same ids, same numbers up to rounding, same text; "
-        f"it trains {found.training.ratio:.2f} times and writes {found.generating.ratio:.2f} times "
-        f"as fast here, and one reads {found.lines.ours:.0f} lines instead of "
-        f"{found.lines.theirs:.0f} to follow it."
+        f"here it trains at {found.training.ratio:.2f} times and writes at "
+        f"{found.generating.ratio:.2f} times the speed there, and a forward pass runs through "
+        f"{found.lines.ours:.0f} lines instead of {found.lines.theirs:.0f}."
     )
 
 
@@ -169,7 +170,7 @@ def draw(found: Comparison, path: Path, name: str) -> None:
         "generating, tokens/s": found.generating,
         "start-up, s": found.start,
         "memory, MB": found.memory,
-        "lines to read": found.lines,
+        "lines run": found.lines,
     }
     plot, axes = plt.subplots(1, len(charts), figsize=(11, 3), layout="constrained")
     plot.suptitle(f"{name}: nanogpt and Transformers", parse_math=False)

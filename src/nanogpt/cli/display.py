@@ -20,11 +20,15 @@ from nanogpt.train import Reached, Record, Sample, Step, Trainer, Validation
 
 @contextmanager
 def stop_on_interrupt(trainer: Trainer, console: Console) -> Iterator[None]:
-    """While inside, Ctrl-C and a polite kill let the trainer finish its step and save."""
+    """While inside, Ctrl-C and a polite kill let the trainer finish its step and save.
+
+    The second one ends it at once: a step may be long.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if not trainer.stopped:
-            console.print("stopping after this step ...", style="yellow")
+        if trainer.stopped:
+            raise KeyboardInterrupt
+        console.print("stopping after this step; once more to stop at once ...", style="yellow")
         trainer.stop()
 
     previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}

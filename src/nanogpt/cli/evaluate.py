@@ -74,10 +74,11 @@ def main(arguments: Sequence[str]) -> None:
         if options.references:
             train = train_split(options, tokenizer, config)
             world = None if options.text else find_world(config.data.source)
-            show_references(train, tokens, tokenizer, world, console)
+            score = score_of(losses, tokens)
+            show_references(train, tokens, tokenizer, world, score.bits_per_byte, console)
         if options.novelty:
             train = train_split(options, tokenizer, config)
-            show_novelty(model, tokenizer, config, train, tokens, console)
+            show_novelty(model, tokenizer, config, train, tokens, options.text or "", console)
 
 
 def open_text(
@@ -86,7 +87,10 @@ def open_text(
     """The text that was named, or the held-out text of the run."""
     if options.text is not None:
         texts = whole_texts(DataConfig(source=options.text))
-        return write_token_file(folder / "text.bin", texts, tokenizer)
+        tokens = write_token_file(folder / "text.bin", texts, tokenizer)
+        if not tokens.about.bytes:
+            raise UserError(f"{options.text or 'the text'} is empty; name a text to measure")
+        return tokens
     if not (options.run / "config.toml").exists():
         raise UserError(f"{options.run} is no run and has no held-out text: name a text to measure")
     return open_split(data_folder(options.run, config), "val", tokenizer)
@@ -210,6 +214,8 @@ def show_tokens(
         # The newline itself shows where a line was hard to end.
         shown = visible(tokenizer.decode_bytes([token])).replace("⏎", "⏎\n").replace("·", " ")
         text.append(shown, style)
+    if len(tokens.ids) > SHOWN_TOKENS + 1:
+        text.append(" ...", "dim")
     console.print()
     console.print(text)
     legend = Text("bits per token: ", "dim")
@@ -223,6 +229,7 @@ def show_references(
     val: TokenFile,
     tokenizer: AnyTokenizer,
     world: World | None,
+    reached: float,
     console: Console,
 ) -> None:
     """What simpler predictors reach on the same text."""
@@ -230,6 +237,7 @@ def show_references(
     with console.status("asking simpler predictors ..."):
         for name, bits in reference_points(train, val, tokenizer).items():
             table.add_row(name, f"{bits:.4f}")
+    table.add_row("this model", f"{reached:.4f}", style="bold")
     if world:
         table.add_row("the floor: the entropy of this toy world", f"{world.floor():.4f}")
     console.print()
@@ -242,6 +250,7 @@ def show_novelty(
     config: Config,
     train: TokenFile,
     val: TokenFile,
+    source: str,
     console: Console,
 ) -> None:
     """How much of what the model writes is in the training text, beside the held-out text."""
@@ -252,13 +261,14 @@ def show_novelty(
         ours = known.novelty(written)
         held_out = text_of(val, tokenizer, b"\n").decode("utf-8", "replace")
         theirs = known.novelty(pieces(held_out, sum(map(len, written)), SAMPLES))
-    table = Table("runs of words that are new", "the model's", "held-out text's", box=None)
+    other = Path(source).name if source else "the held-out text"
+    table = Table("runs of words that are new", "the model's", f"{other}'s", box=None)
     for n in LENGTHS:
         row = [f"{part.novel[n]:.1%}" if n in part.novel else "" for part in (ours, theirs)]
         table.add_row(f"{n} words" if n > 1 else "1 word", *row)
     console.print()
     console.print(table)
-    for name, part in (("the model", ours), ("the held-out text", theirs)):
+    for name, part in (("the model", ours), (other, theirs)):
         console.print(longest_copy(name, part))
 
 

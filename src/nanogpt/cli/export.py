@@ -22,7 +22,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
     options = parser.parse(arguments)
     model, tokenizer, config = load_run(options.run, options.checkpoint)
-    card = model_card(options.run, options.checkpoint, model, tokenizer, config)
+    folder = options.folder.resolve()
+    card = model_card(options.run, options.checkpoint, folder, model, tokenizer, config)
     export(options.folder, model, tokenizer, config.sample, card)
     name = ARCHITECTURES[architecture_of(model.config)].class_name
     console = Console(soft_wrap=True, highlight=False)
@@ -39,7 +40,7 @@ tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})"""
 
 
 def model_card(
-    run: Path, checkpoint: str, model: GPT, tokenizer: AnyTokenizer, config: Config
+    run: Path, checkpoint: str, folder: Path, model: GPT, tokenizer: AnyTokenizer, config: Config
 ) -> str:
     """README.md: what the model is, what it was trained on and for how long, how good it is."""
     shape = model.config
@@ -53,19 +54,21 @@ pipeline_tag: text-generation
 
 # {run.resolve().name}
 
-A language model of {model.num_parameters():,} parameters: {shape.n_layer} layers, {shape.n_head}
-heads, {shape.n_embd} channels, context of {shape.context_length} tokens, vocabulary of
-{tokenizer.vocab_size:,}. In Transformers it is a
-`{ARCHITECTURES[architecture_of(shape)].class_name}`.
+A language model of {model.num_parameters():,} parameters:
+{shape.n_layer} layers, {shape.n_head} heads, {shape.n_embd} channels, a context of
+{shape.context_length} tokens, a vocabulary of {tokenizer.vocab_size:,}.
+In Transformers it is a `{ARCHITECTURES[architecture_of(shape)].class_name}`.
 
 {training}
 ## Use
 
 ```python
-{usage("FOLDER")}
+{usage(folder.name)}
 ids = tokenizer({prompt!r}, return_tensors="pt").input_ids
-print(tokenizer.decode(model.generate(ids, max_new_tokens=100, do_sample=True)[0]))
+print(tokenizer.decode(model.generate(ids)[0]))
 ```
+
+It writes up to its context of {shape.context_length} tokens; Transformers does not go past it.
 
 It continues text in the manner of what it has read. It knows nothing beyond that, may repeat it
 word for word, and can be wrong about everything.
@@ -91,7 +94,7 @@ def trained(run: Path, checkpoint: str, config: Config) -> str:
 
 | | |
 |---|---|
-| data | {config.data.folder or config.data.source} |
+| data | {Path(config.data.folder).name or config.data.source} |
 | steps | {state.step:,} of {train.max_steps:,} |
 | tokens seen | {tokens:,} |
 {loss}| optimizer | {train.optimizer}, peak learning rate {train.lr:g}, {train.schedule} schedule |

@@ -18,7 +18,7 @@ from nanogpt.errors import UserError
 from nanogpt.generate import Piece, Reader, prompt_ids, stream
 from nanogpt.tokenizer import AnyTokenizer
 
-RUNNERS_UP = 4
+RUNNERS_UP = 3
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -54,7 +54,9 @@ def main(arguments: Sequence[str]) -> None:
         if number:
             print("\n" + "─" * 40)
         if options.explain:
-            explain(list(sample), tokenizer)
+            found = list(sample)
+            show(settings.prompt, found, at_once=False)
+            explain(found, tokenizer)
         else:
             show(settings.prompt, sample, options.stream)
 
@@ -108,7 +110,7 @@ def explain(sample: Sequence[Piece], tokenizer: AnyTokenizer) -> None:
         table.add_row(
             Text(visible(tokenizer.decode_bytes([piece.token]))),
             Text(f"{probability:.1%}", justify="right"),
-            Text("█" * round(20 * probability), "cyan"),
+            Text("█" * round(10 * probability), "cyan"),
             Text("   ".join(others)),
         )
     console = Console()

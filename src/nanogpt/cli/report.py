@@ -61,14 +61,16 @@ def write_loss_plot(run: Path) -> Path:
 
 
 def running_mean(values: list[float], memory: float = 0.95) -> list[float]:
-    """An exponential running mean that starts at the first value.
+    """An exponential running mean of what has been so far, without favour for the first value.
 
-    >>> running_mean([4.0, 2.0], memory=0.5)
-    [4.0, 3.0]
+    >>> running_mean([4.0, 1.0], memory=0.5)
+    [4.0, 2.0]
     """
     means: list[float] = []
+    total = weight = 0.0
     for value in values:
-        means.append(memory * means[-1] + (1 - memory) * value if means else value)
+        total, weight = memory * total + value, memory * weight + 1
+        means.append(total / weight)
     return means
 
 

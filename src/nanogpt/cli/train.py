@@ -34,9 +34,21 @@ def main(arguments: Sequence[str]) -> int:
     if options.resume:
         if options.recipe or options.run or settings_in(options):
             raise UserError("--resume goes on with the settings the run has; give it alone")
-        return finish(Trainer.resume(options.resume), console)
+        trainer = Trainer.resume(options.resume)
+        if trainer.complete:
+            name = shlex.quote(str(options.resume))
+            console.print(
+                f"{name} is finished; its weights go on with: nanogpt train --init {name}"
+            )
+            return 0
+        return finish(trainer, console)
+    given = settings_in(options)
+    if not options.recipe and not given:
+        raise UserError("name a recipe, as in `nanogpt train demo`, or settings; see --help")
     config = load_settings(options.recipe, options)
-    run = options.run or free_folder(Path("runs") / Path(options.recipe or "gpt2").stem)
+    init = given.get("train", {}).get("init", "")
+    name = Path(options.recipe).stem if options.recipe else f"{Path(init).name}-tuned"
+    run = options.run or free_folder(Path("runs") / (name if options.recipe or init else "gpt2"))
     if is_taken(run):
         raise UserError(f"{run} is not empty; choose another --run, or --resume {run}")
     with undone_on_mistake(run):

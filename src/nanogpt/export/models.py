@@ -180,11 +180,13 @@ def config_json(config: ModelConfig, end: int | None) -> dict[str, Any]:
     }
 
 
-def generation_json(sample: SampleConfig, end: int | None) -> dict[str, Any]:
-    """The content of generation_config.json: how the run samples."""
+def generation_json(sample: SampleConfig, end: int | None, context_length: int) -> dict[str, Any]:
+    """The content of generation_config.json: how the run samples.
+
+    Transformers does not go past the context of a GPT-2, so that is the most it should make.
+    """
     values: dict[str, Any] = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
-    values |= {"max_new_tokens": max(1, sample.max_new_tokens)}
-    values |= {"repetition_penalty": sample.repetition_penalty}
+    values |= {"max_length": context_length, "repetition_penalty": sample.repetition_penalty}
     if sample.temperature == 0:
         return values | {"do_sample": False}
     names = ("temperature", "top_k", "top_p", "min_p")
@@ -203,13 +205,13 @@ def export(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty; name a new folder")
     end = tokenizer.special_tokens.get(END_OF_TEXT)
-    values = config_json(model.config, end)
+    values, length = config_json(model.config, end), model.config.context_length
     state = {name: tensor.detach().cpu().float() for name, tensor in model.state_dict().items()}
     tensors = ARCHITECTURES[values["model_type"]].tensors(state, model.config)
     # An empty folder may be the one we stand in, which cannot be replaced, only filled.
     with (writing_files if folder.exists() else writing_folder)(folder) as temporary:
         write_json(temporary / "config.json", values)
-        write_json(temporary / "generation_config.json", generation_json(sample, end))
+        write_json(temporary / "generation_config.json", generation_json(sample, end, length))
         save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
         to_huggingface(tokenizer, temporary)
         write_text(temporary / "README.md", card)

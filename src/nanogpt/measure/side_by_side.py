@@ -107,7 +107,7 @@ def compare(
         length = min(model.config.context_length, LONGEST)
         if len(ids) < length:
             raise UserError(f"the text has {len(ids)} tokens; comparing needs {length}")
-        batch = torch.tensor([ids[:length]])  # (B, T)
+        batch = torch.tensor([ids[:length]])
         say("comparing numbers")
         logits, loss, gradients = differences(model, theirs, batch)
         say("comparing greedy text")
