@@ -198,7 +198,7 @@ def show_time(model: GPT, config: Config, compute: Compute, console: Console) ->
         header_style="bold",
     )  # fmt: skip
     here = compute.peak_flops()
-    table.add_row("this machine", f"{here / 1e12:.2f}", duration(flops / here / USUAL_SHARE), "")
+    table.add_row("this machine", f"{here / 1e12:.2g}", duration(flops / here / USUAL_SHARE), "")
     for name, price in PRICES.items():
         seconds = flops / KNOWN_PEAKS[name] / USUAL_SHARE
         cost = f"${seconds / 3600 * price:,.2f}"
