@@ -127,8 +127,8 @@ runs taken in turns in one process.
 
 {table}
 
-Int8 weights cost {after - before:+.5f} bits per byte, {before:.5f} to {after:.5f}, on the held-out
-plays of a model that the demo's recipe trained for {SECONDS_OF_TRAINING} seconds.
+What int8 weights cost: {before:.5f} bits per byte become {after:.5f} ({after - before:+.5f}) on the
+held-out plays, for a model that the demo's recipe trained for {SECONDS_OF_TRAINING} seconds.
 
 {date.today()}, cpu, {torch.get_num_threads()} threads, {platform.machine()},
 torch {version("torch")}, transformers {version("transformers")}.

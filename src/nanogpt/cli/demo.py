@@ -30,7 +30,7 @@ from nanogpt.config import (
 from nanogpt.corpus import Split
 from nanogpt.errors import UserError
 from nanogpt.evaluate import evaluate
-from nanogpt.measure.references import reference_points
+from nanogpt.measure.references import BIGRAM, reference_points
 from nanogpt.prepare.pipeline import Prepared
 from nanogpt.prepare.sources import load_split
 from nanogpt.tokenizer import AnyTokenizer, Tokenizer
@@ -91,6 +91,8 @@ def main(arguments: Sequence[str]) -> int:
     with console.status("measuring the held-out text ..."):
         rows = yardsticks(trainer)
     show_yardsticks(rows, console)
+    if rows["this model"] > rows[BIGRAM]:
+        console.print("[dim]worse than knowing the token before: it needs more --seconds[/]")
 
     console.rule(f"Done in {time.perf_counter() - began:.0f} seconds", align="left")
     text = WHAT_NEXT.format(run=shlex.quote(str(run)))

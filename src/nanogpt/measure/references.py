@@ -13,6 +13,8 @@ from nanogpt.tokenizer import AnyTokenizer
 MOST_TOKENS = 20_000_000
 MOST_BYTES = 64_000_000
 
+BIGRAM = "bigram: the token before"
+
 
 def reference_points(
     train: TokenFile, val: TokenFile, tokenizer: AnyTokenizer, slow: bool = True
@@ -27,7 +29,7 @@ def reference_points(
     points = {
         "guessing any token": math.log2(tokenizer.vocab_size) / val.bytes_per_token,
         "unigram: token frequencies": unigram_bits(known, val),
-        "bigram: the token before": bigram_bits(known, val),
+        BIGRAM: bigram_bits(known, val),
     }
     if slow:
         train_text, val_text = (text_of(tokens, tokenizer) for tokens in (train, val))
