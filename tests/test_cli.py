@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,8 @@ MISTAKES = {
     "unknown variant": (["train", "--model.position", "rop"], "model.position='rop' is unknown"),
     "unknown device": (["train", "--train.device", "gpu"], "did you mean cpu?"),
     "unknown recipe": (["train", "dmeo"], "recipe='dmeo' is unknown: did you mean demo?"),
+    "no recipe": (["train"], "name a recipe, as in `nanogpt train demo`, or settings"),
+    "empty text to measure": (["evaluate", "run", "empty.txt"], "empty.txt is empty; "),
     "missing recipe": (["train", "no/such.toml"], "no/such.toml: no such recipe"),
     "recipe with unknown key": (["train", "bad.toml"], "bad.toml: train.lrr is not a setting"),
     "missing text": (["prepare", "none.txt"], "none.txt: no such file; check the path"),
@@ -703,3 +706,30 @@ def test_an_exported_model_is_fine_tuned(run, here, tmp_path):
     text.write_text("DUKE:\nIf 3 kings hold the crown, then 9 fools. " * 90)
     arguments = ["--init", str(tmp_path / "hf"), "--data.source", str(text), "--run", "tuned"]
     assert main(["train", *arguments, "--train.max-steps", "2", "--train.batch-size", "2"]) == 0
+
+
+def test_the_second_ctrl_c_ends_a_run_at_once(run):
+    from rich.console import Console
+
+    from nanogpt.cli.display import stop_on_interrupt
+
+    trainer = Trainer.resume(run)
+    with pytest.raises(KeyboardInterrupt), stop_on_interrupt(trainer, Console(quiet=True)):
+        signal.raise_signal(signal.SIGINT)
+        assert trainer.stopped
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_resuming_a_finished_run_says_so_and_changes_nothing(run, capsys):
+    before = files_in(run)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "run is finished; go on from it with: nanogpt train --init" in capsys.readouterr().out
+    assert files_in(run) == before
+
+
+def test_a_fine_tuned_run_is_named_after_what_it_began_with(run, here):
+    (here / "t.txt").write_text("DUKE:\nIf 3 kings hold the crown, then 9 fools. " * 90)
+    arguments = ["--init", "run", "--data.source", "t.txt", "--train.max-steps", "2"]
+    assert main(["train", *arguments, "--train.batch-size", "2"]) == 0
+    assert (here / "runs" / "run-tuned" / "checkpoints" / "latest").exists()

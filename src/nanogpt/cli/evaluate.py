@@ -4,7 +4,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -86,11 +86,11 @@ def open_text(
 ) -> TokenFile:
     """The text that was named, or the held-out text of the run."""
     if options.text is not None:
-        texts = whole_texts(DataConfig(source=options.text))
-        tokens = write_token_file(folder / "text.bin", texts, tokenizer)
-        if not tokens.about.bytes:
+        texts = iter(whole_texts(DataConfig(source=options.text)))
+        first = next(texts, "")
+        if not first:
             raise UserError(f"{options.text or 'the text'} is empty; name a text to measure")
-        return tokens
+        return write_token_file(folder / "text.bin", chain([first], texts), tokenizer)
     if not (options.run / "config.toml").exists():
         raise UserError(f"{options.run} is no run and has no held-out text: name a text to measure")
     return open_split(data_folder(options.run, config), "val", tokenizer)

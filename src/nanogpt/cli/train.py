@@ -37,9 +37,8 @@ def main(arguments: Sequence[str]) -> int:
         trainer = Trainer.resume(options.resume)
         if trainer.complete:
             name = shlex.quote(str(options.resume))
-            console.print(
-                f"{name} is finished; its weights go on with: nanogpt train --init {name}"
-            )
+            text = f"{name} is finished; go on from it with: nanogpt train --init {name}"
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
             return 0
         return finish(trainer, console)
     given = settings_in(options)
