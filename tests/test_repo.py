@@ -90,7 +90,7 @@ def test_the_readme_lists_every_file_of_the_core_in_reading_order():
 
 
 def test_pictures_and_files_that_the_docs_name_exist():
-    for document in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+    for document in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
