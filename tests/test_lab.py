@@ -226,6 +226,16 @@ def test_a_study_is_run_reported_and_not_run_again(study, capsys):
     assert "was run with other settings; remove it, or give" in capsys.readouterr().err
 
 
+def test_the_report_of_a_toy_world_states_its_floor(study):
+    from nanogpt.prepare.worlds import WORLDS
+
+    toy = STUDY.replace('"text.txt"', '"toy:copy"').replace("steps = 40", "steps = 2")
+    study.write_text(toy.replace("[settings]", '[settings]\n"data.max_documents" = 30'))
+    assert main(["lab", "run", "order.toml"]) == 0
+    floor = f"No model can go below {WORLDS['copy'].floor():.4f}"
+    assert floor in Path("studies/order/report.md").read_text()
+
+
 def test_a_study_that_is_killed_goes_on_and_gives_the_same_report(study):
     """SIGKILL to the command: its runs end with it, and the next call resumes them."""
     command = [sys.executable, "-m", "nanogpt", "lab", "run", "order.toml", "--jobs", "2"]

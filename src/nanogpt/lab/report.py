@@ -13,6 +13,7 @@ from nanogpt.cli.report import fenced
 from nanogpt.files import write_text, writing
 from nanogpt.lab.judge import LEVEL, differences, spread
 from nanogpt.lab.study import Study
+from nanogpt.prepare.worlds import find_world
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]  # by arm, one a seed
 
@@ -39,6 +40,10 @@ def as_markdown(study: Study, results: Results) -> str:
         "per byte of the whole held-out text, so that vocabularies compare; less is better."
     )
     parts.append(table_of_arms(results))
+    worlds = {arm.config.data.source for arm in study.arms}
+    world = find_world(worlds.pop()) if len(worlds) == 1 else None
+    if world:
+        parts.append(f"No model can go below {world.floor():.4f}, the entropy of this toy world.")
     parts.append("![validation loss against steps](curves.png)")
     parts.append("## Larger than the noise?\n\n" + verdicts(results))
     parts.append("## What they write")
