@@ -52,7 +52,7 @@ def test_one_changed_weight_is_noticed(tmp_path):
 def comparison(**changes: object) -> Comparison:
     same = Pair(1.0, 1.0)
     values = {
-        "architecture": "GPT2LMHeadModel", "parameters": 1, "texts_tokens": 1, "same_ids": True,
+        "architecture": "GPT2LMHeadModel", "parameters": 1, "tokens": 1, "same_ids": True,
         "logits": 1e-6, "loss": 0.0, "gradients": {"x": 1e-7}, "greedy_ours": [1],
         "greedy_theirs": [1], "training": same, "generating": same, "memory": same,
         "start": same, "lines": Pair(49.0, 443.0), "files": same,

@@ -350,8 +350,11 @@ def test_an_interrupt_while_reading_loses_nothing_of_the_text(model, monkeypatch
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    for more in ([], [6]):
-        reader.append(0, more)
+    # While the prompt is read, while a token is, and while all is read anew.
+    for more in ([], [6], None):
+        if more is None:
+            reader.predict()
+        reader.append(0, more or [])
         monkeypatch.setattr(block, "forward", interrupted)
         with pytest.raises(KeyboardInterrupt):
             reader.predict()

@@ -3,9 +3,11 @@
 import math
 import re
 import shutil
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -82,6 +84,22 @@ def measured_flops(device: torch.device, dtype: torch.dtype, size: int = 1024) -
         (a @ a)[0, 0].item()  # which waits for a device that works ahead
         fastest = min(fastest, time.perf_counter() - start)
     return 2 * size**3 / fastest
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process has used at most.
+
+    The kernel's own mark where there is one: getrusage also counts the process that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"VmHWM:\s+(\d+)", status.read_text())
+        if found:
+            return 1024 * int(found[1])
+    import resource  # which Windows has not
+
+    kilobytes = 1 if sys.platform == "darwin" else 1024
+    return kilobytes * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def compile_or_why_not(setting: str, device: torch.device, expected_seconds: float) -> str:

@@ -37,6 +37,10 @@ def forgotten(length: int, context_length: int) -> int:
     return max(0, math.ceil((length - context_length) / block)) * block
 
 
+# What a row has in an empty cache: no text begins there, so it cannot be continued.
+NOTHING = (-1, -1)
+
+
 class Reader:
     """Texts that grow, one in each row, and what a model expects to come next in each.
 
@@ -52,7 +56,7 @@ class Reader:
             raise UserError("a prompt without a token cannot be continued: give at least one")
         self.cache: KVCache | None = None
         self.use_cache = use_cache
-        self.in_cache = [(0, 0)] * len(self.rows)  # from where to where of each row
+        self.in_cache = [NOTHING] * len(self.rows)  # from where to where of each row
         self.mask: Tensor | None = None  # (B, context length), where rows differ in length
 
     def append(self, row: int, tokens: Sequence[int]) -> None:
@@ -94,6 +98,7 @@ class Reader:
 
     def start_over(self, texts: list[list[int]]) -> Tensor:
         """Empty the cache and stack the texts, filled up on the left, as ids (B, T)."""
+        self.in_cache = [NOTHING] * len(self.rows)
         length, device = self.model.config.context_length, self.model.device
         if self.use_cache:
             if self.cache is None:

@@ -121,7 +121,7 @@ The same {found.parameters:,} weights as a nanogpt model and as a `{found.archit
 
 | | |
 |---|---|
-| ids of a text of {found.texts_tokens:,} tokens | {same} |
+| ids of a text of {found.tokens:,} tokens | {same} |
 | largest difference of the logits | {found.logits:.1e} |
 | difference of the loss | {found.loss:.1e} |
 | largest difference of {len(found.gradients)} gradients | {found.gradients[worst]:.1e} ({worst}) |

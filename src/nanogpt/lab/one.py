@@ -3,7 +3,6 @@
 The folder holds settings.json. The run resumes if it was begun, and does nothing if it is finished.
 """
 
-import resource
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ import torch
 
 from nanogpt.cli.plugin import load_plugin
 from nanogpt.config import Config, config_from_dict
+from nanogpt.device import peak_memory
 from nanogpt.evaluate import evaluate
 from nanogpt.files import read_json, write_json
 from nanogpt.generate import generate_text
@@ -77,7 +77,7 @@ def result(trainer: Trainer) -> dict[str, Any]:
         * trainer.config.train.grad_accum_steps
         * trainer.config.model.context_length
         / max(trainer.state.seconds, 1e-9),
-        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "memory_mb": peak_memory() / 1e6,
         "curve": [[r["step"], r["bits_per_byte"]] for r in records if "bits_per_byte" in r],
         "sample": trainer.config.sample.prompt + sample,
     }

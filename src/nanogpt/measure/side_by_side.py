@@ -51,7 +51,7 @@ class Comparison:
 
     architecture: str  # what the model is in Transformers
     parameters: int
-    texts_tokens: int  # of the text that both tokenizers cut
+    tokens: int  # of the text that both tokenizers cut
     same_ids: bool
     logits: float  # largest differences
     loss: float
@@ -97,50 +97,45 @@ def compare(
     done. Raises UserError as their_model does, and for a text too short to compare.
     """
     model = model.eval()
-    if model.config.context_length < 2:
-        raise UserError("a model that sees one token at a time has nothing to compare")
+    length = min(model.config.context_length, LONGEST)
+    ids = tokenizer.encode(text)
+    if length < 2 or len(ids) < length:
+        raise UserError(f"comparing needs 2 tokens of context and a text of {length} tokens")
+    prompt, batch = ids[: min(16, length // 2)], torch.tensor([ids[:length]])
+    new_tokens = min(new_tokens, model.config.context_length - len(prompt))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         say("building the same model in Transformers")
         theirs, their_tokenizer = their_model(model, tokenizer, folder)
-        ids = tokenizer.encode(text)
-        length = min(model.config.context_length, LONGEST)
-        if len(ids) < length:
-            raise UserError(f"the text has {len(ids)} tokens; comparing needs {length}")
-        batch = torch.tensor([ids[:length]])
         say("comparing numbers")
         logits, loss, gradients = differences(model, theirs, batch)
-        say("comparing greedy text")
-        prompt = ids[: max(1, min(16, length // 2))]
-        new_tokens = min(new_tokens, model.config.context_length - len(prompt))
         say("counting lines")
-        our_lines, our_files = lines_run(lambda: model(batch), Path(nanogpt.__file__).parent)
-        root = Path(sys.modules["transformers"].__file__ or "").parent
-        their_lines, their_files = lines_run(lambda: theirs(batch), root)
+        lines, files = lines_on_both_sides(model, theirs, batch)
         say("timing start-up")
-        starts = [start_up(OURS, source or folder), start_up(THEIRS, folder)]
+        start, memory = start_on_both_sides(source or folder, folder)
         say("timing training")
         training = training_speed(model, theirs, batch.repeat(BATCH_SIZE, 1))
         say("timing generation")
-        packed = pack(copy_of(model))
-        ours_text, theirs_text, generating = generating_speed(packed, theirs, prompt, new_tokens)
-        return Comparison(
-            architecture=ARCHITECTURES[architecture_of(model.config)].class_name,
-            parameters=model.num_parameters(),
-            texts_tokens=len(ids),
-            same_ids=their_tokenizer(text).input_ids == ids,
-            logits=logits,
-            loss=loss,
-            gradients=gradients,
-            greedy_ours=ours_text,
-            greedy_theirs=theirs_text,
-            training=training,
-            generating=generating,
-            memory=Pair(*(memory for _, memory in starts)),
-            start=Pair(*(seconds for seconds, _ in starts)),
-            lines=Pair(our_lines, their_lines),
-            files=Pair(our_files, their_files),
+        greedy_ours, greedy_theirs, generating = generating_speed(
+            pack(copy_of(model)), theirs, prompt, new_tokens
         )
+    return Comparison(
+        architecture=ARCHITECTURES[architecture_of(model.config)].class_name,
+        parameters=model.num_parameters(),
+        tokens=len(ids),
+        same_ids=their_tokenizer(text).input_ids == ids,
+        logits=logits,
+        loss=loss,
+        gradients=gradients,
+        greedy_ours=greedy_ours,
+        greedy_theirs=greedy_theirs,
+        training=training,
+        generating=generating,
+        memory=memory,
+        start=start,
+        lines=lines,
+        files=files,
+    )
 
 
 def copy_of(model: GPT) -> GPT:
@@ -170,7 +165,7 @@ def differences(model: GPT, theirs: Any, ids: Tensor) -> tuple[float, float, dic
         {
             name: float((known[name] - gradient).abs().max())
             for name, gradient in found.items()
-            if name in known and "_norm.weight" not in name.rpartition("self_attn.")[2]
+            if not name.endswith(("q_norm.weight", "k_norm.weight"))  # gains that ours has not
         },
     )
 
@@ -260,6 +255,15 @@ def lines_run(action: Callable[[], object], root: Path) -> tuple[int, int]:
     return len(lines), len({file for file, _ in lines})
 
 
+def lines_on_both_sides(model: GPT, theirs: Any, ids: Tensor) -> tuple[Pair, Pair]:
+    """The lines that one forward pass runs through, and the files they are in."""
+    ours = lines_run(lambda: model(ids), Path(nanogpt.__file__).parent)
+    there = Path(sys.modules["transformers"].__file__ or "").parent
+    counts = zip(ours, lines_run(lambda: theirs(ids), there), strict=True)
+    lines, files = (Pair(*pair) for pair in counts)
+    return lines, files
+
+
 OURS = """
 from pathlib import Path
 from nanogpt.checkpoint import load_run
@@ -274,14 +278,9 @@ model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
 AutoTokenizer.from_pretrained(sys.argv[1])
 with torch.no_grad(): model(torch.zeros(1, 1, dtype=torch.long))
 """
-# The mark of the kernel; the figure of getrusage would count the parent's memory, too.
 REPORT = """
-import re, resource
-try:
-    peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1e3
-except OSError:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-print("peak", peak)
+from nanogpt.device import peak_memory
+print("peak", peak_memory() / 1e6)
 """
 
 
@@ -298,3 +297,9 @@ def start_up(code: str, folder: Path) -> tuple[float, float]:
         seconds.append(time.perf_counter() - start)
         peak = float(done.stdout.split()[-1])
     return min(seconds), peak
+
+
+def start_on_both_sides(source: Path, folder: Path) -> tuple[Pair, Pair]:
+    """Seconds until the first logits, and the memory until then in MB."""
+    ours, theirs = start_up(OURS, source), start_up(THEIRS, folder)
+    return Pair(ours[0], theirs[0]), Pair(ours[1], theirs[1])
