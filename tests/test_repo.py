@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent
 # The reading order. No module imports one further down, and none imports the command line.
 CORE = [
     "errors", "files", "workers", "config", "device", "corpus", "bpe", "tokenizer", "tokenfiles",
-    "data", "layers", "position", "attention", "model", "sampling", "generate", "evaluate", "optim",
-    "huggingface", "checkpoint", "train",
+    "data", "layers", "position", "attention", "model", "trace", "sampling", "generate", "evaluate",
+    "optim", "huggingface", "checkpoint", "train",
 ]  # fmt: skip
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -46,7 +46,7 @@ def test_no_module_imports_one_further_down(module):
 
 def test_the_core_can_be_read_in_an_afternoon():
     texts = [(PACKAGE / f"{module}.py").read_text() for module in CORE]
-    assert sum(bool(line.strip()) for text in texts for line in text.splitlines()) < 3850
+    assert sum(bool(line.strip()) for text in texts for line in text.splitlines()) < 3900
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))

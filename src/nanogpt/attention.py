@@ -40,12 +40,10 @@ def causal_bias(q_pos: Tensor, k_pos: Tensor, window: int = 0) -> Tensor:
     return torch.zeros(hidden.shape, device=hidden.device).masked_fill(hidden, -math.inf)
 
 
-def attention(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
-) -> Tensor:
-    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), step by step.
+def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Where each query looks: a share for each key, and the shares of a query sum to 1.
 
-    q (B, nh, T, hs), k and v (B, nh, S, hs), bias broadcastable to (B, nh, T, S) -> (B, nh, T, hs).
+    q (B, nh, T, hs), k (B, nh, S, hs), bias broadcastable to (B, nh, T, S) -> (B, nh, T, S).
     Without a bias attention is plainly causal: the queries belong to the last T of the S tokens,
     and each sees the tokens up to its own.
 
@@ -56,8 +54,17 @@ def attention(
         pos = torch.arange(k.shape[-2], device=q.device)
         bias = causal_bias(pos[-q.shape[-2] :], pos)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, nh, T, S)
-    weights = softmax(scores + bias)  # (B, nh, T, S)
-    weights = F.dropout(weights, dropout)  # (B, nh, T, S)
+    return softmax(scores + bias)  # (B, nh, T, S)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), step by step.
+
+    Values v (B, nh, S, hs), mixed in the shares of `attention_weights` -> (B, nh, T, hs).
+    """
+    weights = F.dropout(attention_weights(q, k, bias), dropout)  # (B, nh, T, S)
     return weights.to(v.dtype) @ v  # (B, nh, T, hs)
 
 

@@ -192,6 +192,11 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
 
+    @property
+    def tokens_per_step(self) -> int:
+        """How many tokens one step of training reads."""
+        return self.train.batch_size * self.train.grad_accum_steps * self.model.context_length
+
 
 def section_name(cls: type) -> str:
     """The name under which a section of settings appears: ModelConfig -> model."""

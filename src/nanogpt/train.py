@@ -257,7 +257,7 @@ class Trainer:
     def expected_seconds(self, compute: Compute) -> float:
         """A rough guess of how long the rest takes: at a quarter of the device's peak."""
         settings = self.config.train
-        tokens = settings.batch_size * settings.grad_accum_steps * self.config.model.context_length
+        tokens = self.config.tokens_per_step
         steps = settings.max_steps - self.state.step
         if settings.compile != "auto":
             return 0.0  # nobody asks

@@ -23,7 +23,7 @@ COMMANDS = {
     "chat": "write with a trained model, turn by turn",
     "evaluate": "measure a trained model: loss, perplexity, bits per byte",
     "compare": "the same model in Hugging Face Transformers: same numbers, which speed",
-    "lab": "check an idea of your own",
+    "lab": "studies, scaling laws, attention heads, and checks of your own ideas",
     "export": "a folder that Hugging Face Transformers opens",
 }
 

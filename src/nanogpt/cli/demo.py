@@ -2,8 +2,6 @@
 
 import math
 import shlex
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +29,7 @@ from nanogpt.corpus import Split
 from nanogpt.errors import UserError
 from nanogpt.evaluate import evaluate
 from nanogpt.measure.references import BIGRAM, reference_points
+from nanogpt.measure.timing import steps_within
 from nanogpt.prepare.pipeline import Prepared
 from nanogpt.prepare.sources import load_split
 from nanogpt.tokenizer import AnyTokenizer, Tokenizer
@@ -39,7 +38,6 @@ from nanogpt.train import Trainer, data_folder
 # What the parts after training take on two slow cores.
 SECONDS_AFTER_TRAINING = 30
 
-SECONDS_OF_TIMING = 2.0
 
 WHAT_NEXT = """\
 everything is in {run}: loss.png, samples.md, config.toml, checkpoints
@@ -157,22 +155,8 @@ def fit_into(seconds: float, run: Path, config: Config) -> Config:
     The number of steps becomes part of the run's settings, so that it can be resumed and repeated
     exactly; a clock could not be.
     """
-    most = config.train.max_steps
     trial = with_settings(config, data={"folder": str(data_folder(run, config))})
-    folder = Path(tempfile.mkdtemp())
-    try:
-        trainer = Trainer.start(folder, trial)
-        for _ in range(3):  # the first steps also pay for memory and threads
-            trainer.train_step()
-        timed = 0
-        start = time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < SECONDS_OF_TIMING:
-            trainer.train_step()
-            timed += 1
-        per_step = elapsed / timed
-    finally:
-        shutil.rmtree(folder)
-    steps = max(1, min(most, int(seconds / per_step)))
+    steps = min(config.train.max_steps, steps_within(seconds, trial))
     warmup = min(config.train.warmup_steps, steps // 4)
     return with_settings(config, train={"max_steps": steps, "warmup_steps": warmup})
 

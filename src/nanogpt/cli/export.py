@@ -84,7 +84,7 @@ def trained(run: Path, checkpoint: str, config: Config) -> str:
 
     state, _ = load_state(find_checkpoint(run, checkpoint))
     train = config.train
-    tokens = train.batch_size * train.grad_accum_steps * config.model.context_length * state.step
+    tokens = config.tokens_per_step * state.step
     losses = [r for r in read_metrics(run) if "val_loss" in r and r["step"] <= state.step]
     loss = ""
     if losses:

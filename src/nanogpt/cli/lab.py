@@ -1,22 +1,35 @@
 """nanogpt lab: change one thing, see what it does; check an idea of your own."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.table import Table
 
 from nanogpt.cli.plugin import load_plugin
-from nanogpt.cli.settings import Parser, check_choices, find_recipe, recipe_folder, run_action
-from nanogpt.config import choose, read_toml
+from nanogpt.cli.settings import (
+    Parser,
+    check_choices,
+    find_recipe,
+    load_settings,
+    recipe_folder,
+    run_action,
+)
+from nanogpt.cli.weights import add_model_options, load_model
+from nanogpt.config import DataConfig, ModelConfig, TrainConfig, choose, read_toml
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.lab.contracts import CHECKS, added_since, check_all, snapshot
+from nanogpt.lab.heads import HABITS, score_heads, write_heads
 from nanogpt.lab.report import write_report
 from nanogpt.lab.runner import run_study
+from nanogpt.lab.scaling import run_scaling, write_scaling
 from nanogpt.lab.study import load_study
 from nanogpt.workers import usable_cores
 
 PICTURE = "![validation loss against steps](curves.png)"
+SCALING_PICTURE = "![loss against tokens and against size](scaling.png)"
 
 ABOUT = """
 Try ideas and believe the answers.
@@ -25,7 +38,9 @@ Try ideas and believe the answers.
 
 def main(arguments: Sequence[str]) -> int:
     """Call the action that is named."""
-    return run_action("lab", ABOUT, {"run": run, "check": check}, arguments)
+    return run_action(
+        "lab", ABOUT, {"run": run, "scaling": scaling, "heads": heads, "check": check}, arguments
+    )
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -49,8 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         results = run_study(study, out, options.jobs or usable_cores(), console.print)
     except (KeyboardInterrupt, Interrupted):
-        console.print("stopped; the same command goes on from here")
-        return 130
+        return stopped(console)
     text = write_report(out, study, results)
     console.print(Markdown(text.partition("## What they write")[0].replace(PICTURE, "")))
     console.print(f"\nwritten to {out}: report.md, report.html, curves.png, results.csv")
@@ -65,6 +79,62 @@ def find_study(name: str) -> Path:
     if Path(name).suffix or "/" in name:
         raise UserError(f"{name}: no such study; use a path, or one of {', '.join(studies)}")
     return choose(studies, "study", name)
+
+
+def stopped(console: Console) -> int:
+    """Say that nothing is lost; the exit code of an interruption."""
+    console.print("stopped; the same command goes on from here")
+    return 130
+
+
+def scaling(arguments: Sequence[str]) -> int:
+    """Fit a scaling law to a ladder of small models, predict a recipe's own, and train that."""
+    parser = Parser("lab scaling", "How loss falls with size and text, and what comes next.")
+    parser.add_argument("recipe", nargs="?", default="demo", help="whose model is to be predicted")
+    parser.add_argument("--minutes", type=float, default=12.0, help="how long it may take, about")
+    parser.add_argument("--out", type=Path, help="folder to write (default: studies/scaling)")
+    parser.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one a core)")
+    parser.add_settings(ModelConfig, DataConfig, TrainConfig)
+    options = parser.parse(arguments)
+    if options.jobs < 0:
+        raise UserError(f"--jobs {options.jobs}: use at least 1")
+    if not 0 < options.minutes < math.inf:
+        raise UserError(f"--minutes {options.minutes}: use a positive number")
+    config = load_settings(options.recipe, options)
+    out = options.out or Path("studies") / "scaling"
+    console = Console(highlight=False, soft_wrap=True)
+    jobs = options.jobs or usable_cores()
+    try:
+        findings = run_scaling(config, out, options.minutes, jobs, console.print)
+    except (KeyboardInterrupt, Interrupted):
+        return stopped(console)
+    text = write_scaling(out, findings)
+    console.print(Markdown(text.replace(SCALING_PICTURE, "")))
+    console.print(f"\nwritten to {out}: report.md, scaling.png, results.csv")
+    return 0
+
+
+def heads(arguments: Sequence[str]) -> None:
+    """Find previous-token, induction and first-token heads in a trained model."""
+    parser = Parser("lab heads", "Score what each attention head looks at in repeated tokens.")
+    add_model_options(parser)
+    parser.add_argument("--out", type=Path, help="folder to write (default: the run's own)")
+    parser.add_argument("--top", type=int, default=3, help="heads to name for each habit")
+    options = parser.parse(arguments)
+    if options.top < 1:
+        raise UserError(f"--top {options.top}: use at least 1")
+    model, tokenizer, _ = load_model(options)
+    found = score_heads(model, tokenizer)
+    table = Table("habit", "layer", "head", "share of its attention", box=None)
+    for habit in HABITS:
+        for layer, head, score in found.strongest(habit, options.top):
+            table.add_row(habit, str(layer), str(head), f"{score:.3f}")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print(f"a head that looks everywhere alike has {found.chance:.3f}")
+    out = options.out or (options.run if options.run.is_dir() else Path())
+    paths = write_heads(out, found, f"{options.run}: attention in repeated random tokens")
+    console.print(f"written to {out}: {', '.join(path.name for path in paths)}")
 
 
 def check(arguments: Sequence[str]) -> int:

@@ -183,12 +183,11 @@ def available_bytes(device: torch.device) -> int:
 
 def show_time(model: GPT, config: Config, compute: Compute, console: Console) -> None:
     """How long all steps take, here and on GPUs, and what those cost."""
-    train = config.train
-    per_step = train.batch_size * train.grad_accum_steps * config.model.context_length
-    flops = model.flops_per_token() * per_step * train.max_steps
+    steps = config.train.max_steps
+    flops = model.flops_per_token() * config.tokens_per_step * steps
     console.print(
         f"\n[bold]{model.flops_per_token() / 1e6:,.1f} million[/] operations per token, "
-        f"{per_step:,} tokens per step, {train.max_steps:,} steps: "
+        f"{config.tokens_per_step:,} tokens per step, {steps:,} steps: "
         f"[bold]{flops:.2e}[/] operations",
         highlight=False,
         soft_wrap=True,

@@ -88,7 +88,7 @@ def undone_on_mistake(run: Path) -> Iterator[None]:
 def describe(trainer: Trainer, console: Console) -> None:
     """Say what is about to be trained, and on what."""
     model, train = trainer.config.model, trainer.config.train
-    tokens = train.batch_size * train.grad_accum_steps * model.context_length
+    tokens = trainer.config.tokens_per_step
     passes = train.max_steps * tokens / trainer.tokens.train.about.count
     console.print(
         f"[bold]model[/]  {trainer.model.num_parameters():,} parameters: {model.n_layer} layers, "

@@ -5,23 +5,21 @@ The folder holds settings.json. The run resumes if it was begun, and does nothin
 
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nanogpt.cli.plugin import load_plugin
-from nanogpt.config import Config, config_from_dict
+from nanogpt.config import config_from_dict
 from nanogpt.device import peak_memory
 from nanogpt.evaluate import evaluate
 from nanogpt.files import read_json, write_json
 from nanogpt.generate import generate_text
 from nanogpt.lab.study import with_steps
+from nanogpt.measure.timing import steps_within
 from nanogpt.train import Trainer, read_metrics
 from nanogpt.workers import end_with_parent
-
-SECONDS_OF_TIMING = 2.0
 
 
 def main(folder: Path) -> int:
@@ -38,7 +36,7 @@ def main(folder: Path) -> int:
     else:
         config = config_from_dict(values["config"])
         if values["seconds"]:
-            config = fit_into(values["seconds"], folder / "trial", config)
+            config = with_steps(config, steps_within(values["seconds"], config))
         trainer = Trainer.start(run, config)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: trainer.stop())
@@ -48,17 +46,6 @@ def main(folder: Path) -> int:
         return 130
     write_json(folder / "result.json", result(trainer))
     return 0
-
-
-def fit_into(seconds: float, folder: Path, config: Config) -> Config:
-    """As many steps as take so many seconds on this machine, measured on a few of them."""
-    trainer = Trainer.start(folder, config)
-    trainer.train_step()
-    steps, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < SECONDS_OF_TIMING:
-        trainer.train_step()
-        steps += 1
-    return with_steps(config, max(1, int(seconds * steps / elapsed)))
 
 
 def result(trainer: Trainer) -> dict[str, Any]:
@@ -73,9 +60,7 @@ def result(trainer: Trainer) -> dict[str, Any]:
         "steps": trainer.state.step,
         "seconds": trainer.state.seconds,
         "tokens_per_second": trainer.state.step
-        * trainer.config.train.batch_size
-        * trainer.config.train.grad_accum_steps
-        * trainer.config.model.context_length
+        * trainer.config.tokens_per_step
         / max(trainer.state.seconds, 1e-9),
         "memory_mb": peak_memory() / 1e6,
         "curve": [[r["step"], r["bits_per_byte"]] for r in records if "bits_per_byte" in r],

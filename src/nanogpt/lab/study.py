@@ -147,8 +147,9 @@ def arm_config(
     """All settings of an arm, with as many steps as the budget allows."""
     config = config_from_dict(merged(base, nested(settings)))
     kind, amount = budget
-    per_step = config.train.batch_size * config.train.grad_accum_steps * config.model.context_length
-    steps = {"steps": amount, "tokens": amount / per_step}.get(kind, config.train.max_steps)
+    steps = {"steps": amount, "tokens": amount / config.tokens_per_step}.get(
+        kind, config.train.max_steps
+    )
     return with_steps(config, max(1, round(steps)))
 
 

@@ -1,0 +1,121 @@
+"""What attention heads look at: three habits that are known to matter, and a score for each head.
+
+Read random tokens, all different, and then the same once more. Nothing is to be understood there,
+so what a head looks at in the second half is its habit:
+
+- previous: the token just before;
+- induction: the token that came after this one's first appearance, which is what comes next now
+  (Elhage et al. 2021, Olsson et al. 2022). It takes two layers: in one a previous-token head notes
+  beside each token what stood before it, in a later one the induction head looks for that note;
+- first: the first token, where a head looks that has nothing to look for (Xiao et al. 2023).
+"""
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nanogpt.errors import UserError
+from nanogpt.files import write_text, writing
+from nanogpt.model import GPT
+from nanogpt.tokenizer import AnyTokenizer
+from nanogpt.trace import record
+
+ROWS = 16
+LONGEST = 128  # tokens before they repeat
+HABITS = ("previous", "induction", "first")
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Scores of all heads, and the attention that they were read from."""
+
+    scores: dict[str, Tensor]  # by habit (n_layer, nh): share of attention, 0 to 1
+    weights: Tensor  # of the first row, (n_layer, nh, T, S)
+    chance: float  # the score of a head that looks everywhere alike
+
+    def strongest(self, habit: str, number: int = 1) -> list[tuple[int, int, float]]:
+        """Layer, head and score of the heads that show it most."""
+        scores = self.scores[habit]
+        order = scores.flatten().argsort(descending=True)[:number].tolist()
+        return [(*divmod(n, scores.shape[1]), scores.flatten()[n].item()) for n in order]
+
+
+def repeated_tokens(model: GPT, tokenizer: AnyTokenizer, rows: int = ROWS) -> Tensor:
+    """Different tokens in random order, twice in a row: (B, T). The same ones at every call.
+
+    Raises UserError if context or vocabulary are too small for that.
+    """
+    special = set(tokenizer.special_tokens.values())
+    ordinary = torch.tensor([i for i in range(tokenizer.vocab_size) if i not in special])
+    length = min(model.config.context_length // 2, len(ordinary), LONGEST)
+    if length < 4:
+        raise UserError("looking at heads needs a context of 8 tokens and 4 different ones")
+    draw = torch.Generator().manual_seed(0)
+    orders = [torch.randperm(len(ordinary), generator=draw)[:length] for _ in range(rows)]
+    return ordinary[torch.stack(orders)].repeat(1, 2).to(model.device)
+
+
+@torch.no_grad()
+def score_heads(model: GPT, tokenizer: AnyTokenizer) -> Heads:
+    """Score every head of every layer. Raises UserError as repeated_tokens does."""
+    ids = repeated_tokens(model, tokenizer)
+    with record(model, "h.*.attn.weights") as seen:
+        model(ids)
+    weights = torch.stack(list(seen.values()), dim=1).float().cpu()
+    half = ids.shape[1] // 2
+    queries = torch.arange(half, 2 * half)
+    keys = {"previous": queries - 1, "induction": queries - half + 1, "first": 0 * queries}
+    scores = {habit: weights[..., queries, keys[habit]].mean(dim=(0, -1)) for habit in HABITS}
+    return Heads(scores, weights[0], (1 / (queries + 1)).mean().item())
+
+
+def write_heads(folder: Path, heads: Heads, title: str) -> list[Path]:
+    """Write heads.csv and heads.png."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["layer", "head", *HABITS])
+    layers, number = heads.scores["first"].shape
+    for layer in range(layers):
+        for head in range(number):
+            scores = [f"{heads.scores[habit][layer, head].item():.4f}" for habit in HABITS]
+            writer.writerow([layer, head, *scores])
+    write_text(folder / "heads.csv", text.getvalue())
+    draw_heads(folder / "heads.png", heads, title)
+    return [folder / "heads.csv", folder / "heads.png"]
+
+
+def draw_heads(path: Path, heads: Heads, title: str) -> None:
+    """Above, the score of every head; below, what the strongest head of each habit looks at."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    layers, number = heads.scores["first"].shape
+    figure, axes = plt.subplots(2, 3, figsize=(12, 7.5), layout="constrained")
+    for (above, below), habit in zip(axes.T, HABITS, strict=True):
+        scores = heads.scores[habit].numpy()
+        image = above.imshow(scores, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+        above.set_title(f"{habit}: score")
+        above.set(xlabel="head", ylabel="layer")
+        above.set_xticks(range(0, number, math.ceil(number / 12)))
+        above.set_yticks(range(0, layers, math.ceil(layers / 12)))
+        if scores.size <= 64:
+            for layer, row in enumerate(scores):
+                for head, score in enumerate(row):
+                    color = "white" if score > 0.6 else "black"
+                    above.text(head, layer, f"{score:.2f}", ha="center", va="center", color=color)
+        layer, head, score = heads.strongest(habit)[0]
+        below.imshow(heads.weights[layer, head].sqrt().numpy(), vmin=0, vmax=1, cmap="Blues")
+        below.set_title(f"layer {layer}, head {head}: {score:.2f}")
+        below.set(xlabel="looks at token", ylabel="token")
+    figure.colorbar(image, ax=axes[0], label="share of attention")
+    figure.suptitle(title, parse_math=False)
+    with writing(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+    plt.close(figure)

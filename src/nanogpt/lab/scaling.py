@@ -1,0 +1,285 @@
+"""Scaling laws at home: train a ladder of small models, and let it predict a larger one.
+
+The recipe's own model is the larger one. The ladder are its narrower siblings, each trained on
+several lengths of the same text. The law that fits them says beforehand what the recipe's model
+will reach on more text than any of them had; then it is trained, to see whether that was true.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from nanogpt.config import Config, with_settings
+from nanogpt.errors import UserError
+from nanogpt.files import read_json, write_json, write_text, writing
+from nanogpt.lab.law import SURE, Law, Point, Uncertainty, bootstrap, fit
+from nanogpt.lab.runner import prepare_data, run_study
+from nanogpt.lab.study import Arm, Study, data_name, with_steps
+from nanogpt.measure.timing import seconds_per_step
+from nanogpt.model import GPT
+from nanogpt.tokenfiles import open_split
+from nanogpt.train import tokenizer_of
+
+WIDTHS = (1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3)  # of the ladder, as shares of the recipe's
+TEXTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # and its tokens, as shares of what the recipe's model gets
+SEEDS_OF_NEXT = [1, 2]  # two runs beside each other: its noise, too, should be known
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What came out."""
+
+    ladder: list[Point]
+    law: Law
+    uncertainty: Uncertainty
+    next: list[Point]  # runs of the recipe's model, one a seed
+
+    @property
+    def predicted(self) -> float:
+        """What the law says of the recipe's model."""
+        return self.law.loss(self.next[0].size, self.next[0].tokens)
+
+    @property
+    def expected(self) -> tuple[float, float]:
+        """The interval around it."""
+        return self.uncertainty.interval(self.next[0].size, self.next[0].tokens)
+
+    @property
+    def measured(self) -> float:
+        """What the recipe's model reached, in the mean of its runs."""
+        return mean(point.loss for point in self.next)
+
+    @property
+    def held(self) -> bool:
+        """Whether that lies where it was expected."""
+        low, high = self.expected
+        return low <= self.measured <= high
+
+
+def run_scaling(
+    config: Config, folder: Path, minutes: float, jobs: int, say: Callable[[str], None]
+) -> Findings:
+    """Train the ladder, fit the law, predict the recipe's model, and train that.
+
+    Finished runs are not repeated. Raises UserError as run_study does, and for a folder that was
+    begun with another time.
+    """
+    config = prepared(config, folder, say)
+    tokens = planned_tokens(config, folder, minutes, jobs, say)
+    small = [
+        (sibling, round(share * tokens)) for sibling in siblings(config) for share in TEXTS
+    ]  # fmt: skip
+    ladder = run_points(small, folder, [1], jobs, say)
+    law = fit(ladder)
+    uncertainty = bootstrap(ladder, law)
+    size = size_of(config)
+    low, high = uncertainty.interval(size, tokens)
+    say(
+        f"predicted for {size:,} weights and {tokens:,} tokens: {law.loss(size, tokens):.3f}, "
+        f"between {low:.3f} and {high:.3f}"
+    )
+    following = run_points([(config, tokens)], folder, SEEDS_OF_NEXT, jobs, say)
+    return Findings(ladder, law, uncertainty, following)
+
+
+def prepared(config: Config, folder: Path, say: Callable[[str], None]) -> Config:
+    """The settings with prepared data, and the size of its vocabulary."""
+    prepare_data(study_of([Arm("the ladder", config)], [1]), folder, say)
+    data = Path(config.data.folder or folder / "data" / data_name(config))
+    vocab_size = tokenizer_of(data, config).vocab_size
+    return with_settings(
+        config, model={"vocab_size": vocab_size}, data={"folder": str(data.resolve())}
+    )
+
+
+def siblings(config: Config) -> list[Config]:
+    """Narrower models, as deep and with as many heads.
+
+    A narrow network bears, and needs, a higher learning rate: it grows as one over the root of
+    the width. Raises UserError if the recipe's model is too narrow to have five of them.
+    """
+    model, train = config.model, config.train
+    step = 2 * model.n_head  # RoPE turns channels in pairs
+    widths = [max(step, round(model.n_embd * share / step) * step) for share in WIDTHS]
+    if len({*widths, model.n_embd}) <= len(widths):
+        raise UserError(
+            f"model.n_embd={model.n_embd}: too narrow for a ladder of five narrower models with "
+            f"{model.n_head} heads; use {12 * step} or more"
+        )
+    return [
+        with_settings(
+            config,
+            model={"n_embd": width},
+            train={"lr": train.lr * (rate := math.sqrt(model.n_embd / width)),
+                   "min_lr": train.min_lr * rate},
+        )
+        for width in widths
+    ]  # fmt: skip
+
+
+def size_of(config: Config) -> int:
+    """The weights that take part in a matrix product; the head is one of them."""
+    model = GPT(config.model)
+    return model.num_parameters() - sum(p.numel() for p in model.wpe.parameters())
+
+
+def planned_tokens(
+    config: Config, folder: Path, minutes: float, jobs: int, say: Callable[[str], None]
+) -> int:
+    """How many tokens the recipe's model will get, so that everything takes about so long.
+
+    Decided once and then kept, since it depends on the clock. Never more than the text has: tokens
+    read twice teach less, and the law does not know that.
+    """
+    path = folder / "plan.json"
+    if path.exists():
+        plan = read_json(path)
+        if plan["minutes"] != minutes:
+            raise UserError(
+                f"{folder} was begun with --minutes {plan['minutes']:g}; go on with these, or "
+                "give another --out"
+            )
+        return int(plan["tokens"])
+    say("measuring speed")
+    seconds = len(SEEDS_OF_NEXT) * seconds_per_step(config)  # for one step's tokens of everything
+    seconds += sum(TEXTS) * sum(seconds_per_step(sibling) for sibling in siblings(config))
+    steps = 60 * minutes / seconds * min(jobs, 2)
+    data = Path(config.data.folder)
+    has = open_split(data, "train", tokenizer_of(data, config)).about.count
+    tokens = min(int(steps) * config.tokens_per_step, has)
+    if tokens * min(TEXTS) < 20 * config.tokens_per_step:
+        raise UserError(f"--minutes {minutes:g} or the text are too short for a ladder: use more")
+    write_json(path, {"minutes": minutes, "tokens": tokens})
+    return tokens
+
+
+def run_points(
+    runs: Sequence[tuple[Config, int]],
+    folder: Path,
+    seeds: list[int],
+    jobs: int,
+    say: Callable[[str], None],
+) -> list[Point]:
+    """Train models on so many tokens each."""
+    arms = [
+        Arm(
+            f"width {config.model.n_embd}, {tokens} tokens",
+            with_steps(config, max(1, round(tokens / config.tokens_per_step))),
+        )
+        for config, tokens in runs
+    ]
+    results = run_study(study_of(arms, seeds), folder, jobs, say)
+    return [
+        Point(size_of(config), tokens, result["val_loss"])
+        for (config, tokens), arm in zip(runs, arms, strict=True)
+        for result in results[arm.name]
+    ]
+
+
+def study_of(arms: list[Arm], seeds: list[int]) -> Study:
+    """Runs of different lengths, as the runner takes them."""
+    return Study("scaling", "How does loss scale?", arms, seeds, ("steps", 0), [])
+
+
+def write_scaling(folder: Path, findings: Findings) -> str:
+    """Write report.md, scaling.png and results.csv; the report is returned."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["size", "tokens", "loss", "law"])
+    for point in [*findings.ladder, *findings.next]:
+        law = findings.law.loss(point.size, point.tokens)
+        writer.writerow([point.size, point.tokens, f"{point.loss:.4f}", f"{law:.4f}"])
+    write_text(folder / "results.csv", text.getvalue())
+    draw_scaling(folder / "scaling.png", findings)
+    report = as_markdown(findings)
+    write_text(folder / "report.md", report)
+    return report
+
+
+def as_markdown(findings: Findings) -> str:
+    """The prediction first, then the law, then every run."""
+    low, high = findings.expected
+    last = findings.next[0]
+    misses = [abs(p.loss / findings.law.loss(p.size, p.tokens) - 1) for p in findings.ladder]
+    verdict = "**The prediction held.**" if findings.held else "**The prediction did not hold.**"
+    numbers = [
+        "| {} | {:.4g} | {:.4g} to {:.4g} |".format(name, value, *findings.uncertainty.number(name))
+        for name, value in findings.law.numbers().items()
+    ]
+    rows = [
+        f"| {p.size:,} | {p.tokens:,} | {p.loss:.4f} | {findings.law.loss(p.size, p.tokens):.4f} |"
+        for p in [*findings.ladder, *findings.next]
+    ]
+    return "\n".join([
+        "# What will the next size reach?",
+        "",
+        f"{len(findings.ladder)} small runs, of {findings.ladder[0].size:,} to "
+        f"{findings.ladder[-1].size:,} weights, say that {last.size:,} weights will end at "
+        f"**{findings.predicted:.3f}** after {last.tokens:,} tokens, and with {SURE:.0%} "
+        f"certainty between {low:.3f} and {high:.3f}. {len(findings.next)} runs of it ended at "
+        f"**{findings.measured:.3f}** in the mean. {verdict}",
+        "",
+        "![loss against tokens and against size](scaling.png)",
+        "",
+        "## The law",
+        "",
+        "loss(N, D) = E + A / N^a + B / D^b, in nats per token, N weights in matrix products, D "
+        f"tokens. It misses the runs of the ladder by {mean(misses):.2%} in the mean. The "
+        f"intervals hold {SURE:.0%} of the laws that noise of that size could have led to.",
+        "",
+        "| number | value | interval |",
+        "|---|---|---|",
+        *numbers,
+        "",
+        "## The runs",
+        "",
+        "| weights | tokens | loss | law |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+    ])  # fmt: skip
+
+
+def draw_scaling(path: Path, findings: Findings) -> None:
+    """Left, loss against tokens for each size; right, against size for each length of text."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), sharey=True, layout="constrained")
+    points, (last, *_) = [*findings.ladder, *findings.next], findings.next
+    for axes, across, along in ((left, "size", "tokens"), (right, "tokens", "size")):
+        kinds = sorted({getattr(point, across) for point in points})
+        ends = np.array([getattr(point, along) for point in points])
+        line = np.geomspace(ends.min(), ends.max(), 60)
+        for number, kind in enumerate(kinds):
+            color = plt.get_cmap("viridis")(0.9 * number / len(kinds))
+            chosen = [point for point in points if getattr(point, across) == kind]
+            label = f"{kind:,} {'weights' if across == 'size' else 'tokens'}"
+            axes.plot([getattr(p, along) for p in chosen], [p.loss for p in chosen], "o",
+                      color=color, label=label)  # fmt: skip
+            fitted = [
+                findings.law.loss(*((kind, x) if across == "size" else (x, kind))) for x in line
+            ]
+            axes.plot(line, fitted, color=color, lw=1)
+        low, high = findings.expected
+        middle = findings.predicted
+        axes.errorbar([getattr(last, along)], [middle], [[middle - low], [high - middle]],
+                      fmt="_", color="#d1602b", capsize=6, ms=14, label="predicted")  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_xlabel("tokens" if along == "tokens" else "weights")
+        axes.legend(frameon=False, fontsize=8)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    left.set_ylabel("validation loss, nats per token")
+    figure.suptitle("Points are runs, lines are the law that was fitted to the ladder")
+    with writing(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+    plt.close(figure)
