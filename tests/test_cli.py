@@ -78,6 +78,7 @@ MISTAKES = {
         ["train", "--model.n-layre", "3"],
         "--model.n-layre is not an option: did you mean --model.n-layer?",
     ),
+    "no spread": (["train", "--model.init_std", "-1"], "init_std=-1.0: use a positive number"),
     "wrong type": (["train", "--model.n-layer", "x"], "model.n_layer='x' should be of type int"),
     "heads do not divide": (
         ["train", "--model.n-embd", "100"],

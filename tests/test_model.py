@@ -71,15 +71,17 @@ def test_loss_before_training_is_near_ln_v():
     assert loss == pytest.approx(math.log(1000), abs=0.1)  # observed 6.93 against 6.91
 
 
-def test_initialisation_is_that_of_gpt2():
+@pytest.mark.parametrize("changes", [{}, {"init_std": 0.1}])
+def test_initialisation_is_that_of_gpt2(changes):
     """Trap 4: 0.02, residual projections scaled by 1 / sqrt(2 n_layer), positions not zero."""
     torch.manual_seed(0)
-    model = GPT(tiny(n_layer=8, n_embd=192, vocab_size=500, context_length=64))
+    model = GPT(tiny(n_layer=8, n_embd=192, vocab_size=500, context_length=64, **changes))
+    std = changes.get("init_std", 0.02)
     for name, parameter in model.named_parameters():
         if name.endswith("c_proj.weight"):
-            assert parameter.std().item() == pytest.approx(0.02 / 4, rel=0.05), name
+            assert parameter.std().item() == pytest.approx(std / 4, rel=0.05), name
         elif parameter.ndim == 2:
-            assert parameter.std().item() == pytest.approx(0.02, rel=0.05), name
+            assert parameter.std().item() == pytest.approx(std, rel=0.05), name
         else:
             expected = 0 if name.endswith("bias") else 1
             assert (parameter == expected).all(), name

@@ -40,6 +40,7 @@ class ModelConfig:
     mlp: str = "gelu"  # the bend of the feed-forward layer: gelu, relu2, swiglu
     qk_norm: bool = False  # bring queries and keys to one size, so that scores cannot explode
     bias: bool = True  # constants in linear layers and layer norms
+    init_std: float = 0.02  # spread of fresh weights
     zero_init: bool = False  # projections into the residual stream start at zero
     kernels: str = "fused"  # "plain" runs the hand-written form of every layer, "fused" torch's
 
@@ -57,6 +58,7 @@ class ModelConfig:
                 f"use n_head={n_head} or n_embd={n_embd}"
             )
         at_least(self, 0, "n_kv_head", "window")
+        check(self.init_std > 0, self, "init_std", "use a positive number")
         if self.n_kv_head and self.n_head % self.n_kv_head:
             divisors = [str(n) for n in range(1, self.n_head + 1) if self.n_head % n == 0]
             check(False, self, "n_kv_head", f"use a divisor of n_head: {', '.join(divisors)}")

@@ -93,20 +93,21 @@ class GPT(nn.Module):
         self.initialize()
 
     def initialize(self) -> None:
-        """GPT-2's initialisation: normal with deviation 0.02, biases zero, norms one.
+        """GPT-2's initialisation: normal with deviation init_std, biases zero, norms one.
 
         2 * n_layer projections add to the residual stream; each is scaled down by the root of
         their number, so that the sum starts with the size that a single one would have. With
         `zero_init` they start at zero: each block begins as if it were not there, and grows.
         """
-        residual_std = 0.02 / math.sqrt(2 * self.config.n_layer)
+        std = self.config.init_std
+        residual_std = std / math.sqrt(2 * self.config.n_layer)
         if self.config.zero_init:
             residual_std = 0.0
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=residual_std)
             elif parameter.ndim == 2:
-                nn.init.normal_(parameter, std=0.02)
+                nn.init.normal_(parameter, std=std)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 

@@ -436,7 +436,8 @@ def initial_model(config: Config) -> GPT:
     folder = hugging_face_folder(path)
     model = from_pretrained(folder) if folder else load_run(path)[0]
     for name in asdict(config.model):
-        if "dropout" in name or name in ("kernels", "zero_init"):  # what training may choose anew
+        # What training may choose anew.
+        if name in ("dropout", "attention_dropout", "kernels", "init_std", "zero_init"):
             continue
         found, wanted = getattr(model.config, name), getattr(config.model, name)
         if found != wanted:

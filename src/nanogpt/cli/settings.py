@@ -36,7 +36,11 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see `{self.prog} --help`")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse all arguments. Raises UserError for one that is unknown."""
+        """Parse all arguments. Raises UserError for one that is unknown.
+
+        An option may be written as a recipe writes it, too: --model.n_layer.
+        """
+        arguments = list(map(with_dashes, arguments))
         # Unknown options come first: what stands behind one may look like another argument.
         known = [option for action in self._actions for option in action.option_strings]
         for argument in arguments:
@@ -62,6 +66,16 @@ class Parser(argparse.ArgumentParser):
                     default=SUPPRESS,
                     help=f"{texts[field.name]} (default: {default!r})".replace("%", "%%"),
                 )
+
+
+def with_dashes(argument: str) -> str:
+    """An option with dashes for its underscores; its value and any other argument as they are.
+
+    >>> with_dashes("--model.n_layer=4"), with_dashes("--sample.prompt=a_b"), with_dashes("a_b")
+    ('--model.n-layer=4', '--sample.prompt=a_b', 'a_b')
+    """
+    option, equals, value = argument.partition("=")
+    return option.replace("_", "-") + equals + value if option.startswith("--") else argument
 
 
 def settings_in(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
