@@ -4,6 +4,7 @@ import importlib.util
 import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
 
 from nanogpt.errors import UserError
 
@@ -16,9 +17,14 @@ def load_plugin(name: str) -> None:
     path = Path(name)
     if not name or not path.is_file():
         raise UserError(f"--plugin {name or 'FILE'}: no such file; name a Python file")
+    load_module(path)
+
+
+def load_module(path: Path) -> ModuleType:
+    """Run a Python file. Raises UserError naming the line of the file that went wrong."""
     spec = importlib.util.spec_from_file_location(f"nanogpt_plugin_{path.stem}", path.resolve())
     if spec is None or spec.loader is None:
-        raise UserError(f"--plugin {name}: not a Python file; its name should end in .py")
+        raise UserError(f"{path}: not a Python file; its name should end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where classes of the file look for their own source
     try:
@@ -26,7 +32,8 @@ def load_plugin(name: str) -> None:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{name}{line_of(error, path)}: {type(error).__name__}: {error}") from None
+        raise UserError(f"{path}{line_of(error, path)}: {type(error).__name__}: {error}") from None
+    return module
 
 
 def line_of(error: Exception, path: Path) -> str:

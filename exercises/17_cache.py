@@ -1,0 +1,31 @@
+"""Keep keys and values, so that a new token need not read the old ones again."""
+
+import torch
+from torch import Tensor
+
+from nanogpt.config import ModelConfig
+
+
+class KVCache:
+    """The keys and values of the tokens read so far, so that a new token need not redo the old.
+
+    They never change, because no token sees the ones after it. The memory for a whole context is
+    taken at once: 2 * n_layer * context_length * nkv * hs numbers for each row.
+    """
+
+    def __init__(
+        self, config: ModelConfig, rows: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        shape = (config.n_layer, rows, config.kv_heads, config.context_length, config.head_size)
+        self.keys = torch.empty(shape, device=device, dtype=dtype)
+        self.values = torch.empty(shape, device=device, dtype=dtype)
+        self.pos = torch.empty(rows, config.context_length, device=device, dtype=torch.long)
+        self.length = 0  # tokens read
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep new tokens' keys and values (B, nkv, T, hs); give all so far (B, nkv, S, hs)."""
+        raise NotImplementedError("your turn")
+
+    def positions(self, pos: Tensor) -> Tensor:
+        """Keep new tokens' positions, (T) or (B, T); give all so far, (S) or (B, S)."""
+        raise NotImplementedError("your turn")

@@ -1,0 +1,161 @@
+"""nanogpt exercise: write parts of the package again, and be told what is wrong with them."""
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+
+from nanogpt.cli.settings import Parser, run_action
+from nanogpt.errors import UserError
+from nanogpt.files import write_text
+from nanogpt.learn.exercise import Exercise, Verdict, find_exercise, stub_of
+from nanogpt.learn.exercises import EXERCISES
+from nanogpt.learn.judging import judge_file
+from nanogpt.learn.progress import FOLDER, load_progress, save_progress
+from nanogpt.workers import usable_cores
+
+ABOUT = f"""
+Write the parts of a GPT yourself: {len(EXERCISES)} exercises, in the order in which it is built.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Call the action that is named."""
+    actions = {"start": start, "check": check, "hint": hint, "grade": grade}
+    return run_action("exercise", ABOUT, actions, arguments)
+
+
+def exercise_parser(action: str, description: str) -> Parser:
+    """A parser that knows the learner's folder."""
+    parser = Parser(f"exercise {action}", description)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
+    return parser
+
+
+def file_of(exercise: Exercise, folder: Path) -> Path:
+    """Where the learner's version of an exercise is, such as my_gpt/01_merge.py."""
+    return folder / f"{list(EXERCISES).index(exercise.name) + 1:02}_{exercise.name}.py"
+
+
+def start(arguments: Sequence[str]) -> None:
+    """Put the files to be filled in into a folder of your own; what is there stays."""
+    parser = exercise_parser("start", "Put the files to be filled in into a folder of your own.")
+    options = parser.parse(arguments)
+    console = Console(highlight=False, soft_wrap=True)
+    for exercise in EXERCISES.values():
+        path = file_of(exercise, options.folder)
+        if not path.exists():
+            write_text(path, stub_of(exercise))
+            console.print(f"[bold]{path}[/]  {exercise.title}")
+        else:
+            console.print(f"[dim]{path}  is there already, and stays as it is[/]")
+    first = next(iter(EXERCISES.values()))
+    console.print(
+        f"\nFill in the first, {file_of(first, options.folder)}, and ask: "
+        f"nanogpt exercise check {first.name}"
+    )
+
+
+def check(arguments: Sequence[str]) -> int:
+    """Judge one exercise, some, or all of them. Exit code 1 if one does not pass."""
+    parser = exercise_parser("check", "Judge exercises: what is right, what is wrong and why.")
+    parser.add_argument("names", nargs="*", metavar="EXERCISE", help="default: all")
+    options = parser.parse(arguments)
+    chosen = [find_exercise(EXERCISES, name) for name in options.names] or [*EXERCISES.values()]
+    if not options.folder.is_dir():
+        raise UserError(f"{options.folder}: no such folder; `nanogpt exercise start` makes it")
+    console = Console(highlight=False, soft_wrap=True)
+    progress = load_progress(options.folder)
+    passed = 0
+    for exercise, (verdict, printed) in judged(chosen, options.folder):
+        show_verdict(exercise, verdict, printed, console)
+        passed += verdict.passed
+        if verdict.passed and exercise.name not in progress.passed:
+            progress.passed.append(exercise.name)
+        elif not verdict.passed and exercise.name in progress.passed:
+            progress.passed.remove(exercise.name)
+        save_progress(options.folder, progress)
+    if len(chosen) > 1:
+        console.print(f"\n{passed} of {len(chosen)} pass")
+    return 0 if passed == len(chosen) else 1
+
+
+def judged(
+    exercises: Sequence[Exercise], folder: Path
+) -> Iterator[tuple[Exercise, tuple[Verdict, str]]]:
+    """Judge some of a learner's files, as many at a time as there are cores."""
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        verdicts = pool.map(lambda e: judge_file(file_of(e, folder), e), exercises)
+        yield from zip(exercises, verdicts, strict=True)
+
+
+def show_verdict(exercise: Exercise, verdict: Verdict, printed: str, console: Console) -> None:
+    """The verdict, the smallest example that shows it, and what the file printed."""
+    mark = "[green]right[/]" if verdict.passed else "[red]wrong[/]"
+    if verdict.mistake == "not-written":
+        mark = "[dim]to do[/]"
+    console.print(f"{mark}  [bold]{exercise.name}[/]  [dim]{exercise.title}[/]")
+    if verdict.diagnosis:
+        console.print(f"       {verdict.diagnosis}", markup=False)
+    if verdict.example:
+        console.print(
+            "       " + verdict.example.replace("\n", "\n       "), markup=False, style="dim"
+        )
+    if printed.strip() and not verdict.passed:
+        console.print("       it printed:\n" + printed.rstrip(), markup=False, style="dim")
+    if not verdict.passed:
+        console.print(f"       [dim]nanogpt exercise hint {exercise.name}[/]")
+
+
+def hint(arguments: Sequence[str]) -> None:
+    """Give the next of three hints, from vague to nearly there."""
+    parser = exercise_parser("hint", "The next of three hints, from vague to nearly there.")
+    parser.add_argument("name", metavar="EXERCISE")
+    options = parser.parse(arguments)
+    exercise = find_exercise(EXERCISES, options.name)
+    progress = load_progress(options.folder)
+    given = min(progress.hints.get(exercise.name, 0), len(exercise.hints))
+    number = min(given + 1, len(exercise.hints))
+    console = Console(highlight=False, soft_wrap=True)
+    if given == len(exercise.hints):
+        console.print("[dim]That was the last hint; here are all of them again.[/]")
+    for n, text in enumerate(exercise.hints[:number], 1):
+        console.print(f"{n}. {text}", markup=False, style="dim" if n < number else "")
+    progress.hints[exercise.name] = number
+    if options.folder.is_dir():
+        save_progress(options.folder, progress)
+
+
+def grade(arguments: Sequence[str]) -> None:
+    """Mark the folders of many learners, each file in a process of its own."""
+    parser = Parser("exercise grade", "Mark the folders of many learners.")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    parser.add_argument("--csv", type=Path, help="file to write (default: standard output)")
+    options = parser.parse(arguments)
+    for folder in options.folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; name the folders of learners")
+    progress = Console(stderr=True, highlight=False, soft_wrap=True)
+    rows = []
+    for number, folder in enumerate(options.folders, 1):
+        verdicts = [verdict for _, (verdict, _) in judged([*EXERCISES.values()], folder)]
+        passed = sum(verdict.passed for verdict in verdicts)
+        rows.append([str(folder), passed, *map(mark_of, verdicts)])
+        progress.print(f"{number} of {len(options.folders)}  {folder}: {passed} of {len(verdicts)}")
+    header = ["folder", "passed", *EXERCISES]
+    if options.csv is None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows([header, *rows])
+        return
+    from io import StringIO
+
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_text(options.csv, text.getvalue())
+
+
+def mark_of(verdict: Verdict) -> str:
+    """How a verdict appears in a table: "right", the name of a mistake, or "wrong"."""
+    return "right" if verdict.passed else verdict.mistake or "wrong"

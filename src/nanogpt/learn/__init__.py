@@ -1,0 +1,1 @@
+"""Wing: the learning path: exercises that answer back, and lessons."""

@@ -1,0 +1,310 @@
+"""An exercise: a function of the package to be written again, and a judge that says what is wrong.
+
+The judge runs the learner's function on small cases beside the package's. Where they differ, it
+looks for a reason: each exercise knows the mistakes that people make, as functions that make them.
+If one of them gives exactly what the learner's gives, that was the mistake, however it was written.
+"""
+
+import ast
+import copy
+import inspect
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nanogpt.errors import UserError, did_you_mean
+
+RELATIVE, ABSOLUTE = 1e-4, 2e-6  # float32 sums in another order differ by less
+SHOWN = 16  # numbers of a tensor that an example writes out
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Something that people get wrong: what to say of it, and a function that does it."""
+
+    name: str
+    diagnosis: str
+    wrong: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A function or a class of the package, to be written again.
+
+    `drive` makes a candidate show what it does in a case; a function is simply called. Of a class
+    only the methods in `write` are to be written, the others are given.
+    """
+
+    name: str
+    title: str
+    reference: Callable[..., Any]
+    cases: Callable[[], list[tuple[Any, ...]]]  # the smallest first
+    mistakes: Sequence[Mistake]
+    hints: tuple[str, str, str]
+    lesson: int
+    write: tuple[str, ...] = ()
+    drive: Callable[..., Any] = field(default=lambda candidate, *case: candidate(*case))
+    describe: Callable[..., str] | None = None  # a case in words; by default as a call
+
+    @property
+    def symbol(self) -> str:
+        """The name that the learner's file has to define."""
+        return self.reference.__name__
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge says."""
+
+    passed: bool
+    mistake: str = ""  # the name of a known one
+    diagnosis: str = ""
+    example: str = ""
+
+
+@dataclass(frozen=True)
+class Raised:
+    """What a candidate raised, in place of a result."""
+
+    error: Exception
+    line: int  # of the candidate's own file; 0 if it was not there
+
+
+def judge(
+    exercise: Exercise,
+    candidate: Callable[..., Any],
+    say: Callable[[str], None] = lambda case: None,
+) -> Verdict:
+    """Hold a candidate against the package on every case. `say` is told the case it is in."""
+    cases = exercise.cases()
+    found: list[Any] = []
+    for case in cases:
+        say(described(exercise, case))
+        given = copy.deepcopy(case)
+        found.append(result_of(exercise, candidate, given))
+        if changed := what_changed(case, given):
+            return Verdict(
+                False,
+                "changes-its-input",
+                f"It changes its input: {changed} is not afterwards what it was before. Work on a "
+                "copy, or make a new value.",
+                described(exercise, case),
+            )
+    expected = [result_of(exercise, exercise.reference, copy.deepcopy(case)) for case in cases]
+    wrong = [
+        (case, right, got)
+        for case, right, got in zip(cases, expected, found, strict=True)
+        if difference(right, got)
+    ]
+    if not wrong:
+        return Verdict(True)
+    case, right, got = wrong[0]
+    if isinstance(got, Raised) and isinstance(got.error, NotImplementedError):
+        return Verdict(False, "not-written", "It is not written yet.")
+    place, one, other = narrowed(right, got)
+    example = (
+        f"{described(exercise, case)}{place}\n  expected  {shown(one)}\n  got       {shown(other)}"
+    )
+    for mistake in exercise.mistakes:
+        theirs = [result_of(exercise, mistake.wrong, copy.deepcopy(case)) for case in cases]
+        if all(not difference(a, b) for a, b in zip(theirs, found, strict=True)):
+            return Verdict(False, mistake.name, mistake.diagnosis, example)
+    return Verdict(False, "", difference(right, got), example)
+
+
+def result_of(exercise: Exercise, candidate: Callable[..., Any], case: tuple[Any, ...]) -> Any:
+    """What a candidate makes of a case: a result, or what it raised."""
+    torch.manual_seed(0)
+    try:
+        result = exercise.drive(candidate, *case)
+        return list(result) if isinstance(result, Iterator) else result
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        file = file_of(candidate)
+        lines = [frame.lineno or 0 for frame in frames if frame.filename == file]
+        return Raised(error, lines[-1] if lines else 0)
+
+
+def file_of(candidate: Callable[..., Any]) -> str:
+    """The file that a candidate stands in; empty if it stands in none."""
+    try:
+        return inspect.getsourcefile(candidate) or ""
+    except TypeError:
+        return ""
+
+
+def what_changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> str:
+    """Which argument is not what it was; empty if all are."""
+    for number, (one, other) in enumerate(zip(before, after, strict=True), 1):
+        if isinstance(one, Tensor | np.ndarray | list | dict) and difference(one, other):
+            return f"argument {number}"
+    return ""
+
+
+def difference(right: Any, got: Any) -> str:
+    """How a result differs from the right one, in a sentence; empty if it does not."""
+    if isinstance(got, Raised) or isinstance(right, Raised):
+        if isinstance(got, Raised) and isinstance(right, Raised):
+            same = type(got.error) is type(right.error)
+            return "" if same else f"It raises {shown(got)}."
+        return (
+            f"It raises {shown(got)}." if isinstance(got, Raised) else "It should raise an error."
+        )
+    if isinstance(right, Tensor | np.ndarray):
+        return difference_of_tensors(torch.as_tensor(right), got)
+    if isinstance(right, Mapping):
+        if not isinstance(got, Mapping) or set(right) != set(got):
+            return f"It gives {shown(got)}, where {shown(right)} is right."
+        return next((text for key in right if (text := difference(right[key], got[key]))), "")
+    if isinstance(right, list | tuple):
+        if not isinstance(got, list | tuple | np.ndarray | Tensor):
+            return f"It gives {kind(got)}, where {kind(right)} is expected."
+        if len(right) != len(got):
+            return f"It gives {len(got)} values, where {len(right)} are right."
+        return next((t for a, b in zip(right, got, strict=True) if (t := difference(a, b))), "")
+    if isinstance(right, float) and isinstance(got, float | int | Tensor):
+        return difference_of_tensors(torch.tensor(right), torch.as_tensor(got))
+    if isinstance(got, Tensor | np.ndarray) or bool(right != got):
+        return f"It gives {shown(got)}, where {shown(right)} is right."
+    return ""
+
+
+def difference_of_tensors(right: Tensor, got: Any) -> str:
+    """The same for tensors: shape first, then the first value that is wrong."""
+    if not isinstance(got, Tensor | np.ndarray):
+        return f"It gives {kind(got)}, where a tensor of shape {tuple(right.shape)} is expected."
+    got = torch.as_tensor(got)
+    if got.shape != right.shape:
+        return (
+            f"The shape is {tuple(got.shape)} and should be {tuple(right.shape)}; mend that first, "
+            "then the values can be compared."
+        )
+    close = torch.isclose(
+        got.detach().double(), right.detach().double(), RELATIVE, ABSOLUTE, equal_nan=True
+    )
+    if close.all():
+        return ""
+    share = 1 - close.double().mean().item()
+    place = tuple((~close).nonzero()[0].tolist())
+    return (
+        f"{share:.0%} of the values are wrong, the first at {list(place)}: "
+        f"{got[place].item():.5g}, where {right[place].item():.5g} is right."
+    )
+
+
+def narrowed(right: Any, got: Any, place: str = "") -> tuple[str, Any, Any]:
+    """Of two lists with tensors in them, the first parts that differ, and where they are."""
+    lists = isinstance(right, list | tuple) and isinstance(got, list | tuple)
+    if (
+        lists
+        and len(right) == len(got)
+        and any(isinstance(x, Tensor | list | tuple) for x in right)
+    ):
+        for number, (a, b) in enumerate(zip(right, got, strict=True)):
+            if difference(a, b):
+                return narrowed(a, b, f"{place or ', in the result'}[{number}]")
+    return place, right, got
+
+
+def described(exercise: Exercise, case: tuple[Any, ...]) -> str:
+    """A case in words, or as a call, where a long tensor appears by its shape alone."""
+    if exercise.describe:
+        return exercise.describe(*case)
+    return f"{exercise.symbol}({', '.join(map(shown, case))})"
+
+
+def kind(value: Any) -> str:
+    """The type of a value, in words."""
+    if value is None:
+        return "nothing (is a return missing?)"
+    return f"a value of type {type(value).__name__}"
+
+
+def shown(value: Any) -> str:
+    """A value as one line."""
+    if isinstance(value, Raised):
+        text = f"{type(value.error).__name__}: {value.error}"
+        return f"{text} (line {value.line})" if value.line else text
+    if isinstance(value, Tensor | np.ndarray):
+        tensor = torch.as_tensor(value).detach()
+        if tensor.numel() > SHOWN:
+            return f"a tensor of shape {tuple(tensor.shape)}"
+        rounded = torch.round(tensor.double(), decimals=4)
+        whole = not tensor.is_floating_point()
+        return str(tensor.tolist() if whole else rounded.tolist())
+    if isinstance(value, tuple) and any(isinstance(part, Tensor | np.ndarray) for part in value):
+        return f"({', '.join(map(shown, value))})"
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + " ..."
+
+
+def stub_of(exercise: Exercise) -> str:
+    """The file that a learner starts from: signature and docstring of the package's function."""
+    source = textwrap.dedent(inspect.getsource(exercise.reference))
+    lines = source.splitlines()
+    (node,) = ast.parse(source).body
+    tasks = [node] if isinstance(node, ast.FunctionDef) else [
+        part for part in ast.walk(node)
+        if isinstance(part, ast.FunctionDef) and part.name in exercise.write
+    ]  # fmt: skip
+    for task in sorted(tasks, key=lambda part: -part.lineno):
+        has_text = ast.get_docstring(task) is not None
+        first = task.body[1] if has_text and len(task.body) > 1 else task.body[0]
+        indent = " " * first.col_offset
+        lines[first.lineno - 1 : task.end_lineno] = [
+            f'{indent}raise NotImplementedError("your turn")'
+        ]
+    code = "\n".join(lines)
+    # Who fills in a class finds the tools of the package's own at hand; a function stands alone.
+    imports = imports_for(exercise, source if exercise.write else code)
+    head = f'"""{exercise.title}"""\n\n{imports}'
+    return f"{head.strip()}\n\n\n{code}\n"
+
+
+def imports_for(exercise: Exercise, code: str) -> str:
+    """The imports of the package's file, and its own names, that the code speaks of."""
+    module = inspect.getmodule(exercise.reference)
+    assert module is not None
+    tree = ast.parse(inspect.getsource(module))
+    used = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+    found, own = [], []
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [n for n in node.names if (n.asname or n.name.partition(".")[0]) in used]
+            if names:
+                kept = copy.copy(node)
+                kept.names = names
+                found.append(ast.unparse(kept))
+        own += [name for name in defined_names(node) if name in used and name != exercise.symbol]
+    if own:
+        found.append(f"from {module.__name__} import {', '.join(sorted(set(own)))}")
+    groups: list[list[str]] = [[], [], []]
+    for line in sorted(found, key=lambda line: (line.startswith("from"), line)):
+        package = line.split()[1].partition(".")[0]
+        groups[0 if package in sys.stdlib_module_names else 1 + (package == "nanogpt")].append(line)
+    return "\n\n".join("\n".join(group) for group in groups if group)
+
+
+def defined_names(node: ast.stmt) -> list[str]:
+    """The names that a statement at the top of a file defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return [node.target.id]
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return []
+
+
+def find_exercise(exercises: Mapping[str, Exercise], name: str) -> Exercise:
+    """An exercise by its name. Raises UserError with the names there are."""
+    if name not in exercises:
+        raise UserError(f"{name!r} is no exercise: {did_you_mean(name, exercises)}")
+    return exercises[name]

@@ -1,0 +1,33 @@
+"""What a learner has done so far: progress.json in the learner's own folder."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from nanogpt.errors import UserError
+from nanogpt.files import read_json, write_json
+
+FOLDER = Path("my_gpt")
+
+
+@dataclass
+class Progress:
+    """Exercises that passed, and how many hints were asked for."""
+
+    passed: list[str] = field(default_factory=list)
+    hints: dict[str, int] = field(default_factory=dict)
+
+
+def load_progress(folder: Path) -> Progress:
+    """What is written there; nothing yet if the folder is new. Raises UserError if damaged."""
+    path = folder / "progress.json"
+    if not path.exists():
+        return Progress()
+    try:
+        return Progress(**read_json(path))
+    except TypeError:
+        raise UserError(f"{path} is damaged; remove it, and check the exercises again") from None
+
+
+def save_progress(folder: Path, progress: Progress) -> None:
+    """Write it down."""
+    write_json(folder / "progress.json", asdict(progress))

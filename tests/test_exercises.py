@@ -1,0 +1,236 @@
+"""Exercises: right is right however it is written, and wrong is told why."""
+
+import ast
+import csv
+import inspect
+import io
+import json
+import textwrap
+from pathlib import Path
+
+import pytest
+from learners_right import RIGHT
+from learners_wrong import WRONG
+
+from nanogpt.cli import main
+from nanogpt.learn.exercise import judge, stub_of
+from nanogpt.learn.exercises import EXERCISES
+from nanogpt.learn.judging import judge_file
+
+ROOT = Path(__file__).parent.parent
+
+every_exercise = pytest.mark.parametrize("name", EXERCISES)
+
+
+@every_exercise
+def test_the_package_passes_and_so_does_every_style(name):
+    assert judge(EXERCISES[name], EXERCISES[name].reference).passed
+    assert len(RIGHT[name]) >= 3
+    for solution in RIGHT[name]:
+        verdict = judge(EXERCISES[name], solution)
+        assert verdict.passed, (solution, verdict)
+
+
+@pytest.mark.parametrize(
+    ("name", "mistake"), [(name, mistake) for name, wrong in WRONG.items() for mistake in wrong]
+)
+def test_what_a_learner_gets_wrong_is_diagnosed(name, mistake):
+    verdict = judge(EXERCISES[name], WRONG[name][mistake])
+    assert verdict.mistake == mistake, verdict
+    assert verdict.diagnosis
+    assert verdict.example
+
+
+def test_there_are_forty_different_mistakes_and_some_in_every_exercise():
+    assert set(WRONG) == set(EXERCISES)
+    assert len({(name, mistake) for name, wrong in WRONG.items() for mistake in wrong}) >= 40
+
+
+@every_exercise
+def test_every_known_mistake_is_told_apart_from_all_others(name):
+    exercise = EXERCISES[name]
+    for mistake in exercise.mistakes:
+        assert judge(exercise, mistake.wrong).mistake == mistake.name
+        assert mistake.diagnosis.endswith(".")
+
+
+@every_exercise
+def test_a_stub_has_the_signature_and_the_text_of_the_package_and_does_nothing(name):
+    exercise = EXERCISES[name]
+    scope: dict = {}
+    exec(stub_of(exercise), scope)
+    stub = scope[exercise.symbol]
+    assert judge(exercise, stub).mistake == "not-written"
+    (written,) = ast.parse(textwrap.dedent(inspect.getsource(exercise.reference))).body
+    (given,) = [
+        n for n in ast.parse(stub_of(exercise)).body if getattr(n, "name", "") == exercise.symbol
+    ]
+    pairs = [(written, given)]
+    if exercise.write:
+        pairs = [
+            (one, other)
+            for one, other in zip(written.body, given.body, strict=True)
+            if getattr(one, "name", "") in exercise.write
+        ]
+        assert len(pairs) == len(exercise.write)
+        assert ast.get_docstring(written) == ast.get_docstring(given)
+    for one, other in pairs:
+        assert ast.dump(one.args) == ast.dump(other.args)
+        assert ast.get_docstring(one) == ast.get_docstring(other)
+
+
+@every_exercise
+def test_there_are_three_hints(name):
+    assert len({hint for hint in EXERCISES[name].hints if hint.endswith(".")}) == 3
+
+
+def test_the_folder_of_exercises_holds_the_stubs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["exercise", "start"]) == 0
+    made = {path.name: path.read_text() for path in Path("my_gpt").glob("*.py")}
+    kept = {path.name: path.read_text() for path in (ROOT / "exercises").glob("*.py")}
+    assert made == kept, "write them anew: nanogpt exercise start --folder exercises"
+    assert len(made) == len(EXERCISES)
+
+
+ENDINGS = {
+    "an endless loop": (
+        "def merge(ids, pair, new_id):\n    while True:\n        pass\n",
+        "never-ends", "in this case. Is there a loop that never ends?", "merge([1, 2], (1, 2), 9)",
+    ),
+    "an endless file": ("while True:\n    pass\n", "never-ends", "while it was being read", ""),
+    "an exit": (
+        "def merge(ids, pair, new_id):\n    raise SystemExit(3)\n",
+        "ends-by-itself", "exit code 3", "merge([1, 2], (1, 2), 9)",
+    ),
+    "a file that raises": (
+        "import math\nmath.nothing\n", "cannot-be-read", "line 2: AttributeError", "",
+    ),
+    "a file that is no Python": (
+        "def merge(ids, pair, new_id)\n", "cannot-be-read", "line 1: SyntaxError", "",
+    ),
+    "another name": (
+        "def merged(ids, pair, new_id):\n    return ids\n",
+        "not-defined", "It defines no `merge`, which is what is asked for; there is merged.", "",
+    ),
+    "an exception": (
+        "def merge(ids, pair, new_id):\n    return ids[99]\n",
+        "", "It raises IndexError: list index out of range (line 2).", "merge([1, 2], (1, 2), 9)",
+    ),
+    "no return": (
+        "def merge(ids, pair, new_id):\n    ids = list(ids)\n",
+        "", "It gives nothing (is a return missing?)", "got       None",
+    ),
+    "a wrong type": (
+        "def merge(ids, pair, new_id):\n    return 'text'\n",
+        "", "It gives a value of type str", "got       'text'",
+    ),
+    "wrong arguments": (
+        "def merge(ids, pair):\n    return ids\n",
+        "", "It raises TypeError: merge() takes 2 positional arguments but 3 were given", "merge(",
+    ),
+    "all memory": (
+        "def merge(ids, pair, new_id):\n    return [0] * 10**12\n", "", "MemoryError", "merge(",
+    ),
+    "its input": (
+        "def merge(ids, pair, new_id):\n    ids.clear()\n    return []\n",
+        "changes-its-input", "argument 1 is not afterwards what it was", "merge(",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ENDINGS.values(), ids=list(ENDINGS))
+def test_whatever_a_file_does_its_learner_gets_a_sentence(ending, tmp_path):
+    text, mistake, said, example = ending
+    path = tmp_path / "01_merge.py"
+    path.write_text(text)
+    seconds = 8 if mistake == "never-ends" else 60
+    verdict, _ = judge_file(path, EXERCISES["merge"], seconds)
+    assert not verdict.passed
+    assert verdict.mistake == mistake
+    assert said in verdict.diagnosis
+    assert example in verdict.example
+
+
+def test_what_a_file_prints_is_kept_apart(tmp_path):
+    path = tmp_path / "01_merge.py"
+    path.write_text(
+        "print('looking at', 7)\n"
+        + inspect.getsource(RIGHT["merge"][0]).replace("merge_flag", "merge")
+    )
+    verdict, printed = judge_file(path, EXERCISES["merge"], 60)
+    assert verdict.passed
+    assert printed == "looking at 7\n"
+
+
+@pytest.fixture
+def learner(tmp_path, monkeypatch) -> Path:
+    """A folder with one right solution, one wrong one, and stubs."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["exercise", "start"]) == 0
+    merge = inspect.getsource(RIGHT["merge"][0]).replace("merge_flag", "merge")
+    Path("my_gpt/01_merge.py").write_text(merge)
+    gelu = inspect.getsource(WRONG["gelu"]["exact"]).replace("gelu_exact", "gelu")
+    Path("my_gpt/06_gelu.py").write_text("import math\nimport torch\n" + gelu)
+    return Path("my_gpt")
+
+
+def test_checking_says_right_or_wrong_and_remembers(learner, capsys):
+    assert main(["exercise", "start"]) == 0  # again: nothing is overwritten
+    assert "def merge(ids, pair, new_id):" in (learner / "01_merge.py").read_text()
+    capsys.readouterr()
+    assert main(["exercise", "check", "merge", "gelu", "rope"]) == 1
+    out = capsys.readouterr().out
+    assert "right  merge" in out
+    assert "wrong  gelu" in out
+    assert "tanh approximation" in out
+    assert "to do  rope" in out
+    assert "1 of 3 pass" in out
+    assert json.loads((learner / "progress.json").read_text())["passed"] == ["merge"]
+    assert main(["exercise", "check", "merge"]) == 0
+    (learner / "01_merge.py").write_text("def merge(ids, pair, new_id):\n    return ids\n")
+    assert main(["exercise", "check", "merge"]) == 1
+    assert json.loads((learner / "progress.json").read_text())["passed"] == []
+
+
+def test_hints_come_one_after_the_other(learner, capsys):
+    capsys.readouterr()
+    shown = []
+    for _ in range(4):
+        assert main(["exercise", "hint", "attention"]) == 0
+        shown.append(capsys.readouterr().out)
+    first, second, third = EXERCISES["attention"].hints
+    found = [[hint in text for hint in (first, second, third)] for text in shown]
+    assert found == [[True, False, False], [True, True, False], [True] * 3, [True] * 3]
+    assert "That was the last hint" in shown[3]
+
+
+def test_many_learners_are_graded_each_by_itself(learner, tmp_path, capsys):
+    vandal = tmp_path / "vandal"
+    vandal.mkdir()
+    (vandal / "01_merge.py").write_text(
+        "import pathlib\nfor path in pathlib.Path().rglob('*.json'):\n    path.write_text('{}')\n"
+        "raise SystemExit\n"
+    )
+    capsys.readouterr()
+    assert main(["exercise", "grade", str(learner), str(vandal), "--csv", "marks.csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(Path("marks.csv").read_text())))
+    assert [row["passed"] for row in rows] == ["1", "0"]
+    assert (rows[0]["merge"], rows[0]["gelu"], rows[0]["rope"]) == ("right", "exact", "not-written")
+    assert rows[1]["merge"] == "ends-by-itself"
+    assert list(rows[0])[2:] == list(EXERCISES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["check"], "my_gpt: no such folder; `nanogpt exercise start` makes it"),
+        (["check", "atention"], "'atention' is no exercise: did you mean attention?"),
+        (["hint", "nothing"], "'nothing' is no exercise"),
+        (["grade", "nobody"], "nobody: no such folder"),
+    ],
+)
+def test_what_is_not_there_costs_one_line(arguments, complaint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["exercise", *arguments]) == 2
+    assert complaint in capsys.readouterr().err
