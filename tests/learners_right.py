@@ -233,13 +233,16 @@ def attention_loops(q, k, v, bias=None, dropout=0.0):
 
 class HeadsChunks(CausalSelfAttention):
     def forward(self, x, order, pos, bias, remember=None):
-        q, k, v = self.c_attn(x).split(self.widths, -1)
-        repeats = self.groups
-        q = torch.stack(q.split(self.head_size, -1), 1)
-        k = torch.stack([p for p in k.split(self.head_size, -1) for _ in range(repeats)], 1)
-        v = torch.stack([p for p in v.split(self.head_size, -1) for _ in range(repeats)], 1)
-        heads = attention_einsum(*order.rotate(q, k, pos), v, bias)
-        return self.c_proj(torch.cat(heads.unbind(1), -1))
+        hs = self.head_size
+        q, k, v = (torch.stack(y.split(hs, -1), 1) for y in self.c_attn(x).split(self.widths, -1))
+        if self.qk_norm:
+            q, k = F.rms_norm(q, (hs,), eps=1e-5), F.rms_norm(k, (hs,), eps=1e-5)
+        q, k = order.rotate(q, k, pos)
+        if remember is not None:
+            k, v = remember(k, v)
+        k = torch.stack([one for one in k.unbind(1) for _ in range(self.groups)], 1)
+        v = torch.stack([one for one in v.unbind(1) for _ in range(self.groups)], 1)
+        return self.c_proj(torch.cat(attention_einsum(q, k, v, bias).unbind(1), -1))
 
 
 class HeadsView(CausalSelfAttention):
@@ -249,21 +252,30 @@ class HeadsView(CausalSelfAttention):
         q = q.view(B, T, -1, self.head_size).transpose(1, 2)
         k = k.view(B, T, -1, self.head_size).transpose(1, 2)
         v = v.view(B, T, -1, self.head_size).transpose(1, 2)
+        if self.qk_norm:
+            q = q * (q.pow(2).mean(-1, keepdim=True) + 1e-5).rsqrt()
+            k = k * (k.pow(2).mean(-1, keepdim=True) + 1e-5).rsqrt()
+        q, k = order.rotate(q, k, pos)
+        k, v = remember(k, v) if remember else (k, v)
         k = k.repeat_interleave(self.groups, 1)
         v = v.repeat_interleave(self.groups, 1)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = F.scaled_dot_product_attention(q, k, v, bias_or_causal(q, k, bias))
         return self.c_proj(y.transpose(1, 2).contiguous().view(B, T, C))
 
 
 class HeadsOneByOne(CausalSelfAttention):
     def forward(self, x, order, pos, bias, remember=None):
-        q, k, v = self.c_attn(x).split(self.widths, dim=2)
-        hs, outs = self.head_size, []
-        for h in range(q.shape[-1] // hs):
+        q, k, v = (self.split_heads(part) for part in self.c_attn(x).split(self.widths, dim=2))
+        if self.qk_norm:
+            q, k = (self.rms_norm(part, (self.head_size,), None, 1e-5) for part in (q, k))
+        q, k = order.rotate(q, k, pos)
+        if remember:
+            k, v = remember(k, v)
+        outs = []
+        for h in range(q.shape[1]):
             g = h // self.groups
-            one = q[..., h * hs : (h + 1) * hs]
-            key, value = k[..., g * hs : (g + 1) * hs], v[..., g * hs : (g + 1) * hs]
-            outs.append(attention_loops(one[:, None], key[:, None], value[:, None])[:, 0])
+            one, key, value = q[:, h : h + 1], k[:, g : g + 1], v[:, g : g + 1]
+            outs.append(attention_loops(one, key, value, bias)[:, 0])
         return self.c_proj(torch.cat(outs, dim=-1))
 
 
@@ -483,14 +495,14 @@ class CacheConcat(KVCache):
         self.places = None
 
     def append(self, layer, k, v):
-        if layer in self.kept:
+        if self.length and layer in self.kept:
             old_k, old_v = self.kept[layer]
             k, v = torch.cat([old_k, k], 2), torch.cat([old_v, v], 2)
         self.kept[layer] = k, v
         return k, v
 
     def positions(self, pos):
-        self.places = pos if self.places is None else torch.cat([self.places, pos], -1)
+        self.places = torch.cat([self.places, pos], -1) if self.length else pos
         return self.places
 
 

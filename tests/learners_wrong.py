@@ -220,10 +220,17 @@ def attend_wrong_scale(q, k, v, bias=None, dropout=0.0):
 
 
 class SomeHeads(CausalSelfAttention):
+    uses_cache = True
+
     def forward(self, x, order, pos, bias, remember=None):
         q, k, v = self.cut(x)
+        if self.qk_norm:
+            q, k = (F.rms_norm(y, (self.head_size,), None, 1e-5) for y in (q, k))
+        q, k = order.rotate(q, k, pos)
+        if remember and self.uses_cache:
+            k, v = remember(k, v)
         k, v = (y.repeat_interleave(self.groups, 1) for y in (k, v))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = F.scaled_dot_product_attention(q, k, v, causal(q, k, bias))
         return self.c_proj(self.join(y))
 
     def cut(self, x):
@@ -246,6 +253,10 @@ class HeadsViewed(SomeHeads):
         B, T, _ = x.shape
         parts = self.c_attn(x).split(self.widths, -1)
         return [p.contiguous().view(B, -1, T, self.head_size) for p in parts]
+
+
+class HeadsUncached(SomeHeads):
+    uses_cache = False
 
 
 class HeadsUnprojected(SomeHeads):
@@ -452,6 +463,22 @@ class CacheCounts(KVCache):
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
 
+class CacheGrows(KVCache):
+    def __init__(self, *how):
+        super().__init__(*how)
+        self.lists = {}
+
+    def grow(self, name, x, axis):
+        self.lists.setdefault(name, []).append(x)
+        return torch.cat(self.lists[name], axis)
+
+    def append(self, layer, k, v):
+        return self.grow((layer, 0), k, 2), self.grow((layer, 1), v, 2)
+
+    def positions(self, pos):
+        return self.grow("pos", pos, -1)
+
+
 class CacheForgets(KVCache):
     def append(self, layer, k, v):
         return k, v
@@ -506,7 +533,7 @@ WRONG = {
     },
     "heads": {
         "merged-without-transpose": HeadsFlattened, "view-for-transpose": HeadsViewed,
-        "not-projected": HeadsUnprojected,
+        "not-projected": HeadsUnprojected, "not-remembered": HeadsUncached,
     },
     "mask": {
         "blind-to-itself": mask_tril, "sees-the-next": mask_next, "small-number": mask_billion,
@@ -538,7 +565,7 @@ WRONG = {
     },
     "cache": {
         "stale-place": CacheOverwrites, "counts-every-layer": CacheCounts,
-        "only-new": CacheForgets,
+        "only-new": CacheForgets, "never-anew": CacheGrows,
     },
     "rope": {"neighbours": turn_interleaved, "backwards": turn_back},
 }  # fmt: skip

@@ -8,14 +8,17 @@ import json
 import textwrap
 from pathlib import Path
 
+import learners_right
 import pytest
 from learners_right import RIGHT
 from learners_wrong import WRONG
 
+from nanogpt import attention, layers, optim, sampling
 from nanogpt.cli import main
 from nanogpt.learn.exercise import judge, stub_of
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.judging import judge_file
+from nanogpt.learn.play import substituted
 
 ROOT = Path(__file__).parent.parent
 
@@ -221,9 +224,44 @@ def test_many_learners_are_graded_each_by_itself(learner, tmp_path, capsys):
     assert list(rows[0])[2:] == list(EXERCISES)
 
 
+def test_a_learners_functions_are_put_everywhere_and_taken_out_again():
+    softmax, adamw = EXERCISES["softmax"].reference, EXERCISES["adamw"].reference
+    mine, other = RIGHT["softmax"][1], RIGHT["adamw"][0]
+    with substituted({EXERCISES["softmax"]: mine, EXERCISES["adamw"]: other}):
+        assert layers.softmax is attention.softmax is sampling.softmax is mine
+        assert optim.OPTIMIZERS["adamw"] is other
+        assert EXERCISES["softmax"].reference is softmax
+    assert layers.softmax is attention.softmax is sampling.softmax is softmax
+    assert optim.OPTIMIZERS["adamw"] is adamw
+    gelu = RIGHT["gelu"][1]
+    with pytest.raises(ZeroDivisionError), substituted({EXERCISES["gelu"]: gelu}):
+        assert layers.KERNELS["plain"].gelu is gelu
+        raise ZeroDivisionError
+    assert layers.KERNELS["plain"].gelu is layers.gelu
+
+
+def test_playing_trains_the_same_model_with_the_learners_parts(learner, capsys):
+    solutions = inspect.getsource(learners_right).partition("\nRIGHT = ")[0]
+    for name, exercise in EXERCISES.items():
+        (path,) = learner.glob(f"*_{name}.py")
+        mine = next(s for s in RIGHT[name] if getattr(s, "__module__", "") == "learners_right")
+        path.write_text(f"{solutions}\n\n{exercise.symbol} = {mine.__name__}\n")
+    assert main(["exercise", "check"]) == 0
+    capsys.readouterr()
+    assert main(["exercise", "play", "--steps", "10"]) == 0
+    out = capsys.readouterr().out
+    assert "both wrote the same: it is one model, and 18 of its 18 parts are yours" in out
+    assert (learner / "play.png").stat().st_size > 10_000
+    (learner / "07_softmax.py").write_text("def softmax(x, dim=-1):\n    return x / 0 + nothing\n")
+    assert main(["exercise", "play", "--steps", "10"]) == 2
+    assert "07_softmax.py line 2: NameError" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (["play"], "no exercise passes yet"),
+        (["play", "--steps", "3"], "--steps 3: use at least 10"),
         (["check"], "my_gpt: no such folder; `nanogpt exercise start` makes it"),
         (["check", "atention"], "'atention' is no exercise: did you mean attention?"),
         (["hint", "nothing"], "'nothing' is no exercise"),

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -155,7 +156,7 @@ def own_tokenizer(folder: Path) -> str:
 def optimizer_tensors(model: GPT, optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimizer's state under the names of the parameters: "ln_f.bias.exp_avg" and so on."""
     return {
-        f"{name}.{key}": value
+        f"{name}.{key}": torch.as_tensor(value)  # a plugin's optimizer may count in plain numbers
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()  # frozen ones have none
     }

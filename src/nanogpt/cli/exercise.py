@@ -2,20 +2,29 @@
 
 import csv
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress, TaskID
 
-from nanogpt.cli.settings import Parser, run_action
+from nanogpt.cli.plugin import load_module
+from nanogpt.cli.settings import Parser, find_recipe, run_action
+from nanogpt.config import config_from_dict, read_toml
 from nanogpt.errors import UserError
 from nanogpt.files import write_text
 from nanogpt.learn.exercise import Exercise, Verdict, find_exercise, stub_of
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.judging import judge_file
+from nanogpt.learn.play import draw_both, play, settings_for
 from nanogpt.learn.progress import FOLDER, load_progress, save_progress
+from nanogpt.train import Record, Step
 from nanogpt.workers import usable_cores
+
+SAME = 0.01  # nats; sums in another order drift apart by less in a short run
 
 ABOUT = f"""
 Write the parts of a GPT yourself: {len(EXERCISES)} exercises, in the order in which it is built.
@@ -24,7 +33,7 @@ Write the parts of a GPT yourself: {len(EXERCISES)} exercises, in the order in w
 
 def main(arguments: Sequence[str]) -> int:
     """Call the action that is named."""
-    actions = {"start": start, "check": check, "hint": hint, "grade": grade}
+    actions = {"start": start, "check": check, "hint": hint, "play": play_with, "grade": grade}
     return run_action("exercise", ABOUT, actions, arguments)
 
 
@@ -127,6 +136,68 @@ def hint(arguments: Sequence[str]) -> None:
     progress.hints[exercise.name] = number
     if options.folder.is_dir():
         save_progress(options.folder, progress)
+
+
+def play_with(arguments: Sequence[str]) -> int:
+    """Train and write with your own functions, beside the package's."""
+    parser = exercise_parser("play", "Train a small model with your own functions in it.")
+    parser.add_argument("--steps", type=int, default=300, help="of each of the two runs")
+    options = parser.parse(arguments)
+    if options.steps < 10:
+        raise UserError(f"--steps {options.steps}: use at least 10")
+    passed = load_progress(options.folder).passed
+    if not passed:
+        raise UserError("no exercise passes yet: `nanogpt exercise check` says what is missing")
+    exercises = [exercise for name, exercise in EXERCISES.items() if name in passed]
+    candidates = {
+        exercise: getattr(load_module(file_of(exercise, options.folder)), exercise.symbol)
+        for exercise in exercises
+    }
+    names = [exercise.name for exercise in exercises]
+    config = settings_for(
+        config_from_dict(read_toml(find_recipe("demo"))), exercises, options.steps
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    runs = []
+    for title, used in (("the package", {}), (f"your {', '.join(names)}", candidates)):
+        console.print(f"[bold]with {title}[/]")
+        with tempfile.TemporaryDirectory() as folder, Progress(console=console) as bar:
+            task = bar.add_task("training", total=options.steps)
+
+            def show(record: Record, task: TaskID = task, bar: Progress = bar) -> None:
+                if isinstance(record, Step):
+                    bar.update(task, completed=record.step)
+
+            try:
+                runs.append(play(Path(folder), config, used, show))
+            except Exception as error:
+                raise_in_words(error, options.folder)
+                raise
+        console.print(f"validation loss {runs[-1].losses[-1][1]:.4f}\n")
+        console.print(runs[-1].text, markup=False, style="dim")
+    ours, yours = runs
+    apart = max(abs(a - b) for (_, a), (_, b) in zip(ours.losses, yours.losses, strict=True))
+    same = apart < SAME and ours.text == yours.text
+    draw_both(options.folder / "play.png", ours, yours, names)
+    console.print(
+        f"\nThe losses are never further apart than {apart:.1g}, and both wrote the same: it is "
+        f"one model, and {len(names)} of its {len(EXERCISES)} parts are yours."
+        if same
+        else f"\nThe losses differ by up to {apart:.2g}"
+        + (", and so does what the two write." if ours.text != yours.text else ".")
+        + " If that is more than rounding, something differs that no case of the check shows."
+    )
+    console.print(f"See {options.folder / 'play.png'}")
+    return 0 if apart < SAME else 1
+
+
+def raise_in_words(error: Exception, folder: Path) -> None:
+    """Raise UserError if an error comes from a file of the learner's."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if Path(frame.filename).parent == folder.resolve():
+            raise UserError(
+                f"{frame.filename} line {frame.lineno}: {type(error).__name__}: {error}"
+            ) from None
 
 
 def grade(arguments: Sequence[str]) -> None:

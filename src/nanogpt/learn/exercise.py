@@ -34,7 +34,7 @@ class Mistake:
     wrong: Callable[..., Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Exercise:
     """A function or a class of the package, to be written again.
 

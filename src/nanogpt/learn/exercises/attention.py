@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -247,18 +248,41 @@ MASK = Exercise(
 )  # fmt: skip
 
 
+WAYS_OF_ATTENDING = {
+    "plain": "",
+    "rope": ", with RoPE, which turns queries and keys",
+    "hidden": ", with a bias that hides the first token",
+    "norm": ", with qk_norm",
+    "cache": ", the last two tokens with a cache of those before them",
+}
+
+
 def drive_heads(
-    cls: type[attention.CausalSelfAttention], x: Tensor, heads: int, kv_heads: int
+    cls: type[attention.CausalSelfAttention], x: Tensor, heads: int, kv_heads: int, way: str
 ) -> Tensor:
     """Run the whole layer with weights of which every single one matters."""
-    config = replace(TINY, n_head=heads, n_kv_head=kv_heads, kernels="plain")
+    config = replace(
+        TINY, n_head=heads, n_kv_head=kv_heads, kernels="plain", qk_norm=way == "norm",
+        position="rope" if way == "rope" else "none",
+    )  # fmt: skip
     torch.manual_seed(0)
     layer = cls(config).eval()
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
-    order = POSITIONS["none"](config)
-    result: Tensor = layer(x, order, torch.arange(x.shape[1]), None)
+    order, pos = POSITIONS[config.position](config), torch.arange(x.shape[1])
+    bias, remember = None, None
+    if way == "hidden":
+        bias = attention.causal_bias(pos, pos)
+        bias[1:, 0] = -math.inf
+    if way == "cache":
+        cache = attention.KVCache(config, len(x), x.device, x.dtype)
+        remember = partial(cache.append, 0)
+        layer(x[:, :-2], order, pos[:-2], None, remember)
+        cache.length = x.shape[1] - 2
+        x, pos = x[:, -2:], pos[-2:]
+    with torch.no_grad():
+        result: Tensor = layer(x, order, pos, bias, remember)
     return result
 
 
@@ -276,11 +300,31 @@ class Heads(attention.CausalSelfAttention):
         result: Tensor = self.c_proj(y)
         return result
 
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
+    def forward(
+        self, x: Tensor, order: Any, pos: Tensor, bias: Tensor | None, remember: Any = None
+    ) -> Tensor:
         q, k, v = map(self.split_heads, self.parts(x))
+        q, k = self.turned(*self.sized(q, k), order, pos)
+        k, v = self.remembered(k, v, remember)
         if self.groups > 1:
             k, v = self.repeated(k), self.repeated(v)
-        return self.projected(self.merged(self.attention(q, k, v)))
+        return self.projected(self.merged(self.attended(q, k, v, bias)))
+
+    def sized(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.qk_norm:
+            return q, k
+        q, k = (self.rms_norm(x, x.shape[-1:], None, 1e-5) for x in (q, k))
+        return q, k
+
+    def turned(self, q: Tensor, k: Tensor, order: Any, pos: Tensor) -> tuple[Tensor, Tensor]:
+        q, k = order.rotate(q, k, pos)
+        return q, k
+
+    def remembered(self, k: Tensor, v: Tensor, remember: Any) -> tuple[Tensor, Tensor]:
+        return remember(k, v) if remember else (k, v)
+
+    def attended(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        return self.attention(q, k, v, bias)
 
     def repeated(self, x: Tensor) -> Tensor:
         return x.repeat_interleave(self.groups, dim=1)
@@ -324,8 +368,28 @@ class NotProjected(Heads):
 
 
 class ResidualInside(Heads):
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
-        return x + super().forward(x, *how)
+    def forward(self, x: Tensor, *how: Any, **more: Any) -> Tensor:
+        return x + super().forward(x, *how, **more)
+
+
+class NotSized(Heads):
+    def sized(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return q, k
+
+
+class NotTurned(Heads):
+    def turned(self, q: Tensor, k: Tensor, order: Any, pos: Tensor) -> tuple[Tensor, Tensor]:
+        return q, k
+
+
+class NotRemembered(Heads):
+    def remembered(self, k: Tensor, v: Tensor, remember: Any) -> tuple[Tensor, Tensor]:
+        return k, v
+
+
+class SeesEverything(Heads):
+    def attended(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        return self.attention(q, k, v)
 
 
 class RepeatedInTurns(Heads):
@@ -339,12 +403,14 @@ MANY_HEADS = Exercise(
     reference=attention.CausalSelfAttention,
     write=("forward", "split_heads"),
     cases=lambda: [
-        (numbers(1, 1, 8), 2, 2), (numbers(1, 3, 8), 2, 2), (numbers(2, 5, 8, seed=1), 2, 2),
-        (numbers(2, 4, 8, seed=2), 4, 2),
+        (numbers(1, 1, 8), 2, 2, "plain"), (numbers(1, 3, 8), 2, 2, "plain"),
+        (numbers(2, 5, 8, seed=1), 2, 2, "plain"), (numbers(2, 4, 8, seed=2), 4, 2, "plain"),
+        *((numbers(1, 4, 8, seed=3), 2, 2, way) for way in WAYS_OF_ATTENDING),
     ],
     drive=drive_heads,
-    describe=lambda x, heads, kv_heads: (
+    describe=lambda x, heads, kv_heads, way: (
         f"{heads} heads, {kv_heads} of keys, reading x of shape {tuple(x.shape)}"
+        + WAYS_OF_ATTENDING[way]
     ),
     lesson=5,
     mistakes=[
@@ -393,6 +459,26 @@ MANY_HEADS = Exercise(
             "repeated in turns. Use repeat_interleave.",
             RepeatedInTurns,
         ),
+        Mistake(
+            "not-turned",
+            "Queries and keys are not turned: order.rotate(q, k, pos) is where position encodings "
+            "such as RoPE do their work.",
+            NotTurned,
+        ),
+        Mistake(
+            "not-remembered",
+            "The cache is not used. If there is a `remember`, it takes the new keys and values "
+            "and gives those of all tokens so far.",
+            NotRemembered,
+        ),
+        Mistake(
+            "bias-ignored",
+            "The bias is not used: it says what else is hidden, and which scores to change.",
+            SeesEverything,
+        ),
+        Mistake(
+            "qk-norm-ignored", "With qk_norm, queries and keys are brought to one size.", NotSized
+        ),
     ],
     hints=(
         "c_attn gives queries, keys and values side by side. Cut them apart, then cut each into "
@@ -404,6 +490,9 @@ MANY_HEADS = Exercise(
 )  # fmt: skip
 
 
+ANEW = 0  # in a list of parts: the cache is emptied, as it is when a text outgrows the context
+
+
 def drive_cache(cls: type[attention.KVCache], *sizes: int) -> list[Tensor]:
     """Append parts of so many tokens to both layers, as a model does; keep what comes back."""
     cache = cls(TINY, 2, torch.device("cpu"), torch.float32)
@@ -411,6 +500,9 @@ def drive_cache(cls: type[attention.KVCache], *sizes: int) -> list[Tensor]:
         memory.zero_()  # whoever reads too far should read the same every time
     found: list[Tensor] = []
     for number, size in enumerate(sizes):
+        if size == ANEW:
+            cache.length = 0
+            continue
         pos = torch.arange(size) + cache.length
         found.append(cache.positions(pos).clone())
         for layer in range(TINY.n_layer):
@@ -472,15 +564,34 @@ class StalePositions(attention.KVCache):
         return pos
 
 
+class NeverAnew(attention.KVCache):
+    """Keeps everything it was ever given."""
+
+    def __init__(self, *how: Any) -> None:
+        super().__init__(*how)
+        self.kept: dict[Any, Tensor] = {}
+
+    def behind(self, key: Any, x: Tensor, dim: int) -> Tensor:
+        self.kept[key] = torch.cat([self.kept[key], x], dim) if key in self.kept else x
+        return self.kept[key]
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.behind(("k", layer), k, 2), self.behind(("v", layer), v, 2)
+
+    def positions(self, pos: Tensor) -> Tensor:
+        return self.behind("pos", pos, -1)
+
+
 CACHE = Exercise(
     name="cache",
     title="Keep keys and values, so that a new token need not read the old ones again.",
     reference=attention.KVCache,
     write=("append", "positions"),
-    cases=lambda: [(1,), (3,), (1, 1), (3, 1), (2, 3, 1)],
+    cases=lambda: [(1,), (3,), (1, 1), (3, 1), (2, 3, 1), (3, 1, ANEW, 2, 1)],
     drive=drive_cache,
     describe=lambda *sizes: (
-        f"parts of {', '.join(map(str, sizes))} tokens: positions, then keys and values by layer"
+        f"parts of {', '.join(map(str, sizes))} tokens, 0 for begun anew with length=0: positions, "
+        "then keys and values by layer"
     ),
     lesson=7,
     mistakes=[
@@ -513,6 +624,12 @@ CACHE = Exercise(
             "The length grows with every layer. All layers read the same tokens: the model moves "
             "the length on, once, when they are through.",
             CountsEveryLayer,
+        ),
+        Mistake(
+            "never-anew",
+            "It keeps what was there before the length went back to 0. That is how a cache is "
+            "emptied: only the first `length` tokens count.",
+            NeverAnew,
         ),
         Mistake(
             "stale-positions", "`positions` gives back the new positions alone, not those of all.",

@@ -1,0 +1,133 @@
+"""The reward: a learner's own functions in the real model, which trains and writes with them."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanogpt import bpe
+from nanogpt.config import Config, with_settings
+from nanogpt.files import writing
+from nanogpt.generate import generate_text
+from nanogpt.learn.exercise import Exercise
+from nanogpt.prepare.pipeline import prepare
+from nanogpt.train import Record, Trainer, Validation
+
+# What the package has twice, once plainly and once fast: the plain one is the exercise.
+FAST_TWINS: dict[Any, Any] = {bpe.train_naive: bpe.train}
+
+
+@contextmanager
+def substituted(candidates: Mapping[Exercise, Any]) -> Iterator[None]:
+    """Put the learner's functions wherever the package uses its own, and take them out again."""
+    with ExitStack() as undo:
+        for exercise, candidate in candidates.items():
+            for reference in (exercise.reference, FAST_TWINS.get(exercise.reference)):
+                if reference is not None:
+                    put(reference, candidate, undo)
+        yield
+
+
+def put(reference: Any, candidate: Any, undo: ExitStack) -> None:
+    """Replace one function everywhere: in modules, in dictionaries of variants, in kernels."""
+    modules = [m for name, m in sys.modules.items() if name.partition(".")[0] == "nanogpt"]
+    for module in modules:
+        if module.__name__.startswith("nanogpt.learn"):
+            continue  # the judge still compares with the package's own
+        for name, value in list(vars(module).items()):
+            if value is reference:
+                undo.callback(setattr, module, name, value)
+                setattr(module, name, candidate)
+            elif isinstance(value, dict) and name.isupper():
+                for key, entry in list(value.items()):
+                    changed = exchanged(entry, reference, candidate)
+                    if changed is not entry:
+                        undo.callback(value.__setitem__, key, entry)
+                        value[key] = changed
+
+
+def exchanged(entry: Any, reference: Any, candidate: Any) -> Any:
+    """An entry of a dictionary, itself the function or with the function inside."""
+    if entry is reference:
+        return candidate
+    if hasattr(entry, "_replace"):  # a named tuple of kernels
+        parts = {name: candidate for name in entry._fields if getattr(entry, name) is reference}
+        return entry._replace(**parts) if parts else entry
+    return entry
+
+
+@dataclass(frozen=True)
+class Played:
+    """One of the two runs."""
+
+    losses: list[tuple[int, float]]  # validation loss by step
+    text: str  # what the model writes
+
+
+def play(
+    folder: Path,
+    config: Config,
+    candidates: Mapping[Exercise, Any],
+    say: Callable[[Record], None] = lambda record: None,
+) -> Played:
+    """Prepare text, train and write in a folder, with the candidates in their places.
+
+    Everything is computed by the plain, hand-written kernels, of which the exercises are part.
+    """
+    with substituted(candidates):
+        prepare(config.data, folder / "data", processes=1)
+        trainer = Trainer.start(folder, config)
+        losses = []
+        for record in trainer.run():
+            say(record)
+            if isinstance(record, Validation):
+                losses.append((record.step, record.val_loss))
+        text = "".join(generate_text(trainer.model, trainer.tokenizer, trainer.config.sample))
+    return Played(losses, config.sample.prompt + text)
+
+
+def settings_for(config: Config, exercises: Sequence[Exercise], steps: int) -> Config:
+    """A short run that uses what the exercises are about."""
+    names = {exercise.name for exercise in exercises}
+    return with_settings(
+        config,
+        model={
+            "kernels": "plain",
+            "n_embd": 96,
+            "position": "rope" if "rope" in names else config.model.position,
+        },
+        data={"max_documents": 12, "vocab_size": 320},  # few: the plain trainer recounts everything
+        train={
+            "optimizer": "adamw",
+            "compile": "off",
+            "max_steps": steps,
+            "warmup_steps": min(config.train.warmup_steps, steps // 4),
+            "eval_interval": max(1, steps // 10),
+            "eval_batches": 8,
+            "sample_interval": 0,
+            "checkpoint_interval": steps,
+        },
+        sample={"max_new_tokens": 120},
+    )
+
+
+def draw_both(path: Path, ours: Played, yours: Played, names: Sequence[str]) -> None:
+    """The two loss curves on each other."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    axes.plot(*zip(*ours.losses, strict=True), lw=7, color="#c9d9ea", label="the package")
+    axes.plot(*zip(*yours.losses, strict=True), "o-", ms=4, color="#d1602b", label="with yours")
+    axes.set(xlabel="step", ylabel="validation loss, nats per token")
+    axes.set_title("trained with your " + ", ".join(names), wrap=True, fontsize=10)
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    with writing(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+    plt.close(figure)
