@@ -35,6 +35,8 @@ from nanogpt.prepare.sources import load_split
 from nanogpt.tokenizer import AnyTokenizer, Tokenizer
 from nanogpt.train import Trainer, data_folder
 
+PROMPT = "ROMEO:\n"  # of the plays; another text starts where it likes
+
 # What the parts after training take on two slow cores.
 SECONDS_AFTER_TRAINING = 30
 
@@ -63,6 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     if not math.isfinite(options.seconds):
         raise UserError(f"--seconds {options.seconds}: use a finite number")
     config = load_settings("demo", options)
+    if config.data.source == DataConfig.source and not config.sample.prompt:
+        config = with_settings(config, sample={"prompt": PROMPT})
     if config.data.folder:
         raise UserError("the demo prepares its own data; use: nanogpt train demo --data.folder ...")
     run = free_folder(options.run)
