@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "measure a trained model: loss, perplexity, bits per byte",
     "compare": "the same model in Hugging Face Transformers: same numbers, which speed",
     "lab": "studies, scaling laws, attention heads, and checks of your own ideas",
+    "learn": "the learning path: lessons that run in the browser, and your progress",
     "exercise": "write the parts of a GPT yourself, and be told what is wrong with them",
     "export": "a folder that Hugging Face Transformers opens",
 }

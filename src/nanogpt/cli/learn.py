@@ -1,0 +1,60 @@
+"""nanogpt learn: the lessons, what has been done so far, and opening one."""
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from nanogpt.cli.settings import Parser
+from nanogpt.errors import UserError
+from nanogpt.learn.exercises import EXERCISES
+from nanogpt.learn.lesson import LESSONS, STAGES, find_lesson
+from nanogpt.learn.progress import FOLDER, load_progress
+
+
+def main(arguments: Sequence[str]) -> int:
+    """List the stages and lessons, or open one of them."""
+    parser = Parser("learn", "The learning path: four stages, with lessons and exercises.")
+    parser.add_argument("lesson", nargs="?", type=int, help="the number of a lesson to open")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
+    parser.add_argument("--app", action="store_true", help="only look: text and controls, no code")
+    parser.add_argument("--port", type=int, help="of the local server that shows the lesson")
+    parser.add_argument("--headless", action="store_true", help="do not open a browser")
+    options = parser.parse(arguments)
+    if options.lesson is None:
+        show_path(options.folder)
+        return 0
+    lesson = find_lesson(options.lesson)
+    if importlib.util.find_spec("marimo") is None:
+        raise UserError("opening a lesson needs marimo: pip install 'nanogpt[learn]'")
+    command = [sys.executable, "-m", "marimo", "run" if options.app else "edit", str(lesson.path)]
+    command += ["--host", "127.0.0.1"]
+    command += ["--port", str(options.port)] if options.port else []
+    command += ["--headless", "--no-token"] if options.headless else []
+    try:
+        return subprocess.run(command).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+def show_path(folder: Path) -> None:
+    """The stages, their lessons, and which exercises pass."""
+    console = Console(highlight=False, soft_wrap=True)
+    passed = set(load_progress(folder).passed)
+    for number, stage in STAGES.items():
+        console.print(f"[bold]{number}  {stage}[/]")
+        for lesson in LESSONS.values():
+            if lesson.stage == number:
+                console.print(f"   {lesson.number:>2}  {lesson.title}")
+                marks = [
+                    f"[green]{name}[/]" if name in passed else f"[dim]{name}[/]"
+                    for name, exercise in EXERCISES.items()
+                    if exercise.lesson == lesson.number
+                ]
+                if marks:
+                    console.print(f"       {'  '.join(marks)}")
+    console.print(f"\n{len(passed)} of {len(EXERCISES)} exercises pass (in {folder}).")
+    console.print("Open a lesson: nanogpt learn 3. Exercises: nanogpt exercise start")

@@ -1,0 +1,99 @@
+"""What lessons are made of: the list of them, the package's own source, a small trained model."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from nanogpt.checkpoint import load_run
+from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig
+from nanogpt.errors import UserError
+from nanogpt.model import GPT
+from nanogpt.prepare.pipeline import prepare
+from nanogpt.tokenizer import AnyTokenizer
+from nanogpt.train import Trainer
+from nanogpt.workers import usable_cores
+
+STAGES = {
+    1: "Overall grasp",
+    2: "In-depth module study",
+    3: "Hands-on experiments",
+    4: "Comparative learning",
+}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A notebook, and the exercises that belong to it."""
+
+    number: int
+    stage: int
+    name: str
+    title: str
+
+    @property
+    def path(self) -> Path:
+        """The notebook: inside an installed package, or beside the source in a checkout."""
+        package = Path(str(files("nanogpt")))
+        installed = package / "lessons"
+        folder = installed if installed.is_dir() else package.parent.parent / "lessons"
+        return folder / f"{self.number:02}_{self.name}.py"
+
+
+LESSONS = {
+    lesson.number: lesson
+    for lesson in (
+        Lesson(3, 2, "tokens", "Why subwords, and how a vocabulary is built"),
+        Lesson(5, 2, "attention", "One head by hand, then many"),
+    )
+}
+
+
+def find_lesson(number: int) -> Lesson:
+    """A lesson by its number. Raises UserError with the numbers there are."""
+    if number not in LESSONS:
+        there = ", ".join(map(str, LESSONS))
+        raise UserError(f"there is no lesson {number}; use one of {there}")
+    return LESSONS[number]
+
+
+def source(*things: Callable[..., Any]) -> str:
+    """The package's own source of functions and classes, as Markdown; never a copy."""
+    parts = []
+    for thing in things:
+        file = inspect.getsourcefile(thing)
+        lines, first = inspect.getsourcelines(thing)
+        where = f"{Path(file).name}, line {first}" if file else ""
+        parts.append(f"*{where}*\n\n```python\n{''.join(lines).rstrip()}\n```")
+    return "\n\n".join(parts)
+
+
+def small_model(steps: int = 200, run: Path = Path("runs/lesson")) -> tuple[GPT, AnyTokenizer]:
+    """A trained model to look into: the learner's demo, or a small one that is trained once.
+
+    That takes about twenty seconds on two cores.
+    """
+    demo = Path("runs/demo")
+    if (demo / "checkpoints" / "latest").exists():
+        return load_run(demo)[:2]
+    if not (run / "checkpoints" / "latest").exists():
+        config = small_config(steps)
+        prepare(config.data, run / "data", usable_cores())
+        for _ in Trainer.start(run, config).run():
+            pass
+    return load_run(run)[:2]
+
+
+def small_config(steps: int) -> Config:
+    """Two layers of 96 channels on the built-in plays."""
+    return Config(
+        model=ModelConfig(context_length=64, n_layer=2, n_head=4, n_embd=96),
+        data=DataConfig(vocab_size=512, max_documents=20),
+        train=TrainConfig(
+            max_steps=steps, batch_size=16, lr=3e-3, warmup_steps=40, eval_interval=steps,
+            eval_batches=4, sample_interval=0, checkpoint_interval=steps, compile="off",
+        ),
+        sample=SampleConfig(max_new_tokens=60),
+    )  # fmt: skip
