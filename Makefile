@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench format clean
+.PHONY: demo test lint bench lessons format clean
 
 demo: .venv/installed  ## from raw text to generated text, in under three minutes
 	.venv/bin/nanogpt demo
@@ -20,6 +20,14 @@ bench: .venv/installed-bench  ## speed beside public peers; writes docs/benchmar
 	.venv/bin/python benchmarks/tokenizer.py
 	.venv/bin/python benchmarks/training.py
 	.venv/bin/python benchmarks/generation.py
+
+lessons: .venv/installed-learn  ## each lesson as .ipynb, for Jupyter and Colab, and as HTML, in build/lessons
+	mkdir -p build/lessons
+	for lesson in lessons/*.py; do \
+	  name=build/lessons/$$(basename $$lesson .py); \
+	  .venv/bin/marimo export ipynb $$lesson --force --output $$name.ipynb || exit 1; \
+	  .venv/bin/marimo export html $$lesson --force --output $$name.html || exit 1; \
+	done
 
 format: .venv/installed-dev  ## put the code in its standard form
 	.venv/bin/ruff check --fix .
