@@ -1,5 +1,8 @@
 """The resolver: what is asked for, what is there, and words for what is not."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -103,3 +106,19 @@ def test_a_gpu_is_not_taken_for_one_of_a_similar_name(monkeypatch):
     }.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
         assert device.Compute(torch.device("cuda"), "bfloat16").peak_flops() == peak
+
+
+def test_the_peak_of_memory_is_that_of_this_process_and_stays():
+    """Not of the one that started it, which here holds far more."""
+    ballast = b"x" * 600_000_000
+    code = (
+        "from nanogpt.device import peak_memory\n"
+        "before = peak_memory()\n"
+        "block = b'x' * 200_000_000\n"
+        "del block\n"
+        "print(before, peak_memory())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert len(ballast) > before
+    assert 150_000_000 < after - before < 250_000_000

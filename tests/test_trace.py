@@ -1,9 +1,12 @@
 """Recording: every activation by its name, and a model that does not notice."""
 
+import csv
+
 import pytest
 import torch
 
 from nanogpt.attention import KVCache
+from nanogpt.cli import main
 from nanogpt.config import ModelConfig
 from nanogpt.errors import UserError
 from nanogpt.lab.heads import HABITS, repeated_tokens, score_heads
@@ -139,3 +142,16 @@ def test_repeated_tokens_are_different_ordinary_and_the_same_at_every_call(creat
     small = GPT(tiny(context_length=7)).eval()
     with pytest.raises(UserError, match="a context of 8 tokens"):
         repeated_tokens(small, LETTERS)
+
+
+def test_the_command_writes_every_head_into_the_run(small_trained_run, capsys):
+    assert main(["lab", "heads", str(small_trained_run), "--top", "2"]) == 0
+    out = capsys.readouterr().out
+    assert [out.count(f"\n {habit}") for habit in HABITS] == [2, 2, 2]
+    assert "looks everywhere alike has" in out
+    rows = list(csv.DictReader((small_trained_run / "heads.csv").read_text().splitlines()))
+    assert len(rows) == 2 * 2
+    assert all(0 <= float(row[habit]) <= 1 for row in rows for habit in HABITS)
+    assert (small_trained_run / "heads.png").stat().st_size > 10_000
+    assert main(["lab", "heads", str(small_trained_run), "--top", "0"]) == 2
+    assert "--top 0: use at least 1" in capsys.readouterr().err
