@@ -1,6 +1,7 @@
 """What lessons are made of: the list of them, the package's own source, a small trained model."""
 
 import inspect
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -47,6 +48,7 @@ LESSONS = {
     for lesson in (
         Lesson(3, 2, "tokens", "Why subwords, and how a vocabulary is built"),
         Lesson(5, 2, "attention", "One head by hand, then many"),
+        Lesson(7, 2, "sampling", "The head: softmax, temperature, top-k"),
     )
 }
 
@@ -66,7 +68,8 @@ def source(*things: Callable[..., Any]) -> str:
         file = inspect.getsourcefile(thing)
         lines, first = inspect.getsourcelines(thing)
         where = f"{Path(file).name}, line {first}" if file else ""
-        parts.append(f"*{where}*\n\n```python\n{''.join(lines).rstrip()}\n```")
+        code = textwrap.dedent("".join(lines)).rstrip()
+        parts.append(f"*{where}*\n\n```python\n{code}\n```")
     return "\n\n".join(parts)
 
 
