@@ -46,6 +46,7 @@ class Lesson:
 LESSONS = {
     lesson.number: lesson
     for lesson in (
+        Lesson(1, 1, "trip", "The whole trip of a text to its next token, with every shape"),
         Lesson(3, 2, "tokens", "Why subwords, and how a vocabulary is built"),
         Lesson(5, 2, "attention", "One head by hand, then many"),
         Lesson(7, 2, "sampling", "The head: softmax, temperature, top-k"),
