@@ -223,7 +223,7 @@ def _(Tokenizer, full, mo, plays, plt, sentence, size):
         mo.md(f"{len(sentence.value.encode())} bytes became {n_tokens} tokens."),
         growth,
         mo.md(
-            "Every doubling of the vocabulary buys less than the one before, and costs as many "
+            "A larger vocabulary makes texts shorter, the first few hundred tokens most of all, and costs as many "
             f"rows of the embedding again: at 192 channels, 4,096 tokens are {4096 * 192:,} weights, "
             f"and a Transformer block has {12 * 192**2:,}. GPT-2 has 50,257 tokens; the demo of this "
             "package 1,024. `nanogpt lab run vocabulary` measures what is best at a small budget."

@@ -204,7 +204,7 @@ def _(mo):
         steps=[0, -1, -2, -4, -8, -16, -32], value=-4, label="added to hidden scores",
         show_value=True,
     )  # fmt: skip
-    strength = mo.ui.slider(1, 30, value=1, label="how sharply the head looks", show_value=True)
+    strength = mo.ui.slider(1, 60, value=1, label="how sharply the head looks", show_value=True)
     mo.md(
         f"""
         ## Why minus infinity?
@@ -236,7 +236,7 @@ def _(K, Q, bias, hidden, mo, plt, softmax, strength, torch, words):
     mo.vstack([
         leak,
         mo.md(
-            f"With {hidden.value}, up to **{future:.2%}** of a token's attention leaks into the "
+            f"With {hidden.value}, up to **{future:.4%}** of a token's attention leaks into the "
             "future. A model can learn to look more sharply, which outweighs any number; the "
             "package adds `-inf`, and exp of that is exactly 0, whatever the scores are."
         ),
@@ -331,6 +331,7 @@ def _(mo):
     nanogpt exercise check attention     # one head, or many at once: the axes take care of it
     nanogpt exercise check mask
     nanogpt exercise check heads
+    nanogpt exercise check gpt           # the whole network, once you have the parts
     ```
 
     Each says what is wrong, and `nanogpt exercise hint attention` helps a little.

@@ -370,7 +370,7 @@ class GPTOwnPositions(GPT):
             rows = []
             for row in attention_mask.tolist():
                 rows.append([row[:i].count(d) for i, d in enumerate(row)])
-            pos = torch.tensor(rows)
+            pos = torch.tensor(rows)[:, -ids.shape[1] :]
         bias = self.attention_bias(pos, attention_mask, cache)
         x = self.wpe.embed(self.wte(ids), pos)
         for n, block in enumerate(self.h):
@@ -443,6 +443,9 @@ def schedule_plain(step, config):
     if step >= config.max_steps:
         return config.min_lr
     ratio = (step - config.warmup_steps) / (config.max_steps - config.warmup_steps)
+    if config.schedule == "trapezoidal":
+        share = min(1, (1 - ratio) / config.decay_share)
+        return config.min_lr + share * (config.lr - config.min_lr)
     return config.min_lr + 0.5 * (1 + math.cos(math.pi * ratio)) * (config.lr - config.min_lr)
 
 

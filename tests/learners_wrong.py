@@ -404,7 +404,7 @@ def schedule_degrees(step, config):
     if step < config.warmup_steps or config.schedule != "cosine":
         return optim.learning_rate(step, config)
     ratio = min(1, (step - config.warmup_steps) / (config.max_steps - config.warmup_steps))
-    return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.radians(ratio))) / 2
+    return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(180 * ratio)) / 2
 
 
 def schedule_to_zero(step, config):

@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import functools
 import inspect
 import io
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import learners_right
 import pytest
+import torch
 from learners_right import RIGHT
 from learners_wrong import WRONG
 
@@ -25,9 +27,17 @@ ROOT = Path(__file__).parent.parent
 every_exercise = pytest.mark.parametrize("name", EXERCISES)
 
 
+def copied(reference):
+    """The package's own, as if written anew."""
+    if inspect.isclass(reference):
+        return type(reference.__name__, (reference,), {})
+    return functools.partial(reference)
+
+
 @every_exercise
 def test_the_package_passes_and_so_does_every_style(name):
-    assert judge(EXERCISES[name], EXERCISES[name].reference).passed
+    assert judge(EXERCISES[name], copied(EXERCISES[name].reference)).passed
+    assert judge(EXERCISES[name], EXERCISES[name].reference).mistake == "the-packages-own"
     assert len(RIGHT[name]) >= 3
     for solution in RIGHT[name]:
         verdict = judge(EXERCISES[name], solution)
@@ -130,7 +140,18 @@ ENDINGS = {
     ),
     "wrong arguments": (
         "def merge(ids, pair):\n    return ids\n",
-        "", "It raises TypeError: merge() takes 2 positional arguments but 3 were given", "merge(",
+        "other-signature", "It cannot be called as the package calls it: merge(ids", "",
+    ),
+    "the package's own": (
+        "from nanogpt.bpe import *\n", "the-packages-own", "That is the package's own", "",
+    ),
+    "what cannot be compared": (
+        "import numpy\n\n\ndef merge(ids, pair, new_id):\n    return numpy.array([1, None])\n",
+        "", "", "merge(",
+    ),
+    "an error that is none of ours": (
+        "def merge(ids, pair, new_id):\n    raise NotImplementedError('not for me')\n",
+        "", "It raises NotImplementedError: not for me (line 2).", "merge(",
     ),
     "all memory": (
         "def merge(ids, pair, new_id):\n    return [0] * 10**12\n", "", "MemoryError", "merge(",
@@ -196,6 +217,55 @@ def test_checking_says_right_or_wrong_and_remembers(learner, capsys):
     assert json.loads((learner / "progress.json").read_text())["passed"] == []
 
 
+def test_of_two_mistakes_the_one_that_explains_most_is_named():
+    """A variance divided by n - 1, and an error besides where there is no shift."""
+    exact = WRONG["layer-norm"]["variance-of-a-sample"]
+
+    def and_without_a_shift_of_none(x, size, weight, bias, eps):
+        if bias is None:
+            raise TypeError("unsupported operand")
+        return exact(x, size, weight, bias, eps)
+
+    verdict = judge(EXERCISES["layer-norm"], and_without_a_shift_of_none)
+    assert verdict.mistake == "variance-of-a-sample"
+
+    def one_case_alone(x, size, weight, bias, eps):
+        y = RIGHT["layer-norm"][0](x, size, weight, bias, eps)
+        return y if x.ndim == 1 else y + 1
+
+    assert judge(EXERCISES["layer-norm"], one_case_alone).mistake == ""
+
+
+def test_state_is_kept_for_each_tensor_and_keys_are_turned_before_they_are_kept():
+    """Found by a reviewer: both once passed, and both are wrong in a real model."""
+
+    class OneState(learners_right.AdamPlain):
+        def update(self, parameter, gradient, group):
+            self.shared = self.__dict__.setdefault("shared", {})
+            self.shared["t"] = self.shared.get("t", 0) + 1
+            self.state[parameter].setdefault("m", torch.zeros_like(parameter))
+            self.state[parameter].setdefault("v", torch.zeros_like(parameter))
+            self.state[parameter]["t"] = self.shared["t"] - 1
+            super().update(parameter, gradient, group)
+
+    assert not judge(EXERCISES["adamw"], OneState).passed
+
+    class TurnedTooLate(attention.CausalSelfAttention):
+        def forward(self, x, order, pos, bias, remember=None):
+            q, k, v = (self.split_heads(part) for part in self.c_attn(x).split(self.widths, -1))
+            if self.qk_norm:
+                q, k = (self.rms_norm(part, part.shape[-1:], None, 1e-5) for part in (q, k))
+            if remember:
+                k, v = remember(k, v)
+            everywhere = torch.arange(k.shape[2]) if len(pos) == k.shape[2] else pos[-1:]
+            q, k = order.rotate(q, q, pos)[0], order.rotate(k, k, everywhere)[1]
+            k, v = (part.repeat_interleave(self.groups, 1) for part in (k, v))
+            y = self.attention(q, k, v, bias)
+            return self.c_proj(y.transpose(1, 2).flatten(2))
+
+    assert not judge(EXERCISES["heads"], TurnedTooLate).passed
+
+
 def test_hints_come_one_after_the_other(learner, capsys):
     capsys.readouterr()
     shown = []
@@ -220,7 +290,7 @@ def test_many_learners_are_graded_each_by_itself(learner, tmp_path, capsys):
     rows = list(csv.DictReader(io.StringIO(Path("marks.csv").read_text())))
     assert [row["passed"] for row in rows] == ["1", "0"]
     assert (rows[0]["merge"], rows[0]["gelu"], rows[0]["rope"]) == ("right", "exact", "not-written")
-    assert rows[1]["merge"] == "ends-by-itself"
+    assert (rows[1]["merge"], rows[1]["gelu"]) == ("ends-by-itself", "missing")
     assert list(rows[0])[2:] == list(EXERCISES)
 
 
@@ -266,6 +336,7 @@ def test_playing_trains_the_same_model_with_the_learners_parts(learner, capsys):
         (["check", "atention"], "'atention' is no exercise: did you mean attention?"),
         (["hint", "nothing"], "'nothing' is no exercise"),
         (["grade", "nobody"], "nobody: no such folder"),
+        (["grade", "."], ". has none of the exercises"),
     ],
 )
 def test_what_is_not_there_costs_one_line(arguments, complaint, tmp_path, monkeypatch, capsys):

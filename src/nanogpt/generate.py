@@ -229,7 +229,7 @@ def generate_text(
 
 
 def prompt_ids(tokenizer: AnyTokenizer, prompt: str) -> list[int]:
-    """The ids to continue. An empty prompt starts a document, or at least a line.
+    """The ids to continue. An empty prompt starts a document, or a line, or with any token.
 
     Raises UserError for a prompt that the tokenizer cannot encode.
     """
@@ -238,4 +238,6 @@ def prompt_ids(tokenizer: AnyTokenizer, prompt: str) -> list[int]:
     try:
         return tokenizer.encode(prompt or "\n")
     except UserError as error:
+        if not prompt:
+            return [0]
         raise UserError(f"sample.prompt={prompt!r}: {error}") from None

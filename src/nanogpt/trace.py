@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nanogpt.attention import CausalSelfAttention, attention_weights
 from nanogpt.errors import UserError
 from nanogpt.model import GPT
+from nanogpt.position import Position
 
 INSIDE_ATTENTION = ("q", "k", "v", "weights")
 
@@ -29,7 +30,8 @@ def activation_names(model: GPT) -> list[str]:
     for name, module in model.named_modules():
         if isinstance(module, CausalSelfAttention):
             names += [f"{name}.{part}" for part in INSIDE_ATTENTION]
-        if name and not isinstance(module, nn.ModuleList):
+        # A list of blocks and a position encoding are never called as a whole.
+        if name and not isinstance(module, nn.ModuleList | Position):
             names.append(name)
     return names
 
@@ -39,9 +41,8 @@ def record(model: GPT, *patterns: str) -> Iterator[dict[str, Tensor]]:
     """Record the activations that fit a pattern, where * stands for anything; without one, all.
 
     They appear in the dictionary while the model runs, and a second run replaces them. The model
-    computes what it always computes, and afterwards nothing is left on it. A compiled model runs
-    what was compiled before; record the one it was compiled from. Raises UserError for a pattern
-    that fits nothing.
+    computes what it always computes, and afterwards nothing is left on it. A recording inside
+    another ends before it. Raises UserError for a pattern that fits nothing.
     """
     names = activation_names(model)
     for pattern in patterns:

@@ -1,12 +1,13 @@
 """nanogpt exercise: write parts of the package again, and be told what is wrong with them."""
 
 import csv
-import sys
+import io
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -77,11 +78,11 @@ def check(arguments: Sequence[str]) -> int:
     if not options.folder.is_dir():
         raise UserError(f"{options.folder}: no such folder; `nanogpt exercise start` makes it")
     console = Console(highlight=False, soft_wrap=True)
-    progress = load_progress(options.folder)
     passed = 0
     for exercise, (verdict, printed) in judged(chosen, options.folder):
         show_verdict(exercise, verdict, printed, console)
         passed += verdict.passed
+        progress = load_progress(options.folder)  # a hint may have been asked for meanwhile
         if verdict.passed and exercise.name not in progress.passed:
             progress.passed.append(exercise.name)
         elif not verdict.passed and exercise.name in progress.passed:
@@ -149,10 +150,7 @@ def play_with(arguments: Sequence[str]) -> int:
     if not passed:
         raise UserError("no exercise passes yet: `nanogpt exercise check` says what is missing")
     exercises = [exercise for name, exercise in EXERCISES.items() if name in passed]
-    candidates = {
-        exercise: getattr(load_module(file_of(exercise, options.folder)), exercise.symbol)
-        for exercise in exercises
-    }
+    candidates = {exercise: candidate_of(exercise, options.folder) for exercise in exercises}
     names = [exercise.name for exercise in exercises]
     config = settings_for(
         config_from_dict(read_toml(find_recipe("demo"))), exercises, options.steps
@@ -191,6 +189,17 @@ def play_with(arguments: Sequence[str]) -> int:
     return 0 if apart < SAME else 1
 
 
+def candidate_of(exercise: Exercise, folder: Path) -> Any:
+    """The learner's version. Raises UserError if it is not there any more."""
+    path = file_of(exercise, folder)
+    if not path.exists():
+        raise UserError(f"{path} is not there any more; check the exercises again")
+    candidate = getattr(load_module(path), exercise.symbol, None)
+    if candidate is None:
+        raise UserError(f"{path} defines no {exercise.symbol}; check the exercises again")
+    return candidate
+
+
 def raise_in_words(error: Exception, folder: Path) -> None:
     """Raise UserError if an error comes from a file of the learner's."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
@@ -209,22 +218,27 @@ def grade(arguments: Sequence[str]) -> None:
     for folder in options.folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; name the folders of learners")
+        if not any(file_of(exercise, folder).exists() for exercise in EXERCISES.values()):
+            raise UserError(f"{folder} has none of the exercises; name the folder they lie in")
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
-    rows = []
+    header = ["folder", "passed", *EXERCISES]
+    rows: list[list[Any]] = []
     for number, folder in enumerate(options.folders, 1):
         verdicts = [verdict for _, (verdict, _) in judged([*EXERCISES.values()], folder)]
         passed = sum(verdict.passed for verdict in verdicts)
         rows.append([str(folder), passed, *map(mark_of, verdicts)])
+        if options.csv:  # after each, so that nothing is lost
+            write_text(options.csv, as_csv([header, *rows]))
         progress.print(f"{number} of {len(options.folders)}  {folder}: {passed} of {len(verdicts)}")
-    header = ["folder", "passed", *EXERCISES]
-    if options.csv is None:
-        csv.writer(sys.stdout, lineterminator="\n").writerows([header, *rows])
-        return
-    from io import StringIO
+    if not options.csv:
+        print(as_csv([header, *rows]), end="")
 
-    text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_text(options.csv, text.getvalue())
+
+def as_csv(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as comma-separated text."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def mark_of(verdict: Verdict) -> str:

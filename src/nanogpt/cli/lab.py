@@ -63,8 +63,8 @@ def run(arguments: Sequence[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
     try:
         results = run_study(study, out, options.jobs or usable_cores(), console.print)
-    except (KeyboardInterrupt, Interrupted):
-        return stopped(console)
+    except (KeyboardInterrupt, Interrupted) as error:
+        return stopped(error, console)
     text = write_report(out, study, results)
     console.print(Markdown(text.partition("## What they write")[0].replace(PICTURE, "")))
     console.print(f"\nwritten to {out}: report.md, report.html, curves.png, results.csv")
@@ -81,8 +81,10 @@ def find_study(name: str) -> Path:
     return choose(studies, "study", name)
 
 
-def stopped(console: Console) -> int:
-    """Say that nothing is lost; the exit code of an interruption."""
+def stopped(error: BaseException, console: Console) -> int:
+    """Say why, and that nothing is lost; the exit code of an interruption."""
+    if str(error):
+        console.print(str(error), markup=False)
     console.print("stopped; the same command goes on from here")
     return 130
 
@@ -106,8 +108,8 @@ def scaling(arguments: Sequence[str]) -> int:
     jobs = options.jobs or usable_cores()
     try:
         findings = run_scaling(config, out, options.minutes, jobs, console.print)
-    except (KeyboardInterrupt, Interrupted):
-        return stopped(console)
+    except (KeyboardInterrupt, Interrupted) as error:
+        return stopped(error, console)
     text = write_scaling(out, findings)
     console.print(Markdown(text.replace(SCALING_PICTURE, "")))
     console.print(f"\nwritten to {out}: report.md, scaling.png, results.csv")

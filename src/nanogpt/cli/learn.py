@@ -40,6 +40,11 @@ def main(arguments: Sequence[str]) -> int:
         return 0
 
 
+def mark(name: str, passed: set[str]) -> str:
+    """An exercise, green if it passes."""
+    return f"[green]{name}[/]" if name in passed else f"[dim]{name}[/]"
+
+
 def show_path(folder: Path) -> None:
     """The stages, their lessons, and which exercises pass."""
     console = Console(highlight=False, soft_wrap=True)
@@ -50,11 +55,14 @@ def show_path(folder: Path) -> None:
             if lesson.stage == number:
                 console.print(f"   {lesson.number:>2}  {lesson.title}")
                 marks = [
-                    f"[green]{name}[/]" if name in passed else f"[dim]{name}[/]"
+                    mark(name, passed)
                     for name, exercise in EXERCISES.items()
                     if exercise.lesson == lesson.number
                 ]
                 if marks:
                     console.print(f"       {'  '.join(marks)}")
+    later = [name for name, e in EXERCISES.items() if e.lesson not in LESSONS]
+    console.print("[bold]Exercises whose lesson is still to be written[/]")
+    console.print("       " + "  ".join(mark(name, passed) for name in later))
     console.print(f"\n{len(passed)} of {len(EXERCISES)} exercises pass (in {folder}).")
     console.print("Open a lesson: nanogpt learn 3. Exercises: nanogpt exercise start")

@@ -8,6 +8,8 @@ from types import ModuleType
 
 from nanogpt.errors import UserError
 
+LOADED: list[str] = []  # for the processes that a study starts
+
 
 def load_plugin(name: str) -> None:
     """Run a Python file, which adds its variants when it is run.
@@ -18,6 +20,7 @@ def load_plugin(name: str) -> None:
     if not name or not path.is_file():
         raise UserError(f"--plugin {name or 'FILE'}: no such file; name a Python file")
     load_module(path)
+    LOADED.append(str(path.resolve()))
 
 
 def load_module(path: Path) -> ModuleType:

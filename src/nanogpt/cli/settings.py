@@ -40,7 +40,8 @@ class Parser(argparse.ArgumentParser):
 
         An option may be written as a recipe writes it, too: --model.n_layer.
         """
-        arguments = list(map(with_dashes, arguments))
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        arguments = [*map(with_dashes, arguments[:end]), *arguments[end:]]
         # Unknown options come first: what stands behind one may look like another argument.
         known = [option for action in self._actions for option in action.option_strings]
         for argument in arguments:

@@ -35,6 +35,7 @@ class Heads:
     """Scores of all heads, and the attention that they were read from."""
 
     scores: dict[str, Tensor]  # by habit (n_layer, nh): share of attention, 0 to 1
+    # (with a window the first token is out of sight, and its score is 0)
     weights: Tensor  # of the first row, (n_layer, nh, T, S)
     chance: float  # the score of a head that looks everywhere alike
 
@@ -53,8 +54,12 @@ def repeated_tokens(model: GPT, tokenizer: AnyTokenizer, rows: int = ROWS) -> Te
     special = set(tokenizer.special_tokens.values())
     ordinary = torch.tensor([i for i in range(tokenizer.vocab_size) if i not in special])
     length = min(model.config.context_length // 2, len(ordinary), LONGEST)
+    if model.config.window:  # what a token followed the first time should be within sight
+        length = min(length, model.config.window)
     if length < 4:
-        raise UserError("looking at heads needs a context of 8 tokens and 4 different ones")
+        raise UserError(
+            "looking at heads needs a context of 8 tokens, 4 different ones, and no window below 4"
+        )
     draw = torch.Generator().manual_seed(0)
     orders = [torch.randperm(len(ordinary), generator=draw)[:length] for _ in range(rows)]
     return ordinary[torch.stack(orders)].repeat(1, 2).to(model.device)
@@ -63,15 +68,22 @@ def repeated_tokens(model: GPT, tokenizer: AnyTokenizer, rows: int = ROWS) -> Te
 @torch.no_grad()
 def score_heads(model: GPT, tokenizer: AnyTokenizer) -> Heads:
     """Score every head of every layer. Raises UserError as repeated_tokens does."""
-    ids = repeated_tokens(model, tokenizer)
+    ids = repeated_tokens(model.eval(), tokenizer)
     with record(model, "h.*.attn.weights") as seen:
         model(ids)
-    weights = torch.stack(list(seen.values()), dim=1).float().cpu()
     half = ids.shape[1] // 2
     queries = torch.arange(half, 2 * half)
     keys = {"previous": queries - 1, "induction": queries - half + 1, "first": 0 * queries}
-    scores = {habit: weights[..., queries, keys[habit]].mean(dim=(0, -1)) for habit in HABITS}
-    return Heads(scores, weights[0], (1 / (queries + 1)).mean().item())
+    scores = {
+        habit: torch.stack([w[..., queries, keys[habit]].mean(dim=(0, -1)) for w in seen.values()])
+        for habit in HABITS
+    }
+    visible = (queries + 1).clamp(max=model.config.window or len(ids[0]))
+    return Heads(
+        {habit: score.float().cpu() for habit, score in scores.items()},
+        torch.stack([w[0] for w in seen.values()]).float().cpu(),
+        (1 / visible).mean().item(),
+    )
 
 
 def write_heads(folder: Path, heads: Heads, title: str) -> list[Path]:

@@ -55,6 +55,15 @@ class Law:
         return {"E": floor, "A": size_term * size**a, "a": a, "B": text_term * tokens**b, "b": b}
 
 
+def need_scipy() -> Any:
+    """What fits the law. Raises UserError if scipy is missing."""
+    try:
+        from scipy.optimize import least_squares
+    except ImportError:
+        raise UserError("fitting a law needs scipy: pip install 'nanogpt[lab]'") from None
+    return least_squares
+
+
 def law(values: Any, size: Any, tokens: Any) -> Any:
     """The law itself; sizes and tokens are relative to the middle of the runs."""
     floor, size_term, a, text_term, b = values
@@ -67,25 +76,27 @@ def fit(points: Sequence[Point], near: Law | None = None) -> Law:
     It is looked for from several starts, or near a law of runs of the same sizes and texts.
     Raises UserError if scipy is missing, or if there are too few runs to tell size from text.
     """
-    try:
-        from scipy.optimize import least_squares
-    except ImportError:
-        raise UserError("fitting a law needs scipy: pip install 'nanogpt[lab]'") from None
+    least_squares = need_scipy()
     sizes = np.array([point.size for point in points], dtype=float)
     tokens = np.array([point.tokens for point in points], dtype=float)
     losses = np.array([point.loss for point in points])
     if len(points) < 6 or len(set(sizes)) < 3 or len(set(tokens)) < 3:
         raise UserError("a law needs six runs or more, of three different sizes and texts")
+    if not losses.min() > 0:
+        raise UserError("a loss of 0 leaves nothing to fit: use a text that is harder to learn")
     middle = (float(np.exp(np.log(sizes).mean())), float(np.exp(np.log(tokens).mean())))
     sizes, tokens, least = sizes / middle[0], tokens / middle[1], losses.min()
 
     def misses(values: Floats) -> Floats:
         return np.log(law(values, sizes, tokens) / losses)
 
+    lowest = np.array([0, 0, 0.01, 0, 0.01])
+    highest = np.array([least, 10 * least, STEEPEST, 10 * least, STEEPEST])
+
     def descend(start: Floats) -> Any:
-        most = [least, 10 * least, STEEPEST, 10 * least, STEEPEST]
-        bounds = ([0, 0, 0.01, 0, 0.01], most)
-        return least_squares(misses, start, bounds=bounds, loss="huber", f_scale=0.01)
+        inside = np.clip(start, lowest + 0.001 * highest, 0.999 * highest)
+        bounds = (lowest, highest)
+        return least_squares(misses, inside, bounds=bounds, loss="huber", f_scale=0.01)
 
     starts = [
         np.array([floor * least, (1 - floor) * least / 2, power, (1 - floor) * least / 2, power])
@@ -93,7 +104,7 @@ def fit(points: Sequence[Point], near: Law | None = None) -> Law:
         for power in (0.2, 0.6)
     ]
     if near:
-        starts = [np.clip(near.values, 0.011, [0.99 * least, *[STEEPEST - 0.01] * 4])]
+        starts = [np.array(near.values)]
     best = min(map(descend, starts), key=lambda result: result.cost)
     return Law(tuple(best.x.tolist()), middle)
 

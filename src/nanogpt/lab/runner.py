@@ -11,9 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nanogpt.cli.plugin import LOADED
 from nanogpt.config import with_settings
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.files import read_json, write_json
+from nanogpt.lab.judge import studentized_range
 from nanogpt.lab.study import Arm, Study, data_name, run_name
 from nanogpt.prepare.pipeline import prepare
 from nanogpt.workers import usable_cores
@@ -27,6 +29,7 @@ def run_study(
     What was begun is resumed, what is finished is left alone. Raises UserError for a run that
     fails, with the last line it wrote, and Interrupted if it is stopped.
     """
+    studentized_range()  # without it nothing could be judged in the end
     prepare_data(study, folder, say)
     places = [
         (arm, seed, folder / "runs" / run_name(arm.name, seed))
@@ -74,7 +77,7 @@ def write_settings(study: Study, folder: Path, arm: Arm, seed: int, place: Path,
     values = {
         "config": asdict(config),
         "seconds": study.budget[1] if study.budget[0] == "seconds" else 0,
-        "plugins": [str(Path(plugin).resolve()) for plugin in study.plugins],
+        "plugins": [str(Path(p).resolve()) for p in dict.fromkeys([*LOADED, *study.plugins])],
         "threads": max(1, usable_cores() // jobs),
     }
     path = place / "settings.json"

@@ -9,7 +9,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -18,13 +18,14 @@ import numpy as np
 from nanogpt.config import Config, with_settings
 from nanogpt.errors import UserError
 from nanogpt.files import read_json, write_json, write_text, writing
-from nanogpt.lab.law import SURE, Law, Point, Uncertainty, bootstrap, fit
+from nanogpt.lab.law import SURE, Law, Point, Uncertainty, bootstrap, fit, need_scipy
 from nanogpt.lab.runner import prepare_data, run_study
 from nanogpt.lab.study import Arm, Study, data_name, with_steps
 from nanogpt.measure.timing import seconds_per_step
 from nanogpt.model import GPT
 from nanogpt.tokenfiles import open_split
 from nanogpt.train import tokenizer_of
+from nanogpt.workers import usable_cores
 
 WIDTHS = (1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3)  # of the ladder, as shares of the recipe's
 TEXTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # and its tokens, as shares of what the recipe's model gets
@@ -70,6 +71,9 @@ def run_scaling(
     Finished runs are not repeated. Raises UserError as run_study does, and for a folder that was
     begun with another time.
     """
+    need_scipy()
+    # A target that ended a run early would make its tokens others than planned.
+    config = with_settings(config, train={"targets": "", "stop_at_target": False})
     config = prepared(config, folder, say)
     tokens = planned_tokens(config, folder, minutes, jobs, say)
     small = [
@@ -102,7 +106,8 @@ def siblings(config: Config) -> list[Config]:
     """Narrower models, as deep and with as many heads.
 
     A narrow network bears, and needs, a higher learning rate: it grows as one over the root of
-    the width. Raises UserError if the recipe's model is too narrow to have five of them.
+    the width (that of Muon, whose steps have one size, does not). Raises UserError if the recipe's
+    model is too narrow to have five of them.
     """
     model, train = config.model, config.train
     step = 2 * model.n_head  # RoPE turns channels in pairs
@@ -125,8 +130,8 @@ def siblings(config: Config) -> list[Config]:
 
 def size_of(config: Config) -> int:
     """The weights that take part in a matrix product; the head is one of them."""
-    model = GPT(config.model)
-    return model.num_parameters() - sum(p.numel() for p in model.wpe.parameters())
+    matrices = {name: p for name, p in GPT(config.model).named_parameters() if p.ndim == 2}
+    return sum(p.numel() for name, p in matrices.items() if not name.startswith("wpe."))
 
 
 def planned_tokens(
@@ -134,28 +139,31 @@ def planned_tokens(
 ) -> int:
     """How many tokens the recipe's model will get, so that everything takes about so long.
 
-    Decided once and then kept, since it depends on the clock. Never more than the text has: tokens
-    read twice teach less, and the law does not know that.
+    Decided once and then kept, since it depends on the clock. Never more than one pass over the
+    text: tokens read again and again teach less, and the law does not know that. The time is that
+    of the training steps; starting the runs and measuring them comes on top.
     """
     path = folder / "plan.json"
+    asked = {"minutes": minutes, "config": asdict(config)}
     if path.exists():
         plan = read_json(path)
-        if plan["minutes"] != minutes:
+        tokens = plan.pop("tokens", None)
+        if plan != asked or not isinstance(tokens, int):
             raise UserError(
-                f"{folder} was begun with --minutes {plan['minutes']:g}; go on with these, or "
-                "give another --out"
+                f"{folder} was begun with other settings, another text or another time; go on with "
+                "those, or give another --out"
             )
-        return int(plan["tokens"])
+        return tokens
     say("measuring speed")
     seconds = len(SEEDS_OF_NEXT) * seconds_per_step(config)  # for one step's tokens of everything
     seconds += sum(TEXTS) * sum(seconds_per_step(sibling) for sibling in siblings(config))
-    steps = 60 * minutes / seconds * min(jobs, 2)
     data = Path(config.data.folder)
     has = open_split(data, "train", tokenizer_of(data, config)).about.count
-    tokens = min(int(steps) * config.tokens_per_step, has)
+    steps = min(60 * minutes / seconds * min(jobs, usable_cores()), has / config.tokens_per_step)
+    tokens = int(steps) * config.tokens_per_step
     if tokens * min(TEXTS) < 20 * config.tokens_per_step:
         raise UserError(f"--minutes {minutes:g} or the text are too short for a ladder: use more")
-    write_json(path, {"minutes": minutes, "tokens": tokens})
+    write_json(path, {**asked, "tokens": tokens})
     return tokens
 
 
@@ -176,8 +184,8 @@ def run_points(
     ]
     results = run_study(study_of(arms, seeds), folder, jobs, say)
     return [
-        Point(size_of(config), tokens, result["val_loss"])
-        for (config, tokens), arm in zip(runs, arms, strict=True)
+        Point(size_of(config), result["steps"] * config.tokens_per_step, result["val_loss"])
+        for (config, _), arm in zip(runs, arms, strict=True)
         for result in results[arm.name]
     ]
 

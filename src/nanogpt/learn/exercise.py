@@ -22,6 +22,7 @@ from torch import Tensor
 from nanogpt.errors import UserError, did_you_mean
 
 RELATIVE, ABSOLUTE = 1e-4, 2e-6  # float32 sums in another order differ by less
+YOUR_TURN = "your turn"  # what a stub says
 SHOWN = 16  # numbers of a tensor that an example writes out
 
 
@@ -83,6 +84,8 @@ def judge(
     say: Callable[[str], None] = lambda case: None,
 ) -> Verdict:
     """Hold a candidate against the package on every case. `say` is told the case it is in."""
+    if problem := not_acceptable(exercise.reference, candidate):
+        return Verdict(False, *problem)
     cases = exercise.cases()
     found: list[Any] = []
     for case in cases:
@@ -98,25 +101,69 @@ def judge(
                 described(exercise, case),
             )
     expected = [result_of(exercise, exercise.reference, copy.deepcopy(case)) for case in cases]
-    wrong = [
-        (case, right, got)
-        for case, right, got in zip(cases, expected, found, strict=True)
-        if difference(right, got)
-    ]
-    if not wrong:
+    failing = [n for n in range(len(cases)) if difference(expected[n], found[n])]
+    if not failing:
         return Verdict(True)
-    case, right, got = wrong[0]
-    if isinstance(got, Raised) and isinstance(got.error, NotImplementedError):
+    first = found[failing[0]]
+    if isinstance(first, Raised) and repr(first.error) == repr(NotImplementedError(YOUR_TURN)):
         return Verdict(False, "not-written", "It is not written yet.")
-    place, one, other = narrowed(right, got)
-    example = (
-        f"{described(exercise, case)}{place}\n  expected  {shown(one)}\n  got       {shown(other)}"
-    )
+    mistake, shows = recognised(exercise, cases, expected, found, len(failing))
+    n = shows if mistake else failing[0]
+    place, right, got = narrowed(expected[n], found[n])
+    example = f"{described(exercise, cases[n])}{place}\n  expected  {shown(right)}"
+    example += f"\n  got       {shown(got)}"
+    if mistake:
+        return Verdict(False, mistake.name, mistake.diagnosis, example)
+    return Verdict(False, "", difference(right, got), example)
+
+
+def recognised(
+    exercise: Exercise,
+    cases: Sequence[tuple[Any, ...]],
+    expected: Sequence[Any],
+    found: Sequence[Any],
+    failing: int,
+) -> tuple[Mistake | None, int]:
+    """The mistake that explains what is wrong, and the first case that shows it.
+
+    There may be others besides, so not every case has to fit; but three in four of a mistake's own
+    effects have to be there, and more than half of what is wrong, or it would be a coincidence. Of
+    several that fit, the one that explains most counts.
+    """
+    best: tuple[int, Mistake | None, int] = (failing // 2, None, 0)
     for mistake in exercise.mistakes:
         theirs = [result_of(exercise, mistake.wrong, copy.deepcopy(case)) for case in cases]
-        if all(not difference(a, b) for a, b in zip(theirs, found, strict=True)):
-            return Verdict(False, mistake.name, mistake.diagnosis, example)
-    return Verdict(False, "", difference(right, got), example)
+        effects = [n for n in range(len(cases)) if difference(expected[n], theirs[n])]
+        there = [n for n in effects if not difference(theirs[n], found[n])]
+        if len(there) > best[0] and 4 * len(there) >= 3 * len(effects):
+            best = len(there), mistake, there[0]
+    return best[1], best[2]
+
+
+def not_acceptable(reference: Callable[..., Any], candidate: Any) -> tuple[str, str] | None:
+    """What is wrong before anything is run: the name of a mistake, and what to say of it."""
+    if candidate is reference:
+        return "the-packages-own", (
+            "That is the package's own, imported. Write it here: the check would only compare it "
+            "with itself."
+        )
+    if inspect.isclass(candidate) or not inspect.isfunction(reference):
+        return None
+    parameters = inspect.signature(reference).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty]
+    optional = {p.name: p.default for p in parameters if p.default is not p.empty}
+    try:
+        signature = inspect.signature(candidate)
+        signature.bind(*needed, *optional.values())
+        signature.bind(*needed, **optional)
+    except TypeError:
+        return "other-signature", (
+            f"It cannot be called as the package calls it: {reference.__name__}"
+            f"{inspect.signature(reference)}. Keep the signature of the stub."
+        )
+    except ValueError:  # some built-in functions do not tell
+        pass
+    return None
 
 
 def result_of(exercise: Exercise, candidate: Callable[..., Any], case: tuple[Any, ...]) -> Any:
@@ -135,7 +182,7 @@ def result_of(exercise: Exercise, candidate: Callable[..., Any], case: tuple[Any
 def file_of(candidate: Callable[..., Any]) -> str:
     """The file that a candidate stands in; empty if it stands in none."""
     try:
-        return inspect.getsourcefile(candidate) or ""
+        return inspect.getsourcefile(inspect.unwrap(candidate)) or ""
     except TypeError:
         return ""
 
@@ -150,6 +197,14 @@ def what_changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> str:
 
 def difference(right: Any, got: Any) -> str:
     """How a result differs from the right one, in a sentence; empty if it does not."""
+    try:
+        return how_it_differs(right, got)
+    except Exception:  # a result can be of any type at all
+        return f"It gives {kind(got)} that cannot be compared with {kind(right)}."
+
+
+def how_it_differs(right: Any, got: Any) -> str:
+    """The same, for results that can be compared."""
     if isinstance(got, Raised) or isinstance(right, Raised):
         if isinstance(got, Raised) and isinstance(right, Raised):
             same = type(got.error) is type(right.error)
@@ -164,7 +219,7 @@ def difference(right: Any, got: Any) -> str:
             return f"It gives {shown(got)}, where {shown(right)} is right."
         return next((text for key in right if (text := difference(right[key], got[key]))), "")
     if isinstance(right, list | tuple):
-        if not isinstance(got, list | tuple | np.ndarray | Tensor):
+        if not isinstance(got, list | tuple):
             return f"It gives {kind(got)}, where {kind(right)} is expected."
         if len(right) != len(got):
             return f"It gives {len(got)} values, where {len(right)} are right."
@@ -179,8 +234,13 @@ def difference(right: Any, got: Any) -> str:
 def difference_of_tensors(right: Tensor, got: Any) -> str:
     """The same for tensors: shape first, then the first value that is wrong."""
     if not isinstance(got, Tensor | np.ndarray):
-        return f"It gives {kind(got)}, where a tensor of shape {tuple(right.shape)} is expected."
-    got = torch.as_tensor(got)
+        return (
+            f"It gives {kind(got)}, where a tensor or numpy array of shape {tuple(right.shape)} is "
+            "expected."
+        )
+    got = torch.as_tensor(np.ascontiguousarray(got) if isinstance(got, np.ndarray) else got).cpu()
+    if got.is_complex() or (got.is_floating_point() and not right.is_floating_point()):
+        return f"It gives numbers of type {got.dtype}, where {right.dtype} is right."
     if got.shape != right.shape:
         return (
             f"The shape is {tuple(got.shape)} and should be {tuple(right.shape)}; mend that first, "
@@ -191,6 +251,8 @@ def difference_of_tensors(right: Tensor, got: Any) -> str:
     )
     if close.all():
         return ""
+    if not right.ndim:
+        return f"It gives {got.item():.5g}, where {right.item():.5g} is right."
     share = 1 - close.double().mean().item()
     place = tuple((~close).nonzero()[0].tolist())
     return (
@@ -230,8 +292,10 @@ def kind(value: Any) -> str:
 def shown(value: Any) -> str:
     """A value as one line."""
     if isinstance(value, Raised):
-        text = f"{type(value.error).__name__}: {value.error}"
+        text = f"{type(value.error).__name__}: {value.error}".removesuffix(": ")
         return f"{text} (line {value.line})" if value.line else text
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
+        return repr(value)
     if isinstance(value, Tensor | np.ndarray):
         tensor = torch.as_tensor(value).detach()
         if tensor.numel() > SHOWN:
@@ -259,7 +323,7 @@ def stub_of(exercise: Exercise) -> str:
         first = task.body[1] if has_text and len(task.body) > 1 else task.body[0]
         indent = " " * first.col_offset
         lines[first.lineno - 1 : task.end_lineno] = [
-            f'{indent}raise NotImplementedError("your turn")'
+            f'{indent}raise NotImplementedError("{YOUR_TURN}")'
         ]
     code = "\n".join(lines)
     # Who fills in a class finds the tools of the package's own at hand; a function stands alone.

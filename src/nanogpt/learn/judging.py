@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from nanogpt.learn.exercises import EXERCISES
 from nanogpt.workers import end_with_parent
 
 SECONDS = 10.0
+SECONDS_TO_START = 60.0
 BYTES = 4 << 30
 PRINTED = 2000  # characters of what a file prints that are shown
 
@@ -28,9 +31,8 @@ PRINTED = 2000  # characters of what a file prints that are shown
 def judge_file(path: Path, exercise: Exercise, seconds: float = SECONDS) -> tuple[Verdict, str]:
     """Judge a learner's file; the verdict, and what the file printed."""
     if not path.exists():
-        return Verdict(
-            False, "", f"There is no {path}: `nanogpt exercise start` puts it there."
-        ), ""
+        said = f"There is no {path}: `nanogpt exercise start` puts it there."
+        return Verdict(False, "missing", said), ""
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         command = [
@@ -47,20 +49,30 @@ def judge_file(path: Path, exercise: Exercise, seconds: float = SECONDS) -> tupl
                 stdout=printed,
                 stderr=printed,
                 start_new_session=True,
+                cwd=path.resolve().parent,  # its own helpers are found, and nobody else's
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
             try:
+                wait_until_ready(process, place)
                 code = process.wait(seconds)
                 verdict = verdict_in(place, code)
             except subprocess.TimeoutExpired:
                 verdict = out_of_time(place, seconds)
             finally:
-                # Whatever it has started ends, too.
-                if process.poll() is None:
+                with suppress(ProcessLookupError):  # whatever it has started ends, too
                     os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+                process.wait()
         text = (place / "printed").read_bytes().decode(errors="replace")
         return verdict, text if len(text) <= PRINTED else text[:PRINTED] + " ..."
+
+
+def wait_until_ready(process: "subprocess.Popen[bytes]", place: Path) -> None:
+    """Until torch is loaded, which is no fault of the learner's; a minute at most."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    while not (place / "ready").exists() and process.poll() is None:
+        if time.monotonic() > deadline:
+            raise subprocess.TimeoutExpired(process.args, SECONDS_TO_START)
+        time.sleep(0.02)
 
 
 def verdict_in(place: Path, code: int) -> Verdict:
@@ -96,6 +108,8 @@ def main(name: str, path: Path, place: Path) -> None:
     """Judge one file and write verdict.json."""
     limit_memory()
     exercise = EXERCISES[name]
+    (place / "ready").touch()
+    sys.path.insert(0, str(path.parent))
     try:
         module = load_module(path)
     except UserError as error:

@@ -23,7 +23,10 @@ def load_progress(folder: Path) -> Progress:
     if not path.exists():
         return Progress()
     try:
-        return Progress(**read_json(path))
+        progress = Progress(**read_json(path))
+        if not (isinstance(progress.passed, list) and isinstance(progress.hints, dict)):
+            raise TypeError
+        return progress
     except TypeError:
         raise UserError(f"{path} is damaged; remove it, and check the exercises again") from None
 

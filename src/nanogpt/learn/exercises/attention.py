@@ -68,6 +68,14 @@ def zeros_ignored(scores: Tensor, bias: Tensor, v: Tensor) -> Tensor:
     return layers.softmax(scores.masked_fill(bias == -math.inf, 0)) @ v
 
 
+def causal_from_the_left(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    if bias is None:
+        bias = attention.causal_bias(torch.arange(q.shape[-2]), torch.arange(k.shape[-2]))
+    return attention.attention(q, k, v, bias, dropout)
+
+
 def keys_for_queries(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
@@ -113,7 +121,7 @@ ATTENTION = Exercise(
         ),
         Mistake(
             "no-softmax", "softmax is missing: scores are not shares.",
-            attention_with(soft=lambda x: torch.where(x == -math.inf, 0.0, x)),
+            attention_with(soft=lambda x: x),
         ),
         Mistake(
             "mask-after-softmax",
@@ -140,6 +148,12 @@ ATTENTION = Exercise(
             "Without a bias every token sees all others. Attention is then plainly causal: the "
             "queries belong to the last T of the S tokens, and see none after their own.",
             attention_with(ordinary=False),
+        ),
+        Mistake(
+            "causal-from-the-left",
+            "Without a bias the queries are taken for the first T of the S tokens. They are the "
+            "last T: with a cache, a new token sees all the old ones.",
+            causal_from_the_left,
         ),
         Mistake(
             "keys-and-queries-swapped",
@@ -254,6 +268,7 @@ WAYS_OF_ATTENDING = {
     "hidden": ", with a bias that hides the first token",
     "norm": ", with qk_norm",
     "cache": ", the last two tokens with a cache of those before them",
+    "rope and cache": ", with RoPE, the last two tokens with a cache of those before them",
 }
 
 
@@ -263,7 +278,7 @@ def drive_heads(
     """Run the whole layer with weights of which every single one matters."""
     config = replace(
         TINY, n_head=heads, n_kv_head=kv_heads, kernels="plain", qk_norm=way == "norm",
-        position="rope" if way == "rope" else "none",
+        position="rope" if "rope" in way else "none",
     )  # fmt: skip
     torch.manual_seed(0)
     layer = cls(config).eval()
@@ -275,7 +290,7 @@ def drive_heads(
     if way == "hidden":
         bias = attention.causal_bias(pos, pos)
         bias[1:, 0] = -math.inf
-    if way == "cache":
+    if "cache" in way:
         cache = attention.KVCache(config, len(x), x.device, x.dtype)
         remember = partial(cache.append, 0)
         layer(x[:, :-2], order, pos[:-2], None, remember)
@@ -490,6 +505,7 @@ MANY_HEADS = Exercise(
 )  # fmt: skip
 
 
+ROWS_DIFFER = -1  # in a list of parts: each row has positions of its own
 ANEW = 0  # in a list of parts: the cache is emptied, as it is when a text outgrows the context
 
 
@@ -503,7 +519,11 @@ def drive_cache(cls: type[attention.KVCache], *sizes: int) -> list[Tensor]:
         if size == ANEW:
             cache.length = 0
             continue
-        pos = torch.arange(size) + cache.length
+        pos = 3 * torch.arange(size) + 5 * cache.length  # whatever they are, they are kept
+        if ROWS_DIFFER in sizes:
+            pos = torch.stack([pos, pos + 1])
+        if size == ROWS_DIFFER:
+            continue
         found.append(cache.positions(pos).clone())
         for layer in range(TINY.n_layer):
             k = numbers(2, HEADS, size, SIZE, seed=10 * number + layer)
@@ -587,11 +607,12 @@ CACHE = Exercise(
     title="Keep keys and values, so that a new token need not read the old ones again.",
     reference=attention.KVCache,
     write=("append", "positions"),
-    cases=lambda: [(1,), (3,), (1, 1), (3, 1), (2, 3, 1), (3, 1, ANEW, 2, 1)],
+    cases=lambda: [(1,), (3,), (1, 1), (3, 1), (2, 3, 1), (3, 1, ANEW, 2, 1), (2, 1, ROWS_DIFFER)],
     drive=drive_cache,
     describe=lambda *sizes: (
-        f"parts of {', '.join(map(str, sizes))} tokens, 0 for begun anew with length=0: positions, "
-        "then keys and values by layer"
+        f"parts of {', '.join(str(n) for n in sizes if n >= 0)} tokens, 0 for begun anew with "
+        f"length=0{', positions by row' if ROWS_DIFFER in sizes else ''}: positions, then keys and "
+        "values by layer"
     ),
     lesson=7,
     mistakes=[
@@ -731,7 +752,8 @@ ROTATION = Exercise(
 WAYS_OF_READING = {
     "whole": "reading the ids {}",
     "cache": "reading the ids {} with a cache, two at a time",
-    "documents": "reading the ids {}, of which the first two are another document",
+    "documents": "reading the ids {}; in the first row one of filling, then two documents",
+    "documents, cache": "the same with a cache, two at a time: {}",
     "alibi": "reading the ids {} with ALiBi, which adds to the scores",
 }
 
@@ -740,18 +762,26 @@ def drive_gpt(cls: type[model.GPT], change: str, *ids: list[int]) -> list[Tensor
     """Read rows of ids, all at once or in parts with a cache."""
     torch.manual_seed(0)
     gpt = cls(replace(TINY, position="alibi") if change == "alibi" else TINY).eval()
+    rows = torch.tensor(ids)
+    # Filling, then two documents; the other rows are a single document.
+    mask = torch.ones_like(rows)
+    mask[0] = torch.tensor([0, *[1] * 2, *[2] * (rows.shape[1] - 3)])[: rows.shape[1]]
     with torch.no_grad():
         for parameter in gpt.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    rows = torch.tensor(ids)
-    with torch.no_grad():
         if change == "documents":
-            mask = torch.tensor([[1] * 2 + [2] * (rows.shape[1] - 2)] * len(rows))
             return [gpt.read(rows, mask)]
-        if change == "cache":
-            cache = attention.KVCache(gpt.config, len(rows), gpt.device, gpt.dtype)
-            return [gpt.read(part, None, cache) for part in rows.split(2, dim=1)]
-        return [gpt.read(rows)]
+        if "cache" not in change:
+            return [gpt.read(rows)]
+        cache = attention.KVCache(gpt.config, len(rows), gpt.device, gpt.dtype)
+        for memory in (cache.keys, cache.values, cache.pos):
+            memory.zero_()
+        found, end = [], 0
+        for part in rows.split(2, dim=1):
+            end += part.shape[1]
+            seen = mask[:, :end] if "documents" in change else None
+            found.append(gpt.read(part, seen, cache))
+        return [*found, torch.tensor(cache.length), cache.keys]
 
 
 class OtherGPT(model.GPT):
@@ -830,6 +860,20 @@ class NeverMovesOn(OtherGPT):
         pass
 
 
+class NoBiasAtAll(OtherGPT):
+    def hidden(self, pos: Tensor, mask: Tensor | None, cache: Any) -> Tensor | None:
+        super().hidden(pos, mask, cache)
+        return None
+
+
+class CacheNotUsed(OtherGPT):
+    def read(
+        self, ids: Tensor, attention_mask: Tensor | None = None, cache: Any | None = None
+    ) -> Tensor:
+        mask = attention_mask[:, -ids.shape[1] :] if attention_mask is not None else None
+        return super().read(ids, mask, None)
+
+
 class BiasIgnored(OtherGPT):
     def hidden(self, pos: Tensor, mask: Tensor | None, cache: Any) -> Tensor | None:
         found = super().hidden(pos, mask, cache)
@@ -843,7 +887,8 @@ GPT = Exercise(
     write=("read",),
     cases=lambda: [
         ("whole", [3]), ("whole", [3, 1, 4]), ("whole", [3, 1, 4, 1, 5], [9, 2, 6, 5, 3]),
-        ("cache", [3, 1, 4, 1, 5]), ("documents", [3, 1, 4, 1, 5]), ("alibi", [3, 1, 4, 1, 5]),
+        ("cache", [3, 1, 4, 1, 5]), ("documents", [3, 1, 4, 1, 5], [2, 7, 1, 8, 2]),
+        ("documents, cache", [3, 1, 4, 1, 5], [2, 7, 1, 8, 2]), ("alibi", [3, 1, 4, 1, 5]),
     ],
     drive=drive_gpt,
     describe=lambda change, *ids: WAYS_OF_READING[change].format(ids),
@@ -882,6 +927,18 @@ GPT = Exercise(
             "cache-stands-still",
             "The cache's length does not move on, so the next part overwrites this one.",
             NeverMovesOn,
+        ),
+        Mistake(
+            "cache-not-used",
+            "The cache is not used: the blocks get no `remember`, and every part is read as if "
+            "nothing had come before it.",
+            CacheNotUsed,
+        ),
+        Mistake(
+            "no-bias-at-all",
+            "What `attention_bias` gives is not handed to the blocks: masks and encodings that "
+            "work on scores do nothing.",
+            NoBiasAtAll,
         ),
         Mistake(
             "bias-ignored",

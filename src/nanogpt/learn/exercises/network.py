@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt import layers, model
+from nanogpt.attention import causal_bias
 from nanogpt.config import ModelConfig
 from nanogpt.learn.exercise import Exercise, Mistake
 
@@ -27,6 +28,7 @@ def norm_cases() -> list[tuple[Any, ...]]:
         (torch.tensor([1.0, 2.0, 3.0, 6.0]), (4,), one, None, 1e-5),
         (torch.tensor([1.0, 2.0, 3.0, 6.0]), (4,), 2 * one, one, 1e-5),
         (torch.tensor([1e-3, 2e-3, 3e-3, 6e-3]), (4,), one, zero, 1e-5),  # eps shows
+        (torch.tensor([1e-3, 2e-3, 3e-3, 6e-3]), (4,), one, zero, 1e-3),
         (numbers(4, 4), (4,), one, zero, 1e-5),
         (numbers(2, 3, 4), (4,), numbers(4, seed=1), numbers(4, seed=2), 1e-5),
     ]
@@ -120,7 +122,7 @@ GELU = Exercise(
     name="gelu",
     title="The bend of GPT-2's feed-forward layer.",
     reference=layers.gelu,
-    cases=lambda: [(torch.tensor([0.0, 1.0]),), (torch.linspace(-4, 4, 17),), (numbers(2, 3),)],
+    cases=lambda: [(torch.tensor([0.0, 1.0]),), (torch.linspace(-4, 4, 9),), (numbers(2, 3),)],
     lesson=6,
     mistakes=[
         Mistake(
@@ -345,15 +347,32 @@ def some_block(cls: type[model.Block]) -> model.Block:
     return block
 
 
-def drive_block(cls: type[model.Block], x: Tensor) -> Tensor:
-    order = model.POSITIONS["none"](TINY)
-    result: Tensor = some_block(cls)(x, order, torch.arange(x.shape[1]), None)
+def drive_block(cls: type[model.Block], x: Tensor, how: str) -> Tensor:
+    order, pos = model.POSITIONS["none"](TINY), torch.arange(x.shape[1])
+    block = some_block(cls)
+    bias, remember = None, None
+    if how == "bias":
+        bias = causal_bias(pos, pos)
+        bias[1:, 0] = -math.inf
+    if how == "remember":  # what it gives back is not what it was given
+
+        def remember(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            return 2 * k, v + 1
+
+    result: Tensor = block(x, order, pos, bias, remember)
     return result
 
 
 class NoResiduals(model.Block):
     def forward(self, x: Tensor, *how: Any) -> Tensor:
         result: Tensor = self.mlp(self.ln_2(self.attn(self.ln_1(x), *how)))
+        return result
+
+
+class HowForgotten(model.Block):
+    def forward(self, x: Tensor, *how: Any) -> Tensor:
+        x = x + self.attn(self.ln_1(x), *how[:2], None)
+        result: Tensor = x + self.mlp(self.ln_2(x))
         return result
 
 
@@ -405,9 +424,13 @@ BLOCK = Exercise(
     title="Look around, then think; each adds to the stream.",
     reference=model.Block,
     write=("forward",),
-    cases=lambda: [(numbers(1, 1, 8),), (numbers(2, 5, 8, seed=1),)],
+    cases=lambda: [
+        (numbers(1, 1, 8), ""), (numbers(2, 5, 8, seed=1), ""), (numbers(1, 3, 8), "bias"),
+        (numbers(1, 3, 8), "remember"),
+    ],
     drive=drive_block,
-    describe=lambda x: f"a block reading x of shape {tuple(x.shape)}",
+    describe=lambda x, how: f"a block reading x of shape {tuple(x.shape)}"
+    + (f", with a {how} in `how`" if how else ""),
     lesson=6,
     mistakes=[
         Mistake(
@@ -430,6 +453,12 @@ BLOCK = Exercise(
             "The norms stand behind the sums, as in the first Transformer of 2017. GPT-2 norms "
             "what goes into a layer.",
             model.PostNormBlock,
+        ),
+        Mistake(
+            "how-not-handed-on",
+            "Attention gets nothing of `how`, which holds position, bias and cache: hand all of "
+            "it on, self.attn(..., *how).",
+            HowForgotten,
         ),
         Mistake(
             "parallel",

@@ -139,6 +139,10 @@ def train_cases() -> list[tuple[Any, ...]]:
         ({b"aaaa": 2, b"aab": 3}, 3),
         # A tie in which the greater id is the lesser string: 256 is "ab", 99 is "c".
         ({b"ab": 9, b"abx": 2, b"cx": 2}, 2),
+        ({b"ab": 9, b"aba": 2, b"az": 2}, 2),  # ab+a against a+z: the pairs, not what they spell
+        ({b"aaa": 1, b"bc": 1, b"bcd": 1}, 1),  # aa occurs twice in aaa, overlapping or not
+        ({b"aaaa": 1, b"bcbc": 1}, 1),
+        ({b"ab": 1}, 0),
     ]
 
 
@@ -269,6 +273,8 @@ def encode_cases() -> list[tuple[Any, ...]]:
         (b"owow", RANKS),
         (b"zzz", RANKS),
         (b"lowlower", RANKS),
+        (b"aaa", {(97, 97): 256}),
+        (b"aaaaa", {(97, 97): 256, (256, 97): 257}),
         (b"abc", {(97, 98): 256, (98, 99): 257, (97, 257): 258}),  # abc is a token, but ab is older
     ]
 
@@ -340,7 +346,7 @@ ENCODE = Exercise(
         "Of all neighbours that can merge, find the pair with the lowest new id, merge it, and "
         "look again, until none can.",
         "`min(pairwise(word), key=...)` with a key that is huge for pairs not in `ranks`; then "
-        "your `merge`. A word of one token has no pairs.",
+        "`nanogpt.bpe.merge`, which is your first exercise. A word of one token has no pairs.",
     ),
 )
 

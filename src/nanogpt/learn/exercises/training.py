@@ -1,6 +1,7 @@
 """Exercises about learning and choosing: AdamW, the learning rate, top-k."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,13 +17,14 @@ def drive_adamw(
     cls: type[optim.AdamW], weights: Tensor, gradients: list[Tensor], settings: dict[str, Any]
 ) -> list[Tensor]:
     """Take one step for each gradient, and keep the weights after each."""
-    parameter = torch.nn.Parameter(weights.clone())
-    optimizer = cls([parameter], **settings)
+    first = torch.nn.Parameter(weights.clone())
+    second = torch.nn.Parameter(torch.zeros(2))  # each has a state of its own
+    optimizer = cls([first, second], **settings)
     found = []
     for gradient in gradients:
-        parameter.grad = gradient.clone()
+        first.grad, second.grad = gradient.clone(), torch.tensor([1.0, -2.0])
         optimizer.step()
-        found.append(parameter.detach().clone())
+        found += [first.detach().clone(), second.detach().clone()]
     return found
 
 
@@ -35,7 +37,7 @@ def adamw_cases() -> list[tuple[Any, ...]]:
         (one, [one, -3 * one], usual),
         (one, [0 * one], {**usual, "weight_decay": 0.1}),  # decay alone
         (one, [one, 2 * one], {**usual, "weight_decay": 0.1}),
-        (one, [1e-6 * one], {**usual, "eps": 1e-4}),  # eps shows
+        (0 * one, [1e-4 * one, 3e-4 * one], {**usual, "eps": 1e-4}),  # eps shows
         (numbers(2, 3, seed=9), gradients, {**usual, "weight_decay": 0.1, "betas": (0.8, 0.95)}),
     ]
 
@@ -155,6 +157,14 @@ class Uphill(OtherAdamW):
         parameter.mul_(1 - lr * decay).add_(step)
 
 
+class OneCounterForAll(OtherAdamW):
+    counted = 0
+
+    def count(self, state: dict[str, Any]) -> None:
+        self.counted += 1
+        state["step"] = self.counted
+
+
 class Forgets(OtherAdamW):
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         self.state[parameter].clear()
@@ -229,6 +239,12 @@ ADAMW = Exercise(
         ),
         Mistake("uphill", "It goes uphill: the step is taken away, not added.", Uphill),
         Mistake(
+            "one-counter-for-all",
+            "The steps of all parameters are counted together. Each tensor has a state of its own: "
+            "count in self.state[parameter].",
+            OneCounterForAll,
+        ),
+        Mistake(
             "state-lost",
             "The means start anew at every step. Keep them in self.state[parameter].",
             Forgets,
@@ -248,7 +264,8 @@ def schedule_cases() -> list[tuple[Any, ...]]:
     config = TrainConfig(lr=1.0, min_lr=0.1, warmup_steps=4, max_steps=24)
     steps = [(step, config) for step in (0, 1, 3, 4, 5, 14, 20, 23, 24, 30)]
     flat = TrainConfig(lr=1.0, min_lr=0.1, warmup_steps=0, max_steps=10, schedule="constant")
-    return [*steps, (0, flat), (9, flat)]
+    line = replace(config, schedule="trapezoidal", decay_share=0.5)
+    return [*steps, (0, flat), (9, flat), (18, line)]
 
 
 def rate_with(
@@ -266,7 +283,7 @@ def rate_with(
         share = bend(done) if bend and config.schedule == "cosine" else (
             optim.SCHEDULES[config.schedule](done, config)
         )  # fmt: skip
-        low = config.min_lr if least is None else least
+        low = config.min_lr if least is None or config.schedule != "cosine" else least
         return low + share * (config.lr - low)
 
     return rate
@@ -308,9 +325,15 @@ SCHEDULE = Exercise(
             rate_with(warm=lambda s, c: c.lr),
         ),
         Mistake(
+            "no-fall",
+            "The rate hardly falls behind the climb, or not at all. Half a cosine wave takes it "
+            "down to min_lr: cos(pi * progress).",
+            rate_with(bend=lambda done: 1.0),
+        ),
+        Mistake(
             "degrees",
-            "The cosine was given degrees, as it seems: it hardly falls. Half a wave is pi.",
-            rate_with(bend=lambda done: 0.5 * (1 + math.cos(done * math.pi / 180))),
+            "The cosine was given degrees: it jumps up and down. Half a wave is pi, not 180.",
+            rate_with(bend=lambda done: 0.5 * (1 + math.cos(180 * done))),
         ),
         Mistake(
             "whole-wave", "It is a whole wave: the rate comes up again at the end. Half a wave is "
@@ -355,8 +378,8 @@ SCHEDULE = Exercise(
         "Two parts: the climb up to step warmup_steps, and the fall behind it.",
         "In the climb, step n has (n + 1) / (warmup_steps + 1) of the rate. Behind it, work out "
         "how far the rest of the run has come, from 0 to 1 and never more.",
-        "SCHEDULES[config.schedule](progress, config) gives the share of the way from min_lr to "
-        "lr that is left.",
+        "`nanogpt.optim.SCHEDULES[config.schedule](progress, config)` gives the share of the way "
+        "from min_lr to lr that is left.",
     ),
 )  # fmt: skip
 
