@@ -46,7 +46,7 @@ def test_no_module_imports_one_further_down(module):
 
 def test_the_core_can_be_read_in_an_afternoon():
     texts = [(PACKAGE / f"{module}.py").read_text() for module in CORE]
-    assert sum(bool(line.strip()) for text in texts for line in text.splitlines()) < 3900
+    assert sum(bool(line.strip()) for text in texts for line in text.splitlines()) < 3950
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -176,5 +176,11 @@ def bfloat16_is_faster(device: torch.device) -> bool:
             times.append(time.perf_counter() - start)
         return min(times)
 
-    # Three times, lest other work on the machine decides what a run computes.
-    return all(seconds(torch.bfloat16) < 0.7 * seconds(torch.float32) for _ in range(3))
+    # Three times and on one thread, lest other work on the machine decides what a run computes:
+    # threads that wait for each other slow one product down and not the other.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return all(seconds(torch.bfloat16) < 0.7 * seconds(torch.float32) for _ in range(3))
+    finally:
+        torch.set_num_threads(threads)

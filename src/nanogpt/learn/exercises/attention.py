@@ -383,8 +383,12 @@ class NotProjected(Heads):
 
 
 class ResidualInside(Heads):
-    def forward(self, x: Tensor, *how: Any, **more: Any) -> Tensor:
-        return x + super().forward(x, *how, **more)
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self.came_in = x
+        return super().parts(x)
+
+    def projected(self, y: Tensor) -> Tensor:
+        return self.came_in + super().projected(y)
 
 
 class NotSized(Heads):
