@@ -155,3 +155,16 @@ def test_the_command_writes_every_head_into_the_run(small_trained_run, capsys):
     assert (small_trained_run / "heads.png").stat().st_size > 10_000
     assert main(["lab", "heads", str(small_trained_run), "--top", "0"]) == 2
     assert "--top 0: use at least 1" in capsys.readouterr().err
+    assert main(["lab", "heads", str(small_trained_run), "--repeat-after", "3"]) == 2
+    assert "--repeat-after 3: use at least 4" in capsys.readouterr().err
+
+
+def test_the_distance_of_the_repetition_can_be_chosen_and_a_window_limits_it(creature):
+    assert repeated_tokens(creature, LETTERS, 5).shape[1] == 10
+    windowed = GPT(tiny(window=4)).eval()
+    assert repeated_tokens(windowed, LETTERS).shape[1] == 8
+    for layer in windowed.h:
+        torch.nn.init.zeros_(layer.attn.c_attn.weight)
+    heads = score_heads(windowed, LETTERS)
+    assert heads.chance == pytest.approx(1 / 4)
+    assert torch.allclose(heads.scores["previous"], torch.tensor(1 / 4))

@@ -21,7 +21,7 @@ from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import DataConfig, ModelConfig, TrainConfig, choose, read_toml
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.lab.contracts import CHECKS, added_since, check_all, snapshot
-from nanogpt.lab.heads import HABITS, score_heads, write_heads
+from nanogpt.lab.heads import HABITS, LONGEST, score_heads, write_heads
 from nanogpt.lab.report import write_report
 from nanogpt.lab.runner import run_study
 from nanogpt.lab.scaling import run_scaling, write_scaling
@@ -121,12 +121,18 @@ def heads(arguments: Sequence[str]) -> None:
     parser = Parser("lab heads", "Score what each attention head looks at in repeated tokens.")
     add_model_options(parser)
     parser.add_argument("--out", type=Path, help="folder to write (default: the run's own)")
+    parser.add_argument(
+        "--repeat-after", type=int, default=LONGEST,
+        help=f"tokens before they repeat (default: what fits, at most {LONGEST})",
+    )  # fmt: skip
     parser.add_argument("--top", type=int, default=3, help="heads to name for each habit")
     options = parser.parse(arguments)
     if options.top < 1:
         raise UserError(f"--top {options.top}: use at least 1")
+    if options.repeat_after < 4:
+        raise UserError(f"--repeat-after {options.repeat_after}: use at least 4")
     model, tokenizer, _ = load_model(options)
-    found = score_heads(model, tokenizer)
+    found = score_heads(model, tokenizer, options.repeat_after)
     table = Table("habit", "layer", "head", "share of its attention", box=None)
     for habit in HABITS:
         for layer, head, score in found.strongest(habit, options.top):

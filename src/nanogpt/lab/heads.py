@@ -46,14 +46,14 @@ class Heads:
         return [(*divmod(n, scores.shape[1]), scores.flatten()[n].item()) for n in order]
 
 
-def repeated_tokens(model: GPT, tokenizer: AnyTokenizer, rows: int = ROWS) -> Tensor:
+def repeated_tokens(model: GPT, tokenizer: AnyTokenizer, length: int = LONGEST) -> Tensor:
     """Different tokens in random order, twice in a row: (B, T). The same ones at every call.
 
-    Raises UserError if context or vocabulary are too small for that.
+    So many of them, or as many as fit into the context and the vocabulary. Raises UserError if context or vocabulary are too small for that.
     """
     special = set(tokenizer.special_tokens.values())
     ordinary = torch.tensor([i for i in range(tokenizer.vocab_size) if i not in special])
-    length = min(model.config.context_length // 2, len(ordinary), LONGEST)
+    length = min(model.config.context_length // 2, len(ordinary), length)
     if model.config.window:  # what a token followed the first time should be within sight
         length = min(length, model.config.window)
     if length < 4:
@@ -61,14 +61,14 @@ def repeated_tokens(model: GPT, tokenizer: AnyTokenizer, rows: int = ROWS) -> Te
             "looking at heads needs a context of 8 tokens, 4 different ones, and no window below 4"
         )
     draw = torch.Generator().manual_seed(0)
-    orders = [torch.randperm(len(ordinary), generator=draw)[:length] for _ in range(rows)]
+    orders = [torch.randperm(len(ordinary), generator=draw)[:length] for _ in range(ROWS)]
     return ordinary[torch.stack(orders)].repeat(1, 2).to(model.device)
 
 
 @torch.no_grad()
-def score_heads(model: GPT, tokenizer: AnyTokenizer) -> Heads:
+def score_heads(model: GPT, tokenizer: AnyTokenizer, length: int = LONGEST) -> Heads:
     """Score every head of every layer. Raises UserError as repeated_tokens does."""
-    ids = repeated_tokens(model.eval(), tokenizer)
+    ids = repeated_tokens(model.eval(), tokenizer, length)
     with record(model, "h.*.attn.weights") as seen:
         model(ids)
     half = ids.shape[1] // 2
