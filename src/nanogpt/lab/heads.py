@@ -49,7 +49,8 @@ class Heads:
 def repeated_tokens(model: GPT, tokenizer: AnyTokenizer, length: int = LONGEST) -> Tensor:
     """Different tokens in random order, twice in a row: (B, T). The same ones at every call.
 
-    So many of them, or as many as fit into the context and the vocabulary. Raises UserError if context or vocabulary are too small for that.
+    So many of them, or as many as fit into the context and the vocabulary. Raises UserError if
+    context or vocabulary are too small for that.
     """
     special = set(tokenizer.special_tokens.values())
     ordinary = torch.tensor([i for i in range(tokenizer.vocab_size) if i not in special])
