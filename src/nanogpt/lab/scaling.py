@@ -217,7 +217,7 @@ def as_markdown(findings: Findings) -> str:
     misses = [abs(p.loss / findings.law.loss(p.size, p.tokens) - 1) for p in findings.ladder]
     verdict = "**The prediction held.**" if findings.held else "**The prediction did not hold.**"
     numbers = [
-        "| {} | {:.4g} | {:.4g} to {:.4g} |".format(name, value, *findings.uncertainty.number(name))
+        f"| {name} | {plain(value)} | {' to '.join(map(plain, findings.uncertainty.number(name)))} |"
         for name, value in findings.law.numbers().items()
     ]
     rows = [
@@ -252,6 +252,15 @@ def as_markdown(findings: Findings) -> str:
         *rows,
         "",
     ])  # fmt: skip
+
+
+def plain(value: float) -> str:
+    """A number with four digits, and nothing of what is nearly 0.
+
+    >>> plain(6.16423), plain(1.8e-14)
+    ('6.164', '0')
+    """
+    return f"{round(value, 6):.4g}"
 
 
 def draw_scaling(path: Path, findings: Findings) -> None:
