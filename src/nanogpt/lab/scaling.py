@@ -217,7 +217,8 @@ def as_markdown(findings: Findings) -> str:
     misses = [abs(p.loss / findings.law.loss(p.size, p.tokens) - 1) for p in findings.ladder]
     verdict = "**The prediction held.**" if findings.held else "**The prediction did not hold.**"
     numbers = [
-        f"| {name} | {plain(value)} | {' to '.join(map(plain, findings.uncertainty.number(name)))} |"
+        f"| {name} | {plain(value)} | "
+        f"{' to '.join(map(plain, findings.uncertainty.number(name)))} |"
         for name, value in findings.law.numbers().items()
     ]
     rows = [
