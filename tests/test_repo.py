@@ -103,4 +103,5 @@ def test_no_model_or_data_is_committed():
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, listed.stdout.split("\n")):
         assert not name.endswith((".safetensors", ".bin", ".pt", ".npy")), name
+        assert "__marimo__" not in name, name  # what the notebook's server remembers
         assert (ROOT / name).stat().st_size < 500_000, name
