@@ -10,7 +10,7 @@ from nanogpt.cli import main
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
 from nanogpt.prepare.sources import stream_documents
-from nanogpt.prepare.worlds import WORLDS, Addition, Copy, Grammar, Induction, find_world
+from nanogpt.prepare.worlds import WORLDS, Addition, Copy, Grammar, Induction, Repeat, find_world
 
 
 def entropy(counts: Counter) -> float:
@@ -23,6 +23,7 @@ SMALL_WORLDS = {
     "copy": Copy(letters=2, alphabet=4),
     "addition": Addition(digits=1),
     "induction": Induction(letters=2, questions=1),
+    "repeat": Repeat(shortest=1, longest=2, alphabet=3),
     "grammar": Grammar(
         nouns=("king", "fool"), adjectives=("old", "mad"), verbs=("sees",), clauses=("who sings",)
     ),
@@ -57,6 +58,10 @@ def test_the_lines_keep_their_rules():
         pairs = {row[n : n + 2] for n in range(len(row) - 1)}
         assert {answers[n : n + 2] for n in range(0, len(answers), 2)} <= pairs
         assert len(set(row)) == len(row)
+        line = WORLDS["repeat"].line(draw)
+        row = line[: len(line) // 5]
+        assert 10 <= len(row) <= 50
+        assert line == row * 5
 
 
 def test_worlds_are_sources_like_any_other():

@@ -1,20 +1,21 @@
 """What lessons are made of: the list of them, the package's own source, a small trained model."""
 
 import inspect
+import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from nanogpt.checkpoint import load_run
-from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig
+from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig, with_settings
 from nanogpt.errors import UserError
 from nanogpt.model import GPT
 from nanogpt.prepare.pipeline import prepare
 from nanogpt.tokenizer import AnyTokenizer
-from nanogpt.train import Trainer
+from nanogpt.train import Step, Trainer, Validation
 from nanogpt.workers import usable_cores
 
 STAGES = {
@@ -47,8 +48,11 @@ LESSONS = {
     lesson.number: lesson
     for lesson in (
         Lesson(1, 1, "trip", "The whole trip of a text to its next token, with every shape"),
+        Lesson(2, 1, "tour", "A tour of the code, in reading order"),
         Lesson(3, 2, "tokens", "Why subwords, and how a vocabulary is built"),
+        Lesson(4, 2, "embeddings", "What a token is, and where it stands"),
         Lesson(5, 2, "attention", "One head by hand, then many"),
+        Lesson(6, 2, "block", "The feed-forward layer, layer norm, residuals, and life without each"),
         Lesson(7, 2, "sampling", "The head: softmax, temperature, top-k"),
     )
 }
@@ -83,11 +87,28 @@ def small_model(steps: int = 200, run: Path = Path("runs/lesson")) -> tuple[GPT,
     if (demo / "checkpoints" / "latest").exists():
         return load_run(demo)[:2]
     if not (run / "checkpoints" / "latest").exists():
-        config = small_config(steps)
-        prepare(config.data, run / "data", usable_cores())
-        for _ in Trainer.start(run, config).run():
-            pass
+        short_run(steps, run, run / "data")
     return load_run(run)[:2]
+
+
+def short_run(
+    steps: int = 60,
+    run: Path | None = None,
+    data: Path = Path("runs/lesson/data"),
+    **changes: Mapping[str, Any],
+) -> list[Step | Validation]:
+    """Train the lessons' small model with some settings changed, and give its records.
+
+    `short_run(model={"block": "no-residual"})` takes some three seconds on two cores. The run is
+    thrown away unless a folder is named for it. Raises UserError as training does.
+    """
+    config = with_settings(small_config(steps), **changes)
+    config = with_settings(config, data={"folder": str(data)})
+    if not (data / "tokenizer.json").exists():
+        prepare(config.data, data, usable_cores())
+    with tempfile.TemporaryDirectory() as temporary:
+        records = Trainer.start(run or Path(temporary), config).run()
+        return [record for record in records if isinstance(record, Step | Validation)]
 
 
 def small_config(steps: int) -> Config:

@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from string import ascii_lowercase
+from string import ascii_letters, ascii_lowercase
 
 from nanogpt.config import choose
 from nanogpt.corpus import Document
@@ -100,6 +100,32 @@ class Induction(World):
 
 
 @dataclass(frozen=True)
+class Repeat(World):
+    """Different letters in a row, again and again: "qHbeWmxoqHbeWmxoqHbeWmxo". The first is dear.
+
+    The rows differ so much in length that counting back does not help: only looking up what
+    followed this letter before does, so a model that comes near the floor has induction heads.
+    """
+
+    shortest: int = 10
+    longest: int = 50
+    times: int = 5
+    alphabet: int = 52
+
+    def line(self, draw: random.Random) -> str:
+        letters = draw.randint(self.shortest, self.longest)
+        return "".join(draw.sample(ascii_letters[: self.alphabet], letters)) * self.times
+
+    def bits(self) -> float:
+        lengths = range(self.shortest, self.longest + 1)
+        rows = sum(math.log2(math.perm(self.alphabet, n)) for n in lengths) / len(lengths)
+        return math.log2(len(lengths)) + rows
+
+    def length(self) -> float:
+        return self.times * (self.shortest + self.longest) / 2 + 1
+
+
+@dataclass(frozen=True)
 class Grammar(World):
     """Sentences of a small grammar: "the old king sees a fool who sings". Chances are known.
 
@@ -149,6 +175,7 @@ WORLDS: dict[str, World] = {
     "copy": Copy(),
     "addition": Addition(),
     "induction": Induction(),
+    "repeat": Repeat(),
     "grammar": Grammar(),
 }
 

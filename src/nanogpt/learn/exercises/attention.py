@@ -896,7 +896,7 @@ GPT = Exercise(
     ],
     drive=drive_gpt,
     describe=lambda change, *ids: WAYS_OF_READING[change].format(ids),
-    lesson=5,
+    lesson=6,
     mistakes=[
         Mistake(
             "no-positions", "The positions are not embedded: the order of tokens is lost.",

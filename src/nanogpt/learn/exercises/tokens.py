@@ -401,7 +401,7 @@ WINDOWS = Exercise(
     title="Walk through a text in windows, and say what is to be predicted.",
     reference=data.sliding_windows,
     cases=window_cases,
-    lesson=8,
+    lesson=2,
     mistakes=[
         Mistake(
             "targets-not-shifted",

@@ -1,0 +1,427 @@
+import marimo
+
+__generated_with = "0.25.2"
+app = marimo.App(width="medium", app_title="Lesson 6: the block")
+
+
+@app.cell(hide_code=True)
+def _():
+    import math
+
+    import marimo as mo
+    import torch
+    from matplotlib import pyplot as plt
+
+    from nanogpt.config import ModelConfig
+    from nanogpt.layers import MLP, SquaredReLU, gelu, layer_norm
+    from nanogpt.learn.lesson import short_run, source
+    from nanogpt.model import GPT, BareBlock, Block, PostNormBlock
+    from nanogpt.trace import record
+    from nanogpt.train import Step
+
+    return (
+        BareBlock,
+        Block,
+        GPT,
+        MLP,
+        ModelConfig,
+        PostNormBlock,
+        SquaredReLU,
+        Step,
+        gelu,
+        layer_norm,
+        math,
+        mo,
+        plt,
+        record,
+        short_run,
+        source,
+        torch,
+    )
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    # 6. The block: thinking, norms, and the residual stream
+
+    After this lesson you can say what the feed-forward layer adds to attention, what a layer norm
+    does and why it stands before the layers, why sums run through the whole network, why their
+    parts are scaled down at the start, and what happens without each.
+
+    Attention brings to every token what others know. It mixes; it hardly computes. What was brought
+    together has to be worked on, and that is the other half of a block: a **feed-forward layer**,
+    two linear maps with a bend between them, applied to every token by itself.
+    """)
+    return
+
+
+@app.cell(hide_code=True)
+def _(MLP, mo, source):
+    mo.md(source(MLP))
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    share = mo.ui.number(value=None, step=1, label="your prediction, in percent:").form()
+    mo.md(
+        f"""
+        **Predict.** With C channels, attention has four matrices of C x C: for queries, keys, values,
+        and the way back. The feed-forward layer is four times as wide inside: C x 4C, and 4C x C.
+        What percentage of a block's weights is in the feed-forward layer? (Leave out the few biases
+        and gains.)
+
+        {share}
+        """
+    )
+    return (share,)
+
+
+@app.cell(hide_code=True)
+def _(Block, ModelConfig, mo, share):
+    gpt2_block = Block(ModelConfig(n_head=12, n_embd=768))
+    parts = {
+        name: sum(p.numel() for p in getattr(gpt2_block, name).parameters())
+        for name in ("ln_1", "attn", "ln_2", "mlp")
+    }
+    percent = 100 * parts["mlp"] / sum(parts.values())
+    if share.value is None:
+        reply = "Write a number first; there is nothing to lose."
+    else:
+        word = "Yes" if abs(share.value - percent) < 2 else "Not quite"
+        reply = (
+            f"{word}: 8 of 12, {percent:.1f} % with everything counted. In a block of GPT-2 attention "
+            f"has {parts['attn']:,} weights, the feed-forward layer {parts['mlp']:,}, and the two norms "
+            f"{parts['ln_1'] + parts['ln_2']:,}. Most of what a model knows is kept there (Geva et al. "
+            "2021 read it as a memory: each of the 4C inner channels looks for a pattern and, where it "
+            "finds one, adds its own row to the stream)."
+        )
+    mo.md(reply)
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    bend = mo.ui.slider(-4, 4, step=0.1, value=-0.7, label="x", show_value=True)
+    mo.vstack([
+        mo.md(
+            """
+            ## Why a bend?
+
+            Two linear maps in a row are one linear map: without something crooked between them the
+            second would be wasted. GPT-2 takes **GELU**: x times the share of a normal distribution
+            that lies below x. Far to the right it lets x pass, far to the left nothing, and in between
+            it is smooth, so that a channel which is off still feels which way it could be switched on.
+            The newer squared ReLU is cheaper, and exactly off on the left.
+            """
+        ),
+        bend,
+    ])  # fmt: skip
+    return (bend,)
+
+
+@app.cell(hide_code=True)
+def _(bend, gelu, mo, plt, torch):
+    xs = torch.linspace(-4, 4, 200)
+    bends, (curve, slope) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
+    shapes = {"GELU": gelu, "ReLU": torch.relu, "squared ReLU": lambda x: torch.relu(x).square()}
+    at = torch.tensor(float(bend.value))
+    slopes = {}
+    for (kind, f), hue in zip(shapes.items(), ("#d1602b", "#9db8d2", "#7a9a3a"), strict=True):
+        grid = xs.clone().requires_grad_()
+        f(grid).sum().backward()
+        point = at.clone().requires_grad_()
+        f(point).backward()
+        slopes[kind] = point.grad.item()
+        curve.plot(xs, f(xs), color=hue, label=kind)
+        slope.plot(xs, grid.grad, color=hue)
+        slope.plot([at], [point.grad], "o", color=hue)
+    curve.set(title="value", ylim=(-0.5, 4))
+    slope.set(title="slope: how much of the gradient passes", ylim=(-0.3, 2))
+    for panel in (curve, slope):
+        panel.axvline(bend.value, color="#cccccc", lw=1)
+        panel.grid(alpha=0.25)
+    curve.legend(frameon=False)
+    mo.vstack([
+        bends,
+        mo.md(
+            f"At {bend.value} GELU lets {slopes['GELU']:.0%} of the gradient pass, ReLU "
+            f"{slopes['ReLU']:.0%}. GELU dips below zero, and there its slope is negative."
+        ),
+    ])
+    return
+
+
+@app.cell(hide_code=True)
+def _(gelu, mo, source):
+    mo.md(source(gelu))
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    stretch = mo.ui.slider(
+        steps=[0.01, 0.1, 0.5, 1, 2, 10, 100], value=2, label="size of the input", show_value=True
+    )
+    shift = mo.ui.slider(-10, 10, step=1, value=3, label="shift", show_value=True)
+    mo.vstack([
+        mo.md(
+            """
+            ## Layer norm: one size for all
+
+            A layer learns best if its input has always about the same size. But the stream grows from
+            block to block, and its size changes as the model learns. **Layer norm** brings every
+            token's vector to mean 0 and variance 1, whatever it was, and then lets the model choose
+            a gain and a shift for each channel. Nothing is mixed between tokens.
+            """
+        ),
+        mo.hstack([stretch, shift], justify="start"),
+    ])  # fmt: skip
+    return shift, stretch
+
+
+@app.cell(hide_code=True)
+def _(layer_norm, mo, plt, shift, source, stretch, torch):
+    draw = torch.Generator().manual_seed(0)
+    vector = stretch.value * torch.randn(768, generator=draw) + shift.value
+    normed = layer_norm(vector, (768,), torch.ones(768), torch.zeros(768), 1e-5)
+    norms, (before, after) = plt.subplots(1, 2, figsize=(10, 2.6), layout="constrained")
+    before.hist(vector.tolist(), bins=40, color="#9db8d2")
+    before.set_title(f"before: mean {vector.mean():.2f}, deviation {vector.std():.2f}", fontsize=10)
+    before.set_xlim(-30, 30)
+    after.hist(normed.tolist(), bins=40, color="#d1602b")
+    after.set_title(f"after: mean {abs(normed.mean()):.2f}, deviation {normed.std():.2f}", fontsize=10)
+    after.set_xlim(-4, 4)
+    mo.vstack([norms, mo.md(source(layer_norm))])
+    return
+
+
+@app.cell(hide_code=True)
+def _(Block, mo, source):
+    mo.vstack([
+        mo.md(
+            """
+            ## The residual stream
+
+            A block does not replace what it is given, it **adds** to it. So there is a straight way
+            from the embeddings to the head, past every layer, and on the way back the gradient has it
+            as well: the derivative of x + f(x) is 1 plus something, and a product of such factors
+            does not vanish. He et al. 2015 found that this is what makes deep networks trainable.
+            """
+        ),
+        mo.md(source(Block)),
+    ])  # fmt: skip
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    blocks = mo.ui.slider(2, 24, step=2, value=12, label="blocks", show_value=True)
+    weight_size = mo.ui.slider(
+        steps=[0.02, 0.05, 0.1, 0.2], value=0.02, label="size of fresh weights", show_value=True
+    )
+    mo.vstack([
+        mo.md(
+            """
+            Fresh networks of so many blocks, of four kinds. Left, how large the gradient is that the
+            loss sends back behind each block. Right, how alike the vectors of different tokens are
+            there: at 1 they are all the same, and nothing behind that block can tell the tokens apart.
+            """
+        ),
+        mo.hstack([blocks, weight_size], justify="start"),
+    ])  # fmt: skip
+    return blocks, weight_size
+
+
+@app.cell(hide_code=True)
+def _(GPT, ModelConfig, blocks, mo, plt, record, torch, weight_size):
+    kinds = {
+        "as it is": {},
+        "no residuals": {"block": "no-residual"},
+        "no norms": {"norm": "none"},
+        "neither": {"block": "no-residual", "norm": "none"},
+    }
+    ids = torch.randint(500, (2, 32), generator=torch.Generator().manual_seed(1))
+
+    def alike(stream):
+        lengths = stream[0].norm(dim=-1, keepdim=True)
+        cosines = (stream[0] / lengths) @ (stream[0] / lengths).T
+        return ((cosines.sum() - len(cosines)) / (len(cosines) * (len(cosines) - 1))).item()
+
+    def measured(settings, depth, std):
+        torch.manual_seed(0)
+        network = GPT(ModelConfig(
+            vocab_size=500, context_length=32, n_layer=depth, n_head=4, n_embd=64, init_std=std,
+            **settings,
+        ))
+        with record(network, "drop", *(f"h.{n}" for n in range(depth))) as seen:
+            logits = network(ids[:, :-1])
+        stations = [seen["drop"], *(seen[f"h.{n}"] for n in range(depth))]
+        for station in stations:
+            station.retain_grad()
+        network.loss(logits, ids[:, 1:]).backward()
+        gradients = [x.grad.norm().item() for x in stations]
+        return [max(g, 1e-30) for g in gradients], [alike(x.detach()) for x in stations]
+
+    depths, (backward, likeness) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+    arriving, same = {}, {}
+    for (label, how), tint in zip(
+        kinds.items(), ("#d1602b", "#7a9a3a", "#888888", "#1f5a99"), strict=True
+    ):
+        gradient_sizes, cosines_of_tokens = measured(how, blocks.value, weight_size.value)
+        arriving[label], same[label] = gradient_sizes[0] / gradient_sizes[-1], cosines_of_tokens[-1]
+        backward.semilogy(gradient_sizes, color=tint, label=label)
+        likeness.plot(cosines_of_tokens, color=tint)
+    backward.set(title="size of the gradient", xlabel="behind this many blocks")
+    likeness.set(title="how alike the tokens are", xlabel="behind this many blocks", ylim=(-0.05, 1.05))
+    backward.legend(frameon=False, fontsize=8)
+    for axes in (backward, likeness):
+        axes.grid(alpha=0.25)
+    mo.vstack([
+        depths,
+        mo.md(
+            f"Without both, the embeddings receive {arriving['neither']:.1g} times the gradient that "
+            "arrives behind the last block: they would never learn. The norms alone keep it alive, but "
+            "without residuals every block hands on a mixture of mixtures, and behind the last one "
+            f"the tokens have a cosine of {same['no residuals']:.2f} (Dong et al. 2021: attention alone "
+            "forgets who is who). Without norms all is well for small weights; at a size of 0.2 the "
+            "embeddings receive so many times the gradient of the end that no rate fits both. Norms "
+            "make a network care little how large its weights are."
+        ),
+    ])
+    return (ids,)
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    scaled = mo.ui.switch(value=True, label="divide by the root of the number of additions")
+    mo.vstack([
+        mo.md(
+            """
+            ## Why are residuals scaled at initialisation?
+
+            Each block adds twice, so a stream behind L blocks is a sum of 2L parts. The variances of
+            independent parts add up: the sum's size grows with the root of 2L. GPT-2 therefore starts
+            the 2L matrices that write into the stream smaller, by just that root; then the whole sum
+            starts about as large as one part would be, however deep the network is.
+            """
+        ),
+        scaled,
+    ])  # fmt: skip
+    return (scaled,)
+
+
+@app.cell(hide_code=True)
+def _(GPT, ModelConfig, ids, math, mo, plt, record, scaled, torch):
+    growth, plot = plt.subplots(figsize=(7, 2.8), layout="constrained")
+    ends = {}
+    for layers, shade in ((6, "#c9d9ea"), (12, "#6f9bc6"), (24, "#1f5a99"), (48, "#d1602b")):
+        torch.manual_seed(0)
+        deep = GPT(ModelConfig(vocab_size=500, context_length=32, n_layer=layers, n_head=4, n_embd=64,
+                                init_std=0.1))
+        with torch.no_grad():
+            for matrix_name, matrix in deep.named_parameters():
+                if matrix_name.endswith("c_proj.weight") and not scaled.value:
+                    matrix.mul_(math.sqrt(2 * layers))
+            with record(deep, *(f"h.{n}" for n in range(layers))) as behind:
+                deep(ids)
+        heights = [x.std().item() for x in behind.values()]
+        ends[layers] = heights[-1]
+        plot.plot([n / layers for n in range(1, layers + 1)], heights, color=shade, label=f"{layers} blocks")
+    plot.set(xlabel="share of the blocks", ylabel="size of the stream", ylim=(0, None))
+    plot.grid(alpha=0.25)
+    plot.legend(frameon=False, fontsize=8)
+    mo.vstack([
+        growth,
+        mo.md(
+            "Behind the last block the stream has the size "
+            + ", ".join(f"{end:.2f} ({layers_} blocks)" for layers_, end in ends.items())
+            + ". Turn the switch off and see it depend on the depth."
+        ),
+    ])
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo, short_run):
+    tries = {
+        "as it is": {},
+        "no residuals": {"block": "no-residual"},
+        "no norms": {"norm": "none"},
+        "norms behind the sums": {"block": "post-norm"},
+    }
+    with mo.status.spinner("training four small models"):
+        trained = {
+            name: short_run(50, model={"n_layer": 4, "n_embd": 64, **change})
+            for name, change in tries.items()
+        }
+    return (trained,)
+
+
+@app.cell(hide_code=True)
+def _(Step, math, mo, plt, trained):
+    race, track = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    final = {}
+    for (title, records), ink in zip(
+        trained.items(), ("#d1602b", "#7a9a3a", "#888888", "#1f5a99"), strict=True
+    ):
+        steps_taken = [r for r in records if isinstance(r, Step)]
+        track.plot([r.step for r in steps_taken], [r.loss for r in steps_taken], color=ink, label=title)
+        final[title] = records[-1].val_loss
+    track.axhline(math.log(512), color="#cccccc", lw=1)
+    track.set(xlabel="step", ylabel="training loss, nats per token")
+    track.grid(alpha=0.25)
+    track.legend(frameon=False)
+    mo.vstack([
+        mo.md(
+            """
+            ## What happens without each
+
+            Four models of four blocks, trained just now for 50 steps with the same rate, on the same
+            batches. The line is log 512: knowing nothing.
+            """
+        ),
+        race,
+        mo.md(
+            "Validation losses: "
+            + ", ".join(f"{kind_} {loss:.2f}" for kind_, loss in final.items())
+            + ". So few steps show what learns at all; `nanogpt lab run residuals-norms` runs three "
+            "hundred steps with several seeds, and says which differences are real."
+        ),
+    ])
+    return
+
+
+@app.cell(hide_code=True)
+def _(BareBlock, PostNormBlock, SquaredReLU, mo, source):
+    mo.accordion({
+        "The other blocks, and the other bend": mo.md(source(PostNormBlock, BareBlock, SquaredReLU)),
+    })  # fmt: skip
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    ## Your turn
+
+    ```sh
+    nanogpt exercise check layer-norm
+    nanogpt exercise check gelu
+    nanogpt exercise check block
+    nanogpt exercise check gpt       # the whole network, of the parts you have written
+    ```
+
+    **Papers.** He et al. 2015, "Deep Residual Learning for Image Recognition". Ba, Kiros & Hinton
+    2016, "Layer Normalization". Hendrycks & Gimpel 2016, "Gaussian Error Linear Units". Radford et
+    al. 2019, section 2.3, which moved the norms and scaled the residuals. Xiong et al. 2020, "On
+    Layer Normalization in the Transformer Architecture". Dong et al. 2021, "Attention Is Not All
+    You Need". Geva et al. 2021, "Transformer
+    Feed-Forward Layers Are Key-Value Memories".
+    """)
+    return
+
+
+if __name__ == "__main__":
+    app.run()
