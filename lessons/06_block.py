@@ -281,7 +281,7 @@ def _(GPT, ModelConfig, blocks, mo, plt, record, torch, weight_size):
     mo.vstack([
         depths,
         mo.md(
-            f"Without both, the embeddings receive {arriving['neither']:.1g} times the gradient that "
+            f"Without both, the embeddings receive {max(arriving['neither'], 1e-25):.0e} times the gradient that "
             "arrives behind the last block: they would never learn. The norms alone keep it alive, but "
             "without residuals every block hands on a mixture of mixtures, and behind the last one "
             f"the tokens have a cosine of {same['no residuals']:.2f} (Dong et al. 2021: attention alone "

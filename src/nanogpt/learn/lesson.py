@@ -54,6 +54,9 @@ LESSONS = {
         Lesson(5, 2, "attention", "One head by hand, then many"),
         Lesson(6, 2, "block", "The feed-forward layer, layer norm, residuals, and life without each"),
         Lesson(7, 2, "sampling", "The head: softmax, temperature, top-k"),
+        Lesson(8, 2, "training", "Batches, the loss, AdamW, the learning rate, reading a loss curve"),
+        Lesson(9, 3, "one_thing", "Change one thing, and know whether to believe it"),
+        Lesson(10, 3, "own_idea", "A position encoding and an attention of your own"),
     )
 }
 
