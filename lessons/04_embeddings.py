@@ -328,7 +328,7 @@ def _(attempt, mo, model, record, torch):
         model(ids[None])
     expected = seen["drop"][0]
 
-    def verdict(code):
+    def opinion(code):
         tables = model.wte.weight.detach(), getattr(model.wpe, "weight", torch.zeros(64, 1)).detach()
         space = {"torch": torch}
         try:
@@ -351,7 +351,7 @@ def _(attempt, mo, model, record, torch):
         return "The shape is right, the numbers are not: add a row of each table."
 
     mo.md(
-        "Nothing was submitted yet." if attempt.value is None else verdict(attempt.value)
+        "Nothing was submitted yet." if attempt.value is None else opinion(attempt.value)
     )
     return
 

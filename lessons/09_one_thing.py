@@ -183,7 +183,7 @@ def _(apart, differences, mean, mo, plt, random, seeds):
     middles = {"a": 2.5, "b": 2.5 - 0.01 * apart.value, "c": 2.5}
     values = {n: [chance.gauss(m, 0.01) for _ in range(seeds.value)] for n, m in middles.items()}
     strip, ground = plt.subplots(figsize=(8, 2.4), layout="constrained")
-    for row, (arm_name, losses) in enumerate(values.items()):
+    for row, losses in enumerate(values.values()):
         ground.plot(losses, [row] * len(losses), "o", color="#9db8d2", alpha=0.8)
         ground.plot([mean(losses)], [row], "|", ms=24, mew=3, color="#d1602b")
     ground.set_yticks(range(3), list(values))
@@ -285,7 +285,7 @@ def _(
 def _(mo, read_toml, recipe_folder):
     ready = sorted((recipe_folder() / "studies").glob("*.toml"))
     mo.md(
-        "## Twelve studies that are ready\n\nEach takes five to ten minutes on two cores. Guess the answer before you "
+        "## Studies that are ready\n\nEach takes five to ten minutes on two cores. Guess the answer before you "
         "run one; what came out on our machine is in `docs/lab.md`.\n\n| | |\n|:---|:---|\n"
         + "\n".join(f"| `nanogpt lab run {p.stem}` | {read_toml(p)['question']} |" for p in ready)
         + "\n\nAnd `nanogpt lab scaling` asks the question behind all of them: how does the loss fall with "

@@ -167,7 +167,7 @@ def _(mo):
 
 @app.cell(hide_code=True)
 def _(CHECKS, Path, mo, sha256, subprocess, sys):
-    def judged(form):
+    def ask_the_judge(form):
         """The file with what was submitted, what the judge says, and whether it is sound."""
         code = form.value or form.element.value
         path = Path("runs/lesson-ideas") / f"idea_{sha256(code.encode()).hexdigest()[:8]}.py"
@@ -187,13 +187,13 @@ def _(CHECKS, Path, mo, sha256, subprocess, sys):
         to answer:
         """
     )
-    return (judged,)
+    return (ask_the_judge,)
 
 
 @app.cell(hide_code=True)
-def _(judged, mo, position_code):
-    position_file, position_verdict, position_sound = judged(position_code)
-    mo.md(f"```\n{position_verdict}\n```")
+def _(ask_the_judge, mo, position_code):
+    position_file, position_verdict, position_sound = ask_the_judge(position_code)
+    mo.md(f"```text\n{position_verdict}\n```")
     return position_file, position_sound
 
 
@@ -294,18 +294,19 @@ def _(mo):
 
 
 @app.cell(hide_code=True)
-def _(block_code, judged, mo):
-    _, block_verdict, _ = judged(block_code)
-    mo.md(f"```\n{block_verdict}\n```")
+def _(ask_the_judge, block_code, mo):
+    _, block_verdict, _ = ask_the_judge(block_code)
+    mo.md(f"```text\n{block_verdict}\n```")
     return
 
 
 @app.cell(hide_code=True)
 def _(POSITIONS, mo):
     mo.md(f"""
-    Now break it. Take `clamp(min=0)` out of the first, or let the bias of the second end one place
-    early, and read what the judge says: a token that sees the future learns wonderfully, and writes
-    nonsense.
+    Now break it. Put `bias = torch.zeros(q.shape[-2], k.shape[-2])` in the place of the causal bias in
+    the second, and read what the judge says: that is a model which sees the future. It learns
+    wonderfully, and writes nonsense. Or let the distance of the first be counted from the first
+    query, `q_pos[..., :1, None]`: it trains as well as before, and the judge finds out with the cache.
 
     There are position encodings named {", ".join(POSITIONS)} now. Norms, feed-forward layers, blocks,
     optimizers and schedules are added in the same way; `docs/extending.md` has the list.

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_repo import CORE
 
 import nanogpt
 from nanogpt.cli import main
@@ -67,10 +69,27 @@ def test_a_lesson_quotes_the_package_and_defines_none_of_it_again(lesson):
 @every_lesson
 def test_a_lesson_ends_with_its_exercises(lesson):
     text = lesson.path.read_text()
-    mine = [name for name, exercise in EXERCISES.items() if exercise.lesson == lesson.number]
-    # Exercises that belong to no written lesson yet come with the one that is nearest.
-    assert any(f"nanogpt exercise check {name}" in text for name in mine or ["merge"])
+    asked = set(re.findall(r"nanogpt exercise check ([\w-]+)", text))
+    mine = {name for name, exercise in EXERCISES.items() if exercise.lesson == lesson.number}
+    assert asked
+    assert asked <= set(EXERCISES)
+    assert mine <= asked, "an exercise of this lesson that it does not ask for"
     assert lesson.stage in STAGES
+
+
+def test_every_exercise_has_a_lesson():
+    assert {exercise.lesson for exercise in EXERCISES.values()} <= set(LESSONS)
+    assert list(LESSONS) == list(range(1, 13))
+    assert {lesson.stage for lesson in LESSONS.values()} == set(STAGES)
+
+
+def test_the_tour_goes_in_the_reading_order():
+    assert (
+        re.findall(
+            r'"(\w+)",', LESSONS[2].path.read_text().split("reading_order = [")[1].split("]")[0]
+        )
+        == CORE
+    )
 
 
 def test_every_notebook_is_a_lesson():

@@ -61,8 +61,5 @@ def show_path(folder: Path) -> None:
                 ]
                 if marks:
                     console.print(f"       {'  '.join(marks)}")
-    later = [name for name, e in EXERCISES.items() if e.lesson not in LESSONS]
-    console.print("[bold]Exercises whose lesson is still to be written[/]")
-    console.print("       " + "  ".join(mark(name, passed) for name in later))
     console.print(f"\n{len(passed)} of {len(EXERCISES)} exercises pass (in {folder}).")
     console.print("Open a lesson: nanogpt learn 3. Exercises: nanogpt exercise start")

@@ -52,11 +52,13 @@ LESSONS = {
         Lesson(3, 2, "tokens", "Why subwords, and how a vocabulary is built"),
         Lesson(4, 2, "embeddings", "What a token is, and where it stands"),
         Lesson(5, 2, "attention", "One head by hand, then many"),
-        Lesson(6, 2, "block", "The feed-forward layer, layer norm, residuals, and life without each"),
+        Lesson(6, 2, "block", "The feed-forward layer, norms, residuals, and life without each"),
         Lesson(7, 2, "sampling", "The head: softmax, temperature, top-k"),
-        Lesson(8, 2, "training", "Batches, the loss, AdamW, the learning rate, reading a loss curve"),
+        Lesson(8, 2, "training", "Batches, loss, AdamW, learning rate, reading a loss curve"),
         Lesson(9, 3, "one_thing", "Change one thing, and know whether to believe it"),
         Lesson(10, 3, "own_idea", "A position encoding and an attention of your own"),
+        Lesson(11, 3, "own_data", "Your own data, from collecting it to generated text"),
+        Lesson(12, 4, "transformers", "The same model in Hugging Face Transformers"),
     )
 }
 

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -257,9 +258,9 @@ def lines_run(action: Callable[[], object], root: Path) -> tuple[int, int]:
 
 def lines_on_both_sides(model: GPT, theirs: Any, ids: Tensor) -> tuple[Pair, Pair]:
     """The lines that one forward pass runs through, and the files they are in."""
-    ours = lines_run(lambda: model(ids), Path(nanogpt.__file__).parent)
+    ours = lines_run(partial(model, ids), Path(nanogpt.__file__).parent)
     there = Path(sys.modules["transformers"].__file__ or "").parent
-    counts = zip(ours, lines_run(lambda: theirs(ids), there), strict=True)
+    counts = zip(ours, lines_run(partial(theirs, ids), there), strict=True)
     lines, files = (Pair(*pair) for pair in counts)
     return lines, files
 
