@@ -17,6 +17,7 @@ from nanogpt.cli import main
 from nanogpt.learn.exercise import judge
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.lesson import LESSONS, STAGES, source
+from nanogpt.learn.progress import Progress, save_progress
 
 PACKAGE = Path(nanogpt.__file__).parent
 FLAGS = [
@@ -108,7 +109,18 @@ def test_the_path_shows_lessons_and_what_passes(tmp_path, monkeypatch, capsys):
     assert main(["learn"]) == 0
     out = capsys.readouterr().out
     assert all(title in out for title in STAGES.values())
-    assert "0 of 18 exercises pass" in out
+    assert "0 of 12 lessons opened, 0 of 18 exercises pass" in out
+    assert all(f" {name}" in out for name in EXERCISES)
+    save_progress(Path("my_gpt"), Progress(passed=["merge"]))
+    monkeypatch.setattr("subprocess.run", lambda command: subprocess.CompletedProcess(command, 0))
+    assert main(["learn", "5"]) == 0
+    assert main(["learn", "5"]) == 0
+    capsys.readouterr()
+    main(["learn"])
+    out = capsys.readouterr().out
+    assert "1 of 12 lessons opened, 1 of 18 exercises pass" in out
+    assert "✓  5  One head by hand" in out
+    assert "✓merge" in out
     assert main(["learn", "99"]) == 2
     assert "there is no lesson 99" in capsys.readouterr().err
 

@@ -12,7 +12,7 @@ from nanogpt.cli.settings import Parser
 from nanogpt.errors import UserError
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.lesson import LESSONS, STAGES, find_lesson
-from nanogpt.learn.progress import FOLDER, load_progress
+from nanogpt.learn.progress import FOLDER, load_progress, save_progress
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,6 +30,10 @@ def main(arguments: Sequence[str]) -> int:
     lesson = find_lesson(options.lesson)
     if importlib.util.find_spec("marimo") is None:
         raise UserError("opening a lesson needs marimo: pip install 'nanogpt[learn]'")
+    progress = load_progress(options.folder)
+    if lesson.number not in progress.lessons:
+        progress.lessons.append(lesson.number)
+        save_progress(options.folder, progress)
     command = [sys.executable, "-m", "marimo", "run" if options.app else "edit", str(lesson.path)]
     command += ["--host", "127.0.0.1"]
     command += ["--port", str(options.port)] if options.port else []
@@ -40,26 +44,26 @@ def main(arguments: Sequence[str]) -> int:
         return 0
 
 
-def mark(name: str, passed: set[str]) -> str:
-    """An exercise, green if it passes."""
-    return f"[green]{name}[/]" if name in passed else f"[dim]{name}[/]"
+def mark(done: bool) -> str:
+    """A tick for what is done."""
+    return "[green]✓[/]" if done else " "
 
 
 def show_path(folder: Path) -> None:
-    """The stages, their lessons, and which exercises pass."""
+    """The stages, their lessons and exercises, and what has been done."""
     console = Console(highlight=False, soft_wrap=True)
-    passed = set(load_progress(folder).passed)
+    progress = load_progress(folder)
     for number, stage in STAGES.items():
         console.print(f"[bold]{number}  {stage}[/]")
-        for lesson in LESSONS.values():
-            if lesson.stage == number:
-                console.print(f"   {lesson.number:>2}  {lesson.title}")
-                marks = [
-                    mark(name, passed)
-                    for name, exercise in EXERCISES.items()
-                    if exercise.lesson == lesson.number
-                ]
-                if marks:
-                    console.print(f"       {'  '.join(marks)}")
-    console.print(f"\n{len(passed)} of {len(EXERCISES)} exercises pass (in {folder}).")
-    console.print("Open a lesson: nanogpt learn 3. Exercises: nanogpt exercise start")
+        for lesson in (each for each in LESSONS.values() if each.stage == number):
+            opened = mark(lesson.number in progress.lessons)
+            console.print(f"  {opened} {lesson.number:>2}  {lesson.title}")
+            mine = [name for name, e in EXERCISES.items() if e.lesson == lesson.number]
+            if mine:
+                marks = (f"{mark(name in progress.passed)}{name}" for name in mine)
+                console.print("       " + " ".join(marks))
+    console.print(
+        f"\n{len(progress.lessons)} of {len(LESSONS)} lessons opened, "
+        f"{len(progress.passed)} of {len(EXERCISES)} exercises pass (in {folder})."
+    )
+    console.print("Open a lesson: nanogpt learn 1. Exercises: nanogpt exercise start")

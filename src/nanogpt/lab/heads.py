@@ -127,6 +127,8 @@ def draw_heads(path: Path, heads: Heads, title: str) -> None:
         below.imshow(heads.weights[layer, head].sqrt().numpy(), vmin=0, vmax=1, cmap="Blues")
         below.set_title(f"layer {layer}, head {head}: {score:.2f}")
         below.set(xlabel="looks at token", ylabel="token")
+        for axis in (below.xaxis, below.yaxis):
+            axis.get_major_locator().set_params(integer=True)
     figure.colorbar(image, ax=axes[0], label="share of attention")
     figure.suptitle(title, parse_math=False)
     with writing(path) as file:

@@ -25,6 +25,7 @@ from nanogpt.workers import end_with_parent
 SECONDS = 10.0
 SECONDS_TO_START = 60.0
 BYTES = 4 << 30
+BYTES_PRINTED = 16 << 20  # in a file of its own; the verdict is another
 PRINTED = 2000  # characters of what a file prints that are shown
 
 
@@ -106,7 +107,7 @@ def case_in(place: Path) -> str:
 
 def main(name: str, path: Path, place: Path) -> None:
     """Judge one file and write verdict.json."""
-    limit_memory()
+    limit_resources()
     exercise = EXERCISES[name]
     (place / "ready").touch()
     sys.path.insert(0, str(path.parent))
@@ -136,15 +137,17 @@ def write_verdict(place: Path, verdict: Verdict) -> None:
     write_json(place / "verdict.json", json.loads(json.dumps(asdict(verdict))))
 
 
-def limit_memory() -> None:
-    """A list that grows for ever should meet a limit before the machine does."""
+def limit_resources() -> None:
+    """A list or an output that grows for ever should meet a limit before the machine does."""
     try:
         import resource
-    except ImportError:  # Windows has no such limit
+    except ImportError:  # Windows has no such limits
         return
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = BYTES if most == resource.RLIM_INFINITY else min(BYTES, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+    for kind, limit in ((resource.RLIMIT_DATA, BYTES), (resource.RLIMIT_FSIZE, BYTES_PRINTED)):
+        _, most = resource.getrlimit(kind)
+        resource.setrlimit(
+            kind, (limit if most == resource.RLIM_INFINITY else min(limit, most), most)
+        )
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ FOLDER = Path("my_gpt")
 
 @dataclass
 class Progress:
-    """Exercises that passed, and how many hints were asked for."""
+    """Exercises that passed, how many hints were asked for, and lessons that were opened."""
 
     passed: list[str] = field(default_factory=list)
     hints: dict[str, int] = field(default_factory=dict)
+    lessons: list[int] = field(default_factory=list)
 
 
 def load_progress(folder: Path) -> Progress:
@@ -24,7 +25,8 @@ def load_progress(folder: Path) -> Progress:
         return Progress()
     try:
         progress = Progress(**read_json(path))
-        if not (isinstance(progress.passed, list) and isinstance(progress.hints, dict)):
+        kinds = {"passed": list, "hints": dict, "lessons": list}
+        if not all(isinstance(getattr(progress, name), kind) for name, kind in kinds.items()):
             raise TypeError
         return progress
     except TypeError:
