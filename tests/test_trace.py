@@ -1,11 +1,13 @@
 """Recording: every activation by its name, and a model that does not notice."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
 
 from nanogpt.attention import KVCache
+from nanogpt.checkpoint import load_run
 from nanogpt.cli import main
 from nanogpt.config import ModelConfig
 from nanogpt.errors import UserError
@@ -168,3 +170,16 @@ def test_the_distance_of_the_repetition_can_be_chosen_and_a_window_limits_it(cre
     heads = score_heads(windowed, LETTERS)
     assert heads.chance == pytest.approx(1 / 4)
     assert torch.allclose(heads.scores["previous"], torch.tensor(1 / 4))
+
+
+@pytest.mark.slow
+def test_the_recipe_grows_an_induction_head(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = ["--train.max-steps=500", "--train.eval-interval=500", "--data.max-documents=200"]
+    assert main(["train", "induction-heads", *settings, "--run=run"]) == 0
+    model, tokenizer, _ = load_run(Path("run"))
+    found = score_heads(model, tokenizer, 20)
+    assert found.strongest("induction")[0][0] == 1  # in the second layer
+    assert found.strongest("induction")[0][2] > 0.5
+    assert found.strongest("previous")[0][0] == 0  # which reads what the first has noted
+    assert found.strongest("previous")[0][2] > 0.5
