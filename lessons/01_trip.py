@@ -79,16 +79,17 @@ def _(config, html, mo, prompt_ids, text, tokenizer, visible):
         f"{html.escape(piece)}<br><small>{i}</small></span>"
         for piece, i in zip(pieces, ids, strict=True)
     )
-    mo.md(
-        f"""
-        ## Text to ids
+    mo.vstack([
+        mo.md(
+            f"""
+            ## Text to ids
 
-        The tokenizer cuts the text into pieces of its vocabulary; a dot is a space. Each has a
-        number, its id: {len(ids)} of them here. From now on there is no text, only numbers.
-
-        {boxes}
-        """
-    )
+            The tokenizer cuts the text into pieces of its vocabulary; a dot is a space. Each has a
+            number, its id: {len(ids)} of them here. From now on there is no text, only numbers.
+            """
+        ),
+        mo.Html(f"<div>{boxes}</div>"),
+    ])  # fmt: skip
     return (ids,)
 
 
@@ -148,7 +149,7 @@ def _(config, ids, mo, model, record, torch):
                   "a score for every token of the vocabulary, at every place")]
     mo.md(
         "## Every station\n\nThis is what really went through the model just now. The names are those "
-        "of the code, and of OpenAI's own files.\n\n| station | shape | what it is |\n|---|---|---|\n"
+        "of the code; those of weights are OpenAI's own.\n\n| station | shape | what it is |\n|---|---|---|\n"
         + "\n".join(f"| `{name}` | {size} | {what} |" for name, size, what in stations)
     )
     return (seen,)

@@ -6,6 +6,7 @@ app = marimo.App(width="medium", app_title="Lesson 3: tokens")
 
 @app.cell(hide_code=True)
 def _():
+    import html
     from collections import Counter
     from itertools import pairwise
 
@@ -24,6 +25,7 @@ def _():
         DataConfig,
         Tokenizer,
         encode_word,
+        html,
         merge,
         mo,
         pairwise,
@@ -197,7 +199,7 @@ def _(mo):
 
 
 @app.cell(hide_code=True)
-def _(Tokenizer, full, mo, plays, plt, sentence, size):
+def _(Tokenizer, full, html, mo, plays, plt, sentence, size):
     def of_size(n):
         return Tokenizer(full.merges[: n - 256])  # a smaller vocabulary is the beginning of it
 
@@ -205,7 +207,7 @@ def _(Tokenizer, full, mo, plays, plt, sentence, size):
     colors = ["#cfe3f5", "#f7dcc9"]
     boxes = "".join(
         f'<span style="background:{colors[n % 2]};color:#000;padding:2px 1px">'
-        f"{chosen.decode([i]).replace(' ', '&nbsp;')}</span>"
+        f"{html.escape(chosen.decode([i])).replace(' ', '&nbsp;')}</span>"
         for n, i in enumerate(chosen.encode(sentence.value))
     )
 
@@ -219,7 +221,7 @@ def _(Tokenizer, full, mo, plays, plt, sentence, size):
     axes.grid(alpha=0.25)
     n_tokens = len(chosen.encode(sentence.value))
     mo.vstack([
-        mo.md(boxes),
+        mo.Html(f"<div>{boxes}</div>"),
         mo.md(f"{len(sentence.value.encode())} bytes became {n_tokens} tokens."),
         growth,
         mo.md(

@@ -302,7 +302,7 @@ def _(
     canvas.set_xticks(range(len(ids)), pieces, rotation=90, fontsize=8)
     canvas.set_yticks(range(len(ids)), pieces, fontsize=8)
     canvas.set_title(f"layer {layer.value}, head {head.value}: each row looks at the columns")
-    before = weights.diagonal(-1).mean() if len(ids) > 1 else weights.mean()
+    before = weights.diagonal(-1).mean() if len(ids) > 1 else torch.tensor(0.0)
     mo.vstack([
         attention_map,
         mo.md(

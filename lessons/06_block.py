@@ -93,7 +93,7 @@ def _(Block, ModelConfig, mo, share):
         reply = (
             f"{word}: 8 of 12, {percent:.1f} % with everything counted. In a block of GPT-2 attention "
             f"has {parts['attn']:,} weights, the feed-forward layer {parts['mlp']:,}, and the two norms "
-            f"{parts['ln_1'] + parts['ln_2']:,}. Most of what a model knows is kept there (Geva et al. "
+            f"{parts['ln_1'] + parts['ln_2']:,}. Much of what a model knows seems to be kept there (Geva et al. "
             "2021 read it as a memory: each of the 4C inner channels looks for a pattern and, where it "
             "finds one, adds its own row to the stream)."
         )
@@ -138,7 +138,7 @@ def _(bend, gelu, mo, plt, torch):
         slope.plot(xs, grid.grad, color=hue)
         slope.plot([at], [point.grad], "o", color=hue)
     curve.set(title="value", ylim=(-0.5, 4))
-    slope.set(title="slope: how much of the gradient passes", ylim=(-0.3, 2))
+    slope.set(title="slope: what the gradient is multiplied by", ylim=(-0.3, 2))
     for panel in (curve, slope):
         panel.axvline(bend.value, color="#cccccc", lw=1)
         panel.grid(alpha=0.25)
@@ -146,8 +146,8 @@ def _(bend, gelu, mo, plt, torch):
     mo.vstack([
         bends,
         mo.md(
-            f"At {bend.value} GELU lets {slopes['GELU']:.0%} of the gradient pass, ReLU "
-            f"{slopes['ReLU']:.0%}. GELU dips below zero, and there its slope is negative."
+            f"At {bend.value} GELU's slope is {slopes['GELU']:.2f}, ReLU's {slopes['ReLU']:.0f}. GELU is "
+            "lowest near -0.75; to the left of that its slope is negative, to the right positive."
         ),
     ])
     return
@@ -172,8 +172,9 @@ def _(mo):
 
             A layer learns best if its input has always about the same size. But the stream grows from
             block to block, and its size changes as the model learns. **Layer norm** brings every
-            token's vector to mean 0 and variance 1, whatever it was, and then lets the model choose
-            a gain and a shift for each channel. Nothing is mixed between tokens.
+            token's vector to mean 0 and variance 1, and then lets the model choose a gain and a shift
+            for each channel. Nothing is mixed between tokens. The small `eps` under the root keeps a
+            vector of equal numbers from being divided by zero; only very small inputs notice it.
             """
         ),
         mo.hstack([stretch, shift], justify="start"),
@@ -207,7 +208,8 @@ def _(Block, mo, source):
             A block does not replace what it is given, it **adds** to it. So there is a straight way
             from the embeddings to the head, past every layer, and on the way back the gradient has it
             as well: the derivative of x + f(x) is 1 plus something, and a product of such factors
-            does not vanish. He et al. 2015 found that this is what makes deep networks trainable.
+            hardly vanishes (He et al. 2016). Such sums are what made very deep networks trainable
+            (He et al. 2015).
             """
         ),
         mo.md(source(Block)),
@@ -245,8 +247,9 @@ def _(GPT, ModelConfig, blocks, mo, plt, record, torch, weight_size):
     ids = torch.randint(500, (2, 32), generator=torch.Generator().manual_seed(1))
 
     def alike(stream):
-        lengths = stream[0].norm(dim=-1, keepdim=True)
-        cosines = (stream[0] / lengths) @ (stream[0] / lengths).T
+        vectors = stream[0].double()
+        lengths = vectors.norm(dim=-1, keepdim=True)
+        cosines = (vectors / lengths) @ (vectors / lengths).T
         return ((cosines.sum() - len(cosines)) / (len(cosines) * (len(cosines) - 1))).item()
 
     def measured(settings, depth, std):
@@ -262,7 +265,9 @@ def _(GPT, ModelConfig, blocks, mo, plt, record, torch, weight_size):
             station.retain_grad()
         network.loss(logits, ids[:, 1:]).backward()
         gradients = [x.grad.norm().item() for x in stations]
-        return [max(g, 1e-30) for g in gradients], [alike(x.detach()) for x in stations]
+        return [max(g, 1e-30) for g in gradients], [
+            alike(x.detach()) if x.norm() > 1e-15 else float("nan") for x in stations
+        ]
 
     depths, (backward, likeness) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
     arriving, same = {}, {}
@@ -281,13 +286,17 @@ def _(GPT, ModelConfig, blocks, mo, plt, record, torch, weight_size):
     mo.vstack([
         depths,
         mo.md(
-            f"Without both, the embeddings receive {max(arriving['neither'], 1e-25):.0e} times the gradient that "
-            "arrives behind the last block: they would never learn. The norms alone keep it alive, but "
-            "without residuals every block hands on a mixture of mixtures, and behind the last one "
-            f"the tokens have a cosine of {same['no residuals']:.2f} (Dong et al. 2021: attention alone "
-            "forgets who is who). Without norms all is well for small weights; at a size of 0.2 the "
-            "embeddings receive so many times the gradient of the end that no rate fits both. Norms "
-            "make a network care little how large its weights are."
+            ("Without both, hardly anything of the gradient that arrives behind the last block reaches the "
+             "embeddings: " if arriving["neither"] < 0.1 else
+             "With so few blocks even a network without both hands its gradient on: ")
+            + (f"{arriving['neither']:.0e} times as much. " if arriving["neither"] > 1e-25
+               else "too little for float32 to hold. ")
+            + "The norms alone keep it alive, but without residuals every block hands on a mixture of "
+            f"mixtures, and behind the last one the tokens have a cosine of {same['no residuals']:.2f} "
+            "(Dong et al. 2021: attention alone forgets who is who). Without norms the embeddings receive "
+            f"{arriving['no norms']:.3g} times the gradient of the end, with them {arriving['as it is']:.3g} "
+            "times. For small weights both are near 1; compare them for large weights and many blocks, where "
+            "no single rate would fit a network without norms."
         ),
     ])
     return (ids,)
@@ -413,7 +422,8 @@ def _(mo):
     nanogpt exercise check gpt       # the whole network, of the parts you have written
     ```
 
-    **Papers.** He et al. 2015, "Deep Residual Learning for Image Recognition". Ba, Kiros & Hinton
+    **Papers.** He et al. 2015, "Deep Residual Learning for Image Recognition", and 2016, "Identity
+    Mappings in Deep Residual Networks". Ba, Kiros & Hinton
     2016, "Layer Normalization". Hendrycks & Gimpel 2016, "Gaussian Error Linear Units". Radford et
     al. 2019, section 2.3, which moved the norms and scaled the residuals. Xiong et al. 2020, "On
     Layer Normalization in the Transformer Architecture". Dong et al. 2021, "Attention Is Not All

@@ -268,7 +268,7 @@ def _(AdamW, mo, source):
 @app.cell(hide_code=True)
 def _(mo):
     rate = mo.ui.slider(
-        steps=[0.001, 0.003, 0.01, 0.03, 0.06, 0.1, 0.2], value=0.06, label="learning rate",
+        steps=[0.05, 0.06, 0.08, 0.1, 0.15], value=0.06, label="learning rate",
         show_value=True,
     )  # fmt: skip
     steep = mo.ui.slider(steps=[1, 5, 20, 50, 100], value=50, label="how narrow", show_value=True)
@@ -308,11 +308,13 @@ def _(AdamW, SGD, mo, plt, rate, steep, torch):
     mo.vstack([
         valley,
         mo.md(
-            f"After forty steps SGD is at a height of {ends['SGD']:.3g}, AdamW at {ends['AdamW']:.3g}. "
+            "After forty steps SGD "
+            + (f"is at a height of {ends['SGD']:.3g}" if ends["SGD"] < 100 else "has left the picture")
+            + f", AdamW is at {ends['AdamW']:.3g}. "
             "Make the valley narrower: AdamW's path hardly changes, since it moves both coordinates by "
             "about the rate in each step. SGD is thrown from wall to wall, and out of the picture as soon "
-            "as rate times steepness exceeds 3.8; with a rate that the walls bear, it creeps along the "
-            "floor. In a round valley it is the better of the two. A network's valleys are not round."
+            "as rate times steepness exceeds 3.8; so the steepest direction decides which rate all the "
+            "others have to live with. A network has directions of every steepness."
         ),
     ])
     return
@@ -419,9 +421,10 @@ def _(batch_tokens, curve, lr, math, mo, plt, warm):
             f"{len(taken)} steps of {batch_tokens:,} tokens end at a validation loss of **{end:.2f}**; the "
             f"highest on the way was {worst:.2f}, and log 512 is {math.log(512):.2f}. "
             "A straight, slow fall: the rate is too low. A fall in one sweep that flattens out: about "
-            "right. A jump above the start that comes back: too high for fresh weights, a warm-up may "
-            "save it. A loss that stays where it jumped to: too high altogether. And a training loss "
-            "that goes on falling while the validation loss rises: it learns the text by heart."
+            "right. A fall that comes early, perhaps after a jump, and then lies flat above the others: "
+            "too high; the model knows how frequent tokens are, and each step throws away the finer things "
+            "that the last one found. And a training loss that goes on falling while the validation loss "
+            "rises, in longer runs than these: it learns the text by heart."
         ),
     ])
     return
@@ -443,7 +446,8 @@ def _(mo):
 
     **Papers.** Kingma & Ba 2015, "Adam". Loshchilov & Hutter 2019, "Decoupled Weight Decay
     Regularization", and 2017, "SGDR", where the cosine comes from. Vaswani et al. 2017, section
-    5.3, with a warm-up. Radford et al. 2019, section 2, on windows of one long text. McCandlish et
+    5.3, with a warm-up. Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training", section 4.1,
+    on windows of one long text. McCandlish et
     al. 2018, "An Empirical Model of Large-Batch Training", on how noisy a batch is.
     """)
     return

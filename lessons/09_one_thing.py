@@ -115,7 +115,7 @@ def _(GPT, ModelConfig, channels, context, layers, mo, plt, vocabulary):
             f"**{total:,} weights**, {flops / 1e6:,.1f} million operations for each token of training, "
             f"of which attention's own share is {12 * shape.n_layer * shape.n_embd * shape.context_length / flops:.0%}. "
             "Twice the channels are four times the weights of a block; twice the layers are twice as "
-            "many; a longer context costs hardly a weight. `nanogpt plan RECIPE` says what a recipe takes "
+            "many; a longer context costs a row of channels for each position, and work. `nanogpt plan RECIPE` says what a recipe takes "
             "in memory, time and money before anything runs."
         ),
     ])
@@ -157,7 +157,7 @@ def _(LEVEL, differences, lucky, mo, random):
         reply = (
             f"{word}: 10. There are 20 ways to put three a's and three b's in a row, all equally likely, "
             f"and two of them are sweeps. Drawn {trials} times just now: {100 * swept / trials:.0f} of "
-            "100. Whoever tries ten ideas that do nothing finds one that \"clearly works\". The lab's "
+            "100. Whoever tries twenty ideas that do nothing finds one that \"clearly works\". The lab's "
             f"judge asks how often chance alone would do it, and calls a difference real below "
             f"{100 * LEVEL:.0f} in 100: here {100 * called / trials:.1f} of 100."
         )

@@ -56,8 +56,8 @@ def _(mo):
     about ten lines and in a file of your own, have them judged for soundness, and see in a minute
     whether they learn.
 
-    Ideas in this field are small. RoPE is a rotation, ALiBi a straight line, and both changed how
-    every large model is built. What keeps people from trying their own is not the idea but what
+    Ideas in this field are small. ALiBi is a straight line, RoPE a rotation, and that rotation is in
+    most large models of today. What keeps people from trying their own is not the idea but what
     surrounds it: to be sure that it does not see the future, that generation with a cache gives the
     same text, that padding changes nothing. All of that is the package's business, not yours.
     """)
@@ -82,8 +82,8 @@ def _(mo):
 
         ALiBi lowers a score by a constant for every token of distance; softmax takes the exponent, so
         attention falls by the same *factor* for each step back, and what is far is gone. Memory does
-        not work so: yesterday is much further than an hour ago, last March hardly further than last
-        February. So let the score fall with the **logarithm** of the distance, as steeply as each head
+        not work so: yesterday is much further than an hour ago, last February hardly further than last
+        March. So let the score fall with the **logarithm** of the distance, as steeply as each head
         learns.
 
         **Predict.** All keys fit equally well, and a head of strength 1 takes away log(1 + distance).
@@ -219,13 +219,13 @@ def _(
     if position_sound:
         known = snapshot()
         load_plugin(str(position_file))
-        new = next((name for setting, name in added_since(known) if setting == "position"), "log")
+        new = [name for setting, name in added_since(known) if setting == "position"]
         with mo.status.spinner("training three small models"):
-            for position in dict.fromkeys(["none", "learned", new]):
+            for position in dict.fromkeys(["none", "learned", *new]):
                 losses[position] = short_run(80, model={"position": position})
         race, track = plt.subplots(figsize=(8, 3), layout="constrained")
-        inks = ("#cccccc", "#9db8d2", "#d1602b")
-        for (position, records), ink in zip(losses.items(), inks, strict=True):
+        inks = ("#cccccc", "#9db8d2", "#d1602b", "#7a9a3a")
+        for (position, records), ink in zip(losses.items(), inks, strict=False):
             track.plot([r.loss for r in records if isinstance(r, Step)], color=ink, label=position)
         track.set(xlabel="step", ylabel="training loss")
         track.grid(alpha=0.25)
@@ -306,7 +306,8 @@ def _(POSITIONS, mo):
     Now break it. Put `bias = torch.zeros(q.shape[-2], k.shape[-2])` in the place of the causal bias in
     the second, and read what the judge says: that is a model which sees the future. It learns
     wonderfully, and writes nonsense. Or let the distance of the first be counted from the first
-    query, `q_pos[..., :1, None]`: it trains as well as before, and the judge finds out with the cache.
+    query, `q_pos[..., :1, None]`: in training that is no position at all, with the cache it is another
+    one, and the judge notices both.
 
     There are position encodings named {", ".join(POSITIONS)} now. Norms, feed-forward layers, blocks,
     optimizers and schedules are added in the same way; `docs/extending.md` has the list.

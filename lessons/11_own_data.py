@@ -8,6 +8,7 @@ app = marimo.App(width="medium", app_title="Lesson 11: your own data")
 def _():
     import html
     import json
+    import os
     from collections import Counter
     from pathlib import Path
 
@@ -44,6 +45,7 @@ def _():
         load_run,
         mo,
         nanogpt,
+        os,
         plt,
         prepare,
         read_jsonl,
@@ -82,9 +84,11 @@ def _(Path, mo, nanogpt):
 
 
 @app.cell(hide_code=True)
-def _(Counter, Path, json, mo, wanted):
+def _(Counter, Path, json, mo, os, wanted):
     chosen = wanted.value or wanted.element.value
-    found = sorted(p for p in Path(chosen["folder"]).rglob(f"*{chosen['ending']}") if p.is_file())
+    ending = chosen["ending"].lstrip("*")
+    everything = sorted(Path(chosen["folder"]).expanduser().rglob("*"))
+    found = [p for p in everything if p.name.endswith(ending) and p.is_file() and os.access(p, os.R_OK)]
     texts = {str(p): p.read_text(errors="replace") for p in found[:2000]}
     times = Counter(texts.values())
     documents = {name: text for name, text in texts.items() if text.strip() and times[text] == 1}

@@ -14,10 +14,12 @@ from test_repo import CORE
 
 import nanogpt
 from nanogpt.cli import main
+from nanogpt.config import with_settings
 from nanogpt.learn.exercise import judge
 from nanogpt.learn.exercises import EXERCISES
-from nanogpt.learn.lesson import LESSONS, STAGES, source
+from nanogpt.learn.lesson import LESSONS, STAGES, is_as_lessons_say, small_config, source
 from nanogpt.learn.progress import Progress, save_progress
+from nanogpt.tokenizer import CharTokenizer, Tokenizer
 
 PACKAGE = Path(nanogpt.__file__).parent
 FLAGS = [
@@ -112,7 +114,7 @@ def test_the_path_shows_lessons_and_what_passes(tmp_path, monkeypatch, capsys):
     assert "0 of 12 lessons opened, 0 of 18 exercises pass" in out
     assert all(f" {name}" in out for name in EXERCISES)
     save_progress(Path("my_gpt"), Progress(passed=["merge"]))
-    monkeypatch.setattr("subprocess.run", lambda command: subprocess.CompletedProcess(command, 0))
+    monkeypatch.setattr("subprocess.run", lambda command: Done())
     assert main(["learn", "5"]) == 0
     assert main(["learn", "5"]) == 0
     capsys.readouterr()
@@ -123,6 +125,41 @@ def test_the_path_shows_lessons_and_what_passes(tmp_path, monkeypatch, capsys):
     assert "✓merge" in out
     assert main(["learn", "99"]) == 2
     assert "there is no lesson 99" in capsys.readouterr().err
+
+
+def test_a_lesson_is_opened_as_a_copy_that_its_learner_may_change(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened = []
+    monkeypatch.setattr("subprocess.run", lambda command: opened.append(command[4]) or Done())
+    assert main(["learn", "3"]) == 0
+    copy = Path("my_gpt/lessons/03_tokens.py")
+    assert opened == [str(copy)]
+    assert copy.read_text() == LESSONS[3].path.read_text()
+    copy.write_text("changed")
+    main(["learn", "3"])
+    assert copy.read_text() == "changed"
+
+
+class Done:
+    """What a command leaves that went well."""
+
+    returncode = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "suits"),
+    [
+        ({}, True),
+        ({"position": "rope"}, False),
+        ({"n_layer": 3}, True),
+        ({"context_length": 32}, False),
+    ],
+)
+def test_lessons_look_into_the_learners_own_demo_if_it_is_what_they_speak_of(change, suits):
+    config = with_settings(small_config(1), model=change)
+    words = Tokenizer([(97, 98 + n) for n in range(255)], special_tokens={"<|endoftext|>": 511})
+    assert is_as_lessons_say(config, words) == suits
+    assert not is_as_lessons_say(config, CharTokenizer("abc"))
 
 
 def test_without_marimo_a_lesson_says_how_to_get_it(monkeypatch, capsys):

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from nanogpt.cli.settings import Parser
 from nanogpt.errors import UserError
+from nanogpt.files import read_text, write_text
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.lesson import LESSONS, STAGES, find_lesson
 from nanogpt.learn.progress import FOLDER, load_progress, save_progress
@@ -30,11 +31,14 @@ def main(arguments: Sequence[str]) -> int:
     lesson = find_lesson(options.lesson)
     if importlib.util.find_spec("marimo") is None:
         raise UserError("opening a lesson needs marimo: pip install 'nanogpt[learn]'")
+    mine = options.folder / "lessons" / lesson.path.name
+    if not mine.exists():  # what a learner changes is a copy
+        write_text(mine, read_text(lesson.path))
     progress = load_progress(options.folder)
     if lesson.number not in progress.lessons:
         progress.lessons.append(lesson.number)
         save_progress(options.folder, progress)
-    command = [sys.executable, "-m", "marimo", "run" if options.app else "edit", str(lesson.path)]
+    command = [sys.executable, "-m", "marimo", "run" if options.app else "edit", str(mine)]
     command += ["--host", "127.0.0.1"]
     command += ["--port", str(options.port)] if options.port else []
     command += ["--headless", "--no-token"] if options.headless else []

@@ -14,9 +14,12 @@ from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainC
 from nanogpt.errors import UserError
 from nanogpt.model import GPT
 from nanogpt.prepare.pipeline import prepare
-from nanogpt.tokenizer import AnyTokenizer
+from nanogpt.tokenizer import AnyTokenizer, Tokenizer
 from nanogpt.train import Step, Trainer, Validation
 from nanogpt.workers import usable_cores
+
+# The settings that make a model another than GPT-2, apart from its size.
+GPT2_KINDS = ("position", "block", "norm", "mlp", "bias", "qk_norm", "n_kv_head", "window")
 
 STAGES = {
     1: "Overall grasp",
@@ -90,10 +93,23 @@ def small_model(steps: int = 200, run: Path = Path("runs/lesson")) -> tuple[GPT,
     """
     demo = Path("runs/demo")
     if (demo / "checkpoints" / "latest").exists():
-        return load_run(demo)[:2]
+        model, tokenizer, config = load_run(demo)
+        if is_as_lessons_say(config, tokenizer):
+            return model, tokenizer
     if not (run / "checkpoints" / "latest").exists():
         short_run(steps, run, run / "data")
     return load_run(run)[:2]
+
+
+def is_as_lessons_say(config: Config, tokenizer: AnyTokenizer) -> bool:
+    """Whether a run is a GPT-2 with merged tokens, and no smaller than the lessons' own model."""
+    least, gpt2 = small_config(1), ModelConfig()
+    return (
+        isinstance(tokenizer, Tokenizer)
+        and tokenizer.vocab_size >= least.data.vocab_size
+        and config.model.context_length >= least.model.context_length
+        and all(getattr(config.model, kind) == getattr(gpt2, kind) for kind in GPT2_KINDS)
+    )
 
 
 def short_run(
