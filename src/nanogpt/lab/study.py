@@ -52,7 +52,7 @@ def load_study(path: Path, recipe_values: Mapping[str, Any] | None = None) -> St
             raise UserError(f"{path}: {key} is not a key of a study: {did_you_mean(key, KEYS)}")
     try:
         budget = checked_budget(values.get("budget", {}))
-        seeds = [int(seed) for seed in values.get("seeds", [1, 2, 3])]
+        seeds = checked_seeds(values.get("seeds", [1, 2, 3]))
         base = merged(recipe_values or {}, nested(values.get("settings", {})))
         arms = [
             Arm(name, arm_config(base, settings, budget))
@@ -60,10 +60,16 @@ def load_study(path: Path, recipe_values: Mapping[str, Any] | None = None) -> St
         ]
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise UserError(f"{path}: seeds={seeds}: use some different numbers")
     question = str(values.get("question", path.stem))
     return Study(path.stem, question, arms, seeds, budget, list(values.get("plugins", [])))
+
+
+def checked_seeds(values: Any) -> list[int]:
+    """The seeds. Raises UserError unless they are some different whole numbers."""
+    whole = isinstance(values, list) and all(type(seed) is int and seed >= 0 for seed in values)
+    if not whole or not values or len(set(values)) < len(values):
+        raise UserError(f"seeds={values!r}: use some different whole numbers, as [1, 2, 3]")
+    return values
 
 
 def checked_budget(values: Mapping[str, Any]) -> tuple[str, float]:
