@@ -17,10 +17,11 @@ from learners_wrong import WRONG
 
 from nanogpt import attention, layers, optim, sampling
 from nanogpt.cli import main
+from nanogpt.config import load_config
 from nanogpt.learn.exercise import judge, stub_of
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.judging import judge_file
-from nanogpt.learn.play import substituted
+from nanogpt.learn.play import play, settings_for, substituted
 
 ROOT = Path(__file__).parent.parent
 
@@ -157,6 +158,20 @@ ENDINGS = {
         "def merge(ids, pair, new_id):\n    raise NotImplementedError('not for me')\n",
         "", "It raises NotImplementedError: not for me (line 2).", "merge(",
     ),
+    "memory, bit by bit": (
+        "def merge(ids, pair, new_id):\n    kept = []\n    for n in range(48):\n"
+        "        kept.append(bytes(128 << 20))\n    return kept\n",
+        "", "MemoryError", "merge(",
+    ),
+    "an object that cannot be shown": (
+        "class Odd:\n    def __repr__(self):\n        return 1 / 0\n\n\n"
+        "def merge(ids, pair, new_id):\n    return Odd()\n",
+        "", "It gives a value of type Odd", "a Odd that cannot be shown",
+    ),
+    "an error that is no text": (
+        "def merge(ids, pair, new_id):\n    raise ValueError('\\ud800')\n",
+        "", "It raises ValueError", "merge(",
+    ),
     "all memory": (
         "def merge(ids, pair, new_id):\n    return [0] * 10**12\n", "", "MemoryError", "merge(",
     ),
@@ -178,6 +193,46 @@ def test_whatever_a_file_does_its_learner_gets_a_sentence(ending, tmp_path):
     assert verdict.mistake == mistake
     assert said in verdict.diagnosis
     assert example in verdict.example
+
+
+def test_a_learners_own_helpers_are_found_and_taken_for_nothing_else(tmp_path):
+    (tmp_path / "helper.py").write_text("FACTOR = 1\n")
+    (tmp_path / "random.py").write_text("raise ImportError('this is mine')\n")
+    right = inspect.getsource(RIGHT["merge"][0]).replace("merge_flag", "merge")
+    (tmp_path / "01_merge.py").write_text("import helper\n" + right)
+    verdict, _ = judge_file(tmp_path / "01_merge.py", EXERCISES["merge"], 60)
+    assert verdict.passed, verdict
+
+
+def test_what_a_learners_file_has_started_ends_with_it(tmp_path):
+    (tmp_path / "01_merge.py").write_text(
+        "import pathlib\nimport subprocess\nchild = subprocess.Popen(['sleep', '600'])\n"
+        "pathlib.Path('child').write_text(str(child.pid))\n"
+        "def merge(ids, pair, new_id):\n    return []\n"
+    )
+    judge_file(tmp_path / "01_merge.py", EXERCISES["merge"], 60)
+    status = Path("/proc") / (tmp_path / "child").read_text() / "stat"
+    assert not status.exists() or " Z " in status.read_text()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ['{"passed": "merge"}', '{"hints": {"merge": -1}}', '{"lessons": ["a"]}', '{"hints": 3}',
+     '{"other": 1}', '{"passed": [1]}'],
+)  # fmt: skip
+def test_damaged_progress_costs_one_line(damaged, learner, capsys):
+    (learner / "progress.json").write_text(damaged)
+    assert main(["exercise", "hint", "merge"]) == 2
+    assert "progress.json is damaged; remove it" in capsys.readouterr().err
+
+
+def test_a_folder_may_have_any_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["exercise", "start", "--folder", "d[/x]"]) == 0
+    assert "d[/x]/01_merge.py" in capsys.readouterr().out
+    assert main(["exercise", "hint", "merge", "--folder", "e[red]"]) == 0
+    assert main(["learn", "--folder", "e[red]"]) == 0
+    assert "(in e[red])" in capsys.readouterr().out
 
 
 def test_what_a_file_prints_is_kept_apart(tmp_path):
@@ -215,10 +270,12 @@ def test_checking_says_right_or_wrong_and_remembers(learner, capsys):
     assert "to do  rope" in out
     assert "1 of 3 pass" in out
     assert json.loads((learner / "progress.json").read_text())["passed"] == ["merge"]
+    remembered = json.loads((learner / "progress.json").read_text())
+    (learner / "progress.json").write_text(json.dumps({**remembered, "passed": ["merge", "rope"]}))
     assert main(["exercise", "check", "merge"]) == 0
     (learner / "01_merge.py").write_text("def merge(ids, pair, new_id):\n    return ids\n")
     assert main(["exercise", "check", "merge"]) == 1
-    assert json.loads((learner / "progress.json").read_text())["passed"] == []
+    assert json.loads((learner / "progress.json").read_text())["passed"] == ["rope"]
 
 
 def test_of_two_mistakes_the_one_that_explains_most_is_named():
@@ -312,6 +369,34 @@ def test_a_learners_functions_are_put_everywhere_and_taken_out_again():
         assert layers.KERNELS["plain"].gelu is gelu
         raise ZeroDivisionError
     assert layers.KERNELS["plain"].gelu is layers.gelu
+
+
+def test_playing_uses_every_part(tmp_path):
+    """Each of the learner's eighteen parts is called in one run or another."""
+    called = set()
+
+    def counted(name, original):
+        if inspect.isclass(original):
+            wrapped = type(original.__name__, (original,), {})
+            method = EXERCISES[name].write[0]
+
+            def count(self, *args, **kwargs):
+                called.add(name)
+                return getattr(super(wrapped, self), method)(*args, **kwargs)
+
+            setattr(wrapped, method, count)
+            return wrapped
+
+        def function(*args, **kwargs):
+            called.add(name)
+            return original(*args, **kwargs)
+
+        return function
+
+    candidates = {e: counted(name, e.reference) for name, e in EXERCISES.items()}
+    config = settings_for(load_config(ROOT / "configs/demo.toml"), [*EXERCISES.values()], 10)
+    play(tmp_path, config, candidates)
+    assert called == set(EXERCISES)
 
 
 def test_playing_trains_the_same_model_with_the_learners_parts(learner, capsys):

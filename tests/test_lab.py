@@ -346,6 +346,19 @@ def test_the_test_is_tukeys():
         assert pair.by == pytest.approx(expected.statistic[i, j])
 
 
+@pytest.mark.parametrize("arms", [2, 3, 6])
+def test_what_is_called_real_is_what_chance_does_once_in_a_hundred(arms):
+    """With a noise of known size, the difference at the border is called by its p and no other."""
+    border = 0
+    for tenths in range(20, 140):
+        values = {f"arm {n}": [1.0, 1.1, 1.2] for n in range(arms)}
+        values["arm 0"] = [value + tenths / 100 for value in values["arm 0"]]
+        first = differences(values)[0]
+        assert first.real == (first.p < 0.01)
+        border += 0.005 < first.p < 0.02
+    assert border >= 2
+
+
 def test_one_seed_says_nothing_about_noise():
     (pair,) = differences({"a": [1.0], "b": [2.0]})
     assert math.isnan(pair.p)

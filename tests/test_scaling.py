@@ -11,7 +11,7 @@ import pytest
 from nanogpt.cli import main
 from nanogpt.config import Config, ModelConfig
 from nanogpt.errors import UserError
-from nanogpt.lab.law import Point, bootstrap, fit
+from nanogpt.lab.law import Point, Uncertainty, bootstrap, fit
 from nanogpt.lab.scaling import WIDTHS, siblings, size_of
 from nanogpt.model import GPT
 
@@ -61,6 +61,25 @@ def test_intervals_cover_about_as_often_as_they_say():
     assert np.mean(widths) < 10 * noise * planted(*NEXT)
     low, high = uncertainty.number("a")
     assert low < 0.35 < high
+
+
+def test_an_interval_holds_the_noise_of_as_many_runs_as_are_meant():
+    law = fit(ladder(noise=0))
+    exact = Uncertainty([law] * 50, np.array([0.0]))
+    assert exact.interval(*NEXT) == pytest.approx([law.loss(*NEXT)] * 2)
+    noisy = Uncertainty([law] * 200, np.linspace(-0.1, 0.1, 101))
+    low, high = (math.log(x / law.loss(*NEXT)) for x in noisy.interval(*NEXT))
+    assert (low, high) == (pytest.approx(-0.09, abs=0.01), pytest.approx(0.09, abs=0.01))
+    low, high = (math.log(x / law.loss(*NEXT)) for x in noisy.interval(*NEXT, runs=100))
+    assert -0.02 < low < 0 < high < 0.02
+
+
+def test_the_noise_is_widened_by_what_the_fit_has_taken_from_it():
+    points = ladder(noise=0.01)
+    law = fit(points)
+    left = [math.log(p.loss / law.loss(p.size, p.tokens)) for p in points]
+    found = bootstrap(points, law, draws=2).noise
+    assert found == pytest.approx(np.array(left) * math.sqrt(len(points) / (len(points) - 5)))
 
 
 def test_too_few_runs_are_no_ladder():

@@ -11,7 +11,7 @@ from nanogpt.checkpoint import load_run
 from nanogpt.cli import main
 from nanogpt.config import ModelConfig
 from nanogpt.errors import UserError
-from nanogpt.lab.heads import HABITS, repeated_tokens, score_heads
+from nanogpt.lab.heads import HABITS, repeated_tokens, score_heads, write_heads
 from nanogpt.model import GPT
 from nanogpt.position import POSITIONS, Position
 from nanogpt.tokenizer import CharTokenizer
@@ -80,6 +80,18 @@ def test_with_a_cache_a_new_token_looks_at_all_of_them(model):
         assert torch.allclose(weights, whole[name][:, :, 10:], atol=1e-6)
 
 
+def test_a_second_run_replaces_what_was_recorded_and_dropout_stays_what_it_is():
+    model = GPT(tiny(attention_dropout=0.5, dropout=0.1)).train()
+    torch.manual_seed(1)
+    before = model(IDS)
+    with record(model) as seen:
+        model(IDS.flip(0))
+        torch.manual_seed(1)
+        assert torch.equal(model(IDS), before)
+    assert torch.equal(seen["ln_f"], model.ln_f(seen["h.1"]))
+    assert torch.equal(seen["wte"], model.wte(IDS))
+
+
 def test_gradients_flow_through_what_was_recorded(model):
     with record(model, "h.0") as seen:
         logits = model(IDS)
@@ -96,7 +108,7 @@ def test_a_pattern_that_fits_nothing_is_told_and_an_error_leaves_no_hook(model):
     assert not seen
 
 
-LETTERS = CharTokenizer("abcdefgh")
+LETTERS = CharTokenizer("abcdefgh", ["<|end|>"])
 
 
 class Habits(Position):
@@ -110,9 +122,9 @@ class Habits(Position):
 
 @pytest.fixture
 def creature(monkeypatch) -> GPT:
-    """A model of two layers; in the second all heads look everywhere alike."""
+    """A model of one layer whose three heads have a habit each."""
     monkeypatch.setitem(POSITIONS, "habits", Habits)
-    shape = {"vocab_size": 8, "context_length": 16, "n_layer": 1, "n_head": 3, "n_embd": 24}
+    shape = {"vocab_size": 9, "context_length": 16, "n_layer": 1, "n_head": 3, "n_embd": 24}
     model = GPT(ModelConfig(**shape, position="habits")).eval()
     torch.nn.init.zeros_(model.h[0].attn.c_attn.weight)
     return model
@@ -125,6 +137,25 @@ def test_heads_of_known_habits_get_their_scores(creature):
         scores[number] = 1.0
         assert heads.scores[habit].tolist() == [pytest.approx(scores, abs=1e-6)]
         assert heads.strongest(habit) == [(0, number, pytest.approx(1))]
+
+
+def test_scores_and_pictures_are_those_of_their_layer_and_head(tmp_path):
+    """Of two unlike layers, against attention that is worked out by itself."""
+    torch.manual_seed(3)
+    model = GPT(tiny(vocab_size=9, init_std=0.4, dropout=0.3)).train()
+    heads = score_heads(model, LETTERS)
+    ids = repeated_tokens(model, LETTERS)
+    with torch.no_grad(), record(model.eval(), "*.weights") as seen:
+        model(ids)
+    write_heads(tmp_path, heads, "two layers")
+    rows = list(csv.DictReader((tmp_path / "heads.csv").read_text().splitlines()))
+    for layer, head in ((0, 0), (0, 2), (1, 0), (1, 1)):
+        weights = seen[f"h.{layer}.attn.weights"][:, head]
+        assert torch.allclose(heads.weights[layer, head], weights[0], atol=1e-6)
+        expected = torch.stack([weights[:, q, q - 7] for q in range(8, 16)]).mean().item()
+        assert heads.scores["induction"][layer, head].item() == pytest.approx(expected, abs=1e-6)
+        (row,) = (r for r in rows if (r["layer"], r["head"]) == (str(layer), str(head)))
+        assert float(row["induction"]) == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_head_that_looks_everywhere_alike_scores_as_chance_says(creature):

@@ -10,7 +10,17 @@ from nanogpt.cli import main
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
 from nanogpt.prepare.sources import stream_documents
-from nanogpt.prepare.worlds import WORLDS, Addition, Copy, Grammar, Induction, Repeat, find_world
+from nanogpt.prepare.worlds import (
+    LINES,
+    WORLDS,
+    Addition,
+    Copy,
+    Grammar,
+    Induction,
+    Repeat,
+    documents,
+    find_world,
+)
 
 
 def entropy(counts: Counter) -> float:
@@ -45,6 +55,10 @@ def test_the_length_is_that_of_the_lines(name):
     lengths = [len(world.line(draw).encode()) + 1 for _ in range(20_000)]
     assert sum(lengths) / len(lengths) == pytest.approx(world.length(), rel=0.01)
     assert world.floor() == pytest.approx(world.bits() / world.length())
+    small = SMALL_WORLDS[name]
+    lines = [len(small.line(draw).encode()) + 1 for _ in range(20_000)]
+    assert sum(lines) / len(lines) == pytest.approx(small.length(), rel=0.02)  # short: \n shows
+    assert sum(1 for _ in documents(small)) * LINES == 100_000
 
 
 def test_the_lines_keep_their_rules():

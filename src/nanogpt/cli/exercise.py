@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from nanogpt.cli.plugin import load_module
@@ -59,13 +60,14 @@ def start(arguments: Sequence[str]) -> None:
         path = file_of(exercise, options.folder)
         if not path.exists():
             write_text(path, stub_of(exercise))
-            console.print(f"[bold]{path}[/]  {exercise.title}")
+            console.print(f"[bold]{escape(str(path))}[/]  {exercise.title}")
         else:
-            console.print(f"[dim]{path}  is there already, and stays as it is[/]")
+            console.print(f"[dim]{escape(str(path))}  is there already, and stays as it is[/]")
     first = next(iter(EXERCISES.values()))
     console.print(
         f"\nFill in the first, {file_of(first, options.folder)}, and ask: "
-        f"nanogpt exercise check {first.name}"
+        f"nanogpt exercise check {first.name}",
+        markup=False,
     )
 
 
@@ -135,8 +137,7 @@ def hint(arguments: Sequence[str]) -> None:
     for n, text in enumerate(exercise.hints[:number], 1):
         console.print(f"{n}. {text}", markup=False, style="dim" if n < number else "")
     progress.hints[exercise.name] = number
-    if options.folder.is_dir():
-        save_progress(options.folder, progress)
+    save_progress(options.folder, progress)
 
 
 def play_with(arguments: Sequence[str]) -> int:
@@ -147,9 +148,9 @@ def play_with(arguments: Sequence[str]) -> int:
     if options.steps < 10:
         raise UserError(f"--steps {options.steps}: use at least 10")
     passed = load_progress(options.folder).passed
-    if not passed:
-        raise UserError("no exercise passes yet: `nanogpt exercise check` says what is missing")
     exercises = [exercise for name, exercise in EXERCISES.items() if name in passed]
+    if not exercises:
+        raise UserError("no exercise passes yet: `nanogpt exercise check` says what is missing")
     candidates = {exercise: candidate_of(exercise, options.folder) for exercise in exercises}
     names = [exercise.name for exercise in exercises]
     config = settings_for(
@@ -168,13 +169,16 @@ def play_with(arguments: Sequence[str]) -> int:
 
             try:
                 runs.append(play(Path(folder), config, used, show))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise_in_words(error, options.folder)
                 raise
-        console.print(f"validation loss {runs[-1].losses[-1][1]:.4f}\n")
+        console.print(f"loss of the whole held-out text {runs[-1].held_out:.4f}\n")
         console.print(runs[-1].text, markup=False, style="dim")
     ours, yours = runs
-    apart = max(abs(a - b) for (_, a), (_, b) in zip(ours.losses, yours.losses, strict=True))
+    pairs = zip(
+        [*ours.losses, (0, ours.held_out)], [*yours.losses, (0, yours.held_out)], strict=True
+    )
+    apart = max(abs(a - b) for (_, a), (_, b) in pairs)
     same = apart < SAME and ours.text == yours.text
     draw_both(options.folder / "play.png", ours, yours, names)
     console.print(
@@ -185,7 +189,7 @@ def play_with(arguments: Sequence[str]) -> int:
         + (", and so does what the two write." if ours.text != yours.text else ".")
         + " If that is more than rounding, something differs that no case of the check shows."
     )
-    console.print(f"See {options.folder / 'play.png'}")
+    console.print(f"See {options.folder / 'play.png'}", markup=False)
     return 0 if apart < SAME else 1
 
 
@@ -194,13 +198,16 @@ def candidate_of(exercise: Exercise, folder: Path) -> Any:
     path = file_of(exercise, folder)
     if not path.exists():
         raise UserError(f"{path} is not there any more; check the exercises again")
-    candidate = getattr(load_module(path), exercise.symbol, None)
+    try:
+        candidate = getattr(load_module(path), exercise.symbol, None)
+    except SystemExit:
+        raise UserError(f"{path} ends the program; take the exit out") from None
     if candidate is None:
         raise UserError(f"{path} defines no {exercise.symbol}; check the exercises again")
     return candidate
 
 
-def raise_in_words(error: Exception, folder: Path) -> None:
+def raise_in_words(error: BaseException, folder: Path) -> None:
     """Raise UserError if an error comes from a file of the learner's."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if Path(frame.filename).parent == folder.resolve():
@@ -229,7 +236,8 @@ def grade(arguments: Sequence[str]) -> None:
         rows.append([str(folder), passed, *map(mark_of, verdicts)])
         if options.csv:  # after each, so that nothing is lost
             write_text(options.csv, as_csv([header, *rows]))
-        progress.print(f"{number} of {len(options.folders)}  {folder}: {passed} of {len(verdicts)}")
+        done = f"{number} of {len(options.folders)}  {folder}: {passed} of {len(verdicts)}"
+        progress.print(done, markup=False)
     if not options.csv:
         print(as_csv([header, *rows]), end="")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from nanogpt.cli.settings import Parser
 from nanogpt.errors import UserError
@@ -57,17 +58,18 @@ def show_path(folder: Path) -> None:
     """The stages, their lessons and exercises, and what has been done."""
     console = Console(highlight=False, soft_wrap=True)
     progress = load_progress(folder)
+    passed, opened = set(progress.passed) & set(EXERCISES), set(progress.lessons) & set(LESSONS)
     for number, stage in STAGES.items():
         console.print(f"[bold]{number}  {stage}[/]")
         for lesson in (each for each in LESSONS.values() if each.stage == number):
-            opened = mark(lesson.number in progress.lessons)
-            console.print(f"  {opened} {lesson.number:>2}  {lesson.title}")
+            tick = mark(lesson.number in opened)
+            console.print(f"  {tick} {lesson.number:>2}  {lesson.title}")
             mine = [name for name, e in EXERCISES.items() if e.lesson == lesson.number]
             if mine:
-                marks = (f"{mark(name in progress.passed)}{name}" for name in mine)
+                marks = (f"{mark(name in passed)}{name}" for name in mine)
                 console.print("       " + " ".join(marks))
     console.print(
-        f"\n{len(progress.lessons)} of {len(LESSONS)} lessons opened, "
-        f"{len(progress.passed)} of {len(EXERCISES)} exercises pass (in {folder})."
+        f"\n{len(opened)} of {len(LESSONS)} lessons opened, "
+        f"{len(passed)} of {len(EXERCISES)} exercises pass (in {escape(str(folder))})."
     )
     console.print("Open a lesson: nanogpt learn 1. Exercises: nanogpt exercise start")

@@ -116,12 +116,12 @@ class Uncertainty:
     laws: list[Law]
     noise: Floats  # of a single run, in log loss
 
-    def interval(self, size: int, tokens: int) -> tuple[float, float]:
-        """Where the loss of a new run should lie: the law's uncertainty and the run's own noise."""
+    def interval(self, size: int, tokens: int, runs: int = 1) -> tuple[float, float]:
+        """Where the mean of new runs should lie: the law's uncertainty and the runs' own noise."""
         draw = np.random.default_rng(1)
         return middle_of(
             [
-                other.loss(size, tokens) * math.exp(draw.choice(self.noise))
+                other.loss(size, tokens) * math.exp(draw.choice(self.noise, runs).mean())
                 for other in self.laws
                 for _ in range(10)
             ]

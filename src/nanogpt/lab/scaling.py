@@ -49,7 +49,8 @@ class Findings:
     @property
     def expected(self) -> tuple[float, float]:
         """The interval around it."""
-        return self.uncertainty.interval(self.next[0].size, self.next[0].tokens)
+        first = self.next[0]
+        return self.uncertainty.interval(first.size, first.tokens, len(self.next))
 
     @property
     def measured(self) -> float:
@@ -83,7 +84,7 @@ def run_scaling(
     law = fit(ladder)
     uncertainty = bootstrap(ladder, law)
     size = size_of(config)
-    low, high = uncertainty.interval(size, tokens)
+    low, high = uncertainty.interval(size, tokens, len(SEEDS_OF_NEXT))
     say(
         f"predicted for {size:,} weights and {tokens:,} tokens: {law.loss(size, tokens):.3f}, "
         f"between {low:.3f} and {high:.3f}"
@@ -155,11 +156,13 @@ def planned_tokens(
             )
         return tokens
     say("measuring speed")
-    seconds = len(SEEDS_OF_NEXT) * seconds_per_step(config)  # for one step's tokens of everything
-    seconds += sum(TEXTS) * sum(seconds_per_step(sibling) for sibling in siblings(config))
+    at_once = min(jobs, usable_cores())
+    threads = usable_cores() // at_once  # as each of the runs will have
+    seconds = len(SEEDS_OF_NEXT) * seconds_per_step(config, threads)  # for one step's tokens each
+    seconds += sum(TEXTS) * sum(seconds_per_step(sibling, threads) for sibling in siblings(config))
     data = Path(config.data.folder)
     has = open_split(data, "train", tokenizer_of(data, config)).about.count
-    steps = min(60 * minutes / seconds * min(jobs, usable_cores()), has / config.tokens_per_step)
+    steps = min(60 * minutes / seconds * at_once, has / config.tokens_per_step)
     tokens = int(steps) * config.tokens_per_step
     if tokens * min(TEXTS) < 20 * config.tokens_per_step:
         raise UserError(f"--minutes {minutes:g} or the text are too short for a ladder: use more")

@@ -292,7 +292,10 @@ def kind(value: Any) -> str:
 def shown(value: Any) -> str:
     """A value as one line."""
     if isinstance(value, Raised):
-        text = f"{type(value.error).__name__}: {value.error}".removesuffix(": ")
+        try:
+            text = f"{type(value.error).__name__}: {value.error}".removesuffix(": ")
+        except Exception:
+            text = type(value.error).__name__
         return f"{text} (line {value.line})" if value.line else text
     if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
         return repr(value)
@@ -305,7 +308,10 @@ def shown(value: Any) -> str:
         return str(tensor.tolist() if whole else rounded.tolist())
     if isinstance(value, tuple) and any(isinstance(part, Tensor | np.ndarray) for part in value):
         return f"({', '.join(map(shown, value))})"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # whatever a learner's class may do
+        text = f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= 200 else text[:200] + " ..."
 
 

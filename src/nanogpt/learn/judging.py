@@ -4,7 +4,6 @@ Whatever the file does, an endless loop, an exit, all memory, it ends there, and
 sentence about it.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -38,6 +37,7 @@ def judge_file(path: Path, exercise: Exercise, seconds: float = SECONDS) -> tupl
         place = Path(temporary)
         command = [
             sys.executable,
+            "-P",  # or a learner's random.py would be taken for Python's
             "-m",
             "nanogpt.learn.judging",
             exercise.name,
@@ -134,16 +134,26 @@ def main(name: str, path: Path, place: Path) -> None:
 
 def write_verdict(place: Path, verdict: Verdict) -> None:
     """Leave the verdict for the process that waits for it."""
-    write_json(place / "verdict.json", json.loads(json.dumps(asdict(verdict))))
+    written = {
+        key: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for key, value in asdict(verdict).items()  # a learner's text may be no Unicode
+    }
+    write_json(place / "verdict.json", written)
 
 
 def limit_resources() -> None:
-    """A list or an output that grows for ever should meet a limit before the machine does."""
+    """What grows or runs for ever should meet a limit before the machine does."""
     try:
         import resource
     except ImportError:  # Windows has no such limits
         return
-    for kind, limit in ((resource.RLIMIT_DATA, BYTES), (resource.RLIMIT_FSIZE, BYTES_PRINTED)):
+    limits = {
+        resource.RLIMIT_DATA: BYTES,
+        resource.RLIMIT_FSIZE: BYTES_PRINTED,
+        # The clock of the waiting process is sooner; this one outlives it.
+        resource.RLIMIT_CPU: int(SECONDS_TO_START + 2 * SECONDS),
+    }
+    for kind, limit in limits.items():
         _, most = resource.getrlimit(kind)
         resource.setrlimit(
             kind, (limit if most == resource.RLIM_INFINITY else min(limit, most), most)

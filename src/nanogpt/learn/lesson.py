@@ -115,18 +115,19 @@ def is_as_lessons_say(config: Config, tokenizer: AnyTokenizer) -> bool:
 def short_run(
     steps: int = 60,
     run: Path | None = None,
-    data: Path = Path("runs/lesson/data"),
+    tokens: Path = Path("runs/lesson/data"),
     **changes: Mapping[str, Any],
 ) -> list[Step | Validation]:
     """Train the lessons' small model with some settings changed, and give its records.
 
     `short_run(model={"block": "no-residual"})` takes some three seconds on two cores. The run is
-    thrown away unless a folder is named for it. Raises UserError as training does.
+    thrown away unless a folder is named for it. `tokens` holds the token files, once they are
+    prepared. Raises UserError as training does.
     """
     config = with_settings(small_config(steps), **changes)
-    config = with_settings(config, data={"folder": str(data)})
-    if not (data / "tokenizer.json").exists():
-        prepare(config.data, data, usable_cores())
+    config = with_settings(config, data={"folder": str(tokens)})
+    if not (tokens / "tokenizer.json").exists():
+        prepare(config.data, tokens, usable_cores())
     with tempfile.TemporaryDirectory() as temporary:
         records = Trainer.start(run or Path(temporary), config).run()
         return [record for record in records if isinstance(record, Step | Validation)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from nanogpt import bpe
 from nanogpt.config import Config, with_settings
+from nanogpt.evaluate import evaluate
 from nanogpt.files import writing
 from nanogpt.generate import generate_text
 from nanogpt.learn.exercise import Exercise
@@ -63,6 +64,7 @@ class Played:
     """One of the two runs."""
 
     losses: list[tuple[int, float]]  # validation loss by step
+    held_out: float  # in the end, of the whole held-out text in sliding windows
     text: str  # what the model writes
 
 
@@ -84,8 +86,9 @@ def play(
             say(record)
             if isinstance(record, Validation):
                 losses.append((record.step, record.val_loss))
+        whole = evaluate(trainer.model, trainer.tokens.val, trainer.compute)
         text = "".join(generate_text(trainer.model, trainer.tokenizer, trainer.config.sample))
-    return Played(losses, config.sample.prompt + text)
+    return Played(losses, whole.loss, config.sample.prompt + text)
 
 
 def settings_for(config: Config, exercises: Sequence[Exercise], steps: int) -> Config:

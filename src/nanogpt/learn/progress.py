@@ -25,11 +25,13 @@ def load_progress(folder: Path) -> Progress:
         return Progress()
     try:
         progress = Progress(**read_json(path))
-        kinds = {"passed": list, "hints": dict, "lessons": list}
-        if not all(isinstance(getattr(progress, name), kind) for name, kind in kinds.items()):
+        for kind, values in ((str, progress.passed), (int, progress.lessons)):
+            if not isinstance(values, list) or not all(type(value) is kind for value in values):
+                raise TypeError
+        if not all(type(n) is int and n > 0 for n in dict(progress.hints).values()):
             raise TypeError
         return progress
-    except TypeError:
+    except (TypeError, ValueError):
         raise UserError(f"{path} is damaged; remove it, and check the exercises again") from None
 
 
