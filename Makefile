@@ -8,8 +8,8 @@ PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c con
 demo: .venv/installed  ## from raw text to generated text, in under three minutes
 	.venv/bin/nanogpt demo
 
-test: .venv/installed-test  ## the whole test suite
-	.venv/bin/python -m pytest
+test: .venv/installed-test  ## the whole test suite, on every core
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto
 
 lint: .venv/installed-dev  ## style and types
 	.venv/bin/ruff check .

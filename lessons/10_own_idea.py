@@ -15,9 +15,9 @@ def _():
     import torch
     from matplotlib import pyplot as plt
 
-    from nanogpt.cli.plugin import load_plugin
     from nanogpt.config import ModelConfig
     from nanogpt.lab.contracts import CHECKS, added_since, causality, snapshot
+    from nanogpt.lab.plugin import load_plugin
     from nanogpt.layers import softmax
     from nanogpt.learn.lesson import short_run, source
     from nanogpt.position import POSITIONS, ALiBi, Position

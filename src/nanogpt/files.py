@@ -3,11 +3,13 @@
 Everything the package writes goes through here, but for metrics.jsonl, to which a run appends.
 """
 
+import csv
+import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -99,6 +101,13 @@ def read_text(path: Path) -> str:
         raise UserError(
             f"{path} is not UTF-8 text (byte {error.start}); convert it to UTF-8 first"
         ) from None
+
+
+def as_csv(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as comma-separated text."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def write_json(path: Path, value: Any) -> None:

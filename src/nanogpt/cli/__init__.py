@@ -104,7 +104,7 @@ def with_plugins(argv: Sequence[str]) -> list[str]:
             continue
         if not equals:
             path = next(arguments, "")
-        from nanogpt.cli.plugin import load_plugin
+        from nanogpt.lab.plugin import load_plugin
 
         load_plugin(path)
     return rest

@@ -1,7 +1,5 @@
 """nanogpt exercise: write parts of the package again, and be told what is wrong with them."""
 
-import csv
-import io
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
@@ -13,11 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
-from nanogpt.cli.plugin import load_module
 from nanogpt.cli.settings import Parser, find_recipe, run_action
 from nanogpt.config import config_from_dict, read_toml
 from nanogpt.errors import UserError
-from nanogpt.files import write_text
+from nanogpt.files import as_csv, write_text
+from nanogpt.lab.plugin import load_module
 from nanogpt.learn.exercise import Exercise, Verdict, find_exercise, stub_of
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.judging import judge_file
@@ -240,13 +238,6 @@ def grade(arguments: Sequence[str]) -> None:
         progress.print(done, markup=False)
     if not options.csv:
         print(as_csv([header, *rows]), end="")
-
-
-def as_csv(rows: Sequence[Sequence[Any]]) -> str:
-    """Rows as comma-separated text."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def mark_of(verdict: Verdict) -> str:

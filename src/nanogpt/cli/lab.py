@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
-from nanogpt.cli.plugin import load_plugin
 from nanogpt.cli.settings import (
     Parser,
     check_choices,
@@ -22,6 +21,7 @@ from nanogpt.config import DataConfig, ModelConfig, TrainConfig, choose, read_to
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.lab.contracts import CHECKS, added_since, check_all, snapshot
 from nanogpt.lab.heads import HABITS, LONGEST, score_heads, write_heads
+from nanogpt.lab.plugin import load_plugin
 from nanogpt.lab.report import write_report
 from nanogpt.lab.runner import run_study
 from nanogpt.lab.scaling import run_scaling, write_scaling

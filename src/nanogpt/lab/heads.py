@@ -10,8 +10,6 @@ so what a head looks at in the second half is its habit:
 - first: the first token, where a head looks that has nothing to look for (Xiao et al. 2023).
 """
 
-import csv
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nanogpt.errors import UserError
-from nanogpt.files import write_text, writing
+from nanogpt.files import as_csv, write_text, writing
 from nanogpt.model import GPT
 from nanogpt.tokenizer import AnyTokenizer
 from nanogpt.trace import record
@@ -89,15 +87,13 @@ def score_heads(model: GPT, tokenizer: AnyTokenizer, length: int = LONGEST) -> H
 
 def write_heads(folder: Path, heads: Heads, title: str) -> list[Path]:
     """Write heads.csv and heads.png."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["layer", "head", *HABITS])
     layers, number = heads.scores["first"].shape
-    for layer in range(layers):
-        for head in range(number):
-            scores = [f"{heads.scores[habit][layer, head].item():.4f}" for habit in HABITS]
-            writer.writerow([layer, head, *scores])
-    write_text(folder / "heads.csv", text.getvalue())
+    rows = [
+        [layer, head, *(f"{heads.scores[habit][layer, head].item():.4f}" for habit in HABITS)]
+        for layer in range(layers)
+        for head in range(number)
+    ]
+    write_text(folder / "heads.csv", as_csv([["layer", "head", *HABITS], *rows]))
     draw_heads(folder / "heads.png", heads, title)
     return [folder / "heads.csv", folder / "heads.png"]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from nanogpt.cli.plugin import load_plugin
 from nanogpt.config import config_from_dict
 from nanogpt.device import peak_memory
 from nanogpt.evaluate import evaluate
 from nanogpt.files import read_json, write_json
 from nanogpt.generate import generate_text
+from nanogpt.lab.plugin import load_plugin
 from nanogpt.lab.study import with_steps
 from nanogpt.measure.timing import steps_within
 from nanogpt.train import Trainer, read_metrics

@@ -1,8 +1,6 @@
 """The report of a study: Markdown, HTML, a picture of the curves, and all figures as CSV."""
 
 import base64
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from nanogpt.cli.report import fenced
-from nanogpt.files import write_text, writing
+from nanogpt.files import as_csv, write_text, writing
 from nanogpt.lab.judge import LEVEL, differences, spread
 from nanogpt.lab.study import Study
 from nanogpt.prepare.worlds import find_world
@@ -24,7 +22,7 @@ SHOWN_PAIRS = 30
 def write_report(folder: Path, study: Study, results: Results) -> str:
     """Write everything into the study's folder; the Markdown is returned."""
     draw_curves(folder / "curves.png", study, results)
-    write_text(folder / "results.csv", as_csv(study, results))
+    write_text(folder / "results.csv", as_csv(rows_of(study, results)))
     text = as_markdown(study, results)
     write_text(folder / "report.md", text)
     write_text(folder / "report.html", as_html(study, text, folder / "curves.png"))
@@ -90,15 +88,13 @@ def verdicts(results: Results) -> str:
     return "\n".join([judged, "", *rows])
 
 
-def as_csv(study: Study, results: Results) -> str:
-    """One row a run."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arm", "seed", *COLUMNS])
-    for arm, runs in results.items():
-        for seed, run in zip(study.seeds, runs, strict=True):
-            writer.writerow([arm, seed, *(run[column] for column in COLUMNS)])
-    return text.getvalue()
+def rows_of(study: Study, results: Results) -> list[list[Any]]:
+    """One row a run, below their names."""
+    return [["arm", "seed", *COLUMNS]] + [
+        [arm, seed, *(run[column] for column in COLUMNS)]
+        for arm, runs in results.items()
+        for seed, run in zip(study.seeds, runs, strict=True)
+    ]
 
 
 def as_html(study: Study, markdown: str, picture: Path) -> str:

@@ -11,11 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nanogpt.cli.plugin import LOADED
 from nanogpt.config import with_settings
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.files import read_json, write_json
 from nanogpt.lab.judge import studentized_range
+from nanogpt.lab.plugin import LOADED
 from nanogpt.lab.study import Arm, Study, data_name, run_name
 from nanogpt.prepare.pipeline import prepare
 from nanogpt.workers import usable_cores

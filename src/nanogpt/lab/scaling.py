@@ -5,8 +5,6 @@ several lengths of the same text. The law that fits them says beforehand what th
 will reach on more text than any of them had; then it is trained, to see whether that was true.
 """
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +15,7 @@ import numpy as np
 
 from nanogpt.config import Config, with_settings
 from nanogpt.errors import UserError
-from nanogpt.files import read_json, write_json, write_text, writing
+from nanogpt.files import as_csv, read_json, write_json, write_text, writing
 from nanogpt.lab.law import SURE, Law, Point, Uncertainty, bootstrap, fit, need_scipy
 from nanogpt.lab.runner import prepare_data, run_study
 from nanogpt.lab.study import Arm, Study, data_name, with_steps
@@ -200,13 +198,11 @@ def study_of(arms: list[Arm], seeds: list[int]) -> Study:
 
 def write_scaling(folder: Path, findings: Findings) -> str:
     """Write report.md, scaling.png and results.csv; the report is returned."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["size", "tokens", "loss", "law"])
-    for point in [*findings.ladder, *findings.next]:
-        law = findings.law.loss(point.size, point.tokens)
-        writer.writerow([point.size, point.tokens, f"{point.loss:.4f}", f"{law:.4f}"])
-    write_text(folder / "results.csv", text.getvalue())
+    rows = [
+        [p.size, p.tokens, f"{p.loss:.4f}", f"{findings.law.loss(p.size, p.tokens):.4f}"]
+        for p in [*findings.ladder, *findings.next]
+    ]
+    write_text(folder / "results.csv", as_csv([["size", "tokens", "loss", "law"], *rows]))
     draw_scaling(folder / "scaling.png", findings)
     report = as_markdown(findings)
     write_text(folder / "report.md", report)

@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from nanogpt.cli.plugin import load_module
 from nanogpt.errors import UserError
 from nanogpt.files import read_json, write_json, write_text
+from nanogpt.lab.plugin import load_module
 from nanogpt.learn.exercise import Exercise, Verdict, judge
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.workers import end_with_parent
