@@ -113,8 +113,8 @@ ENDINGS = {
         "never-ends", "in this case. Is there a loop that never ends?", "merge([1, 2], (1, 2), 9)",
     ),
     "an endless file": ("while True:\n    pass\n", "never-ends", "while it was being read", ""),
-    "endless output": (
-        "def merge(ids, pair, new_id):\n    while True:\n        print('x' * 10_000)\n",
+    "too much output": (
+        "def merge(ids, pair, new_id):\n    for _ in range(20):\n        print('x' * (1 << 20))\n",
         "", "It raises OSError: [Errno 27] File too large (line 3).", "merge(",
     ),
     "an exit": (

@@ -4,9 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanogpt.config import Config
+from nanogpt.measure import timing
 from nanogpt.measure.novelty import Known, run_hashes
 from nanogpt.measure.references import (
     bigram_bits,
@@ -120,3 +123,26 @@ def test_different_runs_have_different_hashes():
 def test_swapped_words_are_another_run():
     a, b = (run_hashes(np.array(x, dtype=np.uint64), 3)[0] for x in ([1, 2, 3], [1, 3, 2]))
     assert a != b
+
+
+def test_a_step_is_timed_on_the_threads_that_are_asked_for(monkeypatch):
+    """A clock on which every step takes half a second, and a trainer that counts its steps."""
+    clock, threads = [0.0], []
+
+    class Counted:
+        def train_step(self):
+            clock[0] += 0.5
+            threads.append(torch.get_num_threads())
+
+    monkeypatch.setattr(timing.Trainer, "start", lambda folder, config: Counted())
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert timing.seconds_per_step(Config(), threads=1) == 0.5
+        assert threads == [1] * (timing.WARM_UP + 4)  # two seconds of them count
+        assert torch.get_num_threads() == 2
+        assert timing.steps_within(10.0, Config()) == 20
+        assert threads[-1] == 2
+    finally:
+        torch.set_num_threads(before)

@@ -173,10 +173,8 @@ def play_with(arguments: Sequence[str]) -> int:
         console.print(f"loss of the whole held-out text {runs[-1].held_out:.4f}\n")
         console.print(runs[-1].text, markup=False, style="dim")
     ours, yours = runs
-    pairs = zip(
-        [*ours.losses, (0, ours.held_out)], [*yours.losses, (0, yours.held_out)], strict=True
-    )
-    apart = max(abs(a - b) for (_, a), (_, b) in pairs)
+    pairs = zip(ours.losses, yours.losses, strict=True)
+    apart = max(abs(ours.held_out - yours.held_out), *(abs(a - b) for (_, a), (_, b) in pairs))
     same = apart < SAME and ours.text == yours.text
     draw_both(options.folder / "play.png", ours, yours, names)
     console.print(
