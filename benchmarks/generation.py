@@ -20,17 +20,16 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from nanogpt.checkpoint import load_run
 from nanogpt.config import PRESETS, SampleConfig
 from nanogpt.device import resolve
-from nanogpt.evaluate import evaluate
-from nanogpt.generate import Reader, generate
-from nanogpt.huggingface import from_hugging_face
-from nanogpt.inference import packing
-from nanogpt.inference.packing import WEIGHTS
-from nanogpt.model import GPT
-from nanogpt.tokenfiles import open_split
-from nanogpt.train import data_folder
+from nanogpt.evaluation.loss import evaluate
+from nanogpt.generation import packing
+from nanogpt.generation.packing import WEIGHTS
+from nanogpt.generation.reader import Reader, generate
+from nanogpt.interop.huggingface import from_hugging_face
+from nanogpt.model.gpt import GPT
+from nanogpt.text.tokenfiles import data_folder, open_split
+from nanogpt.training.load import load_run
 
 PROMPT = 16
 NEW = 100

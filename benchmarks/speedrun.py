@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 
 from nanogpt.config import Config, DataConfig, load_config, with_settings
 from nanogpt.files import write_json, write_text
-from nanogpt.prepare.pipeline import prepare
-from nanogpt.train import Trainer
+from nanogpt.text.prepare import prepare
+from nanogpt.training.start import Trainer
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "speedrun.json"

@@ -25,8 +25,9 @@ import tiktoken
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from nanogpt.corpus import shakespeare
-from nanogpt.tokenizer import PATTERNS, Tokenizer
+from nanogpt.text.corpus import shakespeare
+from nanogpt.text.splitter import PATTERNS
+from nanogpt.text.tokenizer import Tokenizer
 
 VOCAB_SIZE = 4096
 STREAM_MEGABYTES = 1000

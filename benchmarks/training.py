@@ -17,11 +17,11 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from nanogpt.config import ModelConfig, TrainConfig
-from nanogpt.data import Batch
 from nanogpt.device import Compute, resolve
-from nanogpt.model import GPT
-from nanogpt.optim import build_optimizer
-from nanogpt.train import accumulate_gradients
+from nanogpt.model.gpt import GPT
+from nanogpt.text.batches import Batch
+from nanogpt.training.loop import accumulate_gradients
+from nanogpt.training.optim import build_optimizer
 
 SHAPE = ModelConfig(vocab_size=1024, context_length=256, n_layer=6, n_head=6, n_embd=384)
 BATCH_SIZE = 16

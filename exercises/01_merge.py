@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nanogpt.bpe import Pair
+from nanogpt.text.bpe import Pair
 
 
 def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from nanogpt.bpe import Pair
+from nanogpt.text.bpe import Pair
 
 
 def train_naive(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:

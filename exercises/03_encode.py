@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from nanogpt.bpe import Pair
+from nanogpt.text.bpe import Pair
 
 
 def encode_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from nanogpt.data import IntArray
-from nanogpt.tokenfiles import Ids
+from nanogpt.text.batches import IntArray
+from nanogpt.text.tokenfiles import Ids
 
 
 def sliding_windows(

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from nanogpt.attention import ATTENTION_KERNELS, Remember
 from nanogpt.config import ModelConfig, choose
-from nanogpt.layers import KERNELS
-from nanogpt.position import Position
+from nanogpt.model.attention import ATTENTION_KERNELS, Remember
+from nanogpt.model.layers import KERNELS
+from nanogpt.model.position import Position
 
 
 class CausalSelfAttention(nn.Module):

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nanogpt.attention import CausalSelfAttention
 from nanogpt.config import ModelConfig, choose
-from nanogpt.layers import MLPS, NORMS
+from nanogpt.model.attention import CausalSelfAttention
+from nanogpt.model.layers import MLPS, NORMS
 
 
 class Block(nn.Module):

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanogpt.attention import KVCache, causal_bias
 from nanogpt.config import ModelConfig, choose
 from nanogpt.errors import UserError
-from nanogpt.layers import KERNELS, NORMS
-from nanogpt.model import BLOCKS, positions, same_document
-from nanogpt.position import POSITIONS
+from nanogpt.model.attention import causal_bias
+from nanogpt.model.cache import KVCache
+from nanogpt.model.gpt import BLOCKS, positions, same_document
+from nanogpt.model.layers import KERNELS, NORMS
+from nanogpt.model.position import POSITIONS
 
 
 class GPT(nn.Module):

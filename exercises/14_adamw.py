@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanogpt.optim import ByHand
+from nanogpt.training.optim import ByHand
 
 
 class AdamW(ByHand):

@@ -13,11 +13,11 @@ def _():
     from matplotlib import pyplot as plt
 
     from nanogpt.cli.text import visible
-    from nanogpt.generate import prompt_ids
-    from nanogpt.layers import softmax
+    from nanogpt.generation.stream import prompt_ids
     from nanogpt.learn.lesson import small_model, source
-    from nanogpt.model import GPT, Block
-    from nanogpt.trace import record
+    from nanogpt.model.gpt import GPT, Block
+    from nanogpt.model.layers import softmax
+    from nanogpt.model.trace import record
 
     return (
         Block,

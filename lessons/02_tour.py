@@ -14,15 +14,15 @@ def _():
     import torch
     from matplotlib import pyplot as plt
 
-    from nanogpt.attention import attention, fused_attention
     from nanogpt.config import ModelConfig
-    from nanogpt.data import BATCHES
-    from nanogpt.layers import KERNELS, MLPS, NORMS
-    from nanogpt.learn.lesson import source
-    from nanogpt.model import BLOCKS, GPT
-    from nanogpt.optim import OPTIMIZERS, SCHEDULES
-    from nanogpt.position import POSITIONS
-    from nanogpt.train import Trainer
+    from nanogpt.learn.lesson import READING_PATH, source
+    from nanogpt.model.attention import attention, fused_attention
+    from nanogpt.model.gpt import BLOCKS, GPT
+    from nanogpt.model.layers import KERNELS, MLPS, NORMS
+    from nanogpt.model.position import POSITIONS
+    from nanogpt.text.batches import BATCHES
+    from nanogpt.training.optim import OPTIMIZERS, SCHEDULES
+    from nanogpt.training.start import Trainer
 
     return (
         BATCHES,
@@ -34,6 +34,7 @@ def _():
         NORMS,
         OPTIMIZERS,
         POSITIONS,
+        READING_PATH,
         SCHEDULES,
         Trainer,
         ast,
@@ -56,21 +57,18 @@ def _(mo):
     After this lesson you can say in which file any idea of the package lives, what that file
     needs to know of the others, and how to exchange one part for another without opening it.
 
-    A program that is to be learned from has to be read, and reading needs an order. The core of
-    the package is one flat row of files, each of which uses only those before it. Read them from
-    the first to the last and you never meet a name that has not been explained; start in the
-    middle, and everything you may have to look up lies in one direction.
+    A program that is to be learned from has to be read, and reading needs an order. The package
+    has one folder a subject: text, model, generation, evaluation, training. Out of them, this is
+    the reading path: each file uses only files before it. Read them from the first to the last
+    and you never meet a name that has not been explained; start in the middle, and everything you
+    may have to look up lies in one direction.
     """)
     return
 
 
 @app.cell
-def _():
-    reading_order = [
-        "errors", "files", "workers", "config", "device", "corpus", "bpe", "tokenizer",
-        "tokenfiles", "data", "layers", "position", "attention", "model", "trace", "sampling",
-        "generate", "evaluate", "optim", "huggingface", "checkpoint", "train",
-    ]  # fmt: skip
+def _(READING_PATH):
+    reading_order = list(READING_PATH)
     return (reading_order,)
 
 
@@ -95,7 +93,7 @@ def _(mo):
     lines_guess = mo.ui.number(value=None, label="your prediction:").form()
     mo.md(
         f"""
-        **Predict.** `model.py` holds GPT-2 itself: the block, the whole network, its
+        **Predict.** `model/gpt.py` holds GPT-2 itself: the block, the whole network, its
         initialisation, and what packed documents and a cache ask of it. Attention and the other
         layers have files of their own. How many lines does it have, blank ones not counted?
 
@@ -123,7 +121,7 @@ def _(lines_guess, mo, sizes):
 @app.cell(hide_code=True)
 def _(mo, reading_order):
     place = mo.ui.slider(
-        1, len(reading_order), value=reading_order.index("model") + 1, label="file", show_value=True
+        1, len(reading_order), value=reading_order.index("model.gpt") + 1, label="file", show_value=True
     )
     mo.vstack([
         mo.md(
@@ -172,7 +170,7 @@ def _(ast, mo, place, plt, reading_order, sizes, trees, uses):
     about = (ast.get_docstring(trees[here]) or "").split("\n\n")[0].replace("\n", " ")
     mo.vstack([
         tour,
-        mo.md(f"**{here}.py**: {about}\n\n| here | in a sentence |\n|:---|:---|\n" + "\n".join(outline)),
+        mo.md(f"**{here}**: {about}\n\n| here | in a sentence |\n|:---|:---|\n" + "\n".join(outline)),
     ])
     return
 
@@ -265,7 +263,7 @@ def _(mo):
 
     Every exercise is a function of the package, without its body: the signature and the docstring
     say all that one has to know. Begin with one that needs no network at all, only a list of ids,
-    and read how `data.py` explains it first:
+    and read how `text/batches.py` explains it first:
 
     ```sh
     nanogpt exercise start

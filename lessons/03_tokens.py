@@ -13,12 +13,12 @@ def _():
     import marimo as mo
     from matplotlib import pyplot as plt
 
-    from nanogpt.bpe import encode_word, merge, train_naive
     from nanogpt.cli.text import visible
     from nanogpt.config import DataConfig
     from nanogpt.learn.lesson import source
-    from nanogpt.prepare.sources import whole_texts
-    from nanogpt.tokenizer import Tokenizer
+    from nanogpt.text.bpe import encode_word, merge, train_naive
+    from nanogpt.text.sources import whole_texts
+    from nanogpt.text.tokenizer import Tokenizer
 
     return (
         Counter,

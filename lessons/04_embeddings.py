@@ -15,9 +15,9 @@ def _():
     from nanogpt.cli.text import visible
     from nanogpt.config import ModelConfig
     from nanogpt.learn.lesson import small_model, source
-    from nanogpt.model import GPT
-    from nanogpt.position import Learned, RoPE, Sinusoidal
-    from nanogpt.trace import record
+    from nanogpt.model.gpt import GPT
+    from nanogpt.model.position import Learned, RoPE, Sinusoidal
+    from nanogpt.model.trace import record
 
     return (
         GPT,

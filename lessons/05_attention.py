@@ -12,11 +12,16 @@ def _():
     import torch
     from matplotlib import pyplot as plt
 
-    from nanogpt.attention import CausalSelfAttention, attention, attention_weights, causal_bias
-    from nanogpt.generate import prompt_ids
-    from nanogpt.layers import softmax
+    from nanogpt.generation.stream import prompt_ids
     from nanogpt.learn.lesson import small_model, source
-    from nanogpt.trace import record
+    from nanogpt.model.attention import (
+        CausalSelfAttention,
+        attention,
+        attention_weights,
+        causal_bias,
+    )
+    from nanogpt.model.layers import softmax
+    from nanogpt.model.trace import record
 
     return (
         CausalSelfAttention,

@@ -13,11 +13,11 @@ def _():
     from matplotlib import pyplot as plt
 
     from nanogpt.config import ModelConfig
-    from nanogpt.layers import MLP, SquaredReLU, gelu, layer_norm
     from nanogpt.learn.lesson import short_run, source
-    from nanogpt.model import GPT, BareBlock, Block, PostNormBlock
-    from nanogpt.trace import record
-    from nanogpt.train import Step
+    from nanogpt.model.gpt import GPT, BareBlock, Block, PostNormBlock
+    from nanogpt.model.layers import MLP, SquaredReLU, gelu, layer_norm
+    from nanogpt.model.trace import record
+    from nanogpt.training.records import Step
 
     return (
         BareBlock,

@@ -14,11 +14,11 @@ def _():
 
     from nanogpt.cli.text import visible
     from nanogpt.config import SampleConfig
-    from nanogpt.generate import generate_text, prompt_ids
-    from nanogpt.layers import softmax
+    from nanogpt.generation.sampling import apply_temperature, keep_top_k
+    from nanogpt.generation.stream import generate_text, prompt_ids
     from nanogpt.learn.lesson import small_model, source
-    from nanogpt.model import GPT
-    from nanogpt.sampling import apply_temperature, keep_top_k
+    from nanogpt.model.gpt import GPT
+    from nanogpt.model.layers import softmax
 
     return (
         GPT,

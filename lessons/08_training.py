@@ -16,13 +16,13 @@ def _():
     from matplotlib import pyplot as plt
 
     from nanogpt.cli.text import visible
-    from nanogpt.config import TrainConfig
-    from nanogpt.data import IGNORED, padded_batch, sliding_windows
-    from nanogpt.layers import cross_entropy
+    from nanogpt.config import IGNORED, TrainConfig
     from nanogpt.learn.lesson import short_run, small_config, small_model, source
-    from nanogpt.model import GPT
-    from nanogpt.optim import SGD, AdamW, learning_rate
-    from nanogpt.train import Step
+    from nanogpt.model.gpt import GPT
+    from nanogpt.model.layers import cross_entropy
+    from nanogpt.text.batches import padded_batch, sliding_windows
+    from nanogpt.training.optim import SGD, AdamW, learning_rate
+    from nanogpt.training.records import Step
 
     return (
         AdamW,

@@ -22,7 +22,7 @@ def _():
     from nanogpt.lab.runner import run_study
     from nanogpt.lab.study import load_study
     from nanogpt.learn.lesson import source
-    from nanogpt.model import GPT
+    from nanogpt.model.gpt import GPT
     from nanogpt.workers import usable_cores
 
     return (

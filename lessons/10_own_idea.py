@@ -18,10 +18,10 @@ def _():
     from nanogpt.config import ModelConfig
     from nanogpt.lab.contracts import CHECKS, added_since, causality, snapshot
     from nanogpt.lab.plugin import load_plugin
-    from nanogpt.layers import softmax
     from nanogpt.learn.lesson import short_run, source
-    from nanogpt.position import POSITIONS, ALiBi, Position
-    from nanogpt.train import Step
+    from nanogpt.model.layers import softmax
+    from nanogpt.model.position import POSITIONS, ALiBi, Position
+    from nanogpt.training.records import Step
 
     return (
         ALiBi,
@@ -141,7 +141,7 @@ def _(mo):
     position_code = mo.ui.code_editor(
         value='''import torch
     from torch import nn
-    from nanogpt.position import POSITIONS, Position
+    from nanogpt.model.position import POSITIONS, Position
 
 
     class LogDistance(Position):
@@ -249,8 +249,8 @@ def _(
 def _(mo):
     block_code = mo.ui.code_editor(
         value='''import torch
-    from nanogpt.attention import attention, causal_bias
-    from nanogpt.model import BLOCKS, Block
+    from nanogpt.model.attention import attention, causal_bias
+    from nanogpt.model.gpt import BLOCKS, Block
 
 
     def quiet_attention(q, k, v, bias=None, dropout=0.0):

@@ -16,17 +16,17 @@ def _():
     from matplotlib import pyplot as plt
 
     import nanogpt
-    from nanogpt.checkpoint import load_run
     from nanogpt.config import DataConfig, SampleConfig
-    from nanogpt.corpus import SplitRule
     from nanogpt.errors import UserError
-    from nanogpt.generate import generate_text
+    from nanogpt.evaluation.novelty import LENGTHS, Known
+    from nanogpt.evaluation.references import reference_points, text_of
+    from nanogpt.generation.stream import generate_text
     from nanogpt.learn.lesson import short_run, small_config, source
-    from nanogpt.measure.novelty import LENGTHS, Known
-    from nanogpt.measure.references import reference_points, text_of
-    from nanogpt.prepare.pipeline import prepare
-    from nanogpt.prepare.sources import read_jsonl
-    from nanogpt.train import Step, Validation
+    from nanogpt.text.corpus import SplitRule
+    from nanogpt.text.prepare import prepare
+    from nanogpt.text.sources import read_jsonl
+    from nanogpt.training.load import load_run
+    from nanogpt.training.records import Step, Validation
 
     return (
         Counter,

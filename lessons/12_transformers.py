@@ -14,13 +14,13 @@ def _():
     from matplotlib import pyplot as plt
 
     import nanogpt
-    from nanogpt.attention import CausalSelfAttention
     from nanogpt.cli.compare import THEIRS_ONLY, written_report
     from nanogpt.errors import UserError
-    from nanogpt.huggingface import to_hugging_face
+    from nanogpt.interop.compare import compare, copy_of, lines_run, their_model
+    from nanogpt.interop.huggingface import to_hugging_face
     from nanogpt.learn.lesson import small_model, source
-    from nanogpt.measure.side_by_side import compare, copy_of, lines_run, their_model
-    from nanogpt.trace import record
+    from nanogpt.model.attention import CausalSelfAttention
+    from nanogpt.model.trace import record
 
     return (
         CausalSelfAttention,

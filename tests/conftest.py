@@ -1,15 +1,16 @@
 """What several test files share: small settings, small models, a small prepared corpus."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
 from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig
-from nanogpt.corpus import Document, split_documents
-from nanogpt.model import GPT
-from nanogpt.tokenfiles import write_token_file
-from nanogpt.tokenizer import Tokenizer
+from nanogpt.model.gpt import GPT
+from nanogpt.text.corpus import Document, split_documents
+from nanogpt.text.tokenfiles import write_token_file
+from nanogpt.text.tokenizer import Tokenizer
 
 # Workers share the cores; the models here are too small to gain from several threads anyway.
 torch.set_num_threads(1)
@@ -19,6 +20,13 @@ TEXT = "".join(
     for n in range(200)
     for speaker in ("DUKE", "FOOL")
 )
+
+# Settings of a run on the command line that takes a second.
+SMALL = [
+    "--model.n-layer=1", "--model.n-head=1", "--model.n-embd=8", "--model.context-length=8",
+    "--train.max-steps=3", "--train.batch-size=2", "--train.eval-batches=1",
+    "--sample.max-new-tokens=4", "--data.vocab-size=300",
+]  # fmt: skip
 
 
 def tiny(**changes: object) -> ModelConfig:
@@ -61,8 +69,32 @@ def small_run(prepared: Path, **train: object) -> Config:
 @pytest.fixture
 def small_trained_run(prepared: Path, tmp_path: Path) -> Path:
     """A finished run of twelve steps."""
-    from nanogpt.train import Trainer
+    from nanogpt.training.start import Trainer
 
     folder = tmp_path / "run"
     list(Trainer.start(folder, small_run(prepared)).run())
     return folder
+
+
+def chi_square_is_fine(counts: torch.Tensor, chances: list[float]) -> bool:
+    """Whether counts could come from these chances; wrong once in a million draws of counts.
+
+    The bound is the Wilson-Hilferty approximation of the chi-square distribution's quantile.
+    """
+    total = float(counts.sum())
+    if any(c > 0 and p == 0 for c, p in zip(counts.tolist(), chances, strict=True)):
+        return False
+    # Cells with few expected draws are put together: the approximation needs five or more.
+    cells = sorted((p * total, c) for p, c in zip(chances, counts.tolist(), strict=True) if p > 0)
+    merged, expected, count = [], 0.0, 0.0
+    for more, seen in cells:
+        expected, count = expected + more, count + seen
+        if expected >= 5:
+            merged.append((expected, count))
+            expected = count = 0.0
+    degrees = len(merged) - 1
+    if degrees < 1:
+        return True
+    statistic = sum((count - expected) ** 2 / expected for expected, count in merged)
+    bound = degrees * (1 - 2 / (9 * degrees) + 4.75 * math.sqrt(2 / (9 * degrees))) ** 3
+    return statistic < bound

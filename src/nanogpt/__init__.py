@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nanogpt.huggingface import from_pretrained as from_pretrained
+    from nanogpt.interop.huggingface import from_pretrained as from_pretrained
 
 __version__ = "0.1.0"
 
@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """`nanogpt.from_pretrained` is loaded when it is used: importing torch takes a second."""
     if name == "from_pretrained":
-        from nanogpt.huggingface import from_pretrained
+        from nanogpt.interop.huggingface import from_pretrained
 
         return from_pretrained
     raise AttributeError(f"module 'nanogpt' has no attribute {name!r}")

@@ -20,6 +20,9 @@ from nanogpt.files import read_text
 
 T = TypeVar("T")
 
+# A target that is left out of the loss, as everywhere in PyTorch. Text and model both need it.
+IGNORED = -100
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:

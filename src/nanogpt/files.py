@@ -4,6 +4,8 @@ Everything the package writes goes through here, but for metrics.jsonl, to which
 """
 
 import csv
+import hashlib
+import importlib
 import io
 import json
 import os
@@ -11,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import PackagePath
 from pathlib import Path
 from typing import IO, Any
 
@@ -126,3 +129,29 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} should hold a JSON object, not a {type(value).__name__}")
     return value
+
+
+def installed_files(package: str) -> list[PackagePath]:
+    """The files of an installed package. It is found by its metadata and never imported."""
+    try:
+        return list(importlib.metadata.files(package) or [])
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(f"{package} is not installed; run: pip install {package}") from None
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fenced(text: str) -> str:
+    """Text as a Markdown code block, whatever it contains.
+
+    >>> fenced("a")
+    '```\\na\\n```'
+    """
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}\n{text.strip()}\n{fence}"

@@ -12,9 +12,10 @@ from nanogpt.cli.text import printable
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import SampleConfig, explanations, from_dict
 from nanogpt.errors import UserError, did_you_mean
-from nanogpt.generate import Reader, prompt_ids, stream
-from nanogpt.model import GPT
-from nanogpt.tokenizer import AnyTokenizer
+from nanogpt.generation.reader import Reader
+from nanogpt.generation.stream import prompt_ids, stream
+from nanogpt.model.gpt import GPT
+from nanogpt.text.tokenizer import AnyTokenizer
 
 ABOUT = """\
 Write something, and the model goes on with it: it continues texts and knows no questions. It sees

@@ -10,19 +10,19 @@ import torch
 from rich.console import Console
 from rich.markdown import Markdown
 
-from nanogpt.checkpoint import hugging_face_folder, load_run
-from nanogpt.cli.report import fenced
 from nanogpt.cli.settings import Parser
 from nanogpt.config import PRESETS
-from nanogpt.corpus import shakespeare
 from nanogpt.errors import UserError
+from nanogpt.evaluation.references import text_of
 from nanogpt.files import write_text, writing
-from nanogpt.measure.references import text_of
-from nanogpt.measure.side_by_side import Comparison, Pair, compare
-from nanogpt.model import GPT
-from nanogpt.tokenfiles import open_split
-from nanogpt.tokenizer import AnyTokenizer, gpt2_tokenizer
-from nanogpt.train import data_folder
+from nanogpt.interop.compare import Comparison, Pair, compare
+from nanogpt.model.gpt import GPT
+from nanogpt.text.corpus import shakespeare
+from nanogpt.text.formats import gpt2_tokenizer
+from nanogpt.text.tokenfiles import data_folder, open_split
+from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.training.load import hugging_face_folder, load_run
+from nanogpt.training.report import fenced
 
 # The largest difference that float32 rounding explains; mistakes are far larger.
 ROUNDING = 1e-3

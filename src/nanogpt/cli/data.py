@@ -10,14 +10,22 @@ from rich.text import Text
 
 from nanogpt.cli.settings import Parser, load_settings, run_action
 from nanogpt.cli.text import visible
-from nanogpt.config import Config, DataConfig, load_config
-from nanogpt.data import BATCHES, IGNORED, Batch
+from nanogpt.config import IGNORED, Config, DataConfig, load_config
 from nanogpt.errors import UserError
 from nanogpt.files import writing
-from nanogpt.model import same_document
-from nanogpt.tokenfiles import TokenFile, check_length, end_of_text, open_split, write_token_file
-from nanogpt.tokenizer import AnyTokenizer, gpt2_tokenizer, load_tokenizer
-from nanogpt.train import data_folder, tokenizer_of
+from nanogpt.model.gpt import same_document
+from nanogpt.text.batches import BATCHES, Batch
+from nanogpt.text.formats import gpt2_tokenizer, load_tokenizer
+from nanogpt.text.tokenfiles import (
+    TokenFile,
+    check_length,
+    data_folder,
+    end_of_text,
+    open_split,
+    tokenizer_of,
+    write_token_file,
+)
+from nanogpt.text.tokenizer import AnyTokenizer
 
 # Short enough that a window of a dozen tokens meets several documents.
 EXAMPLE = [

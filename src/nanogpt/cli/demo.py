@@ -13,7 +13,6 @@ from rich.text import Text
 
 from nanogpt.cli.display import watch
 from nanogpt.cli.prepare import prepare_with_progress, show_documents, show_files
-from nanogpt.cli.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.cli.text import printable, visible
 from nanogpt.cli.train import conclude, describe, free_folder, undone_on_mistake
@@ -25,15 +24,17 @@ from nanogpt.config import (
     TrainConfig,
     with_settings,
 )
-from nanogpt.corpus import Split
 from nanogpt.errors import UserError
-from nanogpt.evaluate import evaluate
-from nanogpt.measure.references import BIGRAM, reference_points
-from nanogpt.measure.timing import steps_within
-from nanogpt.prepare.pipeline import Prepared
-from nanogpt.prepare.sources import load_split
-from nanogpt.tokenizer import AnyTokenizer, Tokenizer
-from nanogpt.train import Trainer, data_folder
+from nanogpt.evaluation.loss import evaluate
+from nanogpt.evaluation.references import BIGRAM, reference_points
+from nanogpt.text.corpus import Split
+from nanogpt.text.prepare import Prepared
+from nanogpt.text.sources import load_split
+from nanogpt.text.tokenfiles import data_folder
+from nanogpt.text.tokenizer import AnyTokenizer, Tokenizer
+from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
+from nanogpt.training.start import Trainer
+from nanogpt.training.timing import steps_within
 
 PROMPT = "ROMEO:\n"  # of the plays; another text starts where it likes
 

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from nanogpt.cli.text import printable
 from nanogpt.errors import UserError
-from nanogpt.train import Reached, Record, Sample, Step, Trainer, Validation
+from nanogpt.training.records import Reached, Record, Sample, Step, Validation
+from nanogpt.training.start import Trainer
 
 
 @contextmanager

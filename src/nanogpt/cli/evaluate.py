@@ -17,19 +17,25 @@ from nanogpt.cli.settings import Parser
 from nanogpt.cli.text import printable, visible
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import Config, DataConfig
-from nanogpt.data import DOCUMENTS_APART
 from nanogpt.device import Compute, resolve
 from nanogpt.errors import UserError
-from nanogpt.evaluate import Score, default_stride, token_losses
-from nanogpt.generate import Reader, prompt_ids, stream
-from nanogpt.measure.novelty import LENGTHS, Known, Novelty
-from nanogpt.measure.references import reference_points, text_of
-from nanogpt.model import GPT
-from nanogpt.prepare.sources import whole_texts
-from nanogpt.prepare.worlds import World, find_world
-from nanogpt.tokenfiles import TokenFile, end_of_text, open_split, write_token_file
-from nanogpt.tokenizer import AnyTokenizer
-from nanogpt.train import data_folder
+from nanogpt.evaluation.loss import Score, default_stride, token_losses
+from nanogpt.evaluation.novelty import LENGTHS, Known, Novelty
+from nanogpt.evaluation.references import reference_points, text_of
+from nanogpt.generation.reader import Reader
+from nanogpt.generation.stream import prompt_ids, stream
+from nanogpt.model.gpt import GPT
+from nanogpt.text.batches import DOCUMENTS_APART
+from nanogpt.text.sources import whole_texts
+from nanogpt.text.tokenfiles import (
+    TokenFile,
+    data_folder,
+    end_of_text,
+    open_split,
+    write_token_file,
+)
+from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.worlds import World, find_world
 
 SHOWN_TOKENS = 400  # with --tokens
 SHOWN_DOCUMENTS = 10  # the hardest and the easiest, this many of each

@@ -21,7 +21,7 @@ from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.judging import judge_file
 from nanogpt.learn.play import draw_both, play, settings_for
 from nanogpt.learn.progress import FOLDER, load_progress, save_progress
-from nanogpt.train import Record, Step
+from nanogpt.training.records import Record, Step
 from nanogpt.workers import usable_cores
 
 SAME = 0.01  # nats; sums in another order drift apart by less in a short run

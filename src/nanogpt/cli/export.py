@@ -5,13 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nanogpt.checkpoint import load_run
 from nanogpt.cli.settings import Parser
 from nanogpt.config import Config
-from nanogpt.export.models import ARCHITECTURES, architecture_of, export
-from nanogpt.model import GPT
-from nanogpt.tokenizer import END_OF_TEXT, AnyTokenizer
-from nanogpt.train import read_metrics
+from nanogpt.interop.export import ARCHITECTURES, architecture_of, export
+from nanogpt.model.gpt import GPT
+from nanogpt.text.tokenizer import END_OF_TEXT, AnyTokenizer
+from nanogpt.training.load import load_run
+from nanogpt.training.records import read_metrics
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -80,7 +80,7 @@ def trained(run: Path, checkpoint: str, config: Config) -> str:
     metrics = run / "metrics.jsonl"
     if not metrics.exists():
         return ""
-    from nanogpt.checkpoint import find_checkpoint, load_state
+    from nanogpt.training.checkpoint import find_checkpoint, load_state
 
     state, _ = load_state(find_checkpoint(run, checkpoint))
     train = config.train

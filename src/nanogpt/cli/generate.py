@@ -15,8 +15,9 @@ from nanogpt.cli.text import printable, visible
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import Config, SampleConfig, from_dict
 from nanogpt.errors import UserError
-from nanogpt.generate import Piece, Reader, prompt_ids, stream
-from nanogpt.tokenizer import AnyTokenizer
+from nanogpt.generation.reader import Reader
+from nanogpt.generation.stream import Piece, prompt_ids, stream
+from nanogpt.text.tokenizer import AnyTokenizer
 
 RUNNERS_UP = 3
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig, with_settings
-from nanogpt.data import DOCUMENTS_APART
 from nanogpt.device import KNOWN_PEAKS, Compute, resolve
-from nanogpt.model import GPT
-from nanogpt.optim import is_block_matrix
+from nanogpt.model.gpt import GPT
+from nanogpt.text.batches import DOCUMENTS_APART
+from nanogpt.training.optim import is_block_matrix
 
 # Dollars for an hour of one GPU, as clouds offered them on demand in autumn 2026, rounded.
 PRICES = {"H100": 2.5, "A100": 1.3, "L4": 0.6, "RTX 4090": 0.4, "T4": 0.3}

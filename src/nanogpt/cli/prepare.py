@@ -11,8 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
-from nanogpt.prepare.pipeline import SIDES, Prepared, prepare
-from nanogpt.prepare.sources import COMPRESSIONS, HUB, READERS
+from nanogpt.text.prepare import SIDES, Prepared, prepare
+from nanogpt.text.sources import COMPRESSIONS, HUB, READERS
 from nanogpt.workers import usable_cores
 
 TITLES = {"train": "training", "val": "held out"}

@@ -111,8 +111,9 @@ def load_settings(recipe: str | None, arguments: argparse.Namespace) -> Config:
 
 def settings_of_weights(path: Path) -> dict[str, Any]:
     """The shape and the tokenizer of a run, or of a folder of Hugging Face's."""
-    from nanogpt.checkpoint import find_checkpoint, hugging_face_folder, load_state, own_tokenizer
-    from nanogpt.huggingface import hugging_face_config
+    from nanogpt.interop.huggingface import hugging_face_config
+    from nanogpt.training.checkpoint import find_checkpoint, load_state
+    from nanogpt.training.load import hugging_face_folder, own_tokenizer
 
     folder = hugging_face_folder(path)
     if folder:
@@ -126,13 +127,13 @@ def settings_of_weights(path: Path) -> dict[str, Any]:
 
 def check_choices(config: Config) -> None:
     """Raise UserError for a setting that names no variant, before anything is written."""
-    from nanogpt.attention import ATTENTION_KERNELS
-    from nanogpt.data import BATCHES
     from nanogpt.device import resolve
-    from nanogpt.layers import MLPS, NORMS
-    from nanogpt.model import BLOCKS
-    from nanogpt.optim import OPTIMIZERS, SCHEDULES
-    from nanogpt.position import POSITIONS
+    from nanogpt.model.attention import ATTENTION_KERNELS
+    from nanogpt.model.gpt import BLOCKS
+    from nanogpt.model.layers import MLPS, NORMS
+    from nanogpt.model.position import POSITIONS
+    from nanogpt.text.batches import BATCHES
+    from nanogpt.training.optim import OPTIMIZERS, SCHEDULES
 
     choose(POSITIONS, "model.position", config.model.position)
     choose(ATTENTION_KERNELS, "model.kernels", config.model.kernels)

@@ -12,19 +12,13 @@ from rich.text import Text
 from nanogpt.cli.settings import Parser, read_argument, run_action
 from nanogpt.cli.text import visible
 from nanogpt.config import DataConfig
-from nanogpt.corpus import BUILT_IN
 from nanogpt.errors import UserError
-from nanogpt.prepare.pipeline import pieces
-from nanogpt.prepare.sources import rule_for, stream_documents
-from nanogpt.prepare.statistics import cutting, examples, growth, plot_growth, words_of
-from nanogpt.tokenizer import (
-    AnyTokenizer,
-    Tokenizer,
-    find_tokenizer,
-    gpt2_tokenizer,
-    to_bytes,
-    train_tokenizer,
-)
+from nanogpt.text.corpus import BUILT_IN
+from nanogpt.text.formats import find_tokenizer, gpt2_tokenizer, train_tokenizer
+from nanogpt.text.prepare import pieces
+from nanogpt.text.sources import rule_for, stream_documents
+from nanogpt.text.statistics import cutting, examples, growth, plot_growth, words_of
+from nanogpt.text.tokenizer import AnyTokenizer, Tokenizer, to_bytes
 from nanogpt.workers import usable_cores
 
 DEMO = Path("runs/demo/tokenizer.json")

@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from nanogpt.checkpoint import load_run
 from nanogpt.cli.settings import Parser
 from nanogpt.config import Config
 from nanogpt.device import resolve
-from nanogpt.inference.packing import WEIGHTS
-from nanogpt.model import GPT
-from nanogpt.tokenizer import AnyTokenizer
+from nanogpt.generation.packing import WEIGHTS
+from nanogpt.model.gpt import GPT
+from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.training.load import load_run
 
 
 def add_model_options(parser: Parser) -> None:

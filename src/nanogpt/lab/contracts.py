@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanogpt.attention import KVCache
 from nanogpt.config import ModelConfig
-from nanogpt.generate import Reader
-from nanogpt.layers import KERNELS, MLPS, NORMS
-from nanogpt.model import BLOCKS, GPT
-from nanogpt.position import POSITIONS
+from nanogpt.generation.reader import Reader
+from nanogpt.model.cache import KVCache
+from nanogpt.model.gpt import BLOCKS, GPT
+from nanogpt.model.layers import KERNELS, MLPS, NORMS
+from nanogpt.model.position import POSITIONS
 
 # Where variants of the model live, by the setting that chooses among them.
 TABLES: dict[str, dict[str, Any]] = {

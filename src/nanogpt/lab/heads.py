@@ -19,9 +19,9 @@ from torch import Tensor
 
 from nanogpt.errors import UserError
 from nanogpt.files import as_csv, write_text, writing
-from nanogpt.model import GPT
-from nanogpt.tokenizer import AnyTokenizer
-from nanogpt.trace import record
+from nanogpt.model.gpt import GPT
+from nanogpt.model.trace import record
+from nanogpt.text.tokenizer import AnyTokenizer
 
 ROWS = 16
 LONGEST = 128  # tokens before they repeat

@@ -12,13 +12,14 @@ import torch
 
 from nanogpt.config import config_from_dict
 from nanogpt.device import peak_memory
-from nanogpt.evaluate import evaluate
+from nanogpt.evaluation.loss import evaluate
 from nanogpt.files import read_json, write_json
-from nanogpt.generate import generate_text
+from nanogpt.generation.stream import generate_text
 from nanogpt.lab.plugin import load_plugin
 from nanogpt.lab.study import with_steps
-from nanogpt.measure.timing import steps_within
-from nanogpt.train import Trainer, read_metrics
+from nanogpt.training.records import read_metrics
+from nanogpt.training.start import Trainer
+from nanogpt.training.timing import steps_within
 from nanogpt.workers import end_with_parent
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from nanogpt.cli.report import fenced
 from nanogpt.files import as_csv, write_text, writing
 from nanogpt.lab.judge import LEVEL, differences, spread
 from nanogpt.lab.study import Study
-from nanogpt.prepare.worlds import find_world
+from nanogpt.text.worlds import find_world
+from nanogpt.training.report import fenced
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]  # by arm, one a seed
 

@@ -17,7 +17,7 @@ from nanogpt.files import read_json, write_json
 from nanogpt.lab.judge import studentized_range
 from nanogpt.lab.plugin import LOADED
 from nanogpt.lab.study import Arm, Study, data_name, run_name
-from nanogpt.prepare.pipeline import prepare
+from nanogpt.text.prepare import prepare
 from nanogpt.workers import usable_cores
 
 

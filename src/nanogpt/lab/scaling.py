@@ -19,10 +19,9 @@ from nanogpt.files import as_csv, read_json, write_json, write_text, writing
 from nanogpt.lab.law import SURE, Law, Point, Uncertainty, bootstrap, fit, need_scipy
 from nanogpt.lab.runner import prepare_data, run_study
 from nanogpt.lab.study import Arm, Study, data_name, with_steps
-from nanogpt.measure.timing import seconds_per_step
-from nanogpt.model import GPT
-from nanogpt.tokenfiles import open_split
-from nanogpt.train import tokenizer_of
+from nanogpt.model.gpt import GPT
+from nanogpt.text.tokenfiles import open_split, tokenizer_of
+from nanogpt.training.timing import seconds_per_step
 from nanogpt.workers import usable_cores
 
 WIDTHS = (1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3)  # of the ladder, as shares of the recipe's

@@ -1,1 +1,1 @@
-"""Wing: the learning path: exercises that answer back, and lessons."""
+"""The learning path: lessons, exercises, and the judge that knows their usual mistakes."""

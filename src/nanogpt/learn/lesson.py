@@ -9,17 +9,25 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nanogpt.checkpoint import load_run
 from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig, with_settings
 from nanogpt.errors import UserError
-from nanogpt.model import GPT
-from nanogpt.prepare.pipeline import prepare
-from nanogpt.tokenizer import AnyTokenizer, Tokenizer
-from nanogpt.train import Step, Trainer, Validation
+from nanogpt.model.gpt import GPT
+from nanogpt.text.prepare import prepare
+from nanogpt.text.tokenizer import AnyTokenizer, Tokenizer
+from nanogpt.training.load import load_run
+from nanogpt.training.records import Step, Validation
+from nanogpt.training.start import Trainer
 from nanogpt.workers import usable_cores
 
 # The settings that make a model another than GPT-2, apart from its size.
 GPT2_KINDS = ("position", "block", "norm", "mlp", "bias", "qk_norm", "n_kv_head", "window")
+
+# What someone reads to understand, in an order in which no file uses one further down.
+READING_PATH = (
+    "text.bpe", "text.tokenizer", "text.batches", "model.layers", "model.position", "model.cache",
+    "model.attention", "model.gpt", "generation.sampling", "generation.reader", "evaluation.loss",
+    "training.optim", "training.loop",
+)  # fmt: skip
 
 STAGES = {
     1: "Overall grasp",

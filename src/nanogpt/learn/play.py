@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanogpt import bpe
 from nanogpt.config import Config, with_settings
-from nanogpt.evaluate import evaluate
+from nanogpt.evaluation.loss import evaluate
 from nanogpt.files import writing
-from nanogpt.generate import generate_text
+from nanogpt.generation.stream import generate_text
 from nanogpt.learn.exercise import Exercise
-from nanogpt.prepare.pipeline import prepare
-from nanogpt.train import Record, Trainer, Validation
+from nanogpt.text import bpe
+from nanogpt.text.prepare import prepare
+from nanogpt.training.records import Record, Validation
+from nanogpt.training.start import Trainer
 
 # What the package has twice, once plainly and once fast: the plain one is the exercise.
 FAST_TWINS: dict[Any, Any] = {bpe.train_naive: bpe.train}

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanogpt import attention, layers, model, position
 from nanogpt.learn.exercise import Exercise, Mistake
 from nanogpt.learn.exercises.network import TINY, numbers
-from nanogpt.position import POSITIONS
+from nanogpt.model import attention, gpt, layers, position
+from nanogpt.model.cache import KVCache
+from nanogpt.model.position import POSITIONS
 
 CHANNELS, HEADS, SIZE = 8, 2, 4
 
@@ -291,7 +292,7 @@ def drive_heads(
         bias = attention.causal_bias(pos, pos)
         bias[1:, 0] = -math.inf
     if "cache" in way:
-        cache = attention.KVCache(config, len(x), x.device, x.dtype)
+        cache = KVCache(config, len(x), x.device, x.dtype)
         remember = partial(cache.append, 0)
         layer(x[:, :-2], order, pos[:-2], None, remember)
         cache.length = x.shape[1] - 2
@@ -513,7 +514,7 @@ ROWS_DIFFER = -1  # in a list of parts: each row has positions of its own
 ANEW = 0  # in a list of parts: the cache is emptied, as it is when a text outgrows the context
 
 
-def drive_cache(cls: type[attention.KVCache], *sizes: int) -> list[Tensor]:
+def drive_cache(cls: type[KVCache], *sizes: int) -> list[Tensor]:
     """Append parts of so many tokens to both layers, as a model does; keep what comes back."""
     cache = cls(TINY, 2, torch.device("cpu"), torch.float32)
     for memory in (cache.keys, cache.values, cache.pos):
@@ -537,7 +538,7 @@ def drive_cache(cls: type[attention.KVCache], *sizes: int) -> list[Tensor]:
     return found
 
 
-class Stale(attention.KVCache):
+class Stale(KVCache):
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         self.keys[layer, :, :, : k.shape[2]] = k
         self.values[layer, :, :, : k.shape[2]] = v
@@ -545,50 +546,50 @@ class Stale(attention.KVCache):
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
 
-class OnlyNew(attention.KVCache):
+class OnlyNew(KVCache):
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         super().append(layer, k, v)
         return k, v
 
 
-class OnlyOld(attention.KVCache):
+class OnlyOld(KVCache):
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         super().append(layer, k, v)
         end = self.length
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
 
-class EverythingGiven(attention.KVCache):
+class EverythingGiven(KVCache):
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         super().append(layer, k, v)
         return self.keys[layer], self.values[layer]
 
 
-class OneLayer(attention.KVCache):
+class OneLayer(KVCache):
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return super().append(0, k, v)
 
 
-class Swapped(attention.KVCache):
+class Swapped(KVCache):
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = super().append(layer, k, v)
         return values, keys
 
 
-class CountsEveryLayer(attention.KVCache):
+class CountsEveryLayer(KVCache):
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         found = super().append(layer, k, v)
         self.length += k.shape[2]
         return found
 
 
-class StalePositions(attention.KVCache):
+class StalePositions(KVCache):
     def positions(self, pos: Tensor) -> Tensor:
         super().positions(pos)
         return pos
 
 
-class NeverAnew(attention.KVCache):
+class NeverAnew(KVCache):
     """Keeps everything it was ever given."""
 
     def __init__(self, *how: Any) -> None:
@@ -609,7 +610,7 @@ class NeverAnew(attention.KVCache):
 CACHE = Exercise(
     name="cache",
     title="Keep keys and values, so that a new token need not read the old ones again.",
-    reference=attention.KVCache,
+    reference=KVCache,
     write=("append", "positions"),
     cases=lambda: [(1,), (3,), (1, 1), (3, 1), (2, 3, 1), (3, 1, ANEW, 2, 1), (2, 1, ROWS_DIFFER)],
     drive=drive_cache,
@@ -762,33 +763,33 @@ WAYS_OF_READING = {
 }
 
 
-def drive_gpt(cls: type[model.GPT], change: str, *ids: list[int]) -> list[Tensor]:
+def drive_gpt(cls: type[gpt.GPT], change: str, *ids: list[int]) -> list[Tensor]:
     """Read rows of ids, all at once or in parts with a cache."""
     torch.manual_seed(0)
-    gpt = cls(replace(TINY, position="alibi") if change == "alibi" else TINY).eval()
+    network = cls(replace(TINY, position="alibi") if change == "alibi" else TINY).eval()
     rows = torch.tensor(ids)
     # Filling, then two documents; the other rows are a single document.
     mask = torch.ones_like(rows)
     mask[0] = torch.tensor([0, *[1] * 2, *[2] * (rows.shape[1] - 3)])[: rows.shape[1]]
     with torch.no_grad():
-        for parameter in gpt.parameters():
+        for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
         if change == "documents":
-            return [gpt.read(rows, mask)]
+            return [network.read(rows, mask)]
         if "cache" not in change:
-            return [gpt.read(rows)]
-        cache = attention.KVCache(gpt.config, len(rows), gpt.device, gpt.dtype)
+            return [network.read(rows)]
+        cache = KVCache(network.config, len(rows), network.device, network.dtype)
         for memory in (cache.keys, cache.values, cache.pos):
             memory.zero_()
         found, end = [], 0
         for part in rows.split(2, dim=1):
             end += part.shape[1]
             seen = mask[:, :end] if "documents" in change else None
-            found.append(gpt.read(part, seen, cache))
+            found.append(network.read(part, seen, cache))
         return [*found, torch.tensor(cache.length), cache.keys]
 
 
-class OtherGPT(model.GPT):
+class OtherGPT(gpt.GPT):
     """GPT-2's reading whose parts can be done differently."""
 
     def start(self, ids: Tensor, pos: Tensor) -> Tensor:
@@ -801,7 +802,7 @@ class OtherGPT(model.GPT):
         return enumerate(self.h)
 
     def where(self, ids: Tensor, mask: Tensor | None, length: int) -> Tensor:
-        return model.positions(ids, mask, length)
+        return gpt.positions(ids, mask, length)
 
     def hidden(self, pos: Tensor, mask: Tensor | None, cache: Any) -> Tensor | None:
         return self.attention_bias(pos, mask, cache)
@@ -851,7 +852,7 @@ class CountsFromZero(OtherGPT):
 
 class CountsThroughDocuments(OtherGPT):
     def where(self, ids: Tensor, mask: Tensor | None, length: int) -> Tensor:
-        return model.positions(ids, None, length)
+        return gpt.positions(ids, None, length)
 
 
 class MaskIgnored(OtherGPT):
@@ -887,7 +888,7 @@ class BiasIgnored(OtherGPT):
 GPT = Exercise(
     name="gpt",
     title="GPT-2's way from ids to what the head compares with every token.",
-    reference=model.GPT,
+    reference=gpt.GPT,
     write=("read",),
     cases=lambda: [
         ("whole", [3]), ("whole", [3, 1, 4]), ("whole", [3, 1, 4, 1, 5], [9, 2, 6, 5, 3]),

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt import layers, model
-from nanogpt.attention import causal_bias
 from nanogpt.config import ModelConfig
 from nanogpt.learn.exercise import Exercise, Mistake
+from nanogpt.model import gpt, layers
+from nanogpt.model.attention import causal_bias
 
 TINY = ModelConfig(vocab_size=11, context_length=8, n_layer=2, n_head=2, n_embd=8)
 
@@ -337,7 +337,7 @@ CROSS_ENTROPY = Exercise(
 )  # fmt: skip
 
 
-def some_block(cls: type[model.Block]) -> model.Block:
+def some_block(cls: type[gpt.Block]) -> gpt.Block:
     """A block with weights of which every single one matters."""
     torch.manual_seed(0)
     block = cls(TINY).eval()
@@ -347,8 +347,8 @@ def some_block(cls: type[model.Block]) -> model.Block:
     return block
 
 
-def drive_block(cls: type[model.Block], x: Tensor, how: str) -> Tensor:
-    order, pos = model.POSITIONS["none"](TINY), torch.arange(x.shape[1])
+def drive_block(cls: type[gpt.Block], x: Tensor, how: str) -> Tensor:
+    order, pos = gpt.POSITIONS["none"](TINY), torch.arange(x.shape[1])
     block = some_block(cls)
     bias, remember = None, None
     if how == "bias":
@@ -363,27 +363,27 @@ def drive_block(cls: type[model.Block], x: Tensor, how: str) -> Tensor:
     return result
 
 
-class NoResiduals(model.Block):
+class NoResiduals(gpt.Block):
     def forward(self, x: Tensor, *how: Any) -> Tensor:
         result: Tensor = self.mlp(self.ln_2(self.attn(self.ln_1(x), *how)))
         return result
 
 
-class HowForgotten(model.Block):
+class HowForgotten(gpt.Block):
     def forward(self, x: Tensor, *how: Any) -> Tensor:
         x = x + self.attn(self.ln_1(x), *how[:2], None)
         result: Tensor = x + self.mlp(self.ln_2(x))
         return result
 
 
-class OneResidual(model.Block):
+class OneResidual(gpt.Block):
     def forward(self, x: Tensor, *how: Any) -> Tensor:
         x = x + self.attn(self.ln_1(x), *how)
         result: Tensor = self.mlp(self.ln_2(x))
         return result
 
 
-class NormedResidual(model.Block):
+class NormedResidual(gpt.Block):
     def forward(self, x: Tensor, *how: Any) -> Tensor:
         x = self.ln_1(x)
         x = x + self.attn(x, *how)
@@ -392,27 +392,27 @@ class NormedResidual(model.Block):
         return result
 
 
-class Parallel(model.Block):
+class Parallel(gpt.Block):
     def forward(self, x: Tensor, *how: Any) -> Tensor:
         result: Tensor = x + self.attn(self.ln_1(x), *how) + self.mlp(self.ln_2(x))
         return result
 
 
-class NoNorms(model.Block):
+class NoNorms(gpt.Block):
     def forward(self, x: Tensor, *how: Any) -> Tensor:
         x = x + self.attn(x, *how)
         result: Tensor = x + self.mlp(x)
         return result
 
 
-class OneNorm(model.Block):
+class OneNorm(gpt.Block):
     def forward(self, x: Tensor, *how: Any) -> Tensor:
         x = x + self.attn(self.ln_1(x), *how)
         result: Tensor = x + self.mlp(self.ln_1(x))
         return result
 
 
-class ThinksFirst(model.Block):
+class ThinksFirst(gpt.Block):
     def forward(self, x: Tensor, *how: Any) -> Tensor:
         x = x + self.mlp(self.ln_2(x))
         result: Tensor = x + self.attn(self.ln_1(x), *how)
@@ -422,7 +422,7 @@ class ThinksFirst(model.Block):
 BLOCK = Exercise(
     name="block",
     title="Look around, then think; each adds to the stream.",
-    reference=model.Block,
+    reference=gpt.Block,
     write=("forward",),
     cases=lambda: [
         (numbers(1, 1, 8), ""), (numbers(2, 5, 8, seed=1), ""), (numbers(1, 3, 8), "bias"),
@@ -452,7 +452,7 @@ BLOCK = Exercise(
             "post-norm",
             "The norms stand behind the sums, as in the first Transformer of 2017. GPT-2 norms "
             "what goes into a layer.",
-            model.PostNormBlock,
+            gpt.PostNormBlock,
         ),
         Mistake(
             "how-not-handed-on",

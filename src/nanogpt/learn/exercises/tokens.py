@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from nanogpt import bpe, data
 from nanogpt.learn.exercise import Exercise, Mistake
+from nanogpt.text import batches, bpe
+from nanogpt.text.batches import IGNORED
 
 Pair = tuple[int, int]
 
@@ -367,39 +368,39 @@ Windows = Iterator[tuple[Any, Any]]
 
 
 def windows_unshifted(ids: Any, context_length: int, stride: int) -> Windows:
-    for x, _ in data.sliding_windows(ids, context_length, stride):
+    for x, _ in batches.sliding_windows(ids, context_length, stride):
         yield x, x
 
 
 def windows_shifted_back(ids: Any, context_length: int, stride: int) -> Windows:
-    for x, y in data.sliding_windows(ids, context_length, stride):
+    for x, y in batches.sliding_windows(ids, context_length, stride):
         yield y, x
 
 
 def windows_seen_twice(ids: Any, context_length: int, stride: int) -> Windows:
-    for x, _ in data.sliding_windows(ids, context_length, stride):
+    for x, _ in batches.sliding_windows(ids, context_length, stride):
         yield x, ids[x[0] - ids[0] + 1 :][: len(x)]
 
 
 def windows_whole_only(ids: Any, context_length: int, stride: int) -> Windows:
-    for number, (x, y) in enumerate(data.sliding_windows(ids, context_length, stride)):
+    for number, (x, y) in enumerate(batches.sliding_windows(ids, context_length, stride)):
         if number * stride + context_length <= len(ids) - 1:
             yield x, y
 
 
 def windows_without_overlap(ids: Any, context_length: int, stride: int) -> Windows:
-    yield from data.sliding_windows(ids, context_length, context_length)
+    yield from batches.sliding_windows(ids, context_length, context_length)
 
 
 def windows_ignoring_zero(ids: Any, context_length: int, stride: int) -> Windows:
-    for x, y in data.sliding_windows(ids, context_length, stride):
-        yield x, np.where(y == data.IGNORED, 0, y)
+    for x, y in batches.sliding_windows(ids, context_length, stride):
+        yield x, np.where(y == IGNORED, 0, y)
 
 
 WINDOWS = Exercise(
     name="windows",
     title="Walk through a text in windows, and say what is to be predicted.",
-    reference=data.sliding_windows,
+    reference=batches.sliding_windows,
     cases=window_cases,
     lesson=2,
     mistakes=[

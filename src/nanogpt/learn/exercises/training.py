@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanogpt import optim, sampling
 from nanogpt.config import TrainConfig
+from nanogpt.generation import sampling
 from nanogpt.learn.exercise import Exercise, Mistake
 from nanogpt.learn.exercises.network import numbers
+from nanogpt.training import optim
 
 
 def drive_adamw(
@@ -378,7 +379,7 @@ SCHEDULE = Exercise(
         "Two parts: the climb up to step warmup_steps, and the fall behind it.",
         "In the climb, step n has (n + 1) / (warmup_steps + 1) of the rate. Behind it, work out "
         "how far the rest of the run has come, from 0 to 1 and never more.",
-        "`nanogpt.optim.SCHEDULES[config.schedule](progress, config)` gives the share of the way "
+        "`SCHEDULES[config.schedule](progress, config)` gives the share of the way "
         "from min_lr to lr that is left.",
     ),
 )  # fmt: skip

@@ -1,1 +1,0 @@
-"""Wing: models and tokenizers in the formats of other projects."""

@@ -1,0 +1,107 @@
+"""From tokens to text as it is made: whole characters, stop strings, the end of a document."""
+
+import codecs
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from nanogpt.config import SampleConfig
+from nanogpt.errors import UserError
+from nanogpt.generation.reader import Reader, generate
+from nanogpt.model.gpt import GPT
+from nanogpt.text.tokenizer import END_OF_TEXT, AnyTokenizer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token that was chosen, and the text that it completes."""
+
+    row: int
+    token: int
+    text: str  # may be empty: bytes of a character, or the start of a stop string, are held back
+    log_probability: float  # the model's own, in nats, before temperature and filters
+    likeliest: list[tuple[int, float]]  # tokens with their log-probabilities, the likeliest first
+    last: bool = False  # the row ends here
+
+
+class TextStream:
+    """Bytes in, text out as soon as it is sure: no half characters, nothing of a stop string."""
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        self.stops = [stop for stop in stops if stop]
+        self.characters = codecs.getincrementaldecoder("utf-8")("replace")
+        self.held = ""
+        self.stopped = False
+
+    def push(self, data: bytes, final: bool = False) -> str:
+        """The text that is sure now. Sets `stopped` at a stop string, which is left out."""
+        text = self.held + self.characters.decode(data, final)
+        found = [text.index(stop) for stop in self.stops if stop in text]
+        if found:
+            self.stopped, self.held = True, ""
+            return text[: min(found)]
+        starts = [n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
+        sure = len(text) if final else len(text) - max(starts, default=0)
+        self.held = text[sure:]
+        return text[:sure]
+
+
+def stream(
+    reader: Reader,
+    tokenizer: AnyTokenizer,
+    config: SampleConfig,
+    stops: Sequence[str] = (),
+    top: int = 0,
+) -> Iterator[Piece]:
+    """Continue the texts of a reader piece by piece.
+
+    A row ends at the end-of-text token, before a stop string, or after max_new_tokens; the others
+    go on. Joined, the pieces of a row are its new text. Each piece comes with the `top` likeliest
+    tokens.
+    """
+    end = tokenizer.special_tokens.get(END_OF_TEXT)
+    texts = {row: TextStream(stops) for row in range(len(reader.rows))}
+    steps = generate(reader, config, tokenizer.vocab_size)
+    for number, step in zip(range(config.max_new_tokens), steps, strict=False):
+        log_probabilities = step.logits.float().log_softmax(-1)  # (B, V)
+        values, ids = log_probabilities.topk(min(top, tokenizer.vocab_size))
+        for row, text in list(texts.items()):
+            token = int(step.chosen[row])
+            ended = token == end
+            last = ended or number == config.max_new_tokens - 1
+            data = b"" if ended else tokenizer.decode_bytes([token])
+            said = text.push(data, final=last)
+            likeliest = list(zip(ids[row].tolist(), values[row].tolist(), strict=True))
+            last = last or text.stopped
+            yield Piece(row, token, said, float(log_probabilities[row, token]), likeliest, last)
+            if last:
+                del texts[row]
+        if not texts:
+            return
+
+
+def generate_text(
+    model: GPT, tokenizer: AnyTokenizer, config: SampleConfig, stops: Sequence[str] = ()
+) -> Iterator[str]:
+    """Continue the prompt of the settings, piece by piece.
+
+    Raises UserError for a prompt that the tokenizer cannot encode.
+    """
+    reader = Reader(model, [prompt_ids(tokenizer, config.prompt)])
+    for piece in stream(reader, tokenizer, config, stops):
+        if piece.text:
+            yield piece.text
+
+
+def prompt_ids(tokenizer: AnyTokenizer, prompt: str) -> list[int]:
+    """The ids to continue. An empty prompt starts a document, or a line, or with any token.
+
+    Raises UserError for a prompt that the tokenizer cannot encode.
+    """
+    if not prompt and END_OF_TEXT in tokenizer.special_tokens:
+        return [tokenizer.special_tokens[END_OF_TEXT]]
+    try:
+        return tokenizer.encode(prompt or "\n")
+    except UserError as error:
+        if not prompt:
+            return [0]
+        raise UserError(f"sample.prompt={prompt!r}: {error}") from None

@@ -1,1 +1,0 @@
-"""Wing: finished models, made faster."""

@@ -1,1 +1,0 @@
-"""Wing: what a loss means: reference points, and how much of a text is new."""

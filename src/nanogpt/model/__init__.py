@@ -1,0 +1,15 @@
+"""From ids to logits: the network. Nothing in here knows of text.
+
+In the order to read it:
+
+    layers      softmax, cross-entropy, norms, GELU, the feed-forward layers
+    position    the three places where the order of tokens can enter a Transformer
+    attention   masks and self-attention, step by step and fused
+    cache       keys and values of tokens that were read before
+    gpt         the block and GPT-2: start here if you know what a token is
+
+Around it:
+
+    build       a model from tensors that were read from a file
+    trace       any activation by its name, with nothing changed
+"""

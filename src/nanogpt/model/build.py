@@ -1,0 +1,33 @@
+"""A model made of tensors that were read from a file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nanogpt.config import ModelConfig, choose
+from nanogpt.errors import UserError
+from nanogpt.model.gpt import GPT
+from nanogpt.model.position import POSITIONS
+
+
+def build(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -> GPT:
+    """A model made of these tensors, without a copy. Raises UserError if they do not fit."""
+    with torch.device("meta"):  # shapes only: fresh weights would be thrown away at once
+        model = GPT(config)
+    check_tensors(model, tensors, path)
+    # What is no weight, such as the speeds of RoPE, is in no file.
+    model.wpe = choose(POSITIONS, "model.position", config.position)(config)
+    model.load_state_dict(tensors, assign=True)
+    return model
+
+
+def check_tensors(model: GPT, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise UserError naming the first tensor that is missing, too many, or of another shape."""
+    ours = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for name in sorted(ours.keys() | tensors.keys()):
+        found = tuple(tensors[name].shape) if name in tensors else "absent"
+        wanted = tuple(ours[name]) if name in ours else "absent"
+        if found != wanted:
+            raise UserError(f"{path}: {name} is {found}, but the settings make it {wanted}")

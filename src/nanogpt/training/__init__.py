@@ -1,0 +1,16 @@
+"""How weights are found.
+
+In the order to read it:
+
+    optim       AdamW and Muon, parameter groups, learning-rate schedules
+    loop        the training loop
+    start       starting a run, resuming it, initial weights, frozen parameters
+
+Around it:
+
+    checkpoint  what a run needs to go on, in files that are whole or absent
+    records     what a run writes down about itself
+    report      the picture and the samples that a run leaves
+    load        open anything that was trained
+    timing      how long a step takes on this machine
+"""

@@ -1,0 +1,290 @@
+"""The training loop.
+
+`Trainer.run` yields a record after every step and every evaluation and prints nothing; whoever
+calls it decides what to show and when to stop.
+"""
+
+import json
+import math
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+
+from nanogpt.config import Config, choose, with_settings
+from nanogpt.device import Compute, compile_or_why_not
+from nanogpt.errors import UserError
+from nanogpt.evaluation.loss import estimate, evaluate, losses_of
+from nanogpt.generation.stream import generate_text
+from nanogpt.model.gpt import GPT
+from nanogpt.text.batches import BATCHES, DOCUMENTS_APART, Batch, Batches, Loader
+from nanogpt.text.tokenfiles import (
+    TokenFile,
+    Tokens,
+    end_of_text,
+)
+from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.training.checkpoint import (
+    TrainState,
+    save_checkpoint,
+)
+from nanogpt.training.optim import build_optimizer, learning_rate
+from nanogpt.training.records import Reached, Record, Sample, Step, Validation
+
+
+class TrainingLoop:
+    """One run: its model, its optimizer, its data, and its folder.
+
+    `Trainer` in start.py builds one. `run` trains; `stop` makes it end after the current step.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        model: GPT,
+        tokenizer: AnyTokenizer,
+        tokens: Tokens,
+        compute: Compute,
+        state: TrainState,
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.compute = compute
+        self.state = state
+        self.model = model.to(compute.device).train()
+        self.optimizer = build_optimizer(self.model, config.train)
+        self.scaler = compute.scaler()
+        if state.scaler:
+            self.scaler.load_state_dict(state.scaler)
+        self.not_compiled = compile_or_why_not(
+            config.train.compile, compute.device, self.expected_seconds(compute)
+        )
+        self.network = self.model if self.not_compiled else cast(GPT, torch.compile(self.model))
+        self.tokenizer = tokenizer
+        self.tokens = tokens
+        self.train_batches = self.batches_of(tokens.train)
+        self.val_batches = self.batches_of(tokens.val)
+        self.loader = Loader(self.load_batches)
+        self.saved_step = state.step
+        self.stopped = False
+
+    def run(self) -> Generator[Record, None, None]:
+        """Train to max_steps or until stopped, yielding records; ends with a checkpoint.
+
+        What is yielded is already in metrics.jsonl. Closing the iterator saves a checkpoint, too.
+        """
+        try:
+            with (self.folder / "metrics.jsonl").open("a") as metrics:
+                while not self.complete and not self.stopped:
+                    records = self.advance()
+                    metrics.writelines(json.dumps(asdict(record)) + "\n" for record in records)
+                    metrics.flush()
+                    self.save_if_due(records)
+                    yield from records
+        except GeneratorExit:
+            self.save()
+            raise
+        self.save()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all steps are done, or the last target is reached where that ends the run."""
+        settings, best = self.config.train, self.state.best_loss
+        targets = settings.target_losses()
+        reached = bool(targets) and best is not None and best <= targets[-1]
+        return self.state.step >= settings.max_steps or (settings.stop_at_target and reached)
+
+    def expected_seconds(self, compute: Compute) -> float:
+        """A rough guess of how long the rest takes: at a quarter of the device's peak."""
+        settings = self.config.train
+        tokens = self.config.tokens_per_step
+        steps = settings.max_steps - self.state.step
+        if settings.compile != "auto":
+            return 0.0  # nobody asks
+        return 4 * steps * tokens * self.model.flops_per_token() / compute.peak_flops()
+
+    def stop(self) -> None:
+        """Ask `run` to save a checkpoint and end after the step it is in."""
+        self.stopped = True
+
+    def advance(self) -> list[Record]:
+        """One step and what is due after it: a look at the validation text, a sample."""
+        settings = self.config.train
+        records: list[Record] = []
+        if self.state.step == 0:
+            records.append(self.validate())
+            if settings.sample_interval:
+                records.append(self.sample())
+        records.append(self.train_step())
+        step = self.state.step
+        if step == settings.max_steps or step % settings.eval_interval == 0:
+            records += self.validate_and_compare()
+        if settings.sample_interval and step % settings.sample_interval == 0:
+            records.append(self.sample())
+        return records
+
+    def save_if_due(self, records: Sequence[Record]) -> None:
+        """Write a checkpoint if it is time for one, or if the validation loss was never lower."""
+        step = self.state.step
+        losses = [r.val_loss for r in records if isinstance(r, Validation) and r.step == step]
+        best = math.inf if self.state.best_loss is None else self.state.best_loss
+        if losses and losses[0] < best:
+            self.state = replace(self.state, best_loss=losses[0])
+            self.save(best=True)
+        elif step % self.config.train.checkpoint_interval == 0:
+            self.save()
+
+    def save(self, best: bool = False) -> None:
+        """Write a checkpoint of this moment, unless there is one."""
+        if self.saved_step != self.state.step:
+            state = replace(self.state, scaler=self.scaler.state_dict())
+            save_checkpoint(self.folder, self.model, self.optimizer, state, self.config, best)
+            self.saved_step = self.state.step
+
+    def train_step(self) -> Step:
+        """One optimizer step. Raises UserError, before any weight moves, if the loss blows up.
+
+        Seeds torch's global generator, from which dropout draws.
+        """
+        settings, step = self.config.train, self.state.step
+        start = time.perf_counter()
+        lr = learning_rate(step, settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_factor"]
+        torch.manual_seed(dropout_seed(settings.seed, step))
+        batches = self.loader.load(step)
+        loss = self.gradients(batches)
+        self.scaler.unscale_(self.optimizer)
+        limit = settings.grad_clip or math.inf
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        overflow = self.scaler.is_enabled() and math.isfinite(loss)  # the scaler deals with that
+        if not math.isfinite(loss + grad_norm) and not overflow:
+            raise UserError(self.divergence(step, loss, grad_norm))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        seconds = time.perf_counter() - start
+        self.state = replace(self.state, step=step + 1, seconds=self.state.seconds + seconds)
+        tokens = sum(batch.ids.size for batch in batches)
+        wait = self.loader.waited / seconds
+        return Step(self.state.step, loss, lr, grad_norm, tokens / seconds, wait)
+
+    def gradients(self, batches: Sequence[Batch]) -> float:
+        """The gradients of a step; returns its loss. What cannot be compiled runs as it is."""
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            return accumulate_gradients(self.network, batches, self.compute, self.scaler)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            self.not_compiled = f"it failed ({str(error).strip().splitlines()[0]})"
+            self.config = with_settings(self.config, train={"compile": "off"})
+            self.network = self.model
+            return self.gradients(batches)
+
+    def divergence(self, step: int, loss: float, grad_norm: float) -> str:
+        """What a person needs to know when the loss blew up. No weight has moved in this step."""
+        if self.state.step and not self.saved_step:
+            self.save()
+        norms = {
+            name: float(p.grad.norm())
+            for name, p in self.model.named_parameters()
+            if p.grad is not None
+        }
+        # Not-a-number compares with nothing, so it is sorted as if it were larger than all.
+        worst = sorted(norms, key=lambda n: -norms[n] if math.isfinite(norms[n]) else -math.inf)[:3]
+        listed = ", ".join(f"{name} {norms[name]:.3g}" for name in worst)
+        first = step * self.config.train.grad_accum_steps
+        before = f"; the checkpoint of step {self.saved_step} is from before" * bool(
+            self.saved_step
+        )
+        return (
+            f"training diverged at step {step + 1}, batch {first} (loss {loss}, gradient norm "
+            f"{grad_norm}; largest gradients: {listed}): start again with a train.lr below "
+            f"{self.config.train.lr}{before}"
+        )
+
+    def batches_of(self, tokens: TokenFile) -> Batches:
+        """The batches of a text, cut as data.batches says."""
+        config = self.config
+        kind = choose(BATCHES, "data.batches", config.data.batches)
+        separator = end_of_text(self.tokenizer)
+        return kind(tokens, config.model.context_length, separator, config.data.stride)
+
+    def load_batches(self, step: int) -> list[Batch]:
+        """The batches whose gradients make one step."""
+        settings = self.config.train
+        first = step * settings.grad_accum_steps
+        numbers = range(first, first + settings.grad_accum_steps)
+        return [self.train_batches.batch(n, settings.batch_size, settings.seed) for n in numbers]
+
+    def validate_and_compare(self) -> list[Record]:
+        """Estimate the validation loss, and say which targets were reached for the first time."""
+        found = self.validate()
+        best = math.inf if self.state.best_loss is None else self.state.best_loss
+        reached = [
+            Reached(self.state.step, target, self.state.seconds)
+            for target in self.config.train.target_losses()
+            if found.val_loss <= target < best
+        ]
+        return [found, *reached]
+
+    def validate(self) -> Validation:
+        """Estimate the validation loss, or measure it on the whole text if eval_batches is 0."""
+        settings = self.config.train
+        if settings.eval_batches == 0:
+            length = self.config.model.context_length
+            apart = self.config.data.batches in DOCUMENTS_APART
+            score = evaluate(
+                self.model,
+                self.tokens.val,
+                self.compute,
+                settings.batch_size,
+                stride=length,
+                separator=end_of_text(self.tokenizer) if apart else None,
+            )
+            return Validation(self.state.step, score.loss, score.bits_per_byte)
+        score = estimate(
+            self.model,
+            self.val_batches,
+            self.compute,
+            settings.batch_size,
+            settings.eval_batches,
+            settings.seed,
+        )
+        return Validation(self.state.step, score.loss, score.bits_per_byte)
+
+    def sample(self) -> Sample:
+        """Let the model write, with the settings of the section sample, at most 64 tokens."""
+        settings = replace(
+            self.config.sample, max_new_tokens=min(64, self.config.sample.max_new_tokens)
+        )
+        text = "".join(generate_text(self.model, self.tokenizer, settings))
+        return Sample(self.state.step, settings.prompt + text)
+
+
+def accumulate_gradients(
+    model: GPT,
+    batches: Sequence[Batch],
+    compute: Compute,
+    scaler: torch.amp.GradScaler | None = None,
+) -> float:
+    """Add up the gradients of several batches, as if they were one; returns their mean loss.
+
+    Every real target weighs the same, however unevenly the batches share them.
+    """
+    scaler = scaler or compute.scaler()
+    targets_in_all = sum(batch.real_targets for batch in batches)
+    total = 0.0
+    for batch in batches:
+        loss = losses_of(model, batch, compute) / targets_in_all
+        scaler.scale(loss).backward()
+        total += loss.item()
+    return total
+
+
+def dropout_seed(seed: int, step: int, rank: int = 0) -> int:
+    """The seed of a step's dropout: a pure function, so a resumed run drops the same units."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])

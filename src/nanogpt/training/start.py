@@ -1,0 +1,144 @@
+"""Starting a run and resuming it."""
+
+import fnmatch
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from nanogpt.config import Config, choose, load_config, to_toml, with_settings
+from nanogpt.device import resolve
+from nanogpt.errors import UserError
+from nanogpt.files import write_text
+from nanogpt.generation.stream import prompt_ids
+from nanogpt.interop.huggingface import from_pretrained
+from nanogpt.model.gpt import GPT
+from nanogpt.text.formats import load_tokenizer
+from nanogpt.text.tokenfiles import (
+    check_unchanged,
+    data_folder,
+    open_tokens,
+    tokenizer_of,
+)
+from nanogpt.training.checkpoint import (
+    TrainState,
+    find_checkpoint,
+    load_state,
+    load_tensors,
+    load_weights,
+    restore_optimizer,
+)
+from nanogpt.training.load import hugging_face_folder, load_run
+from nanogpt.training.loop import TrainingLoop
+from nanogpt.training.optim import SCHEDULES
+from nanogpt.training.records import read_metrics
+
+
+def absolute(path: str) -> str:
+    """The whole path of what exists, so that a run can be resumed from anywhere."""
+    return str(Path(path).resolve()) if path and Path(path).exists() else path
+
+
+def initial_model(config: Config) -> GPT:
+    """A fresh model, or the one that train.init names, in which dropout may differ.
+
+    Raises UserError if that one has another shape than the settings.
+    """
+    if not config.train.init:
+        return GPT(config.model)
+    path = Path(config.train.init)
+    folder = hugging_face_folder(path)
+    model = from_pretrained(folder) if folder else load_run(path)[0]
+    for name in asdict(config.model):
+        # What training may choose anew.
+        if name in ("dropout", "attention_dropout", "kernels", "init_std", "zero_init"):
+            continue
+        found, wanted = getattr(model.config, name), getattr(config.model, name)
+        if found != wanted:
+            raise UserError(f"model.{name}={wanted}, but {path} has {found}: set it to that")
+    adapted = GPT(config.model)
+    adapted.load_state_dict(model.state_dict())
+    return adapted
+
+
+def freeze(model: GPT, patterns: str) -> None:
+    """Take parameters out of the training, by patterns with commas between, such as "wte.*, h.0.*".
+
+    Raises UserError for a pattern that fits no parameter, and if none are left to train.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in filter(None, map(str.strip, patterns.split(","))):
+        frozen = fnmatch.filter(names, pattern)
+        if not frozen:
+            raise UserError(
+                f"train.freeze: {pattern!r} fits no parameter; they are like {names[2]}"
+            )
+        for name in frozen:
+            model.get_parameter(name).requires_grad_(False)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError(f"train.freeze={patterns!r} leaves nothing to train")
+
+
+class Trainer(TrainingLoop):
+    """The training loop of a run in a folder: start a new one, or resume one that was stopped."""
+
+    @classmethod
+    def start(cls, folder: Path, config: Config) -> "Trainer":
+        """A new run from prepared token files. Writes its settings and tokenizer.
+
+        Raises UserError, and writes nothing, if a setting or a token file is unusable.
+        """
+        compute = resolve(config.train.device, config.train.precision)
+        choose(SCHEDULES, "train.schedule", config.train.schedule)
+        data = data_folder(folder, config)
+        tokenizer = tokenizer_of(data, config)
+        prompt_ids(tokenizer, config.sample.prompt)
+        config = with_settings(
+            config,
+            model={"vocab_size": tokenizer.vocab_size},
+            data={"folder": absolute(config.data.folder)},
+            train={"precision": compute.precision, "init": absolute(config.train.init)},
+        )
+        tokens = open_tokens(data, config, tokenizer)
+        torch.manual_seed(config.train.seed)
+        model = initial_model(config)
+        freeze(model, config.train.freeze)
+        state = TrainState(tokens=tokens.fingerprint)
+        trainer = cls(folder, config, model, tokenizer, tokens, compute, state)
+        # What was decided here holds for the whole run, however often it is resumed.
+        compiled = "off" if trainer.not_compiled else "on"
+        trainer.config = config = with_settings(config, train={"compile": compiled})
+        write_text(folder / "config.toml", to_toml(config))
+        tokenizer.save(folder / "tokenizer.json")
+        write_text(folder / "metrics.jsonl", "")
+        return trainer
+
+    @classmethod
+    def resume(cls, folder: Path) -> "Trainer":
+        """Go on from the latest checkpoint, exactly as if the run had never stopped.
+
+        A run that was stopped before its first checkpoint starts again from its settings. Raises
+        UserError if a file is missing or damaged, or if the data are not those of the run.
+        """
+        if (folder / "config.toml").exists() and not (folder / "checkpoints" / "latest").exists():
+            return cls.start(folder, load_config(folder / "config.toml"))
+        checkpoint = find_checkpoint(folder)
+        state, config = load_state(checkpoint)
+        compute = resolve(config.train.device, config.train.precision)
+        tokenizer = load_tokenizer(folder / "tokenizer.json")
+        data = data_folder(folder, config)
+        tokens = open_tokens(data, config, tokenizer)
+        if tokens.fingerprint != state.tokens:
+            raise UserError(f"{data} has changed since {folder} began; prepare the same text again")
+        for file in (tokens.train, tokens.val):
+            check_unchanged(file)
+        model = load_weights(checkpoint, config.model)
+        freeze(model, config.train.freeze)
+        trainer = cls(folder, config, model, tokenizer, tokens, compute, state)
+        moments = load_tensors(checkpoint, "optimizer.safetensors")
+        restore_optimizer(trainer.model, trainer.optimizer, moments)
+        # Records after the checkpoint belong to steps that will be done again.
+        records = [r for r in read_metrics(folder) if r["step"] <= state.step]
+        write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
+        return trainer

@@ -1,0 +1,136 @@
+"""The plan of a run: what it says, and whether that comes true."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from nanogpt.cli import main
+from nanogpt.cli.plan import available_bytes, cache_bytes, duration, estimate_memory
+from nanogpt.config import Config, DataConfig, ModelConfig, TrainConfig
+from nanogpt.device import resolve
+from nanogpt.model.cache import KVCache
+
+from conftest import tiny
+
+# A process that trains two steps and says by how many bytes its memory grew at most.
+MEASURED = """
+import json, re, sys
+from pathlib import Path
+import numpy as np, torch
+from nanogpt.config import ModelConfig, TrainConfig
+from nanogpt.text.batches import Batch
+from nanogpt.device import resolve
+from nanogpt.model.gpt import GPT
+from nanogpt.training.optim import build_optimizer
+from nanogpt.training.loop import accumulate_gradients
+
+def memory(kind):
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(kind + r":\\s+(\\d+) kB", status)[1])
+
+def train(model, settings, steps):
+    model = GPT(model)
+    optimizer = build_optimizer(model, settings)
+    length = model.config.context_length
+    windows = np.random.default_rng(0).integers(0, 61, (settings.batch_size, length + 1))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        batch = Batch(windows[:, :-1], windows[:, 1:])
+        accumulate_gradients(model, [batch], resolve("cpu", "float32"))
+        optimizer.step()
+
+torch.set_num_threads(1)
+small = {"vocab_size": 61, "context_length": 8, "n_layer": 1, "n_head": 1, "n_embd": 8}
+train(ModelConfig(**small), TrainConfig(), 2)
+before = memory("VmRSS")
+train(ModelConfig(**json.loads(sys.argv[1])), TrainConfig(batch_size=int(sys.argv[2])), 2)
+print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(
+    ("shape", "batch_size"),
+    [
+        ({"n_layer": 6, "n_embd": 384, "n_head": 6, "context_length": 128, "vocab_size": 512}, 8),
+        ({"n_layer": 2, "n_embd": 256, "n_head": 4, "context_length": 64, "vocab_size": 16384}, 16),
+    ],
+)
+def test_the_memory_estimate_comes_true_within_15_percent(shape, batch_size):
+    config = Config(model=ModelConfig(**shape), train=TrainConfig(batch_size=batch_size))
+    estimate = estimate_memory(config, resolve("cpu", "float32")).total
+    command = [sys.executable, "-c", MEASURED, json.dumps(shape), str(batch_size)]
+    measured = int(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert estimate == pytest.approx(measured, rel=0.15)  # observed 4 %
+
+
+def test_optimizer_memory_is_what_the_optimizer_keeps():
+    from nanogpt.model.gpt import GPT
+    from nanogpt.training.optim import build_optimizer
+
+    for name in ("adamw", "muon"):
+        shape = ModelConfig(vocab_size=61, context_length=8, n_layer=2, n_head=2, n_embd=16)
+        config = Config(model=shape, train=TrainConfig(optimizer=name, batch_size=2))
+        model = GPT(shape)
+        optimizer = build_optimizer(model, config.train)
+        model.loss(model(torch.zeros(1, 8).long()), torch.zeros(1, 8).long()).backward()
+        optimizer.step()
+        kept = sum(t.nbytes for s in optimizer.state.values() for t in s.values() if t.ndim > 0)
+        assert estimate_memory(config, resolve("cpu", "float32")).optimizer == kept
+
+
+@pytest.mark.parametrize("recipe", ["demo", "shakespeare-char", "speedrun", "gpt2-124m"])
+def test_every_recipe_has_a_plan(recipe, capsys):
+    assert main(["plan", recipe]) == 0
+    shown = capsys.readouterr().out
+    for part in ("parameters", "optimizer", "activations", "largest batch", "H100", "$"):
+        assert part in shown
+
+
+def test_the_plan_of_gpt2_counts_its_parameters(capsys):
+    assert main(["plan", "gpt2-124m"]) == 0
+    shown = capsys.readouterr().out
+    assert "124,439,808" in shown
+    assert "524,288 tokens per step" in shown
+    assert re.search(r"token embeddings, also the head +38,597,376 +31%", shown)
+    tokens = 524_288 * 19_073
+    flops = float(re.search(r"steps: ([\d.e+]+)", shown)[1])
+    assert 6 * 124e6 * tokens < flops < 8 * 124e6 * tokens
+    hours = float(re.search(r"H100 +989 +([\d.]+) h", shown)[1])
+    assert hours == pytest.approx(flops / 989e12 / 0.4 / 3600, rel=0.05)
+
+
+def test_nothing_fits_where_there_is_no_memory(monkeypatch, capsys):
+    monkeypatch.setattr("nanogpt.cli.plan.available_bytes", lambda _: 10**6)
+    assert main(["plan", "demo"]) == 0
+    assert "none; make the model or the context smaller" in capsys.readouterr().out
+    assert available_bytes(torch.device("cpu")) > 10**8
+
+
+def test_durations_are_said_in_the_unit_that_fits():
+    assert [duration(s) for s in (0.4, 119, 120, 7200, 172_800)] == [
+        "0 s", "119 s", "2.0 min", "2.0 h", "2.0 days",
+    ]  # fmt: skip
+
+
+def test_the_mask_of_packed_batches_is_part_of_the_memory():
+    shape = ModelConfig(vocab_size=61, context_length=128, n_layer=2, n_head=1, n_embd=16)
+    random, packed = (
+        estimate_memory(
+            Config(model=shape, data=DataConfig(batches=kind), train=TrainConfig(batch_size=4)),
+            resolve("cpu", "float32"),
+        ).activations
+        for kind in ("random", "packed")
+    )
+    assert packed - random >= 4 * 4 * 128 * 128
+
+
+@pytest.mark.parametrize("variant", [{}, {"n_kv_head": 1}, {"window": 4, "n_kv_head": 3}])
+def test_the_memory_of_the_cache_is_as_planned(variant):
+    config = tiny(**variant)
+    cache = KVCache(config, 5, torch.device("cpu"), torch.float32)
+    assert cache_bytes(config, 5) == cache.keys.nbytes + cache.values.nbytes

@@ -1,0 +1,436 @@
+"""Exercises: right is right however it is written, and wrong is told why."""
+
+import ast
+import csv
+import functools
+import inspect
+import io
+import json
+import textwrap
+from pathlib import Path
+
+import learners_right
+import pytest
+import torch
+from learners_right import RIGHT
+from learners_wrong import WRONG
+
+from nanogpt.cli import main
+from nanogpt.config import load_config
+from nanogpt.generation import sampling
+from nanogpt.learn.exercise import judge, stub_of
+from nanogpt.learn.exercises import EXERCISES
+from nanogpt.learn.judging import judge_file
+from nanogpt.learn.play import play, settings_for, substituted
+from nanogpt.model import attention, layers
+from nanogpt.training import optim
+
+ROOT = Path(__file__).parents[2]
+
+every_exercise = pytest.mark.parametrize("name", EXERCISES)
+
+
+def copied(reference):
+    """The package's own, as if written anew."""
+    if inspect.isclass(reference):
+        return type(reference.__name__, (reference,), {})
+    return functools.partial(reference)
+
+
+@every_exercise
+def test_the_package_passes_and_so_does_every_style(name):
+    assert judge(EXERCISES[name], copied(EXERCISES[name].reference)).passed
+    assert judge(EXERCISES[name], EXERCISES[name].reference).mistake == "the-packages-own"
+    assert len(RIGHT[name]) >= 3
+    for solution in RIGHT[name]:
+        verdict = judge(EXERCISES[name], solution)
+        assert verdict.passed, (solution, verdict)
+
+
+@pytest.mark.parametrize(
+    ("name", "mistake"), [(name, mistake) for name, wrong in WRONG.items() for mistake in wrong]
+)
+def test_what_a_learner_gets_wrong_is_diagnosed(name, mistake):
+    verdict = judge(EXERCISES[name], WRONG[name][mistake])
+    assert verdict.mistake == mistake, verdict
+    assert verdict.diagnosis
+    assert verdict.example
+
+
+def test_there_are_forty_different_mistakes_and_some_in_every_exercise():
+    assert set(WRONG) == set(EXERCISES)
+    assert len({(name, mistake) for name, wrong in WRONG.items() for mistake in wrong}) >= 40
+
+
+@every_exercise
+def test_every_known_mistake_is_told_apart_from_all_others(name):
+    exercise = EXERCISES[name]
+    for mistake in exercise.mistakes:
+        assert judge(exercise, mistake.wrong).mistake == mistake.name
+        assert mistake.diagnosis.endswith(".")
+
+
+@every_exercise
+def test_a_stub_has_the_signature_and_the_text_of_the_package_and_does_nothing(name):
+    exercise = EXERCISES[name]
+    scope: dict = {}
+    exec(stub_of(exercise), scope)
+    stub = scope[exercise.symbol]
+    assert judge(exercise, stub).mistake == "not-written"
+    (written,) = ast.parse(textwrap.dedent(inspect.getsource(exercise.reference))).body
+    (given,) = [
+        n for n in ast.parse(stub_of(exercise)).body if getattr(n, "name", "") == exercise.symbol
+    ]
+    pairs = [(written, given)]
+    if exercise.write:
+        pairs = [
+            (one, other)
+            for one, other in zip(written.body, given.body, strict=True)
+            if getattr(one, "name", "") in exercise.write
+        ]
+        assert len(pairs) == len(exercise.write)
+        assert ast.get_docstring(written) == ast.get_docstring(given)
+    for one, other in pairs:
+        assert ast.dump(one.args) == ast.dump(other.args)
+        assert ast.get_docstring(one) == ast.get_docstring(other)
+
+
+@every_exercise
+def test_there_are_three_hints(name):
+    assert len({hint for hint in EXERCISES[name].hints if hint.endswith(".")}) == 3
+
+
+def test_the_folder_of_exercises_holds_the_stubs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["exercise", "start"]) == 0
+    made = {path.name: path.read_text() for path in Path("my_gpt").glob("*.py")}
+    kept = {path.name: path.read_text() for path in (ROOT / "exercises").glob("*.py")}
+    assert made == kept, "write them anew: nanogpt exercise start --folder exercises"
+    assert len(made) == len(EXERCISES)
+
+
+ENDINGS = {
+    "an endless loop": (
+        "def merge(ids, pair, new_id):\n    while True:\n        pass\n",
+        "never-ends", "in this case. Is there a loop that never ends?", "merge([1, 2], (1, 2), 9)",
+    ),
+    "an endless file": ("while True:\n    pass\n", "never-ends", "while it was being read", ""),
+    "too much output": (
+        "def merge(ids, pair, new_id):\n    for _ in range(20):\n        print('x' * (1 << 20))\n",
+        "", "It raises OSError: [Errno 27] File too large (line 3).", "merge(",
+    ),
+    "an exit": (
+        "def merge(ids, pair, new_id):\n    raise SystemExit(3)\n",
+        "ends-by-itself", "exit code 3", "merge([1, 2], (1, 2), 9)",
+    ),
+    "a file that raises": (
+        "import math\nmath.nothing\n", "cannot-be-read", "line 2: AttributeError", "",
+    ),
+    "a file that is no Python": (
+        "def merge(ids, pair, new_id)\n", "cannot-be-read", "line 1: SyntaxError", "",
+    ),
+    "another name": (
+        "def merged(ids, pair, new_id):\n    return ids\n",
+        "not-defined", "It defines no `merge`, which is what is asked for; there is merged.", "",
+    ),
+    "an exception": (
+        "def merge(ids, pair, new_id):\n    return ids[99]\n",
+        "", "It raises IndexError: list index out of range (line 2).", "merge([1, 2], (1, 2), 9)",
+    ),
+    "no return": (
+        "def merge(ids, pair, new_id):\n    ids = list(ids)\n",
+        "", "It gives nothing (is a return missing?)", "got       None",
+    ),
+    "a wrong type": (
+        "def merge(ids, pair, new_id):\n    return 'text'\n",
+        "", "It gives a value of type str", "got       'text'",
+    ),
+    "wrong arguments": (
+        "def merge(ids, pair):\n    return ids\n",
+        "other-signature", "It cannot be called as the package calls it: merge(ids", "",
+    ),
+    "the package's own": (
+        "from nanogpt.bpe import *\n", "the-packages-own", "That is the package's own", "",
+    ),
+    "what cannot be compared": (
+        "import numpy\n\n\ndef merge(ids, pair, new_id):\n    return numpy.array([1, None])\n",
+        "", "", "merge(",
+    ),
+    "an error that is none of ours": (
+        "def merge(ids, pair, new_id):\n    raise NotImplementedError('not for me')\n",
+        "", "It raises NotImplementedError: not for me (line 2).", "merge(",
+    ),
+    "memory, bit by bit": (
+        "def merge(ids, pair, new_id):\n    kept = []\n    for n in range(48):\n"
+        "        kept.append(bytes(128 << 20))\n    return kept\n",
+        "", "MemoryError", "merge(",
+    ),
+    "an object that cannot be shown": (
+        "class Odd:\n    def __repr__(self):\n        return 1 / 0\n\n\n"
+        "def merge(ids, pair, new_id):\n    return Odd()\n",
+        "", "It gives a value of type Odd", "a Odd that cannot be shown",
+    ),
+    "an error that is no text": (
+        "def merge(ids, pair, new_id):\n    raise ValueError('\\ud800')\n",
+        "", "It raises ValueError", "merge(",
+    ),
+    "all memory": (
+        "def merge(ids, pair, new_id):\n    return [0] * 10**12\n", "", "MemoryError", "merge(",
+    ),
+    "its input": (
+        "def merge(ids, pair, new_id):\n    ids.clear()\n    return []\n",
+        "changes-its-input", "argument 1 is not afterwards what it was", "merge(",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ENDINGS.values(), ids=list(ENDINGS))
+def test_whatever_a_file_does_its_learner_gets_a_sentence(ending, tmp_path):
+    text, mistake, said, example = ending
+    path = tmp_path / "01_merge.py"
+    path.write_text(text)
+    seconds = 8 if mistake == "never-ends" else 60
+    verdict, _ = judge_file(path, EXERCISES["merge"], seconds)
+    assert not verdict.passed
+    assert verdict.mistake == mistake
+    assert said in verdict.diagnosis
+    assert example in verdict.example
+
+
+def test_a_learners_own_helpers_are_found_and_taken_for_nothing_else(tmp_path):
+    (tmp_path / "helper.py").write_text("FACTOR = 1\n")
+    (tmp_path / "random.py").write_text("raise ImportError('this is mine')\n")
+    right = inspect.getsource(RIGHT["merge"][0]).replace("merge_flag", "merge")
+    (tmp_path / "01_merge.py").write_text("import helper\n" + right)
+    verdict, _ = judge_file(tmp_path / "01_merge.py", EXERCISES["merge"], 60)
+    assert verdict.passed, verdict
+
+
+def test_what_a_learners_file_has_started_ends_with_it(tmp_path):
+    (tmp_path / "01_merge.py").write_text(
+        "import pathlib\nimport subprocess\nchild = subprocess.Popen(['sleep', '600'])\n"
+        "pathlib.Path('child').write_text(str(child.pid))\n"
+        "def merge(ids, pair, new_id):\n    return []\n"
+    )
+    judge_file(tmp_path / "01_merge.py", EXERCISES["merge"], 60)
+    status = Path("/proc") / (tmp_path / "child").read_text() / "stat"
+    assert not status.exists() or " Z " in status.read_text()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ['{"passed": "merge"}', '{"hints": {"merge": -1}}', '{"lessons": ["a"]}', '{"hints": 3}',
+     '{"other": 1}', '{"passed": [1]}'],
+)  # fmt: skip
+def test_damaged_progress_costs_one_line(damaged, learner, capsys):
+    (learner / "progress.json").write_text(damaged)
+    assert main(["exercise", "hint", "merge"]) == 2
+    assert "progress.json is damaged; remove it" in capsys.readouterr().err
+
+
+def test_a_folder_may_have_any_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["exercise", "start", "--folder", "d[/x]"]) == 0
+    assert "d[/x]/01_merge.py" in capsys.readouterr().out
+    assert main(["exercise", "hint", "merge", "--folder", "e[red]"]) == 0
+    assert main(["learn", "--folder", "e[red]"]) == 0
+    assert "(in e[red])" in capsys.readouterr().out
+
+
+def test_what_a_file_prints_is_kept_apart(tmp_path):
+    path = tmp_path / "01_merge.py"
+    path.write_text(
+        "print('looking at', 7)\n"
+        + inspect.getsource(RIGHT["merge"][0]).replace("merge_flag", "merge")
+    )
+    verdict, printed = judge_file(path, EXERCISES["merge"], 60)
+    assert verdict.passed
+    assert printed == "looking at 7\n"
+
+
+@pytest.fixture
+def learner(tmp_path, monkeypatch) -> Path:
+    """A folder with one right solution, one wrong one, and stubs."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["exercise", "start"]) == 0
+    merge = inspect.getsource(RIGHT["merge"][0]).replace("merge_flag", "merge")
+    Path("my_gpt/01_merge.py").write_text(merge)
+    gelu = inspect.getsource(WRONG["gelu"]["exact"]).replace("gelu_exact", "gelu")
+    Path("my_gpt/06_gelu.py").write_text("import math\nimport torch\n" + gelu)
+    return Path("my_gpt")
+
+
+def test_checking_says_right_or_wrong_and_remembers(learner, capsys):
+    assert main(["exercise", "start"]) == 0  # again: nothing is overwritten
+    assert "def merge(ids, pair, new_id):" in (learner / "01_merge.py").read_text()
+    capsys.readouterr()
+    assert main(["exercise", "check", "merge", "gelu", "rope"]) == 1
+    out = capsys.readouterr().out
+    assert "right  merge" in out
+    assert "wrong  gelu" in out
+    assert "tanh approximation" in out
+    assert "to do  rope" in out
+    assert "1 of 3 pass" in out
+    assert json.loads((learner / "progress.json").read_text())["passed"] == ["merge"]
+    remembered = json.loads((learner / "progress.json").read_text())
+    (learner / "progress.json").write_text(json.dumps({**remembered, "passed": ["merge", "rope"]}))
+    assert main(["exercise", "check", "merge"]) == 0
+    (learner / "01_merge.py").write_text("def merge(ids, pair, new_id):\n    return ids\n")
+    assert main(["exercise", "check", "merge"]) == 1
+    assert json.loads((learner / "progress.json").read_text())["passed"] == ["rope"]
+
+
+def test_of_two_mistakes_the_one_that_explains_most_is_named():
+    """A variance divided by n - 1, and an error besides where there is no shift."""
+    exact = WRONG["layer-norm"]["variance-of-a-sample"]
+
+    def and_without_a_shift_of_none(x, size, weight, bias, eps):
+        if bias is None:
+            raise TypeError("unsupported operand")
+        return exact(x, size, weight, bias, eps)
+
+    verdict = judge(EXERCISES["layer-norm"], and_without_a_shift_of_none)
+    assert verdict.mistake == "variance-of-a-sample"
+
+    def one_case_alone(x, size, weight, bias, eps):
+        y = RIGHT["layer-norm"][0](x, size, weight, bias, eps)
+        return y if x.ndim == 1 else y + 1
+
+    assert judge(EXERCISES["layer-norm"], one_case_alone).mistake == ""
+
+
+def test_state_is_kept_for_each_tensor_and_keys_are_turned_before_they_are_kept():
+    """Found by a reviewer: both once passed, and both are wrong in a real model."""
+
+    class OneState(learners_right.AdamPlain):
+        def update(self, parameter, gradient, group):
+            self.shared = self.__dict__.setdefault("shared", {})
+            self.shared["t"] = self.shared.get("t", 0) + 1
+            self.state[parameter].setdefault("m", torch.zeros_like(parameter))
+            self.state[parameter].setdefault("v", torch.zeros_like(parameter))
+            self.state[parameter]["t"] = self.shared["t"] - 1
+            super().update(parameter, gradient, group)
+
+    assert not judge(EXERCISES["adamw"], OneState).passed
+
+    class TurnedTooLate(attention.CausalSelfAttention):
+        def forward(self, x, order, pos, bias, remember=None):
+            q, k, v = (self.split_heads(part) for part in self.c_attn(x).split(self.widths, -1))
+            if self.qk_norm:
+                q, k = (self.rms_norm(part, part.shape[-1:], None, 1e-5) for part in (q, k))
+            if remember:
+                k, v = remember(k, v)
+            everywhere = torch.arange(k.shape[2]) if len(pos) == k.shape[2] else pos[-1:]
+            q, k = order.rotate(q, q, pos)[0], order.rotate(k, k, everywhere)[1]
+            k, v = (part.repeat_interleave(self.groups, 1) for part in (k, v))
+            y = self.attention(q, k, v, bias)
+            return self.c_proj(y.transpose(1, 2).flatten(2))
+
+    assert not judge(EXERCISES["heads"], TurnedTooLate).passed
+
+
+def test_hints_come_one_after_the_other(learner, capsys):
+    capsys.readouterr()
+    shown = []
+    for _ in range(4):
+        assert main(["exercise", "hint", "attention"]) == 0
+        shown.append(capsys.readouterr().out)
+    first, second, third = EXERCISES["attention"].hints
+    found = [[hint in text for hint in (first, second, third)] for text in shown]
+    assert found == [[True, False, False], [True, True, False], [True] * 3, [True] * 3]
+    assert "That was the last hint" in shown[3]
+
+
+def test_many_learners_are_graded_each_by_itself(learner, tmp_path, capsys):
+    vandal = tmp_path / "vandal"
+    vandal.mkdir()
+    (vandal / "01_merge.py").write_text(
+        "import pathlib\nfor path in pathlib.Path().rglob('*.json'):\n    path.write_text('{}')\n"
+        "raise SystemExit\n"
+    )
+    capsys.readouterr()
+    assert main(["exercise", "grade", str(learner), str(vandal), "--csv", "marks.csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(Path("marks.csv").read_text())))
+    assert [row["passed"] for row in rows] == ["1", "0"]
+    assert (rows[0]["merge"], rows[0]["gelu"], rows[0]["rope"]) == ("right", "exact", "not-written")
+    assert (rows[1]["merge"], rows[1]["gelu"]) == ("ends-by-itself", "missing")
+    assert list(rows[0])[2:] == list(EXERCISES)
+
+
+def test_a_learners_functions_are_put_everywhere_and_taken_out_again():
+    softmax, adamw = EXERCISES["softmax"].reference, EXERCISES["adamw"].reference
+    mine, other = RIGHT["softmax"][1], RIGHT["adamw"][0]
+    with substituted({EXERCISES["softmax"]: mine, EXERCISES["adamw"]: other}):
+        assert layers.softmax is attention.softmax is sampling.softmax is mine
+        assert optim.OPTIMIZERS["adamw"] is other
+        assert EXERCISES["softmax"].reference is softmax
+    assert layers.softmax is attention.softmax is sampling.softmax is softmax
+    assert optim.OPTIMIZERS["adamw"] is adamw
+    gelu = RIGHT["gelu"][1]
+    with pytest.raises(ZeroDivisionError), substituted({EXERCISES["gelu"]: gelu}):
+        assert layers.KERNELS["plain"].gelu is gelu
+        raise ZeroDivisionError
+    assert layers.KERNELS["plain"].gelu is layers.gelu
+
+
+def test_playing_uses_every_part(tmp_path):
+    """Each of the learner's eighteen parts is called in one run or another."""
+    called = set()
+
+    def counted(name, original):
+        if inspect.isclass(original):
+            wrapped = type(original.__name__, (original,), {})
+            method = EXERCISES[name].write[0]
+
+            def count(self, *args, **kwargs):
+                called.add(name)
+                return getattr(super(wrapped, self), method)(*args, **kwargs)
+
+            setattr(wrapped, method, count)
+            return wrapped
+
+        def function(*args, **kwargs):
+            called.add(name)
+            return original(*args, **kwargs)
+
+        return function
+
+    candidates = {e: counted(name, e.reference) for name, e in EXERCISES.items()}
+    config = settings_for(load_config(ROOT / "configs/demo.toml"), [*EXERCISES.values()], 10)
+    play(tmp_path, config, candidates)
+    assert called == set(EXERCISES)
+
+
+def test_playing_trains_the_same_model_with_the_learners_parts(learner, capsys):
+    solutions = inspect.getsource(learners_right).partition("\nRIGHT = ")[0]
+    for name, exercise in EXERCISES.items():
+        (path,) = learner.glob(f"*_{name}.py")
+        mine = next(s for s in RIGHT[name] if getattr(s, "__module__", "") == "learners_right")
+        path.write_text(f"{solutions}\n\n{exercise.symbol} = {mine.__name__}\n")
+    assert main(["exercise", "check"]) == 0
+    capsys.readouterr()
+    assert main(["exercise", "play", "--steps", "10"]) == 0
+    out = capsys.readouterr().out
+    assert "both wrote the same: it is one model, and 18 of its 18 parts are yours" in out
+    assert (learner / "play.png").stat().st_size > 10_000
+    (learner / "07_softmax.py").write_text("def softmax(x, dim=-1):\n    return x / 0 + nothing\n")
+    assert main(["exercise", "play", "--steps", "10"]) == 2
+    assert "07_softmax.py line 2: NameError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["play"], "no exercise passes yet"),
+        (["play", "--steps", "3"], "--steps 3: use at least 10"),
+        (["check"], "my_gpt: no such folder; `nanogpt exercise start` makes it"),
+        (["check", "atention"], "'atention' is no exercise: did you mean attention?"),
+        (["hint", "nothing"], "'nothing' is no exercise"),
+        (["grade", "nobody"], "nobody: no such folder"),
+        (["grade", "."], ". has none of the exercises"),
+    ],
+)
+def test_what_is_not_there_costs_one_line(arguments, complaint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["exercise", *arguments]) == 2
+    assert complaint in capsys.readouterr().err

@@ -1,0 +1,219 @@
+"""The network: its size, its start, its causality, its padding, its ability to learn."""
+
+import math
+
+import pytest
+import torch
+
+from nanogpt.config import PRESETS
+from nanogpt.errors import UserError
+from nanogpt.model.attention import ATTENTION_KERNELS, causal_bias
+from nanogpt.model.gpt import GPT
+from nanogpt.model.position import POSITIONS, Position
+from nanogpt.text.batches import padded_batch
+from nanogpt.training.optim import AdamW
+
+from conftest import tiny
+
+PUBLISHED = {
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+}
+
+
+@pytest.fixture
+def ids() -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randint(61, (3, 13))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_have_the_published_number_of_parameters(name):
+    with torch.device("meta"):
+        assert GPT(PRESETS[name]).num_parameters() == PUBLISHED[name]
+
+
+def test_flops_per_token_count_every_matrix_product():
+    """Counted by torch itself, while a batch goes forward and backward."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = tiny(kernels="plain")  # torch's counter knows no fused CPU attention
+    model, batch = GPT(config), torch.randint(61, (2, config.context_length))
+    with FlopCounterMode(display=False) as counter:
+        model.loss(model(batch), batch).backward()
+    measured = counter.get_total_flops() / batch.numel()
+    # Biases and norms are counted as weights by the formula and cost no matrix product.
+    assert model.flops_per_token() == pytest.approx(measured, rel=0.05)
+
+
+def test_names_are_those_of_the_checkpoint():
+    names = set(GPT(tiny(n_layer=1)).state_dict())
+    block = ["ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"]
+    expected = {f"h.0.{part}.{kind}" for part in block for kind in ("weight", "bias")}
+    assert names == expected | {"wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias"}
+
+
+def test_the_head_is_the_embedding_itself(model, ids):
+    """Trap 3: a copy would be counted twice and drift away."""
+    model(ids).sum().backward()
+    unseen = next(i for i in range(61) if i not in ids)
+    assert model.wte.weight.grad[unseen].abs().sum() > 0  # only the head touches this row
+
+
+def test_loss_before_training_is_near_ln_v():
+    """Trap 3: a head of the wrong scale starts with a far larger loss."""
+    torch.manual_seed(0)
+    model = GPT(tiny(vocab_size=1000, n_embd=96))
+    batch = torch.randint(1000, (16, 17))
+    loss = model.loss(model(batch[:, :-1]), batch[:, 1:]).item()
+    assert loss == pytest.approx(math.log(1000), abs=0.1)  # observed 6.93 against 6.91
+
+
+@pytest.mark.parametrize("changes", [{}, {"init_std": 0.1}])
+def test_initialisation_is_that_of_gpt2(changes):
+    """Trap 4: 0.02, residual projections scaled by 1 / sqrt(2 n_layer), positions not zero."""
+    torch.manual_seed(0)
+    model = GPT(tiny(n_layer=8, n_embd=192, vocab_size=500, context_length=64, **changes))
+    std = changes.get("init_std", 0.02)
+    for name, parameter in model.named_parameters():
+        if name.endswith("c_proj.weight"):
+            assert parameter.std().item() == pytest.approx(std / 4, rel=0.05), name
+        elif parameter.ndim == 2:
+            assert parameter.std().item() == pytest.approx(std, rel=0.05), name
+        else:
+            expected = 0 if name.endswith("bias") else 1
+            assert (parameter == expected).all(), name
+
+
+@pytest.mark.parametrize("kernels", ATTENTION_KERNELS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_future_tokens_never_change_earlier_logits(kernels, position, ids):
+    """Trap 5: to the last bit."""
+    torch.manual_seed(0)
+    model = GPT(tiny(kernels=kernels, position=position)).eval()
+    changed = ids.clone()
+    changed[:, 7:] = (changed[:, 7:] + 1) % 61
+    assert torch.equal(model(ids)[:, :7], model(changed)[:, :7])
+    assert not torch.equal(model(ids)[:, 7:], model(changed)[:, 7:])
+
+
+def test_the_mask_is_minus_infinity():
+    """Trap 5: a model can learn to outweigh a finite number."""
+    bias = causal_bias(torch.arange(4), torch.arange(4))
+    assert (bias == -math.inf).sum() == 6
+    assert (bias == 0).sum() == 10
+
+
+@pytest.mark.parametrize("length", [1, 5, 16])
+def test_shorter_sequences_are_prefixes_of_longer_ones(model, length):
+    """Trap 5: a mask cut to the wrong size shows on every length but the full one."""
+    torch.manual_seed(1)
+    full = torch.randint(61, (2, 16))
+    torch.testing.assert_close(model(full[:, :length]), model(full)[:, :length], rtol=0, atol=1e-6)
+
+
+def test_too_long_a_sequence_is_refused(model):
+    with pytest.raises(UserError, match=r"17 tokens do not fit into model\.context_length=16"):
+        model(torch.zeros(1, 17, dtype=torch.long))
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_plain_and_fused_models_agree(position, ids):
+    models = [GPT(tiny(kernels=kernels, position=position)) for kernels in ("plain", "fused")]
+    models[1].load_state_dict(models[0].state_dict())
+    logits = [model(ids) for model in models]
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-6)  # observed 6e-8
+
+
+@pytest.mark.parametrize("kernels", ATTENTION_KERNELS)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padded_positions_change_nothing(kernels, side):
+    """Whatever stands there, on whichever side: each row gives the logits it gives alone."""
+    torch.manual_seed(0)
+    model = GPT(tiny(kernels=kernels)).eval()
+    rows = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
+    ids, _, mask = map(torch.from_numpy, padded_batch(rows, pad_id=60))
+    if side == "left":
+        ids = torch.stack(
+            [row.roll(5 - len(tokens)) for row, tokens in zip(ids, rows, strict=True)]
+        )
+        mask = mask.flip(1)
+    real = mask.bool()
+    logits = model(ids, mask)
+    garbage = model(torch.where(real, ids, 33), mask)
+    assert torch.equal(logits[real], garbage[real])
+    assert logits.isfinite().all()
+    for row, tokens in enumerate(rows):
+        alone = model(torch.tensor([tokens]))[0]
+        torch.testing.assert_close(logits[row][real[row]], alone, rtol=0, atol=1e-6)  # obs. 1e-7
+
+
+def test_without_positions_attention_sees_a_set():
+    """What position "none" means: the last logits do not depend on the order of earlier tokens."""
+    torch.manual_seed(0)
+    model = GPT(tiny(position="none", n_layer=1)).eval()
+    one, other = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[3, 1, 2, 4]])
+    torch.testing.assert_close(model(one)[:, -1], model(other)[:, -1])
+
+
+class Distance(Position):
+    """A bias that differs per head, as ALiBi's does."""
+
+    def bias(self, q_pos, k_pos):
+        distance = (k_pos[None, :] - q_pos[:, None]).float()
+        return distance * torch.tensor([0.5, 0.25, 0.125])[:, None, None]
+
+
+def test_a_new_position_encoding_is_one_class_and_one_line(monkeypatch, ids):
+    monkeypatch.setitem(POSITIONS, "distance", Distance)
+    models = [GPT(tiny(kernels=k, position="distance")).eval() for k in ("plain", "fused")]
+    models[1].load_state_dict(models[0].state_dict())
+    torch.testing.assert_close(models[0](ids), models[1](ids), rtol=0, atol=1e-6)
+    assert not torch.allclose(models[0](ids), GPT(tiny(position="none")).eval()(ids))
+
+
+def test_it_overfits_one_batch():
+    torch.manual_seed(0)
+    model = GPT(tiny(n_embd=48))
+    batch = torch.randint(61, (4, 17))
+    adamw = AdamW(model.parameters(), lr=3e-3)
+    for _ in range(150):
+        loss = model.loss(model(batch[:, :-1]), batch[:, 1:])
+        adamw.zero_grad()
+        loss.backward()
+        adamw.step()
+    assert loss.item() < 0.05  # observed 0.02
+
+
+def test_dropout_is_off_in_evaluation_and_on_in_training(ids):
+    torch.manual_seed(0)
+    model = GPT(tiny(dropout=0.2, attention_dropout=0.2))
+    assert not torch.equal(model.train()(ids), model(ids))
+    assert torch.equal(model.eval()(ids), model(ids))
+
+
+def test_an_unknown_variant_is_named():
+    with pytest.raises(
+        UserError, match=r"model\.position='learnt' is unknown: did you mean learned"
+    ):
+        GPT(tiny(position="learnt"))
+
+
+def test_a_larger_vocabulary_keeps_all_that_was_learned():
+    """Trap 16: special tokens are added after training; nothing else changes."""
+    torch.manual_seed(0)
+    model = GPT(tiny()).eval()
+    ids = torch.randint(61, (2, 9))
+    before = model(ids)
+    model.resize_vocabulary(64)
+    after = model(ids)
+    assert after.shape == (2, 9, 64)
+    torch.testing.assert_close(after[..., :61], before, rtol=0, atol=1e-6)
+    assert model.config.vocab_size == 64
+    assert (after[..., 61:] <= before.max(dim=-1, keepdim=True).values).all()  # never the likeliest
+    model.loss(model(torch.full((1, 9), 63)), torch.full((1, 9), 62)).backward()
+    assert model.wte.weight.grad[62:].abs().sum() > 0
+    with pytest.raises(UserError, match="vocab_size=10 would lose tokens: use at least 64"):
+        model.resize_vocabulary(10)

