@@ -29,7 +29,7 @@ from nanogpt.generation.reader import Reader, generate
 from nanogpt.interop.huggingface import from_hugging_face
 from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenfiles import data_folder, open_split
-from nanogpt.training.load import load_run
+from nanogpt.training.load import load
 
 PROMPT = 16
 NEW = 100
@@ -86,7 +86,7 @@ def cost_of_int8() -> tuple[float, float]:
         command = [sys.executable, "-m", "nanogpt", "demo", "--run", str(run)]
         command += ["--seconds", str(SECONDS_OF_TRAINING)]
         subprocess.run(command, check=True, capture_output=True)
-        model, tokenizer, config = load_run(run)
+        model, tokenizer, config = load(run)
         val = open_split(data_folder(run, config), "val", tokenizer)
         compute = resolve("cpu", "float32")
         before = evaluate(model, val, compute).bits_per_byte

@@ -25,7 +25,7 @@ def _():
     from nanogpt.text.corpus import SplitRule
     from nanogpt.text.prepare import prepare
     from nanogpt.text.sources import read_jsonl
-    from nanogpt.training.load import load_run
+    from nanogpt.training.load import load
     from nanogpt.training.records import Step, Validation
 
     return (
@@ -42,7 +42,7 @@ def _():
         generate_text,
         html,
         json,
-        load_run,
+        load,
         mo,
         nanogpt,
         os,
@@ -200,7 +200,7 @@ def _(mo, sides, small_config):
 def _(
     Step,
     Validation,
-    load_run,
+    load,
     mo,
     own,
     passes,
@@ -216,7 +216,7 @@ def _(
         records = short_run(
             steps.value, folder, tokens_folder, train={"eval_interval": steps.value // 6}
         )
-    model, tokenizer = load_run(folder)[:2]
+    model, tokenizer = load(folder)[:2]
     taken = [r for r in records if isinstance(r, Step)]
     looks = [r for r in records if isinstance(r, Validation)]
     curve, axes = plt.subplots(figsize=(8, 3), layout="constrained")

@@ -40,12 +40,13 @@ class ModelConfig:
     position: str = "learned"  # order of tokens: learned, sinusoidal, rope, alibi, none
     block: str = "pre-norm"  # where the norms stand: pre-norm, post-norm; also no-residual
     norm: str = "layer"  # how vectors are brought to one size: layer, rms, none
-    mlp: str = "gelu"  # the bend of the feed-forward layer: gelu, relu2, swiglu
+    mlp: str = "gelu"  # activation of the feed-forward layer: gelu, relu2, swiglu
     qk_norm: bool = False  # bring queries and keys to one size, so that scores cannot explode
     bias: bool = True  # constants in linear layers and layer norms
-    init_std: float = 0.02  # spread of fresh weights
+    init_std: float = 0.02  # standard deviation of fresh weights
     zero_init: bool = False  # projections into the residual stream start at zero
     kernels: str = "fused"  # "plain" runs the hand-written form of every layer, "fused" torch's
+    attention: str = ""  # kernel of attention: plain, fused, or your own; empty: as `kernels` says
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -107,7 +108,7 @@ class TrainConfig:
     """How the weights are found."""
 
     max_steps: int = 1000  # optimizer steps in the whole run
-    init: str = ""  # weights to begin with: a run, or a folder of Hugging Face's; empty: fresh ones
+    init: str = ""  # weights to begin with: a run, or a Hugging Face folder; empty: fresh ones
     freeze: str = ""  # parameters that stay as they are, by pattern: "wte.*, h.0.*"
     targets: str = ""  # validation losses to reach, as "1.9, 1.5"; the moments are recorded
     stop_at_target: bool = False  # end the run when the last target is reached
@@ -174,6 +175,7 @@ class SampleConfig:
     top_k: int = 50  # choose among this many likeliest tokens; 0 for all
     top_p: float = 1.0  # choose among the fewest tokens that have this probability together
     min_p: float = 0.0  # rule out tokens less than this times as likely as the likeliest
+    sampler: str = "standard"  # how all of this is put together: standard, or your own
     repetition_penalty: float = 1.0  # above 1 makes tokens that are in the text less likely
     seed: int = 1337  # same seed, same text
 
@@ -209,9 +211,11 @@ def section_name(cls: type) -> str:
 
 
 def check_values(config: Any) -> None:
-    """Raise UserError for what no setting may be: infinite, too large, or not Unicode text."""
+    """Raise UserError for what no setting may be: of another type, infinite, not Unicode."""
     for f in fields(config):
-        value = getattr(config, f.name)
+        value, kind = getattr(config, f.name), type(getattr(type(config), f.name))
+        fits = type(value) is kind or (kind is float and type(value) is int)
+        check(fits, config, f.name, f"use a value of type {kind.__name__}")
         if isinstance(value, str):
             unicode = value == value.encode("utf-8", "replace").decode()
             check(unicode, config, f.name, "use text that is valid Unicode")
@@ -221,10 +225,10 @@ def check_values(config: Any) -> None:
             check(value < 2**63, config, f.name, "use a number below 2**63")
 
 
-def check(ok: bool, config: Any, name: str, mend: str) -> None:
-    """Raise UserError naming the setting, its value and the mend, unless ok."""
+def check(ok: bool, config: Any, name: str, fix: str) -> None:
+    """Raise UserError naming the setting, its value and the fix, unless ok."""
     if not ok:
-        raise UserError(f"{section_name(type(config))}.{name}={getattr(config, name)!r}: {mend}")
+        raise UserError(f"{section_name(type(config))}.{name}={getattr(config, name)!r}: {fix}")
 
 
 def at_least(config: Any, minimum: float, *names: str) -> None:

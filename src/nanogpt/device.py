@@ -102,11 +102,13 @@ def peak_memory() -> int:
     return kilobytes * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def compile_or_why_not(setting: str, device: torch.device, expected_seconds: float) -> str:
+def compile_or_why_not(setting: str, compute: Compute, flops: float) -> str:
     """Empty if torch.compile should be used, else the reason why not.
 
+    `flops` is how many operations the run will take; it is taken to reach a quarter of the peak.
     Raises UserError for a setting other than auto, on, off.
     """
+    device = compute.device
     choose({"auto": 1, "on": 1, "off": 1}, "train.compile", setting)
     if setting == "off":
         return "train.compile is off"
@@ -114,7 +116,7 @@ def compile_or_why_not(setting: str, device: torch.device, expected_seconds: flo
         return "it is not ready for MPS"
     if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
         return "there is no C++ compiler"
-    if setting == "auto" and expected_seconds < SECONDS_WORTH_COMPILING:
+    if setting == "auto" and 4 * flops / compute.peak_flops() < SECONDS_WORTH_COMPILING:
         return "the run is too short to earn it back"
     return ""
 

@@ -1,11 +1,11 @@
-"""Mistakes that a person can mend, kept apart from bugs."""
+"""Mistakes that a person can fix, kept apart from bugs."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A wrong file, setting or prompt. The message names the thing and the mend, in one line.
+    """A wrong file, setting or prompt. The message names the thing and the fix, in one line.
 
     The command line prints the message alone and exits with code 2; every other exception is a bug
     of ours and keeps its traceback.

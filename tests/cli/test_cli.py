@@ -21,7 +21,7 @@ from nanogpt.text.corpus import Document, split_rule
 from nanogpt.text.formats import gpt2_tokenizer, load_tokenizer
 from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
 from nanogpt.training.checkpoint import find_checkpoint
-from nanogpt.training.load import load_run
+from nanogpt.training.load import load
 from nanogpt.training.records import read_metrics
 from nanogpt.training.start import Trainer
 
@@ -525,8 +525,8 @@ def test_fine_tuning_takes_shape_and_tokenizer_from_a_run(run, here, capsys):
     (here / "other.txt").write_text(TEXT.replace("kings", "fools"))
     arguments = ["--data.source", "other.txt", "--run", "tuned", "--train.max-steps", "2"]
     assert main(["train", "--init", "run", *arguments, "--train.sample-interval=0"]) == 0
-    _, base, before = load_run(run)
-    _, tuned, after = load_run(here / "tuned")
+    _, base, before = load(run)
+    _, tuned, after = load(here / "tuned")
     assert tuned.to_dict() == base.to_dict()
     assert after.model == before.model
     assert "step      0               validation" in capsys.readouterr().out

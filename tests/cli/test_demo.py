@@ -6,7 +6,7 @@ import re
 from nanogpt.cli import main
 from nanogpt.config import SampleConfig
 from nanogpt.generation.stream import generate_text
-from nanogpt.training.load import load_run
+from nanogpt.training.load import load
 from nanogpt.training.records import read_metrics
 
 SHORT = [
@@ -48,7 +48,7 @@ def test_the_demo_runs_from_raw_text_to_generated_text(tmp_path, capsys):
     assert "### After 6 steps" in samples
     assert "### Greedy" in samples
 
-    model, tokenizer, config = load_run(run)
+    model, tokenizer, config = load(run)
     assert config.train.max_steps == 6
     text = "".join(
         generate_text(model, tokenizer, SampleConfig(prompt="ROMEO:", max_new_tokens=20))
@@ -60,5 +60,5 @@ def test_the_demo_runs_from_raw_text_to_generated_text(tmp_path, capsys):
 def test_a_demo_with_little_time_takes_fewer_steps(tmp_path, capsys):
     run = tmp_path / "demo"
     assert main(["demo", "--run", str(run), "--seconds=0", *SHORT]) == 0
-    assert load_run(run)[2].train.max_steps < 6
+    assert load(run)[2].train.max_steps < 6
     capsys.readouterr()

@@ -311,10 +311,10 @@ def test_an_index_that_names_no_files_costs_one_line(folder, places):
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(folder):
-    from nanogpt.training.load import load_run
+    from nanogpt.training.load import load
 
     with pytest.raises(UserError, match=r"the tokenizer has 50,257 tokens, but the model 61"):
-        load_run(folder)
+        load(folder)
 
 
 def load_file_from(data: bytes, path: Path) -> dict[str, torch.Tensor]:

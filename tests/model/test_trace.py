@@ -15,7 +15,7 @@ from nanogpt.model.gpt import GPT
 from nanogpt.model.position import POSITIONS, Position
 from nanogpt.model.trace import activation_names, record
 from nanogpt.text.tokenizer import CharTokenizer
-from nanogpt.training.load import load_run
+from nanogpt.training.load import load
 
 from conftest import tiny
 
@@ -208,7 +208,7 @@ def test_the_recipe_grows_an_induction_head(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = ["--train.max-steps=500", "--train.eval-interval=500", "--data.max-documents=200"]
     assert main(["train", "induction-heads", *settings, "--run=run"]) == 0
-    model, tokenizer, _ = load_run(Path("run"))
+    model, tokenizer, _ = load(Path("run"))
     found = score_heads(model, tokenizer, 20)
     assert found.strongest("induction")[0][0] == 1  # in the second layer
     assert found.strongest("induction")[0][2] > 0.5

@@ -28,7 +28,7 @@ from nanogpt.text.formats import load_tokenizer
 from nanogpt.text.tokenfiles import write_token_file
 from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
 from nanogpt.training.checkpoint import find_checkpoint, load_state, load_tensors
-from nanogpt.training.load import load_run
+from nanogpt.training.load import load
 from nanogpt.training.loop import accumulate_gradients, dropout_seed
 from nanogpt.training.optim import OPTIMIZERS
 from nanogpt.training.records import Reached, Sample, Step, Validation, read_metrics
@@ -297,7 +297,7 @@ def test_weights_that_do_not_fit_the_settings_are_named_with_both_shapes(prepare
     with pytest.raises(
         UserError, match=r"wpe\.weight is \(16, 16\), but the settings make it \(32, 16\)"
     ):
-        load_run(run)
+        load(run)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(prepared, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from nanogpt.text.corpus import shakespeare
 from nanogpt.text.formats import gpt2_tokenizer
 from nanogpt.text.tokenfiles import data_folder, open_split
 from nanogpt.text.tokenizer import AnyTokenizer
-from nanogpt.training.load import hugging_face_folder, load_run
+from nanogpt.training.load import hugging_face_folder, load
 from nanogpt.training.report import fenced
 
 # The largest difference that float32 rounding explains; mistakes are far larger.
@@ -74,7 +74,7 @@ def what_to_compare(run: Path, checkpoint: str) -> tuple[GPT, AnyTokenizer, str,
         torch.manual_seed(0)
         model = GPT(PRESETS[str(run)]).eval()
         return model, gpt2_tokenizer(), next(shakespeare()).text[:20_000], False
-    model, tokenizer, config = load_run(run, checkpoint)
+    model, tokenizer, config = load(run, checkpoint)
     if hugging_face_folder(run):
         return model, tokenizer, next(shakespeare()).text[:20_000], True
     held_out = open_split(data_folder(run, config), "val", tokenizer)

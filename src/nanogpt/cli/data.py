@@ -13,7 +13,7 @@ from nanogpt.cli.text import visible
 from nanogpt.config import IGNORED, Config, DataConfig, load_config
 from nanogpt.errors import UserError
 from nanogpt.files import writing
-from nanogpt.model.gpt import same_document
+from nanogpt.model.attention import attention_mask, same_document
 from nanogpt.text.batches import BATCHES, Batch
 from nanogpt.text.formats import gpt2_tokenizer, load_tokenizer
 from nanogpt.text.tokenfiles import (
@@ -74,11 +74,11 @@ def show(arguments: Sequence[str]) -> None:
         describe(tokens, console)
         kinds = [options.kind] if options.kind else list(BATCHES)
         if not options.kind and end_of_text(tokenizer) is None:
-            kinds = ["random", "sliding"]
+            kinds = [kind for kind in BATCHES if not BATCHES[kind].documents_apart]
         drawn = {}
         for kind in kinds:
-            stride = config.data.stride
-            batches = BATCHES[kind](tokens, options.context_length, end_of_text(tokenizer), stride)
+            separator = end_of_text(tokenizer)
+            batches = BATCHES[kind](tokens, options.context_length, separator, config.data)
             drawn[kind] = batches.batch(options.number, options.batch_size, seed=1337)
             console.rule(f"{kind}: {(BATCHES[kind].__doc__ or '').splitlines()[0]}", align="left")
             print_batch(drawn[kind], tokenizer, console)
@@ -128,16 +128,18 @@ def labels(batch: Batch, tokenizer: AnyTokenizer) -> tuple[list[list[str]], list
 
 
 def documents(batch: Batch) -> torch.Tensor:
-    """The number of the document that each token is in, 0 for filling: (B, T)."""
-    mask = torch.ones(batch.ids.shape, dtype=torch.long)
-    return mask if batch.mask is None else torch.from_numpy(batch.mask)
+    """The number of the document that each token is in, 0 for padding: (B, T)."""
+    one = torch.ones(batch.ids.shape, dtype=torch.long)
+    return one if batch.documents is None else torch.from_numpy(batch.documents)
 
 
 def seen(batch: Batch) -> tuple[int, list[list[bool]]]:
     """The row with the most borders, and which token (down) may look at which (across) in it."""
     mask = documents(batch)
     row = max(range(len(mask)), key=lambda n: len(mask[n].unique()))
-    return row, same_document(mask[row : row + 1])[0].tril().tolist()
+    length = mask.shape[1]
+    same = same_document(mask[row : row + 1], length)
+    return row, attention_mask(length, length, same=same)[0, 0].tolist()
 
 
 def print_batch(batch: Batch, tokenizer: AnyTokenizer, console: Console) -> None:

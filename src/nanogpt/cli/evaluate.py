@@ -25,7 +25,7 @@ from nanogpt.evaluation.references import reference_points, text_of
 from nanogpt.generation.reader import Reader
 from nanogpt.generation.stream import prompt_ids, stream
 from nanogpt.model.gpt import GPT
-from nanogpt.text.batches import DOCUMENTS_APART
+from nanogpt.text.batches import BATCHES
 from nanogpt.text.sources import whole_texts
 from nanogpt.text.tokenfiles import (
     TokenFile,
@@ -118,7 +118,7 @@ def measure(
     config: Config,
 ) -> NDArray[np.float32]:
     """The loss of every token but the first."""
-    apart = config.data.batches in DOCUMENTS_APART
+    apart = BATCHES[config.data.batches].documents_apart
     separator = end_of_text(tokenizer) if apart else None
     parts = list(
         token_losses(model, tokens.ids, compute, options.batch_size, options.stride, separator)

@@ -10,7 +10,7 @@ from nanogpt.config import Config
 from nanogpt.interop.export import ARCHITECTURES, architecture_of, export
 from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import END_OF_TEXT, AnyTokenizer
-from nanogpt.training.load import load_run
+from nanogpt.training.load import load
 from nanogpt.training.records import read_metrics
 
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("folder", type=Path, help="the folder to write; it must be new or empty")
     parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
     options = parser.parse(arguments)
-    model, tokenizer, config = load_run(options.run, options.checkpoint)
+    model, tokenizer, config = load(options.run, options.checkpoint)
     folder = options.folder.resolve()
     card = model_card(options.run, options.checkpoint, folder, model, tokenizer, config)
     export(options.folder, model, tokenizer, config.sample, card)

@@ -14,8 +14,8 @@ from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig, with_settings
 from nanogpt.device import KNOWN_PEAKS, Compute, resolve
 from nanogpt.model.gpt import GPT
-from nanogpt.text.batches import DOCUMENTS_APART
-from nanogpt.training.optim import is_block_matrix
+from nanogpt.text.batches import BATCHES
+from nanogpt.training.optim import OPTIMIZERS
 
 # Dollars for an hour of one GPU, as clouds offered them on demand in autumn 2026, rounded.
 PRICES = {"H100": 2.5, "A100": 1.3, "L4": 0.6, "RTX 4090": 0.4, "T4": 0.3}
@@ -92,14 +92,8 @@ def estimate_memory(config: Config, compute: Compute) -> Memory:
     with torch.device("meta"):
         model = GPT(config.model)
     weights = 4 * model.num_parameters()
-    # Running means for each weight: AdamW keeps two, SGD one, and Muon one for a matrix.
-    has_one = {"sgd": lambda *_: True, "muon": is_block_matrix}.get(
-        config.train.optimizer, lambda *_: False
-    )
-    optimizer = sum(
-        p.numel() * (4 if has_one(name, p) else 8) for name, p in model.named_parameters()
-    )
-    masked = config.data.batches in DOCUMENTS_APART
+    optimizer = 4 * OPTIMIZERS[config.train.optimizer].state_size(model, config.train)
+    masked = BATCHES[config.data.batches].documents_apart
     # What a second sequence adds; copies of the weights in 16 bits are there only once.
     kept = {
         (n, rows): kept_bytes(replace(config.model, n_layer=n), compute, rows, masked)
@@ -138,9 +132,9 @@ def kept_bytes(config: ModelConfig, compute: Compute, rows: int, masked: bool) -
         return tensor
 
     ids = torch.zeros(rows, config.context_length, dtype=torch.long, device=compute.device)
-    mask = torch.ones_like(ids) if masked else None
+    documents = torch.ones_like(ids) if masked else None
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), compute.autocast():
-        model.loss(model(ids, mask), ids)
+        model.loss(model(ids, documents=documents), ids)
     return sum(kept.values())
 
 

@@ -9,7 +9,7 @@ from nanogpt.device import resolve
 from nanogpt.generation.packing import WEIGHTS
 from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import AnyTokenizer
-from nanogpt.training.load import load_run
+from nanogpt.training.load import load
 
 
 def add_model_options(parser: Parser) -> None:
@@ -27,5 +27,5 @@ def add_model_options(parser: Parser) -> None:
 
 def load_model(options: argparse.Namespace) -> tuple[GPT, AnyTokenizer, Config]:
     """The model that the options name, on the best device of this machine."""
-    model, tokenizer, config = load_run(options.run, options.checkpoint)
+    model, tokenizer, config = load(options.run, options.checkpoint)
     return WEIGHTS[options.weights](model.to(resolve().device)), tokenizer, config

@@ -2,6 +2,8 @@
 
 Loss per token depends on how the text was cut into tokens; bits per byte do not, so they compare
 models with any tokenizer, and compression programs too.
+
+Axes: B sequences in a batch, T positions.
 """
 
 import math
@@ -16,8 +18,8 @@ from torch import Tensor
 
 from nanogpt.device import Compute
 from nanogpt.errors import UserError
-from nanogpt.model.gpt import GPT
-from nanogpt.text.batches import Batch, Batches, IntArray, document_numbers, sliding_windows
+from nanogpt.model.gpt import GPT, evaluating
+from nanogpt.text.batches import Batch, Batches, document_numbers, sliding_windows
 from nanogpt.text.tokenfiles import Ids, TokenFile
 
 
@@ -40,27 +42,30 @@ class Score:
         return self.loss / math.log(2) / self.bytes_per_token
 
 
-def losses_of(model: GPT, batch: Batch, compute: Compute, reduction: str = "sum") -> Tensor:
-    """Cross-entropy in nats: the sum over the real targets of a batch, or each by itself."""
-    ids, targets = (torch.from_numpy(a).to(compute.device) for a in (batch.ids, batch.targets))
-    mask = None if batch.mask is None else torch.from_numpy(batch.mask).to(compute.device)
-    with compute.autocast():
-        return model.loss(model(ids, mask), targets, reduction=reduction)
+def tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Ids, targets and documents of a batch on a device, each (B, T); None if it has no borders."""
+    ids, targets = (torch.from_numpy(a).to(device) for a in (batch.ids, batch.targets))
+    documents = None if batch.documents is None else torch.from_numpy(batch.documents).to(device)
+    return ids, targets, documents
 
 
-@torch.no_grad()
-def mean_loss(model: GPT, batches: Iterable[Batch], compute: Compute) -> tuple[float, int]:
-    """Mean cross-entropy over all targets of all batches, and their number.
-
-    The model's training mode is left as it was. Raises UserError if there is nothing to predict.
-    """
-    was_training = model.training
-    model.eval()
-    total, count = 0.0, 0
+def batch_losses(
+    model: GPT, batches: Iterable[Batch], compute: Compute
+) -> Iterator[NDArray[np.float32]]:
+    """The loss in nats of every real target, batch by batch, without dropout."""
     for batch in batches:
-        total += float(losses_of(model, batch, compute))
-        count += batch.real_targets
-    model.train(was_training)
+        ids, targets, documents = tensors(batch, compute.device)
+        with evaluating(model), compute.autocast():
+            losses = model.loss(model(ids, documents=documents), targets, reduction="none")
+        yield losses.float().cpu().numpy()
+
+
+def mean_loss(parts: Iterable[NDArray[np.float32]]) -> tuple[float, int]:
+    """The mean of all losses, and their number. Raises UserError if there are none."""
+    total, count = 0.0, 0
+    for losses in parts:
+        total += float(losses.sum(dtype=np.float64))
+        count += len(losses)
     if not count:
         raise UserError("the text is too short to evaluate: it needs at least two tokens")
     return total / count, count
@@ -75,10 +80,9 @@ def estimate(
     more often changes nothing in the training.
     """
     sample = (batches.batch(number, batch_size, seed) for number in range(count))
-    return Score(*mean_loss(model, sample, compute), batches.tokens.bytes_per_token)
+    return Score(*mean_loss(batch_losses(model, sample, compute)), batches.tokens.bytes_per_token)
 
 
-@torch.no_grad()
 def token_losses(
     model: GPT,
     ids: Ids,
@@ -96,11 +100,14 @@ def token_losses(
     """
     length = model.config.context_length
     windows = sliding_windows(ids, length, stride or default_stride(length))
-    was_training = model.training
-    model.eval()
-    for batch in stacked(windows, batch_size, separator):
-        yield losses_of(model, batch, compute, "none").cpu().numpy()
-    model.train(was_training)
+
+    def stacked() -> Iterator[Batch]:
+        while some := list(islice(windows, batch_size)):
+            ids, targets = (np.stack(arrays) for arrays in zip(*some, strict=True))  # (B, T)
+            documents = None if separator is None else document_numbers(ids, separator)
+            yield Batch(ids, targets, documents)
+
+    return batch_losses(model, stacked(), compute)
 
 
 def evaluate(
@@ -115,25 +122,10 @@ def evaluate(
 
     Raises UserError if there is nothing to predict.
     """
-    total, count = 0.0, 0
-    for losses in token_losses(model, tokens.ids, compute, batch_size, stride, separator):
-        total += float(losses.sum(dtype=np.float64))
-        count += len(losses)
-    if not count:
-        raise UserError("the text is too short to evaluate: it needs at least two tokens")
-    return Score(total / count, count, tokens.bytes_per_token)
+    losses = token_losses(model, tokens.ids, compute, batch_size, stride, separator)
+    return Score(*mean_loss(losses), tokens.bytes_per_token)
 
 
 def default_stride(context_length: int) -> int:
     """Half the context length."""
     return max(1, context_length // 2)
-
-
-def stacked(
-    windows: Iterable[tuple[IntArray, IntArray]], batch_size: int, separator: int | None
-) -> Iterable[Batch]:
-    """Stack single windows (T) into batches (B, T)."""
-    windows = iter(windows)
-    while chunk := list(islice(windows, batch_size)):
-        ids, targets = (np.stack(arrays) for arrays in zip(*chunk, strict=True))  # (B, T)
-        yield Batch(ids, targets, None if separator is None else document_numbers(ids, separator))

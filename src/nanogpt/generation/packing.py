@@ -65,6 +65,17 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
+class HeadOfItsOwn(nn.Module):
+    """The head in another form than the embedding that it is tied to: (..., C) -> (..., V)."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.linear(x)
+
+
 def with_linear(
     model: GPT, linear: Callable[[Tensor, Tensor | None], nn.Module], smallest: int = 0
 ) -> GPT:
@@ -73,8 +84,7 @@ def with_linear(
         if isinstance(layer, nn.Linear) and layer.weight.numel() >= smallest:
             model.set_submodule(name, linear(layer.weight, layer.bias))
     if model.wte.weight.numel() >= smallest:
-        # The head is a method that uses the embedding; an attribute of the instance comes first.
-        model.__dict__["head"] = linear(model.wte.weight, None)
+        model.lm_head = HeadOfItsOwn(linear(model.wte.weight, None))
     return model.eval()
 
 
@@ -89,10 +99,8 @@ def pack(model: GPT) -> GPT:
 
 
 def halve(model: GPT) -> GPT:
-    """Weights of 16 bits. Angles and slopes, which are no weights, keep the 32 that they need."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.bfloat16()
-    return pack(model)
+    """Weights of 16 bits."""
+    return pack(model.bfloat16())
 
 
 WEIGHTS: dict[str, Callable[[GPT], GPT]] = {

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nanogpt.config import SampleConfig
+from nanogpt.config import SampleConfig, choose
 from nanogpt.errors import UserError
-from nanogpt.generation.sampling import next_token
+from nanogpt.generation.sampling import SAMPLERS
 from nanogpt.model.cache import KVCache
-from nanogpt.model.gpt import GPT
+from nanogpt.model.gpt import GPT, evaluating
 
 
 def forgotten(length: int, context_length: int) -> int:
@@ -41,8 +41,8 @@ NOTHING = (-1, -1)
 class Reader:
     """Texts that grow, one in each row, and what a model expects to come next in each.
 
-    Prompts may differ in length: the shorter ones are filled up on the left, and no row sees the
-    filling. What a row sees depends on its own text alone. Raises UserError for an empty prompt.
+    Prompts may differ in length: the shorter ones are padded on the left, and no row sees the
+    padding. What a row sees depends on its own text alone. Raises UserError for an empty prompt.
     Without the cache every prediction reads everything anew: slower, the same logits.
     """
 
@@ -54,13 +54,12 @@ class Reader:
         self.cache: KVCache | None = None
         self.use_cache = use_cache
         self.in_cache = [NOTHING] * len(self.rows)  # from where to where of each row
-        self.mask: Tensor | None = None  # (B, context length), where rows differ in length
+        self.documents: Tensor | None = None  # (B, context length), where rows differ in length
 
     def append(self, row: int, tokens: Sequence[int]) -> None:
         """Add tokens to one row; the next prediction reads them."""
         self.rows[row].extend(tokens)
 
-    @torch.no_grad()
     def predict(self) -> Tensor:
         """Logits (B, V) of what comes next in each row."""
         length = self.model.config.context_length
@@ -71,17 +70,13 @@ class Reader:
         else:
             ids = self.start_over([self.rows[n][start:] for n, (start, _) in enumerate(visible)])
         known = ids.shape[1] + (self.cache.length if self.cache else 0)
-        mask = None if self.mask is None else self.mask[:, :known]
-        was_training = self.model.training
-        if was_training:
-            self.model.eval()
-        try:
-            x = self.model.read(ids.to(self.model.device), mask, self.cache)  # (B, T, C)
-        finally:
-            if was_training:
-                self.model.train()
+        documents = None if self.documents is None else self.documents[:, :known]
+        with evaluating(self.model):
+            ids = ids.to(self.model.device)
+            x = self.model.hidden_states(ids, documents=documents, cache=self.cache)  # (B, T, C)
+            logits = self.model.head(x[:, -1])  # (B, V)
         self.in_cache = visible  # not before: what was interrupted is not in the cache
-        return self.model.head(x[:, -1])  # (B, V)
+        return logits
 
     def continues(self, visible: list[tuple[int, int]]) -> int:
         """How many tokens each row has beyond the cache; 0 if the cache cannot be continued.
@@ -94,38 +89,38 @@ class Reader:
         return 0 if self.cache is None or forgot or len(grown) > 1 else grown.pop()
 
     def start_over(self, texts: list[list[int]]) -> Tensor:
-        """Empty the cache and stack the texts, filled up on the left, as ids (B, T)."""
+        """Empty the cache and stack the texts, padded on the left, as ids (B, T)."""
         self.in_cache = [NOTHING] * len(self.rows)
         length, device = self.model.config.context_length, self.model.device
         if self.use_cache:
             if self.cache is None:
                 self.cache = KVCache(self.model.config, len(texts), device, self.model.dtype)
-            self.cache.length = 0
+            self.cache.clear()
         width = max(map(len, texts))
-        self.mask = None
+        self.documents = None
         if any(len(text) < width for text in texts):
-            self.mask = torch.ones(len(texts), length, dtype=torch.long, device=device)
+            self.documents = torch.ones(len(texts), length, dtype=torch.long, device=device)
             for row, text in enumerate(texts):
-                self.mask[row, : width - len(text)] = 0
+                self.documents[row, : width - len(text)] = 0
         return torch.tensor([[0] * (width - len(text)) + text for text in texts])  # (B, T)
 
 
-class Step(NamedTuple):
+class NextTokens(NamedTuple):
     """One more token in every row."""
 
     chosen: Tensor  # (B)
     logits: Tensor  # (B, V), what the model said, before temperature and filters
 
 
-def generate(reader: Reader, config: SampleConfig, vocab_size: int = 0) -> Iterator[Step]:
+def generate(reader: Reader, config: SampleConfig, vocab_size: int = 0) -> Iterator[NextTokens]:
     """Continue the texts of a reader without end, one token per row at a time.
 
-    Row n draws with the seed config.seed + n, whoever shares its batch. Ids from `vocab_size` on
-    are never chosen: a model may have more rows than the tokenizer has tokens. The model's
-    training mode is left as it was. Raises UserError for a model whose weights are not numbers.
+    Ids from `vocab_size` on are never chosen: a model may have more rows than the tokenizer has
+    tokens. The model's training mode is left as it was. Raises UserError for a model whose weights
+    are not numbers.
     """
     rows = range(len(reader.rows))
-    generators = [torch.Generator().manual_seed(config.seed + row) for row in rows]
+    sampler = choose(SAMPLERS, "sample.sampler", config.sampler)(config, len(rows))
     seen = None
     while True:
         logits = reader.predict()
@@ -138,7 +133,7 @@ def generate(reader: Reader, config: SampleConfig, vocab_size: int = 0) -> Itera
                 seen = torch.zeros_like(logits, dtype=torch.bool)
             for row in rows:
                 seen[row, reader.rows[row]] = True
-        chosen = next_token(logits, config, generators, seen)  # (B)
+        chosen = sampler(logits, seen)  # (B)
         for row, token in enumerate(chosen.tolist()):
             reader.append(row, [token])
-        yield Step(chosen, logits)
+        yield NextTokens(chosen, logits)

@@ -1,11 +1,10 @@
 """From logits to the next token. Pure functions: logits (B, V) in, logits (B, V) out.
 
-`next_token` composes them in this order: repetition penalty, temperature, top-k, top-p, min-p, and
+`Sampler` composes them in this order: repetition penalty, temperature, top-k, top-p, min-p, and
 then the draw. The last three only rule tokens out; the order decides what each of them sees.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -63,7 +62,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
         return logits
     ordered = logits.sort(descending=True).values  # (B, V)
     weights = softmax(ordered)  # (B, V)
-    needed = (weights.cumsum(-1) - weights) < p  # the likelier ones do not yet reach p
+    needed = (weights.cumsum(-1) - weights) < p  # (B, V): the likelier ones do not yet reach p
     last = ordered.gather(-1, needed.sum(-1, keepdim=True).clamp(min=1) - 1)
     return logits.masked_fill(logits < last, -math.inf)
 
@@ -82,29 +81,46 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(logits < least, -math.inf)
 
 
-def next_token(
-    logits: Tensor,
-    config: SampleConfig,
-    generators: Sequence[torch.Generator],
-    seen: Tensor | None = None,
-) -> Tensor:
-    """Choose one token for each row: (B, V) -> (B). Temperature 0 takes the likeliest.
+class Sampler:
+    """Chooses one token for each row, by the settings; temperature 0 takes the likeliest.
 
-    Each row draws from its own generator, so what it draws does not depend on the other rows.
+    One sampler serves one generation, so a variant may keep what it needs to know of each row.
+    Each row draws from a generator of its own, seeded with config.seed + its number: what it draws
+    does not depend on the other rows.
     """
-    logits = logits.float()
-    if seen is not None:
-        logits = penalize_repeats(logits, seen, config.repetition_penalty)
-    if config.temperature == 0:
-        return logits.argmax(-1)  # (B)
-    logits = apply_temperature(logits, config.temperature)
-    logits = keep_top_k(logits, config.top_k)
-    logits = keep_top_p(logits, config.top_p)
-    logits = keep_min_p(logits, config.min_p)
-    # Drawn on the CPU, so that a seed gives the same text on every device.
-    weights = softmax(logits).cpu()  # (B, V)
-    draws = [
-        torch.multinomial(row, 1, generator=generator)
-        for row, generator in zip(weights, generators, strict=True)
-    ]
-    return torch.cat(draws).to(logits.device)  # (B)
+
+    def __init__(self, config: SampleConfig, rows: int) -> None:
+        self.config = config
+        self.generators = [torch.Generator().manual_seed(config.seed + row) for row in range(rows)]
+
+    def __call__(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
+        """The next token of each row: logits (B, V) -> (B).
+
+        `seen` (B, V) is true for tokens that are in the row's text; None if nobody asks.
+        """
+        logits = logits.float()
+        if seen is not None:
+            logits = penalize_repeats(logits, seen, self.config.repetition_penalty)
+        if self.config.temperature == 0:
+            return logits.argmax(-1)  # (B)
+        return self.draw(self.filter(logits))
+
+    def filter(self, logits: Tensor) -> Tensor:
+        """Temperature, and what is ruled out: (B, V) -> (B, V)."""
+        logits = apply_temperature(logits, self.config.temperature)
+        logits = keep_top_k(logits, self.config.top_k)
+        logits = keep_top_p(logits, self.config.top_p)
+        return keep_min_p(logits, self.config.min_p)
+
+    def draw(self, logits: Tensor) -> Tensor:
+        """One token for each row, as probable as softmax says: (B, V) -> (B)."""
+        # Drawn on the CPU, so that a seed gives the same text on every device.
+        weights = softmax(logits).cpu()  # (B, V)
+        draws = [
+            torch.multinomial(row, 1, generator=generator)
+            for row, generator in zip(weights, self.generators, strict=True)
+        ]
+        return torch.cat(draws).to(logits.device)  # (B)
+
+
+SAMPLERS: dict[str, type[Sampler]] = {"standard": Sampler}

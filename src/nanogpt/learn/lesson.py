@@ -14,7 +14,7 @@ from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
 from nanogpt.text.prepare import prepare
 from nanogpt.text.tokenizer import AnyTokenizer, Tokenizer
-from nanogpt.training.load import load_run
+from nanogpt.training.load import load
 from nanogpt.training.records import Step, Validation
 from nanogpt.training.start import Trainer
 from nanogpt.workers import usable_cores
@@ -101,12 +101,12 @@ def small_model(steps: int = 200, run: Path = Path("runs/lesson")) -> tuple[GPT,
     """
     demo = Path("runs/demo")
     if (demo / "checkpoints" / "latest").exists():
-        model, tokenizer, config = load_run(demo)
+        model, tokenizer, config = load(demo)
         if is_as_lessons_say(config, tokenizer):
             return model, tokenizer
     if not (run / "checkpoints" / "latest").exists():
         short_run(steps, run, run / "data")
-    return load_run(run)[:2]
+    return load(run)[:2]
 
 
 def is_as_lessons_say(config: Config, tokenizer: AnyTokenizer) -> bool:

@@ -5,90 +5,153 @@ hs = C / nh head size.
 """
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig, choose
-from nanogpt.model.layers import KERNELS, softmax
+from nanogpt.model.cache import KVCache
+from nanogpt.model.layers import KERNELS, StackedLinear, softmax
 from nanogpt.model.position import Position
 
 
-def causal_bias(q_pos: Tensor, k_pos: Tensor, window: int = 0) -> Tensor:
-    """What hides the future: 0 where a query may look at a key, -inf where the key comes later.
+def attention_mask(
+    new: int, known: int, window: int = 0, same: Tensor | None = None,
+    device: torch.device | None = None,
+) -> Tensor:  # fmt: skip
+    """Which keys a query may look at, True where it may: (T, S), or (B, 1, T, S) with documents.
 
-    (T) and (S) -> (T, S). It is -inf and not merely a large negative number, since a model can
-    learn to outweigh any number. A window hides the distant past as well (Beltagy et al. 2020):
-    a query sees its own token and the window - 1 before it, and layer by layer what it sees
-    reaches further back. Written so, hidden scores are computed and thrown away.
+    The queries are the last `new` of `known` tokens, and none sees a token after its own. A window
+    hides the distant past as well (Beltagy et al. 2020): a query sees its own token and the
+    window - 1 before it, and layer by layer what it sees reaches further back. With `same`, see
+    `same_document`, it sees no other document and no padding either. Every mask is made here.
 
-    >>> causal_bias(torch.arange(3), torch.arange(3))
-    tensor([[0., -inf, -inf],
-            [0., 0., -inf],
-            [0., 0., 0.]])
-    >>> causal_bias(torch.arange(3), torch.arange(3), window=2)
-    tensor([[0., -inf, -inf],
-            [0., 0., -inf],
-            [-inf, 0., 0.]])
+    >>> attention_mask(3, 3)
+    tensor([[ True, False, False],
+            [ True,  True, False],
+            [ True,  True,  True]])
+    >>> attention_mask(2, 3, window=2)
+    tensor([[ True,  True, False],
+            [False,  True,  True]])
     """
-    distance = q_pos[:, None] - k_pos  # (T, S)
-    hidden = distance < 0  # (T, S)
+    key = torch.arange(known, device=device)  # (S)
+    distance = key[known - new :, None] - key  # (T, S)
+    visible = distance >= 0  # (T, S)
     if window:
-        hidden = hidden | (distance >= window)  # (T, S)
-    return torch.zeros(hidden.shape, device=hidden.device).masked_fill(hidden, -math.inf)
+        visible = visible & (distance < window)  # (T, S)
+    if same is not None:
+        # Padding sees itself, and nobody sees padding: softmax over nothing would not be a number.
+        visible = (visible & (same | (distance == 0)))[:, None]  # (B, 1, T, S)
+    return visible
 
 
-def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Where each query looks: a share for each key, and the shares of a query sum to 1.
+def same_document(documents: Tensor, new: int) -> Tensor:
+    """Which tokens belong to the document of each of the last `new`: (B, S) -> (B, T, S).
 
-    q (B, nh, T, hs), k (B, nh, S, hs), bias broadcastable to (B, nh, T, S) -> (B, nh, T, S).
-    Without a bias attention is plainly causal: the queries belong to the last T of the S tokens,
-    and each sees the tokens up to its own.
+    Documents are numbered from 1; 0 is padding and belongs to nothing.
+
+    >>> same_document(torch.tensor([[0, 1, 1, 2]]), new=2).int()
+    tensor([[[0, 1, 1, 0],
+             [0, 0, 0, 1]]], dtype=torch.int32)
+    """
+    query, key = documents[:, -new:, None], documents[:, None, :]
+    return (key > 0) & (query == key)  # (B, T, S)
+
+
+def attention_weights(
+    q: Tensor, k: Tensor, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """How much each query takes from each key: positive, and 1 in all for each query.
+
+    q (B, nh, T, hs), k (B, nh, S, hs) -> (B, nh, T, S). The mask broadcasts to that shape: True
+    where a query may look, or numbers that are added to the scores. `causal` hides the future
+    where queries and keys are the same tokens.
 
     Why divide by sqrt(hs): the product of two random vectors of length hs has that standard
-    deviation, and softmax of large numbers is a one-hot choice with vanishing gradients.
+    deviation, and softmax of large numbers is a one-hot choice with vanishing gradients. Why -inf
+    and not a large negative number: a model can learn to outweigh any number.
     """
-    if bias is None:
-        pos = torch.arange(k.shape[-2], device=q.device)
-        bias = causal_bias(pos[-q.shape[-2] :], pos)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, nh, T, S)
-    return softmax(scores + bias)  # (B, nh, T, S)
+    if causal:
+        mask = attention_mask(q.shape[-2], k.shape[-2], device=q.device)  # (T, S)
+    if mask is not None:
+        hides = mask.dtype == torch.bool
+        scores = scores.masked_fill(~mask, -math.inf) if hides else scores + mask  # (B, nh, T, S)
+    return softmax(scores)  # (B, nh, T, S)
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), step by step.
 
-    Values v (B, nh, S, hs), mixed in the shares of `attention_weights` -> (B, nh, T, hs).
+    The values v (B, nh, S, hs), mixed by their `attention_weights` -> (B, nh, T, hs).
     """
-    weights = F.dropout(attention_weights(q, k, bias), dropout)  # (B, nh, T, S)
+    weights = F.dropout(attention_weights(q, k, mask, causal), dropout)  # (B, nh, T, S)
     return weights.to(v.dtype) @ v  # (B, nh, T, hs)
 
 
-def fused_attention(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
-) -> Tensor:
+class PlainAttention(nn.Module):
+    """`attention` as a module, so that it can be watched or exchanged. Takes what that takes.
+
+    A variant that hides more than the mask does says so in `weights`, too.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.rate = config.attention_dropout
+
+    @property
+    def dropout(self) -> float:
+        """The share of attention weights that is zeroed now."""
+        return self.rate if self.training else 0.0
+
+    def weights(
+        self, q: Tensor, k: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """The weights behind the result: (B, nh, T, S)."""
+        return attention_weights(q, k, mask, causal)
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        return attention(q, k, v, mask, causal, self.dropout)
+
+
+class FusedAttention(PlainAttention):
     """The same in one kernel that never stores the T x S scores (Dao et al. 2022)."""
-    new, known = q.shape[-2], k.shape[-2]
-    if bias is None and 1 < new < known:  # the kernel's own causal mask takes T for S
-        pos = torch.arange(known, device=q.device)
-        bias = causal_bias(pos[-new:], pos)
-    if bias is not None:
-        bias = bias.to(q.dtype)
-    causal = bias is None and new == known
-    return F.scaled_dot_product_attention(q, k, v, bias, dropout, is_causal=causal)
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        if mask is not None and mask.dtype != torch.bool:
+            mask = mask.to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, mask, self.dropout, is_causal=causal)
 
 
-# Takes the keys and values of new tokens, gives those of all tokens: KVCache.append of one layer.
-Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-ATTENTION_KERNELS: dict[str, Callable[..., Tensor]] = {
-    "plain": attention,
-    "fused": fused_attention,
+ATTENTION_KERNELS: dict[str, type[PlainAttention]] = {
+    "plain": PlainAttention,
+    "fused": FusedAttention,
 }
+
+
+@dataclass(frozen=True)
+class AttentionContext:
+    """What attention needs to know beside x; the same for all layers but for their number."""
+
+    position: Position  # rotates queries and keys
+    pos: Tensor  # (B, T), or (1, T) where all rows are alike: where the tokens stand
+    mask: Tensor | None = None  # what else to hide, or to add to the scores; None: nothing
+    causal: bool = True  # hide the future; False where the mask does, or nothing is later
+    cache: KVCache | None = None  # the keys and values of earlier tokens
+    layer: int = 0
 
 
 class CausalSelfAttention(nn.Module):
@@ -102,41 +165,30 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.head_size = config.head_size
-        self.widths = [n * config.head_size for n in (config.n_head, *2 * (config.kv_heads,))]
         self.groups = config.n_head // config.kv_heads
-        self.attention_dropout = config.attention_dropout
-        self.attention = choose(ATTENTION_KERNELS, "model.kernels", config.kernels)
+        kernel = choose(ATTENTION_KERNELS, "model.attention", config.attention or config.kernels)
+        self.kernel = kernel(config)
         self.qk_norm = config.qk_norm
         self.rms_norm = choose(KERNELS, "model.kernels", config.kernels).rms_norm
         # Queries, keys and values at once.
-        self.c_attn = nn.Linear(config.n_embd, sum(self.widths), bias=config.bias)
+        self.widths = [n * config.head_size for n in (config.n_head, *2 * (config.kv_heads,))]
+        self.c_attn = StackedLinear(config.n_embd, self.widths, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self,
-        x: Tensor,
-        order: Position,
-        pos: Tensor,
-        bias: Tensor | None,
-        remember: Remember | None = None,
-    ) -> Tensor:
-        """(B, T, C) -> (B, T, C). `order` turns queries and keys, `bias` is added to the scores.
-
-        `remember` keeps the new keys and values and gives back those of all tokens so far.
-        """
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
         q, k, v = self.c_attn(x).split(self.widths, dim=-1)
         q = self.split_heads(q)  # (B, nh, T, hs)
         k, v = self.split_heads(k), self.split_heads(v)  # (B, nkv, T, hs)
         if self.qk_norm:  # scores stay below sqrt(hs), at any learning rate (Henry et al. 2020)
-            q, k = (self.rms_norm(x, x.shape[-1:], None, 1e-5) for x in (q, k))
-        q, k = order.rotate(q, k, pos)
-        if remember:
-            k, v = remember(k, v)  # (B, nkv, S, hs)
+            q, k = self.rms_norm(q), self.rms_norm(k)
+        q, k = context.position.rotate(q, k, context.pos)
+        if context.cache:
+            k, v = context.cache.update(context.layer, k, v)  # (B, nkv, S, hs)
         if self.groups > 1:
             k, v = (x.repeat_interleave(self.groups, dim=1) for x in (k, v))  # (B, nh, S, hs)
-        dropout = self.attention_dropout if self.training else 0.0
-        y = self.attention(q, k, v, bias, dropout)  # (B, nh, T, hs)
+        y = self.kernel(q, k, v, context.mask, context.causal)  # (B, nh, T, hs)
         y = y.transpose(1, 2).flatten(2)  # (B, T, C)
         return self.dropout(self.c_proj(y))  # (B, T, C)
 

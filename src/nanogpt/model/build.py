@@ -6,10 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nanogpt.config import ModelConfig, choose
+from nanogpt.config import ModelConfig
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
-from nanogpt.model.position import POSITIONS
 
 
 def build(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -> GPT:
@@ -17,8 +16,8 @@ def build(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -> GPT
     with torch.device("meta"):  # shapes only: fresh weights would be thrown away at once
         model = GPT(config)
     check_tensors(model, tensors, path)
-    # What is no weight, such as the speeds of RoPE, is in no file.
-    model.wpe = choose(POSITIONS, "model.position", config.position)(config)
+    if any(name not in tensors for name, _ in model.named_buffers()):
+        model = GPT(config)  # a table that a variant works out is in no file and needs its numbers
     model.load_state_dict(tensors, assign=True)
     return model
 

@@ -1,4 +1,7 @@
-"""The KV cache: keys and values of the tokens read so far."""
+"""The KV cache: the keys and values of the tokens so far, so that a new token need not redo them.
+
+They never change, because no token sees the ones after it.
+"""
 
 import torch
 from torch import Tensor
@@ -7,10 +10,11 @@ from nanogpt.config import ModelConfig
 
 
 class KVCache:
-    """The keys and values of the tokens read so far, so that a new token need not redo the old.
+    """Keys and values of every layer, and the positions of their tokens.
 
-    They never change, because no token sees the ones after it. The memory for a whole context is
-    taken at once: 2 * n_layer * context_length * nkv * hs numbers for each row.
+    The memory for a whole context is taken at once: 2 * n_layer * context_length * nkv * hs
+    numbers for each row. Within a forward pass each layer calls `update`; after it the model calls
+    `advance`, and nothing else changes `length`. So a pass that was cut short leaves no trace.
     """
 
     def __init__(
@@ -20,17 +24,26 @@ class KVCache:
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
         self.pos = torch.empty(rows, config.context_length, device=device, dtype=torch.long)
-        self.length = 0  # tokens read
+        self.length = 0  # tokens in the cache
 
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep new tokens' keys and values (B, nkv, T, hs); give all so far (B, nkv, S, hs)."""
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add new tokens' keys and values (B, nkv, T, hs); give all so far (B, nkv, S, hs)."""
         end = self.length + k.shape[2]
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
-    def positions(self, pos: Tensor) -> Tensor:
-        """Keep new tokens' positions, (T) or (B, T); give all so far, (S) or (B, S)."""
-        end = self.length + pos.shape[-1]
+    def key_positions(self, pos: Tensor) -> Tensor:
+        """The positions of all keys, where those of the new tokens are pos (B, T): (B, S)."""
+        pos = pos.expand(len(self.pos), -1)  # (B, T)
+        return torch.cat([self.pos[:, : self.length], pos], dim=1)  # (B, S)
+
+    def advance(self, pos: Tensor) -> None:
+        """All layers are through: from now on the new tokens, at positions (B, T), are old."""
+        end = self.length + pos.shape[1]
         self.pos[:, self.length : end] = pos
-        return self.pos[:, :end] if pos.ndim == 2 else self.pos[0, :end]
+        self.length = end
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.length = 0

@@ -3,17 +3,17 @@
     ids ── wte + wpe ──► x ──► Block ──► ... ──► Block ──► ln_f ──► x @ wte.T ──► logits
 
 x is the residual stream: C numbers per token, to which every layer adds its part and from which
-the last line reads the next token. Submodules carry the names of OpenAI's checkpoint: wte and wpe
-are the token and position embeddings, h the blocks, ln_f the final norm, c_attn, c_fc and c_proj
-the linear maps inside a block.
+the last line predicts the next token. Submodules carry the names of OpenAI's checkpoint: wte and
+wpe are the token and position embeddings, h the blocks, ln_f the final norm, c_attn, c_fc and
+c_proj the linear maps inside a block.
 
-Axes: B batch, T time, C channels, V vocabulary.
+Axes: B batch, T time, S key time, C channels, V vocabulary.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,12 @@ from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig, choose
 from nanogpt.errors import UserError
-from nanogpt.model.attention import CausalSelfAttention, causal_bias
+from nanogpt.model.attention import (
+    AttentionContext,
+    CausalSelfAttention,
+    attention_mask,
+    same_document,
+)
 from nanogpt.model.cache import KVCache
 from nanogpt.model.layers import KERNELS, MLPS, NORMS
 from nanogpt.model.position import POSITIONS
@@ -31,7 +36,7 @@ class Block(nn.Module):
     """A Transformer block: look around, then think. Each adds to the residual stream.
 
     The norms come before the layers (pre-norm): the residual path itself stays free, so gradients
-    reach the first block undiminished. `how` is what attention needs to know of order and cache.
+    reach the first block undiminished.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -42,8 +47,8 @@ class Block(nn.Module):
         self.ln_2 = norm(config)
         self.mlp = choose(MLPS, "model.mlp", config.mlp)(config)
 
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
-        x = x + self.attn(self.ln_1(x), *how)  # (B, T, C)
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        x = x + self.attn(self.ln_1(x), context)  # (B, T, C)
         return x + self.mlp(self.ln_2(x))  # (B, T, C)
 
 
@@ -54,8 +59,8 @@ class PostNormBlock(Block):
     deep networks of this kind need a warm-up (Xiong et al. 2020). GPT-2 moved the norms inside.
     """
 
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
-        x = self.ln_1(x + self.attn(x, *how))  # (B, T, C)
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        x = self.ln_1(x + self.attn(x, context))  # (B, T, C)
         return self.ln_2(x + self.mlp(x))  # (B, T, C)
 
 
@@ -66,8 +71,8 @@ class BareBlock(Block):
     slowly; many do not.
     """
 
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
-        x = self.attn(self.ln_1(x), *how)  # (B, T, C)
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        x = self.attn(self.ln_1(x), context)  # (B, T, C)
         return self.mlp(self.ln_2(x))  # (B, T, C)
 
 
@@ -76,6 +81,17 @@ BLOCKS: dict[str, type[Block]] = {
     "post-norm": PostNormBlock,
     "no-residual": BareBlock,
 }
+
+
+class LMHead(nn.Module):
+    """Compare hidden states with every token: (..., C) -> logits (..., V).
+
+    The weight is the token embedding, used the other way round: what a token looks like going in
+    is what it should look like coming out (Press & Wolf 2017). One matrix, one key, no copy.
+    """
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(x, weight)
 
 
 class GPT(nn.Module):
@@ -90,11 +106,12 @@ class GPT(nn.Module):
         block = choose(BLOCKS, "model.block", config.block)
         self.h = nn.ModuleList(block(config) for _ in range(config.n_layer))
         self.ln_f = choose(NORMS, "model.norm", config.norm)(config)
+        self.lm_head: nn.Module = LMHead()
         self.cross_entropy = choose(KERNELS, "model.kernels", config.kernels).cross_entropy
         self.initialize()
 
     def initialize(self) -> None:
-        """GPT-2's initialisation: normal with deviation init_std, biases zero, norms one.
+        """GPT-2's initialisation: normal with standard deviation init_std, biases 0, norms 1.
 
         2 * n_layer projections add to the residual stream; each is scaled down by the root of
         their number, so that the sum starts with the size that a single one would have. With
@@ -107,78 +124,81 @@ class GPT(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=residual_std)
-            elif parameter.ndim == 2:
+            elif parameter.ndim >= 2:
                 nn.init.normal_(parameter, std=std)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
     def forward(
-        self, ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None
+        self, ids: Tensor, *, documents: Tensor | None = None, cache: KVCache | None = None
     ) -> Tensor:
         """Score every possible next token at every position: ids (B, T) -> logits (B, T, V).
 
-        See `read` for mask and cache.
+        See `hidden_states` for documents and cache.
         """
-        return self.head(self.read(ids, attention_mask, cache))  # (B, T, V)
+        return self.head(self.hidden_states(ids, documents=documents, cache=cache))  # (B, T, V)
 
     def head(self, x: Tensor) -> Tensor:
-        """Compare what was read with every token: (B, T, C) -> logits (B, T, V).
+        """The last step alone: hidden states (..., C) -> logits (..., V)."""
+        return self.lm_head(x, self.wte.weight)
 
-        The head is the embedding, used the other way round: what a token looks like going in is
-        what it should look like coming out (Press & Wolf 2017). One matrix, one key, no copy.
-        """
-        return F.linear(x, self.wte.weight)
-
-    def read(
-        self, ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None
+    def hidden_states(
+        self, ids: Tensor, *, documents: Tensor | None = None, cache: KVCache | None = None
     ) -> Tensor:
         """All of the network but its head: ids (B, T) -> (B, T, C).
 
-        The mask (B, T) is 0 where a token is filling, else the number of its document (1 where
+        `documents` (B, T) is 0 where a token is padding, else the number of its document (1 where
         there is only one). A token sees its own document alone, and positions are counted there,
-        so each document fares as if nothing else were in its row.
+        so each document is read as if nothing else were in its row.
 
-        With a cache, ids continue the text that it holds and are added to it; a mask then covers
-        the old tokens, too: (B, S). Raises UserError if S exceeds the context length.
+        With a cache, ids continue the text that it holds and are added to it; documents then
+        cover the old tokens, too: (B, S). Raises UserError if S exceeds the context length, or
+        for ids that are not (B, T).
         """
-        length = ids.shape[1] + (cache.length if cache else 0)
-        if length > self.config.context_length:
-            raise UserError(
-                f"{length} tokens do not fit into model.context_length="
-                f"{self.config.context_length}: shorten the text"
-            )
-        pos = positions(ids, attention_mask, length)
-        bias = self.attention_bias(pos, attention_mask, cache)
-        x = self.drop(self.wpe.embed(self.wte(ids), pos))  # (B, T, C)
-        for number, block in enumerate(self.h):
-            remember = partial(cache.append, number) if cache else None
-            x = block(x, self.wpe, pos, bias, remember)  # (B, T, C)
+        if ids.ndim != 2:
+            raise UserError(f"ids of shape {tuple(ids.shape)}: use (B, T), as in ids[None]")
+        context = self.context(ids, documents, cache)
+        x = self.drop(self.wpe.embed(self.wte(ids), context.pos))  # (B, T, C)
+        for layer, block in enumerate(self.h):
+            x = block(x, replace(context, layer=layer))  # (B, T, C)
         if cache:
-            cache.length = length
+            cache.advance(context.pos)
         return self.ln_f(x)  # (B, T, C)
 
-    def attention_bias(
-        self, pos: Tensor, attention_mask: Tensor | None, cache: KVCache | None
-    ) -> Tensor | None:
-        """What is added to the scores (B, nh, T, S); None where attention is plainly causal."""
-        k_pos = cache.positions(pos) if cache else pos  # (S) or (B, S)
-        bias = self.wpe.bias(pos, k_pos)
-        new, known = pos.shape[-1], k_pos.shape[-1]
-        if attention_mask is None and bias is None and not 0 < self.config.window < known:
-            return None
-        step = torch.arange(known, device=pos.device)
-        total = causal_bias(step[-new:], step, self.config.window)  # (T, S)
-        if bias is not None:
-            total = total + bias
-        if attention_mask is not None:
-            # Filling may look at itself: softmax over nothing would be NaN.
-            seen = same_document(attention_mask, new) | (step[-new:, None] == step)  # (B, T, S)
-            total = total.masked_fill(~seen[:, None], -math.inf)
-        return total
+    def context(
+        self, ids: Tensor, documents: Tensor | None = None, cache: KVCache | None = None
+    ) -> AttentionContext:
+        """Where the new tokens stand and what they may see: the same for every layer."""
+        new, config = ids.shape[1], self.config
+        causal = not (cache and cache.length)  # the new tokens see each other and nothing else
+        known = new + (cache.length if cache else 0)
+        if known > config.context_length:
+            raise UserError(
+                f"{known} tokens do not fit into model.context_length="
+                f"{config.context_length}: shorten the text"
+            )
+        same = None if documents is None else same_document(documents, new)  # (B, T, S)
+        pos = positions(new, known, same, ids.device)  # (B, T)
+        bias = self.wpe.bias(pos, cache.key_positions(pos) if cache else pos)
+        window = config.window if config.window < config.context_length else 0
+        mask: Tensor | None = None
+        if same is not None or bias is not None or window or not (causal or new == 1):
+            visible = attention_mask(new, known, window, same, ids.device)
+            mask = visible if bias is None else torch.where(visible, bias, -math.inf)
+            causal = False
+        return AttentionContext(self.wpe, pos, mask, causal, cache)
 
     def loss(self, logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
         """Cross-entropy in nats of logits (B, T, V) against targets (B, T), -100 being ignored."""
         return self.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
+
+    def auxiliary_loss(self) -> Tensor | float:
+        """What modules add to the loss of training, such as the balance of a mixture of experts.
+
+        A module says so by setting `self.auxiliary_loss` in its forward pass.
+        """
+        added = (getattr(module, "auxiliary_loss", 0.0) for module in self.h.modules())
+        return sum(added, 0.0)
 
     def resize_vocabulary(self, vocab_size: int) -> None:
         """Make room for tokens that were added to the tokenizer; the others keep their vectors.
@@ -221,28 +241,32 @@ class GPT(nn.Module):
         return 6 * (self.num_parameters() - looked_up) + attention
 
 
-def positions(ids: Tensor, attention_mask: Tensor | None = None, length: int = 0) -> Tensor:
-    """How many tokens of its document come before each token: (T) or, with a mask, (B, T).
+def positions(
+    new: int, known: int, same: Tensor | None = None, device: torch.device | None = None
+) -> Tensor:
+    """How many tokens of its document come before each of the last `new` of `known` tokens.
 
-    The ids are the last T of `length` tokens, of all there are if no length is given.
+    (1, T), the same for all rows; with documents, see `attention.same_document`, (B, T).
 
-    >>> positions(torch.zeros(1, 6), torch.tensor([[0, 1, 1, 2, 2, 2]]))
+    >>> positions(2, 5)
+    tensor([[3, 4]])
+    >>> positions(6, 6, same_document(torch.tensor([[0, 1, 1, 2, 2, 2]]), 6))
     tensor([[0, 0, 1, 0, 1, 2]])
-    >>> positions(torch.zeros(1, 1), length=5)
-    tensor([4])
     """
-    new = ids.shape[1]
-    length = length or new
-    if attention_mask is None:
-        return torch.arange(length - new, length, device=ids.device)
-    before = same_document(attention_mask, new).tril(length - new - 1)  # (B, T, S)
-    return before.sum(-1)
+    if same is None:
+        return torch.arange(known - new, known, device=device)[None]  # (1, T)
+    return same.tril(known - new - 1).sum(-1)  # (B, T)
 
 
-def same_document(attention_mask: Tensor, new: int = 0) -> Tensor:
-    """Which tokens are real and of the document of each of the last `new`: (B, S) -> (B, T, S).
-
-    All tokens are new if no number is given.
-    """
-    real = attention_mask[:, None, :] > 0
-    return real & (attention_mask[:, -new:, None] == attention_mask[:, None, :])
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout and gradients inside; afterwards the model is in the mode it was in."""
+    was_training = model.training
+    if was_training:  # to go through all modules takes longer than a small model takes for a token
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if was_training:
+            model.train()

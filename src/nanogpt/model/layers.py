@@ -40,7 +40,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> T
     tensor(0.2877)
     """
     real = targets != IGNORED  # (N)
-    logits, targets = logits[real].float(), targets[real]
+    logits, targets = at_least_float32(logits[real]), targets[real]
     # log softmax, written so that exp cannot overflow: see softmax.
     shifted = logits - logits.amax(-1, keepdim=True)
     log_sums = torch.log(torch.exp(shifted).sum(-1))
@@ -50,9 +50,12 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> T
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
-def layer_norm(
-    x: Tensor, size: Sequence[int], weight: Tensor, bias: Tensor | None, eps: float
-) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """Numbers of 16 bits are too coarse for sums of many; finer ones stay as they are."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """Give each vector mean 0 and variance 1, then a learned gain and shift (Ba et al. 2016).
 
     x (..., C) -> (..., C). It keeps activations in the range where gradients are healthy, however
@@ -64,12 +67,12 @@ def layer_norm(
     return x if bias is None else x + bias
 
 
-def rms_norm(x: Tensor, size: Sequence[int], weight: Tensor | None, eps: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """Divide each vector by its root mean square, then apply a learned gain if there is one.
 
     x (..., C) -> (..., C).
 
-    >>> rms_norm(torch.tensor([3.0, 4.0]), (2,), None, 0.0)  # mean square 12.5
+    >>> rms_norm(torch.tensor([3.0, 4.0]), eps=0.0)  # mean square 12.5
     tensor([0.8485, 1.1314])
     """
     x = x / torch.sqrt(x.square().mean(-1, keepdim=True) + eps)
@@ -94,6 +97,18 @@ class Kernels(NamedTuple):
     gelu: Callable[[Tensor], Tensor]
 
 
+def fused_layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Torch's kernel for `layer_norm`."""
+    return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def fused_rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """Torch's kernel for `rms_norm`."""
+    return F.rms_norm(x, x.shape[-1:], weight, eps)
+
+
 def fused_gelu(x: Tensor) -> Tensor:
     """Torch's kernel for `gelu`."""
     return F.gelu(x, approximate="tanh")
@@ -101,13 +116,14 @@ def fused_gelu(x: Tensor) -> Tensor:
 
 def fused_cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """Torch's kernel for `cross_entropy`."""
-    losses = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction=reduction)
+    logits = at_least_float32(logits)
+    losses = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction=reduction)
     return losses if reduction != "none" else losses[targets != IGNORED]
 
 
 KERNELS = {
     "plain": Kernels(cross_entropy, layer_norm, rms_norm, gelu),
-    "fused": Kernels(fused_cross_entropy, F.layer_norm, F.rms_norm, fused_gelu),
+    "fused": Kernels(fused_cross_entropy, fused_layer_norm, fused_rms_norm, fused_gelu),
 }
 
 
@@ -121,7 +137,7 @@ class LayerNorm(nn.Module):
         self.layer_norm = choose(KERNELS, "model.kernels", config.kernels).layer_norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-5)
+        return self.layer_norm(x, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
@@ -137,34 +153,53 @@ class RMSNorm(nn.Module):
         self.rms_norm = choose(KERNELS, "model.kernels", config.kernels).rms_norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rms_norm(x, self.weight.shape, self.weight, 1e-5)
+        return self.rms_norm(x, self.weight)
 
 
 # Without norms the size of the stream grows from block to block, and training soon fails.
 NORMS: dict[str, type[nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm, "none": nn.Identity}
 
 
+class StackedLinear(nn.Linear):
+    """A linear layer that is several matrices, one above the other: (..., in) -> (..., sum(rows)).
+
+    To compute them at once is faster. `rows` says where one ends and the next begins.
+    """
+
+    def __init__(self, inputs: int, rows: Sequence[int], bias: bool) -> None:
+        super().__init__(inputs, sum(rows), bias=bias)
+        self.rows = list(rows)
+
+
 class MLP(nn.Module):
-    """The feed-forward layer: widen fourfold, bend, narrow again: (B, T, C) -> (B, T, C).
+    """The feed-forward layer: widen fourfold, apply GELU, narrow again: (B, T, C) -> (B, T, C).
 
     Attention moves information between positions; this layer works on each position alone, and
-    holds two thirds of a block's parameters.
+    holds two thirds of a block's parameters. A variant says how wide it is and what its activation
+    function does.
     """
+
+    matrices = 1  # in c_fc
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        width = self.width(config)
+        self.c_fc = StackedLinear(config.n_embd, [width] * self.matrices, bias=config.bias)
+        self.c_proj = nn.Linear(width, config.n_embd, bias=config.bias)
         self.gelu = choose(KERNELS, "model.kernels", config.kernels).gelu
         self.dropout = nn.Dropout(config.dropout)
 
-    def bend(self, x: Tensor) -> Tensor:
-        """What makes two linear maps more than one."""
+    @staticmethod
+    def width(config: ModelConfig) -> int:
+        """How many channels the layer has inside."""
+        return 4 * config.n_embd
+
+    def activation(self, x: Tensor) -> Tensor:
+        """The nonlinearity: what makes two linear maps more than one."""
         return self.gelu(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.bend(self.c_fc(x))  # (B, T, 4 * C); SwiGLU's is narrower
-        return self.dropout(self.c_proj(x))  # (B, T, C)
+        return self.dropout(self.c_proj(self.activation(self.c_fc(x))))  # (B, T, C)
 
 
 class SquaredReLU(MLP):
@@ -174,24 +209,25 @@ class SquaredReLU(MLP):
     costs two simple operations where GELU needs a tanh.
     """
 
-    def bend(self, x: Tensor) -> Tensor:
+    def activation(self, x: Tensor) -> Tensor:
         return F.relu(x).square()
 
 
 class SwiGLU(MLP):
     """The feed-forward layer with a gate (Shazeer 2020): one half decides how much of the other.
 
-    Products let the layer compare channels, which no bend of a single one can do; Llama and most
-    models since use it. The layer is 8/3 instead of 4 times as wide, for as many parameters.
+    Products let the layer compare channels, which no function of a single channel can do; Llama
+    and most models since use it. The layer is 8/3 instead of 4 times as wide, for as many
+    parameters.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        width = 8 * math.ceil(config.n_embd / 3)
-        self.c_fc = nn.Linear(config.n_embd, 2 * width, bias=config.bias)
-        self.c_proj = nn.Linear(width, config.n_embd, bias=config.bias)
+    matrices = 2
 
-    def bend(self, x: Tensor) -> Tensor:
+    @staticmethod
+    def width(config: ModelConfig) -> int:
+        return 8 * math.ceil(config.n_embd / 3)
+
+    def activation(self, x: Tensor) -> Tensor:
         gate, value = x.chunk(2, dim=-1)
         return gate * torch.sigmoid(gate) * value
 

@@ -5,8 +5,8 @@
     seen["h.0.attn.weights"]  # (B, nh, T, S)
 
 What a module gives has the module's name: "h.0.attn" is what the first block's attention adds to
-the residual stream, "h.0" the stream behind that block. Inside attention there are besides "q",
-"k", "v" and "weights", the share of each key, such as "h.0.attn.weights".
+the residual stream, "h.0" the stream after that block. Inside attention there are also "q",
+"k", "v" and the attention "weights", such as "h.0.attn.weights".
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nanogpt.errors import UserError
-from nanogpt.model.attention import CausalSelfAttention, attention_weights
+from nanogpt.model.attention import CausalSelfAttention, PlainAttention
 from nanogpt.model.gpt import GPT
 from nanogpt.model.position import Position
 
@@ -30,7 +30,8 @@ def activation_names(model: GPT) -> list[str]:
     for name, module in model.named_modules():
         if isinstance(module, CausalSelfAttention):
             names += [f"{name}.{part}" for part in INSIDE_ATTENTION]
-        # A list of blocks and a position encoding are never called as a whole.
+        # A list of blocks and a position encoding are never called as a whole; what an attention
+        # kernel gives is what c_proj gets.
         if name and not isinstance(module, nn.ModuleList | Position):
             names.append(name)
     return names
@@ -56,8 +57,8 @@ def record(model: GPT, *patterns: str) -> Iterator[dict[str, Tensor]]:
                 handle = module.register_forward_hook(keep_output(seen, name))
                 undo.callback(handle.remove)
             if isinstance(module, CausalSelfAttention):
-                undo.callback(setattr, module, "attention", module.attention)
-                module.attention = keep_inside(seen, name, wanted, module.attention)
+                handle = module.kernel.register_forward_hook(keep_inside(seen, name, wanted))
+                undo.callback(handle.remove)
         yield seen
 
 
@@ -70,18 +71,14 @@ def keep_output(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
     return hook
 
 
-def keep_inside(
-    seen: dict[str, Tensor], name: str, wanted: set[str], attention: Callable[..., Tensor]
-) -> Callable[..., Tensor]:
-    """An attention kernel that keeps what it is given, and the weights it must have used."""
+def keep_inside(seen: dict[str, Tensor], name: str, wanted: set[str]) -> Callable[..., None]:
+    """A hook that keeps what an attention kernel is given, and the weights it must have used."""
 
-    def watched(
-        q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
-    ) -> Tensor:
+    def hook(kernel: PlainAttention, inputs: Any, output: Tensor) -> None:
+        q, k, v, *visible = inputs
         parts = {f"{name}.q": q, f"{name}.k": k, f"{name}.v": v}
         seen.update({part: x for part, x in parts.items() if part in wanted})
         if f"{name}.weights" in wanted:  # a fused kernel never has them: they are worked out anew
-            seen[f"{name}.weights"] = attention_weights(q, k, bias)
-        return attention(q, k, v, bias, dropout)
+            seen[f"{name}.weights"] = kernel.weights(q, k, *visible)
 
-    return watched
+    return hook

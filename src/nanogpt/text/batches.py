@@ -7,21 +7,20 @@ sees exactly the batches that it would have seen.
     random   windows at random places: simple, and right for one pass over much text
     sliding  windows one after another, in shuffled order: each target exactly once per epoch
     packed   the same windows, but no token looks across the border of its document
-    padded   documents side by side, the short ones filled up
+    padded   documents side by side, the short ones padded
 
 Axes: B sequences in a batch, T positions. Arrays are int64, as embeddings and losses want them.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt.config import IGNORED
+from nanogpt.config import IGNORED, DataConfig
 from nanogpt.errors import UserError
 from nanogpt.text.tokenfiles import Ids, TokenFile
 
@@ -34,9 +33,9 @@ class Batch:
 
     ids: IntArray
     targets: IntArray
-    # 0 where a token is filling, else the number of its document; tokens see their own document
+    # 0 where a token is padding, else the number of its document; tokens see their own document
     # only. None: all tokens are real and of one document.
-    mask: IntArray | None = None
+    documents: IntArray | None = None
 
     @property
     def real_targets(self) -> int:
@@ -126,13 +125,13 @@ def permutation(count: int, seed: int, epoch: int) -> IntArray:
 def padded_batch(
     sequences: Sequence[Sequence[int] | NDArray], pad_id: int = 0
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Sequences of different length as one batch: ids, targets and attention mask, each (B, T).
+    """Sequences of different length as one batch: ids, targets and documents, each (B, T).
 
-    Short rows are filled up on the right. The mask is 1 where a token is real, else 0; targets of
-    the filling and of each row's last token are ignored. T is the longest row's length.
+    Short rows are padded on the right. `documents` is 1 where a token is real, else 0; targets of
+    the padding and of each row's last token are ignored. T is the longest row's length.
 
-    >>> ids, targets, mask = padded_batch([[5, 6, 7], [8, 9]])
-    >>> ids.tolist(), targets.tolist(), mask.tolist()
+    >>> ids, targets, documents = padded_batch([[5, 6, 7], [8, 9]])
+    >>> ids.tolist(), targets.tolist(), documents.tolist()
     ([[5, 6, 7], [8, 9, 0]], [[6, 7, -100], [9, -100, -100]], [[1, 1, 1], [1, 1, 0]])
     """
     if not sequences or not all(len(row) for row in sequences):
@@ -140,19 +139,19 @@ def padded_batch(
     shape = len(sequences), max(map(len, sequences))
     ids = np.full(shape, pad_id, dtype=np.int64)  # (B, T)
     targets = np.full(shape, IGNORED, dtype=np.int64)  # (B, T)
-    mask = np.zeros(shape, dtype=np.int64)  # (B, T)
+    documents = np.zeros(shape, dtype=np.int64)  # (B, T)
     for row, tokens in enumerate(sequences):
         ids[row, : len(tokens)] = tokens
         targets[row, : len(tokens) - 1] = tokens[1:]
-        mask[row, : len(tokens)] = 1
-    return ids, targets, mask
+        documents[row, : len(tokens)] = 1
+    return ids, targets, documents
 
 
 def document_numbers(ids: IntArray, separator: int) -> IntArray:
     """Number the documents in each row from 1: (B, T) -> (B, T).
 
     A token that ends a text opens the next one: it is the last target of the document before it,
-    and the first input of the one behind it. So a model learns both when to stop and how to begin,
+    and the first input of the next. So a model learns both when to stop and how to begin,
     and no target is lost.
 
     >>> document_numbers(np.array([[5, 6, 0, 7, 8, 0]]), separator=0).tolist()
@@ -168,20 +167,29 @@ class Batches:
         tokens: the text.
         context_length: T, the longest sequence.
         separator: the id that closes a document, if there is one.
-        stride: tokens between sliding windows; 0 for no overlap.
+        settings: what else there is to know, such as `stride`.
 
     Raises UserError for a stride that would skip targets.
     """
 
+    documents_apart = False  # whether no token sees another document than its own
+
     def __init__(
-        self, tokens: TokenFile, context_length: int, separator: int | None, stride: int = 0
+        self,
+        tokens: TokenFile,
+        context_length: int,
+        separator: int | None = None,
+        settings: DataConfig | None = None,
     ) -> None:
         self.tokens = tokens
         self.context_length = context_length
         self.separator = separator
-        self.stride = stride or context_length
+        self.settings = settings or DataConfig()
+        self.stride = self.settings.stride or context_length
         if self.stride > context_length:
-            raise UserError(f"data.stride={stride}: use 0 to the context length, {context_length}")
+            raise UserError(
+                f"data.stride={self.stride}: use 0 to the context length, {context_length}"
+            )
 
     def batch(self, number: int, batch_size: int, seed: int) -> Batch:
         """Batch number n: a pure function of its arguments."""
@@ -217,11 +225,11 @@ class PackedDocuments(SlidingWindows):
     tokenizer has no end-of-text token, without which borders are unknown.
     """
 
-    def __init__(
-        self, tokens: TokenFile, context_length: int, separator: int | None, stride: int = 0
-    ) -> None:
-        super().__init__(tokens, context_length, separator, stride)
-        self.closing = known_separator(separator)
+    documents_apart = True
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.closing = known_separator(self.separator)
 
     def batch(self, number: int, batch_size: int, seed: int) -> Batch:
         whole = super().batch(number, batch_size, seed)
@@ -229,19 +237,19 @@ class PackedDocuments(SlidingWindows):
 
 
 class PaddedDocuments(Batches):
-    """Documents side by side, the short ones filled up.
+    """Documents side by side, the short ones padded.
 
     Longer documents go on in further rows. Each target comes exactly once per epoch. Raises
     UserError if the tokenizer has no end-of-text token, without which borders are unknown.
     """
 
-    def __init__(
-        self, tokens: TokenFile, context_length: int, separator: int | None, stride: int = 0
-    ) -> None:
-        super().__init__(tokens, context_length, separator, stride)
-        closing = known_separator(separator)
+    documents_apart = True
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        closing, context_length = known_separator(self.separator), self.context_length
         found, done = [np.array([0])], 0
-        for chunk in tokens.chunks():
+        for chunk in self.tokens.chunks():
             found.append(done + np.flatnonzero(chunk == closing))
             done += len(chunk)
         # A document begins with the token that closes the one before it, and ends with its own.
@@ -257,9 +265,9 @@ class PaddedDocuments(Batches):
         chosen = shuffled(len(self.starts), seed, number * batch_size, batch_size)
         places = zip(self.starts[chosen].tolist(), self.lasts[chosen].tolist(), strict=True)
         texts = [self.tokens.ids[start : last + 1] for start, last in places]
-        ids, targets, mask = padded_batch(texts)
-        mask[targets == IGNORED] = 0  # a row's last token is a target and no input
-        return Batch(ids[:, :-1], targets[:, :-1], mask[:, :-1])
+        ids, targets, documents = padded_batch(texts)
+        documents[targets == IGNORED] = 0  # a row's last token is a target and no input
+        return Batch(ids[:, :-1], targets[:, :-1], documents[:, :-1])
 
 
 def known_separator(separator: int | None) -> int:
@@ -278,35 +286,3 @@ BATCHES: dict[str, type[Batches]] = {
     "packed": PackedDocuments,
     "padded": PaddedDocuments,
 }
-
-
-# The kinds in which no token sees another document than its own.
-DOCUMENTS_APART = ("packed", "padded")
-
-
-class Loader:
-    """Makes the batches of the next step in a thread while the model works on those of this one.
-
-    `load(step)` gives what `make(step)` gives; `waited` is how many seconds the last call took.
-    """
-
-    def __init__(self, make: Callable[[int], list[Batch]]) -> None:
-        self.make = make
-        self.waited = 0.0
-        self._pool = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[list[Batch]]] | None = None
-
-    def load(self, step: int) -> list[Batch]:
-        """The batches of a step, already made if the steps come in order."""
-        start = time.perf_counter()
-        if self._next and self._next[0] == step:
-            batches = self._next[1].result()
-        else:
-            batches = self.make(step)
-        self._next = step + 1, self._pool.submit(self.make, step + 1)
-        self.waited = time.perf_counter() - start
-        return batches
-
-    def close(self) -> None:
-        """End the thread."""
-        self._pool.shutdown()

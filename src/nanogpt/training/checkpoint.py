@@ -23,8 +23,10 @@ from torch.optim import Optimizer
 from nanogpt.config import Config, ModelConfig, config_from_dict
 from nanogpt.errors import UserError
 from nanogpt.files import read_json, read_text, sha256, write_json, write_text, writing_folder
-from nanogpt.interop.huggingface import build
+from nanogpt.model.build import build
 from nanogpt.model.gpt import GPT
+
+FORMAT = 1  # of checkpoints; a larger number is one that this version cannot read
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,12 @@ def save_checkpoint(
         hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
         write_json(
             temporary / "state.json",
-            {"state": asdict(state), "config": asdict(config), "sha256": hashes},
+            {
+                "format": FORMAT,
+                "state": asdict(state),
+                "config": asdict(config),
+                "sha256": hashes,
+            },
         )
     # `best` first: the best loss in this state must never be that of another checkpoint.
     for name in ("best", "latest") if best else ("latest",):
@@ -96,12 +103,19 @@ def load_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
 
 
 def load_state(checkpoint: Path) -> tuple[TrainState, Config]:
-    """Read state.json. Raises UserError naming the file if it is damaged."""
+    """Read state.json. Raises UserError naming the file if it is damaged, or of a later version."""
     path = checkpoint / "state.json"
     values = read_json(path)
+    found = values.get("format", FORMAT)
+    if found != FORMAT:
+        raise UserError(f"{path} is of format {found}, this version reads {FORMAT}; update nanogpt")
     try:
         return TrainState(**values["state"]), config_from_dict(values["config"])
-    except (KeyError, TypeError, ValueError) as error:
+    except UserError as error:
+        raise UserError(
+            f"{path}: {error} Another version of nanogpt or a plugin wrote it; use that one"
+        ) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); use another checkpoint") from None
 
 

@@ -1,6 +1,7 @@
 """Open anything that was trained: a run, a Hugging Face folder, a model by its name."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from nanogpt.config import PRESETS, Config
 from nanogpt.errors import UserError
@@ -11,12 +12,22 @@ from nanogpt.text.tokenizer import AnyTokenizer
 from nanogpt.training.checkpoint import find_checkpoint, load_state, load_weights
 
 
-def load_run(run: Path, name: str = "latest") -> tuple[GPT, AnyTokenizer, Config]:
+class Loaded(NamedTuple):
+    """What it takes to generate."""
+
+    model: GPT
+    tokenizer: AnyTokenizer
+    config: Config
+
+
+def load(source: str | Path, checkpoint: str = "latest") -> Loaded:
     """Model, tokenizer and settings, ready to generate.
 
-    `run` is a run folder, a folder of Hugging Face's, or a published size of GPT-2 by name, or
-    hub:NAME, which are fetched. Raises UserError if it is none of them.
+    `source` is a run folder, a Hugging Face folder, or what is fetched: a published size of GPT-2
+    by name, or hub:NAME. `checkpoint` is "latest" or "best". Raises UserError if it is none of
+    them.
     """
+    run = Path(source)
     folder = hugging_face_folder(run)
     if folder:
         model, tokenizer = from_pretrained(folder), find_tokenizer(own_tokenizer(folder))
@@ -25,18 +36,15 @@ def load_run(run: Path, name: str = "latest") -> tuple[GPT, AnyTokenizer, Config
                 f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, but the model "
                 f"{model.config.vocab_size:,}; put its own tokenizer.json into the folder"
             )
-        return model, tokenizer, Config(model=model.config)
-    checkpoint = find_checkpoint(run, name)
-    _, config = load_state(checkpoint)
-    return (
-        load_weights(checkpoint, config.model).eval(),
-        load_tokenizer(run / "tokenizer.json"),
-        config,
-    )
+        return Loaded(model, tokenizer, Config(model=model.config))
+    path = find_checkpoint(run, checkpoint)
+    config = load_state(path)[1]
+    model = load_weights(path, config.model).eval()
+    return Loaded(model, load_tokenizer(run / "tokenizer.json"), config)
 
 
 def hugging_face_folder(source: Path) -> Path | None:
-    """The folder of Hugging Face's that is meant, fetched if need be; None if it is a run."""
+    """The Hugging Face folder that is meant, fetched if need be; None if it is a run."""
     if (source / "config.json").exists():
         return source
     name = str(source)
@@ -46,6 +54,6 @@ def hugging_face_folder(source: Path) -> Path | None:
 
 
 def own_tokenizer(folder: Path) -> str:
-    """The tokenizer in a folder of Hugging Face's, by its path; GPT-2's if it has none."""
+    """The tokenizer in a Hugging Face folder, by its path; GPT-2's if it has none."""
     files = ("tokenizer.json", "vocab.json")
     return str(folder) if any((folder / file).exists() for file in files) else "gpt2"

@@ -1,7 +1,7 @@
 """The training loop.
 
-`Trainer.run` yields a record after every step and every evaluation and prints nothing; whoever
-calls it decides what to show and when to stop.
+`TrainingLoop.run` yields a record after every step and every evaluation and prints nothing;
+whoever calls it decides what to show and when to stop.
 """
 
 import json
@@ -10,36 +10,34 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from nanogpt.config import Config, choose, with_settings
+from nanogpt.config import Config, choose, to_toml, with_settings
 from nanogpt.device import Compute, compile_or_why_not
 from nanogpt.errors import UserError
-from nanogpt.evaluation.loss import estimate, evaluate, losses_of
+from nanogpt.evaluation.loss import estimate, evaluate, tensors
+from nanogpt.files import write_text
 from nanogpt.generation.stream import generate_text
 from nanogpt.model.gpt import GPT
-from nanogpt.text.batches import BATCHES, DOCUMENTS_APART, Batch, Batches, Loader
-from nanogpt.text.tokenfiles import (
-    TokenFile,
-    Tokens,
-    end_of_text,
-)
+from nanogpt.text.batches import BATCHES, Batch, Batches
+from nanogpt.text.loader import Loader
+from nanogpt.text.tokenfiles import TokenFile, Tokens, end_of_text
 from nanogpt.text.tokenizer import AnyTokenizer
-from nanogpt.training.checkpoint import (
-    TrainState,
-    save_checkpoint,
-)
+from nanogpt.training.checkpoint import TrainState, save_checkpoint
+from nanogpt.training.divergence import divergence
+from nanogpt.training.objective import NextToken
 from nanogpt.training.optim import build_optimizer, learning_rate
 from nanogpt.training.records import Reached, Record, Sample, Step, Validation
 
 
 class TrainingLoop:
-    """One run: its model, its optimizer, its data, and its folder.
+    """One run: its model, its optimizer, its data, and its folder. `Trainer` builds it from files.
 
-    `Trainer` in start.py builds one. `run` trains; `stop` makes it end after the current step.
+    `run` trains; `stop` makes it end after the current step.
     """
 
     def __init__(
@@ -61,15 +59,16 @@ class TrainingLoop:
         self.scaler = compute.scaler()
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
-        self.not_compiled = compile_or_why_not(
-            config.train.compile, compute.device, self.expected_seconds(compute)
-        )
-        self.network = self.model if self.not_compiled else cast(GPT, torch.compile(self.model))
+        steps = config.train.max_steps - state.step
+        flops = model.flops_per_token() * config.tokens_per_step * steps
+        self.not_compiled = compile_or_why_not(config.train.compile, compute, flops)
+        objective = NextToken(self.model)
+        self.objective: Any = objective if self.not_compiled else torch.compile(objective)
         self.tokenizer = tokenizer
         self.tokens = tokens
         self.train_batches = self.batches_of(tokens.train)
         self.val_batches = self.batches_of(tokens.val)
-        self.loader = Loader(self.load_batches)
+        self.loader = Loader(self.load_batches, config.train.max_steps)
         self.saved_step = state.step
         self.stopped = False
 
@@ -89,6 +88,8 @@ class TrainingLoop:
         except GeneratorExit:
             self.save()
             raise
+        finally:
+            self.loader.close()
         self.save()
 
     @property
@@ -98,15 +99,6 @@ class TrainingLoop:
         targets = settings.target_losses()
         reached = bool(targets) and best is not None and best <= targets[-1]
         return self.state.step >= settings.max_steps or (settings.stop_at_target and reached)
-
-    def expected_seconds(self, compute: Compute) -> float:
-        """A rough guess of how long the rest takes: at a quarter of the device's peak."""
-        settings = self.config.train
-        tokens = self.config.tokens_per_step
-        steps = settings.max_steps - self.state.step
-        if settings.compile != "auto":
-            return 0.0  # nobody asks
-        return 4 * steps * tokens * self.model.flops_per_token() / compute.peak_flops()
 
     def stop(self) -> None:
         """Ask `run` to save a checkpoint and end after the step it is in."""
@@ -164,7 +156,9 @@ class TrainingLoop:
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         overflow = self.scaler.is_enabled() and math.isfinite(loss)  # the scaler deals with that
         if not math.isfinite(loss + grad_norm) and not overflow:
-            raise UserError(self.divergence(step, loss, grad_norm))
+            if step and not self.saved_step:
+                self.save()
+            raise UserError(divergence(self, loss, grad_norm))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         seconds = time.perf_counter() - start
@@ -177,41 +171,19 @@ class TrainingLoop:
         """The gradients of a step; returns its loss. What cannot be compiled runs as it is."""
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            return accumulate_gradients(self.network, batches, self.compute, self.scaler)
+            return accumulate_gradients(self.objective, batches, self.compute, self.scaler)
         except torch._dynamo.exc.TorchDynamoException as error:
             self.not_compiled = f"it failed ({str(error).strip().splitlines()[0]})"
             self.config = with_settings(self.config, train={"compile": "off"})
-            self.network = self.model
+            write_text(self.folder / "config.toml", to_toml(self.config))
+            self.objective = NextToken(self.model)
             return self.gradients(batches)
-
-    def divergence(self, step: int, loss: float, grad_norm: float) -> str:
-        """What a person needs to know when the loss blew up. No weight has moved in this step."""
-        if self.state.step and not self.saved_step:
-            self.save()
-        norms = {
-            name: float(p.grad.norm())
-            for name, p in self.model.named_parameters()
-            if p.grad is not None
-        }
-        # Not-a-number compares with nothing, so it is sorted as if it were larger than all.
-        worst = sorted(norms, key=lambda n: -norms[n] if math.isfinite(norms[n]) else -math.inf)[:3]
-        listed = ", ".join(f"{name} {norms[name]:.3g}" for name in worst)
-        first = step * self.config.train.grad_accum_steps
-        before = f"; the checkpoint of step {self.saved_step} is from before" * bool(
-            self.saved_step
-        )
-        return (
-            f"training diverged at step {step + 1}, batch {first} (loss {loss}, gradient norm "
-            f"{grad_norm}; largest gradients: {listed}): start again with a train.lr below "
-            f"{self.config.train.lr}{before}"
-        )
 
     def batches_of(self, tokens: TokenFile) -> Batches:
         """The batches of a text, cut as data.batches says."""
-        config = self.config
-        kind = choose(BATCHES, "data.batches", config.data.batches)
+        kind = choose(BATCHES, "data.batches", self.config.data.batches)
         separator = end_of_text(self.tokenizer)
-        return kind(tokens, config.model.context_length, separator, config.data.stride)
+        return kind(tokens, self.config.model.context_length, separator, self.config.data)
 
     def load_batches(self, step: int) -> list[Batch]:
         """The batches whose gradients make one step."""
@@ -233,40 +205,26 @@ class TrainingLoop:
 
     def validate(self) -> Validation:
         """Estimate the validation loss, or measure it on the whole text if eval_batches is 0."""
-        settings = self.config.train
-        if settings.eval_batches == 0:
-            length = self.config.model.context_length
-            apart = self.config.data.batches in DOCUMENTS_APART
-            score = evaluate(
-                self.model,
-                self.tokens.val,
-                self.compute,
-                settings.batch_size,
-                stride=length,
-                separator=end_of_text(self.tokenizer) if apart else None,
-            )
-            return Validation(self.state.step, score.loss, score.bits_per_byte)
-        score = estimate(
-            self.model,
-            self.val_batches,
-            self.compute,
-            settings.batch_size,
-            settings.eval_batches,
-            settings.seed,
-        )
+        settings, batches = self.config.train, self.val_batches
+        size, count = settings.batch_size, settings.eval_batches
+        if count:
+            score = estimate(self.model, batches, self.compute, size, count, settings.seed)
+        else:
+            separator = batches.separator if batches.documents_apart else None
+            stride = self.config.model.context_length
+            score = evaluate(self.model, self.tokens.val, self.compute, size, stride, separator)
         return Validation(self.state.step, score.loss, score.bits_per_byte)
 
     def sample(self) -> Sample:
         """Let the model write, with the settings of the section sample, at most 64 tokens."""
-        settings = replace(
-            self.config.sample, max_new_tokens=min(64, self.config.sample.max_new_tokens)
-        )
+        length = min(64, self.config.sample.max_new_tokens)
+        settings = replace(self.config.sample, max_new_tokens=length)
         text = "".join(generate_text(self.model, self.tokenizer, settings))
         return Sample(self.state.step, settings.prompt + text)
 
 
 def accumulate_gradients(
-    model: GPT,
+    objective: nn.Module,
     batches: Sequence[Batch],
     compute: Compute,
     scaler: torch.amp.GradScaler | None = None,
@@ -277,14 +235,15 @@ def accumulate_gradients(
     """
     scaler = scaler or compute.scaler()
     targets_in_all = sum(batch.real_targets for batch in batches)
-    total = 0.0
+    losses: list[Tensor] = []
     for batch in batches:
-        loss = losses_of(model, batch, compute) / targets_in_all
+        with compute.autocast():
+            loss = objective(*tensors(batch, compute.device)) / targets_in_all
         scaler.scale(loss).backward()
-        total += loss.item()
-    return total
+        losses.append(loss.detach())
+    return torch.stack(losses).sum().item()  # one wait for the device, not one for each batch
 
 
-def dropout_seed(seed: int, step: int, rank: int = 0) -> int:
+def dropout_seed(seed: int, step: int) -> int:
     """The seed of a step's dropout: a pure function, so a resumed run drops the same units."""
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
+    return int(np.random.SeedSequence([seed, step, 0]).generate_state(1, np.uint64)[0])

@@ -2,17 +2,58 @@
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from nanogpt.config import TrainConfig, choose
+from nanogpt.model.gpt import GPT
+from nanogpt.model.layers import StackedLinear
+
+Groups = list[dict[str, Any]]
 
 
-class ByHand(Optimizer):
+def decay_groups(model: GPT, config: TrainConfig, apart: Iterable[Tensor] = ()) -> Groups:
+    """Matrices and embeddings decay towards zero; biases and the gains of norms do not.
+
+    A gain pulled to zero would switch its channel off, and a bias has no scale to keep in check.
+    Parameters that are `apart`, or frozen, are in neither group. `lr_factor` is by how much a
+    group's learning rate differs from that of the schedule.
+    """
+    left_out = set(apart)
+    rest = [p for p in model.parameters() if p.requires_grad and p not in left_out]
+    return [
+        {
+            "params": [p for p in rest if p.ndim >= 2],
+            "weight_decay": config.weight_decay,
+            "lr_factor": 1.0,
+        },
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "lr_factor": 1.0},
+    ]
+
+
+class HandWritten(Optimizer):
     """What the hand-written optimizers share: settings, and a walk over all parameters."""
+
+    state_per_weight = 2  # numbers that it keeps for each weight
+
+    @classmethod
+    def parameter_groups(cls, model: GPT, config: TrainConfig) -> Groups:
+        """Parameters that are treated alike, with what is particular to them."""
+        return decay_groups(model, config)
+
+    @classmethod
+    def state_size(cls, model: GPT, config: TrainConfig) -> int:
+        """How many numbers it keeps for the whole model."""
+        groups = cls.parameter_groups(model, config)
+        return sum(
+            p.numel() * group.get("state_per_weight", cls.state_per_weight)
+            for group in groups
+            for p in group["params"]
+        )
 
     def __init__(
         self,
@@ -43,12 +84,14 @@ class ByHand(Optimizer):
         raise NotImplementedError
 
 
-class SGD(ByHand):
+class SGD(HandWritten):
     """Stochastic gradient descent with momentum (Polyak 1964): downhill, with inertia.
 
     All weights share one learning rate, however different the scales of their gradients are; for
-    Transformers that is a poor fit, which is what Adam mends. Decay is decoupled, as in AdamW.
+    Transformers that is a poor fit. Adam was made for this. Decay is decoupled, as in AdamW.
     """
+
+    state_per_weight = 1
 
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
@@ -59,7 +102,7 @@ class SGD(ByHand):
         parameter.sub_(group["lr"] * momentum)
 
 
-class AdamW(ByHand):
+class AdamW(HandWritten):
     """Adam with decoupled weight decay (Kingma & Ba 2015; Loshchilov & Hutter 2019), by hand.
 
     Each weight moves by the running mean of its gradient, divided by the root of the running mean
@@ -89,6 +132,8 @@ class AdamW(ByHand):
 class FusedAdamW(torch.optim.AdamW):
     """Torch's AdamW, which updates all tensors in one pass over memory."""
 
+    parameter_groups, state_size = AdamW.parameter_groups, AdamW.state_size
+
     def __init__(self, params: Iterable[Any], **settings: Any) -> None:
         super().__init__(params, fused=True, **settings)
 
@@ -116,11 +161,26 @@ class Muon(AdamW):
 
     A gradient matrix is dominated by a few directions, and a step along it moves little else.
     Setting all of its singular values to 1 moves every direction alike (Jordan et al. 2024,
-    "Muon"). Matrices have the group option "muon"; c_attn is three of them, one above the other.
+    "Muon"). A layer such as c_attn is several matrices, one above the other. It says in `rows` how
+    many rows each has, and each is made orthogonal by itself.
     """
 
+    @classmethod
+    def parameter_groups(cls, model: GPT, config: TrainConfig) -> Groups:
+        """The matrices inside the blocks, grouped by their rows, after all the rest."""
+        by_rows: dict[tuple[int, ...], list[Tensor]] = {}
+        for module in model.h.modules():
+            for p in module.parameters(recurse=False):
+                if p.ndim == 2 and p.requires_grad:
+                    rows = module.rows if isinstance(module, StackedLinear) else [len(p)]
+                    by_rows.setdefault(tuple(rows), []).append(p)
+        ours = {"weight_decay": config.weight_decay, "lr_factor": config.muon_lr / config.lr}
+        ours["state_per_weight"] = 1
+        groups = [{"params": params, "rows": rows, **ours} for rows, params in by_rows.items()]
+        return decay_groups(model, config, apart=chain(*by_rows.values())) + groups
+
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        if not group.get("muon"):
+        if "rows" not in group:
             super().update(parameter, gradient, group)
             return
         state = self.state[parameter]
@@ -128,16 +188,15 @@ class Muon(AdamW):
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].lerp_(gradient, 1 - 0.95)
         ahead = gradient.lerp(momentum, 0.95)  # Nesterov: where the momentum is about to be
-        rows, columns = parameter.shape
-        parts = 3 if rows == 3 * columns else 1
-        step = orthogonalize(ahead.view(parts, rows // parts, columns)).reshape(rows, columns)
-        # Tall matrices get longer steps, so that outputs change alike whatever the shape.
-        scale = max(1.0, rows / parts / columns) ** 0.5
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.sub_(group["lr"] * scale * step)
+        parts = zip(parameter.split(group["rows"]), ahead.split(group["rows"]), strict=True)
+        for matrix, direction in parts:
+            # Tall matrices get longer steps, so that outputs change alike whatever the shape.
+            scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+            matrix.sub_(group["lr"] * scale * orthogonalize(direction))
 
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+OPTIMIZERS: dict[str, Any] = {
     "adamw": AdamW,
     "fused-adamw": FusedAdamW,
     "muon": Muon,
@@ -145,36 +204,11 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 }
 
 
-def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Matrices and embeddings decay towards zero; biases and the gains of norms do not.
-
-    A gain pulled to zero would switch its channel off, and a bias has no scale to keep in check.
-    With Muon the matrices inside the blocks form a group of their own. `lr_factor` is by how much
-    a group's learning rate differs from that of the schedule.
-    """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    turned = {p for name, p in named if config.optimizer == "muon" and is_block_matrix(name, p)}
-    rest = [p for _, p in named if p not in turned]
-    groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    if turned:
-        matrices = {"params": [p for _, p in named if p in turned], "muon": True}
-        factor = config.muon_lr / config.lr
-        groups.append(matrices | {"weight_decay": config.weight_decay, "lr_factor": factor})
-    return [{"lr_factor": 1.0} | group for group in groups]
-
-
-def is_block_matrix(name: str, parameter: Tensor) -> bool:
-    """Whether a parameter is a linear map inside a block, not an embedding, gain or bias."""
-    return parameter.ndim == 2 and name.startswith("h.")
-
-
-def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
+def build_optimizer(model: GPT, config: TrainConfig) -> Optimizer:
     """The optimizer that the settings name, for all parameters of the model."""
-    return choose(OPTIMIZERS, "train.optimizer", config.optimizer)(
-        parameter_groups(model, config),
+    kind = choose(OPTIMIZERS, "train.optimizer", config.optimizer)
+    return kind(
+        kind.parameter_groups(model, config),
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
@@ -194,11 +228,12 @@ def trapezoidal(progress: float, decay_share: float) -> float:
     return min(1.0, (1 - progress) / decay_share)
 
 
-# Each maps progress after the warm-up, 0 to 1, to a share of the way from min_lr (0) to lr (1).
-SCHEDULES: dict[str, Callable[[float, TrainConfig], float]] = {
-    "cosine": lambda progress, _: cosine(progress),
-    "constant": lambda *_: 1.0,
-    "trapezoidal": lambda progress, config: trapezoidal(progress, config.decay_share),
+# Each gets the progress after the warm-up, 0 to 1, the step, and the settings; it gives how far the
+# rate is on its way from min_lr (0) to lr (1).
+SCHEDULES: dict[str, Callable[[float, int, TrainConfig], float]] = {
+    "cosine": lambda progress, step, config: cosine(progress),
+    "constant": lambda progress, step, config: 1.0,
+    "trapezoidal": lambda progress, step, config: trapezoidal(progress, config.decay_share),
 }
 
 
@@ -217,5 +252,5 @@ def learning_rate(step: int, config: TrainConfig) -> float:
         return config.lr * (step + 1) / (config.warmup_steps + 1)
     length = max(1, config.max_steps - config.warmup_steps)
     progress = min(1.0, (step - config.warmup_steps) / length)
-    share = choose(SCHEDULES, "train.schedule", config.schedule)(progress, config)
+    share = choose(SCHEDULES, "train.schedule", config.schedule)(progress, step, config)
     return config.min_lr + share * (config.lr - config.min_lr)

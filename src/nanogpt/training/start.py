@@ -12,7 +12,6 @@ from nanogpt.device import resolve
 from nanogpt.errors import UserError
 from nanogpt.files import write_text
 from nanogpt.generation.stream import prompt_ids
-from nanogpt.interop.huggingface import from_pretrained
 from nanogpt.model.gpt import GPT
 from nanogpt.text.formats import load_tokenizer
 from nanogpt.text.tokenfiles import (
@@ -29,10 +28,13 @@ from nanogpt.training.checkpoint import (
     load_weights,
     restore_optimizer,
 )
-from nanogpt.training.load import hugging_face_folder, load_run
+from nanogpt.training.load import load
 from nanogpt.training.loop import TrainingLoop
 from nanogpt.training.optim import SCHEDULES
 from nanogpt.training.records import read_metrics
+
+# Settings of a model in which a run may differ from the weights that it begins with.
+CHOSEN_ANEW = ("dropout", "attention_dropout", "kernels", "attention", "init_std", "zero_init")
 
 
 def absolute(path: str) -> str:
@@ -47,12 +49,10 @@ def initial_model(config: Config) -> GPT:
     """
     if not config.train.init:
         return GPT(config.model)
-    path = Path(config.train.init)
-    folder = hugging_face_folder(path)
-    model = from_pretrained(folder) if folder else load_run(path)[0]
+    path = config.train.init
+    model = load(path).model
     for name in asdict(config.model):
-        # What training may choose anew.
-        if name in ("dropout", "attention_dropout", "kernels", "init_std", "zero_init"):
+        if name in CHOSEN_ANEW:
             continue
         found, wanted = getattr(model.config, name), getattr(config.model, name)
         if found != wanted:
@@ -84,11 +84,12 @@ class Trainer(TrainingLoop):
     """The training loop of a run in a folder: start a new one, or resume one that was stopped."""
 
     @classmethod
-    def start(cls, folder: Path, config: Config) -> "Trainer":
+    def start(cls, folder: str | Path, config: Config) -> "Trainer":
         """A new run from prepared token files. Writes its settings and tokenizer.
 
         Raises UserError, and writes nothing, if a setting or a token file is unusable.
         """
+        folder = Path(folder)
         compute = resolve(config.train.device, config.train.precision)
         choose(SCHEDULES, "train.schedule", config.train.schedule)
         data = data_folder(folder, config)
@@ -115,12 +116,13 @@ class Trainer(TrainingLoop):
         return trainer
 
     @classmethod
-    def resume(cls, folder: Path) -> "Trainer":
+    def resume(cls, folder: str | Path) -> "Trainer":
         """Go on from the latest checkpoint, exactly as if the run had never stopped.
 
         A run that was stopped before its first checkpoint starts again from its settings. Raises
         UserError if a file is missing or damaged, or if the data are not those of the run.
         """
+        folder = Path(folder)
         if (folder / "config.toml").exists() and not (folder / "checkpoints" / "latest").exists():
             return cls.start(folder, load_config(folder / "config.toml"))
         checkpoint = find_checkpoint(folder)
