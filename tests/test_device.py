@@ -11,7 +11,7 @@ from nanogpt.errors import UserError
 
 
 def test_auto_finds_a_device_and_a_precision():
-    """Trap 21: one resolver for every machine."""
+    """One resolver for every machine."""
     compute = device.resolve()
     assert compute.precision in device.PRECISIONS
     assert torch.ones(1, device=compute.device).item() == 1

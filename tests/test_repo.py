@@ -105,7 +105,7 @@ def test_the_library_returns_and_yields_and_never_prints(path):
 
 
 def test_nothing_is_pickled():
-    """Trap 21: unpickling a file runs whatever is in it."""
+    """Unpickling a file runs whatever is in it."""
     for path in SOURCES:
         text = path.read_text()
         assert not re.search(r"import pickle|pickle\.\w|torch\.save\(", text), path

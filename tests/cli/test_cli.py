@@ -202,7 +202,7 @@ def test_a_corrupted_checkpoint_costs_one_line(command, damage, run, here, capsy
 
 
 def test_a_text_shorter_than_the_context_costs_one_line(prepared, here, capsys):
-    """Trap 9: also the validation text."""
+    """Also the validation text."""
     before = files_in(here)
     assert main(["train", "--data.folder", str(prepared), "--model.context-length", "99999"]) == 2
     complaint = capsys.readouterr().err

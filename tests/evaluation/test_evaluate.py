@@ -29,7 +29,6 @@ def tokens(tmp_path):
 
 
 def test_bits_per_byte_is_loss_over_ln_2_over_bytes_per_token():
-    """Trap 13."""
     score = Score(loss=3 * math.log(2), tokens=10, bytes_per_token=1.5)
     assert score.bits_per_byte == pytest.approx(2.0)
     assert score.perplexity == pytest.approx(8.0)

@@ -36,7 +36,7 @@ def draws(logits: list[float], count: int = 20_000, **settings: object) -> torch
 
 
 def test_temperature_zero_is_argmax():
-    """Trap 18: dividing by zero gives nan."""
+    """Dividing by zero gives nan."""
     assert draws([0.0, 2.0, 1.0], count=9, temperature=0.0).tolist() == [0, 1, 0]
 
 
@@ -53,7 +53,7 @@ def test_draws_follow_the_softmax_at_every_temperature(temperature):
 
 
 def test_top_k_draws_only_among_the_k_likeliest_and_keeps_their_ratio():
-    """Trap 18: masked with -inf, not with a small number."""
+    """Masked with -inf, not with a small number."""
     assert keep_top_k(torch.tensor([[3.0, 1.0, 2.0]]), 1).tolist() == [[3.0, -math.inf, -math.inf]]
     shares = draws([math.log(3), 0.0, 0.0 - 1e-3, -1.0], top_k=2)
     assert shares[2:].tolist() == [0, 0]
@@ -62,13 +62,13 @@ def test_top_k_draws_only_among_the_k_likeliest_and_keeps_their_ratio():
 
 @pytest.mark.parametrize("k", [0, 3, 99])
 def test_top_k_of_everything_changes_nothing(k):
-    """Trap 18: a k beyond the vocabulary is fine."""
+    """A k beyond the vocabulary is fine."""
     logits = torch.randn(2, 3)
     assert torch.equal(keep_top_k(logits, k), logits)
 
 
 def test_every_row_draws_its_own_tokens(model):
-    """Trap 19: rows that share a prompt must not share their text."""
+    """Rows that share a prompt must not share their text."""
     reader = Reader(model, [[1, 1, 1]] * 8)
     chosen = next(generate(reader, SampleConfig(temperature=1.0, top_k=0))).chosen
     assert len(set(chosen.tolist())) > 2
@@ -83,7 +83,7 @@ def test_same_seed_same_text_and_other_seed_other_text(model):
 
 
 def test_ids_beyond_the_vocabulary_are_never_chosen():
-    """Trap 2: a padded vocabulary has rows that stand for nothing."""
+    """A padded vocabulary has rows that stand for nothing."""
     torch.manual_seed(0)
     model = GPT(tiny(vocab_size=64)).eval()
     steps = generate(Reader(model, [[0]] * 50), SampleConfig(temperature=5.0), 7)

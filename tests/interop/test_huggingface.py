@@ -193,7 +193,7 @@ def test_a_saved_model_is_read_from_shards(tmp_path):
 
 
 def test_a_saved_model_is_read_from_a_bin_file_without_running_what_is_in_it(folder):
-    """Trap 21: a pickle can hold code."""
+    """A pickle can hold code."""
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(tensors, folder / "pytorch_model.bin")

@@ -13,9 +13,10 @@ import pytest
 
 from nanogpt.cli import main
 from nanogpt.errors import UserError
-from nanogpt.lab.contracts import TABLES, added_since, check_all, snapshot
+from nanogpt.lab.contracts import CHECKS, about, check_all
 from nanogpt.lab.judge import differences, spread
 from nanogpt.lab.study import load_study
+from nanogpt.training.variants import TABLES, added_since, snapshot
 
 from conftest import SMALL
 
@@ -33,10 +34,10 @@ BROKEN = {
         "        return x + torch.outer(torch.arange(x.shape[1]), torch.linspace(0, 1, 24))",
         "cache", "are positions counted from 0 in each part?",
     ),
-    "counts filling": (
+    "counts padding": (
         "def embed(self, x, pos):\n"
         "        return x + torch.outer(torch.arange(x.shape[1]), torch.linspace(0, 1, 24))",
-        "padding", "filling before it changes",
+        "padding", "padding before it changes",
     ),
     "learns nothing": (
         "def __init__(self, config):\n        super().__init__(config)\n"
@@ -64,7 +65,7 @@ def _dictionaries_as_they_were():
 def plugin(folder: Path, body: str) -> Path:
     path = folder / "idea.py"
     path.write_text(
-        "import torch\nfrom nanogpt.position import POSITIONS, Position\n\n"
+        "import torch\nfrom nanogpt.model.position import POSITIONS, Position\n\n"
         f"class Idea(Position):\n    {body}\n\nPOSITIONS['idea'] = Idea\n"
     )
     return path
@@ -75,9 +76,8 @@ def test_each_mistake_is_found_by_its_check(mistake, tmp_path, capsys):
     body, check, words = BROKEN[mistake]
     assert main(["lab", "check", str(plugin(tmp_path, body))]) == 1
     assert words in " ".join(capsys.readouterr().out.split())
-    found = check_all({"position": "idea"})
-    assert found[check]
-    assert words in found[check]
+    found = check_all("model.position", "idea")
+    assert words in found[about(CHECKS[check])]
 
 
 def test_a_norm_that_looks_at_later_tokens_is_found(tmp_path, capsys):
@@ -100,7 +100,7 @@ def test_the_idea_of_the_docs_is_ten_lines_and_sound(tmp_path, capsys):
     assert main(["lab", "check", str(path)]) == 0
     out = capsys.readouterr().out
     assert "model.position = log" in out
-    assert out.count("yes") == 7
+    assert out.count("yes") == 8
 
 
 def test_an_idea_is_trained_and_generates_in_processes_of_their_own(tmp_path):
@@ -162,8 +162,8 @@ def test_a_plugin_without_a_variant_is_told_so(tmp_path, capsys):
 
 def test_a_replaced_variant_counts_as_added():
     before = snapshot()
-    TABLES["norm"]["layer"] = TABLES["norm"]["rms"]
-    assert added_since(before) == [("norm", "layer")]
+    TABLES["model.norm"]["layer"] = TABLES["model.norm"]["rms"]
+    assert added_since(before) == [("model.norm", "layer")]
 
 
 STUDY = """

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from nanogpt.config import PRESETS
+from nanogpt.config import IGNORED, PRESETS
 from nanogpt.errors import UserError
-from nanogpt.model.attention import ATTENTION_KERNELS, causal_bias
+from nanogpt.model.attention import ATTENTION_KERNELS
 from nanogpt.model.gpt import GPT
+from nanogpt.model.layers import KERNELS
 from nanogpt.model.position import POSITIONS, Position
 from nanogpt.text.batches import padded_batch
 from nanogpt.training.optim import AdamW
@@ -56,14 +57,14 @@ def test_names_are_those_of_the_checkpoint():
 
 
 def test_the_head_is_the_embedding_itself(model, ids):
-    """Trap 3: a copy would be counted twice and drift away."""
+    """A copy would be counted twice and drift away."""
     model(ids).sum().backward()
     unseen = next(i for i in range(61) if i not in ids)
     assert model.wte.weight.grad[unseen].abs().sum() > 0  # only the head touches this row
 
 
 def test_loss_before_training_is_near_ln_v():
-    """Trap 3: a head of the wrong scale starts with a far larger loss."""
+    """A head of the wrong scale starts with a far larger loss."""
     torch.manual_seed(0)
     model = GPT(tiny(vocab_size=1000, n_embd=96))
     batch = torch.randint(1000, (16, 17))
@@ -73,7 +74,7 @@ def test_loss_before_training_is_near_ln_v():
 
 @pytest.mark.parametrize("changes", [{}, {"init_std": 0.1}])
 def test_initialisation_is_that_of_gpt2(changes):
-    """Trap 4: 0.02, residual projections scaled by 1 / sqrt(2 n_layer), positions not zero."""
+    """0.02, residual projections scaled by 1 / sqrt(2 n_layer), positions not zero."""
     torch.manual_seed(0)
     model = GPT(tiny(n_layer=8, n_embd=192, vocab_size=500, context_length=64, **changes))
     std = changes.get("init_std", 0.02)
@@ -90,7 +91,7 @@ def test_initialisation_is_that_of_gpt2(changes):
 @pytest.mark.parametrize("kernels", ATTENTION_KERNELS)
 @pytest.mark.parametrize("position", POSITIONS)
 def test_future_tokens_never_change_earlier_logits(kernels, position, ids):
-    """Trap 5: to the last bit."""
+    """To the last bit."""
     torch.manual_seed(0)
     model = GPT(tiny(kernels=kernels, position=position)).eval()
     changed = ids.clone()
@@ -100,15 +101,17 @@ def test_future_tokens_never_change_earlier_logits(kernels, position, ids):
 
 
 def test_the_mask_is_minus_infinity():
-    """Trap 5: a model can learn to outweigh a finite number."""
-    bias = causal_bias(torch.arange(4), torch.arange(4))
-    assert (bias == -math.inf).sum() == 6
-    assert (bias == 0).sum() == 10
+    """A model can learn to outweigh a finite number."""
+    model = GPT(tiny(position="alibi"))  # which adds numbers to the scores
+    mask = model.context(torch.zeros(1, 4, dtype=torch.long)).mask
+    assert mask.shape == (1, 3, 4, 4)
+    assert (mask == -math.inf).sum() == 3 * 6
+    assert mask.isfinite().sum() == 3 * 10
 
 
 @pytest.mark.parametrize("length", [1, 5, 16])
 def test_shorter_sequences_are_prefixes_of_longer_ones(model, length):
-    """Trap 5: a mask cut to the wrong size shows on every length but the full one."""
+    """A mask cut to the wrong size shows on every length but the full one."""
     torch.manual_seed(1)
     full = torch.randint(61, (2, 16))
     torch.testing.assert_close(model(full[:, :length]), model(full)[:, :length], rtol=0, atol=1e-6)
@@ -117,6 +120,58 @@ def test_shorter_sequences_are_prefixes_of_longer_ones(model, length):
 def test_too_long_a_sequence_is_refused(model):
     with pytest.raises(UserError, match=r"17 tokens do not fit into model\.context_length=16"):
         model(torch.zeros(1, 17, dtype=torch.long))
+
+
+def test_targets_are_not_taken_for_document_numbers(model):
+    """`model(x, y)` means forward and loss elsewhere; here the second argument has a name."""
+    ids = torch.zeros(1, 4, dtype=torch.long)
+    with pytest.raises(TypeError):
+        model(ids, ids)
+    with pytest.raises(UserError, match=r"use \(B, T\), as in ids\[None\]"):
+        model(ids[0])
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("position", ["learned", "rope", "alibi"])
+def test_gradients_are_those_of_finite_differences(kernels, position):
+    """In float64, through the loss, to every parameter of a small model."""
+    torch.manual_seed(0)
+    shape = {"vocab_size": 7, "context_length": 4, "n_layer": 1, "n_head": 2, "n_embd": 8}
+    model = GPT(tiny(**shape, kernels=kernels, position=position)).double()
+    names = [name for name, _ in model.named_parameters()]
+    ids = torch.tensor([[1, 5, 2, 0]])
+
+    def loss(*parameters):
+        logits = torch.func.functional_call(
+            model, dict(zip(names, parameters, strict=True)), (ids,)
+        )
+        value = model.loss(logits, torch.tensor([[5, 2, IGNORED, 3]]))
+        assert value.dtype == torch.float64
+        return value
+
+    assert torch.autograd.gradcheck(loss, tuple(model.parameters()), fast_mode=True)
+
+
+def test_rotary_angles_are_worked_out_in_float32_whatever_the_model_is_made_of():
+    """In bfloat16 positions above 256 cannot be told apart."""
+    torch.manual_seed(0)
+    model = GPT(tiny(position="rope", n_embd=96, context_length=1024)).eval()
+    ids = torch.randint(61, (1, 1024))
+    expected = model(ids).softmax(-1)
+    model.to(torch.bfloat16)
+    assert (model(ids).float().softmax(-1) - expected).abs().max() < 0.01  # observed 0.0005
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"position": "rope"}, {"position": "alibi"}, {"window": 5}]
+)
+def test_torch_export_takes_texts_of_any_length(changes):
+    model = GPT(tiny(**changes)).eval()
+    length = torch.export.Dim("length", min=2, max=16)
+    ids = torch.randint(61, (1, 9))
+    program = torch.export.export(model, (ids,), dynamic_shapes={"ids": {1: length}})
+    for other in (ids, torch.randint(61, (1, 16)), torch.randint(61, (1, 4))):
+        torch.testing.assert_close(program.module()(other), model(other), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -134,15 +189,15 @@ def test_padded_positions_change_nothing(kernels, side):
     torch.manual_seed(0)
     model = GPT(tiny(kernels=kernels)).eval()
     rows = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
-    ids, _, mask = map(torch.from_numpy, padded_batch(rows, pad_id=60))
+    ids, _, documents = map(torch.from_numpy, padded_batch(rows, pad_id=60))
     if side == "left":
         ids = torch.stack(
             [row.roll(5 - len(tokens)) for row, tokens in zip(ids, rows, strict=True)]
         )
-        mask = mask.flip(1)
-    real = mask.bool()
-    logits = model(ids, mask)
-    garbage = model(torch.where(real, ids, 33), mask)
+        documents = documents.flip(1)
+    real = documents.bool()
+    logits = model(ids, documents=documents)
+    garbage = model(torch.where(real, ids, 33), documents=documents)
     assert torch.equal(logits[real], garbage[real])
     assert logits.isfinite().all()
     for row, tokens in enumerate(rows):
@@ -202,7 +257,7 @@ def test_an_unknown_variant_is_named():
 
 
 def test_a_larger_vocabulary_keeps_all_that_was_learned():
-    """Trap 16: special tokens are added after training; nothing else changes."""
+    """Special tokens are added after training; nothing else changes."""
     torch.manual_seed(0)
     model = GPT(tiny()).eval()
     ids = torch.randint(61, (2, 9))

@@ -28,14 +28,14 @@ from nanogpt.generation import reader, sampling, stream
 from nanogpt.model import attention, cache, gpt, layers, position
 from nanogpt.text import batches, tokenfiles
 from nanogpt.text.tokenizer import CharTokenizer
-from nanogpt.training import loop
+from nanogpt.training import loop, objective
 
 # B, T, nh and V are distinct primes; hs is twice another, since RoPE halves it; C is the product of
 # nh and hs; S equals T where a sequence attends to itself, and has one of its own where attention
 # is called alone.
 SIZES = {"B": 3, "T": 7, "S": 7, "nh": 2, "nkv": 2, "hs": 22, "C": 44, "V": 53}
 CLAIM = re.compile(r"#\s*\(([^()]*)\)\s*$")
-MODULES = [attention, batches, cache, gpt, layers, loss, position, reader, sampling, stream]
+MODULES = [attention, batches, cache, gpt, layers, loss, objective, position, reader, sampling, stream]
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,11 @@ def train_and_generate(kernels: str, **variants: object) -> None:
     model = gpt.GPT(settings(kernels=kernels, attention_dropout=0.1, **variants))
     ids = np.arange(60) % SIZES["V"]
     batch = batches.Batch(*batches.random_windows(ids, SIZES["T"], SIZES["B"], seed=0, number=0))
-    loop.accumulate_gradients(model, [batch], device.resolve("cpu", "float32"))
+    cpu = device.resolve("cpu", "float32")
+    loop.accumulate_gradients(objective.NextToken(model), [batch], cpu)
     rows = [[1] * SIZES["T"], [2], [3, 4]]
-    padded, targets, mask = map(torch.from_numpy, batches.padded_batch(rows))
-    model.loss(model(padded, mask), targets).backward()
+    padded, targets, documents = map(torch.from_numpy, batches.padded_batch(rows))
+    model.loss(model(padded, documents=documents), targets).backward()
     for choice in (SampleConfig(top_k=3, top_p=0.9), SampleConfig(temperature=0)):
         next(reader.generate(reader.Reader(model, rows), choice))
 
@@ -166,9 +167,10 @@ def cut_batches_and_resize() -> None:
     ids = np.arange(60) % 5
     about = tokenfiles.Sidecar("uint16", 60, 60, 12, 5, "", "")
     tokens = tokenfiles.TokenFile(Path("none"), ids, about)
-    batches.PackedDocuments(tokens, SIZES["T"], separator=0).batch(0, SIZES["B"], seed=0)
-    windows = batches.sliding_windows(ids, SIZES["T"], SIZES["T"])
-    next(iter(loss.stacked(windows, SIZES["B"], separator=None)))
+    batches.PackedDocuments(tokens, SIZES["T"], 0).batch(0, SIZES["B"], seed=0)
+    text = tokenfiles.TokenFile(Path("none"), np.arange(SIZES["T"] * SIZES["B"] + 1) % 5, about)
+    model, cpu = gpt.GPT(settings()), device.resolve("cpu", "float32")
+    loss.evaluate(model, text, cpu, batch_size=SIZES["B"], stride=SIZES["T"])
     grown = gpt.GPT(replace(settings(), vocab_size=SIZES["V"] - 2))
     grown.resize_vocabulary(SIZES["V"])
 
@@ -181,7 +183,7 @@ def cross_entropy_of_rows() -> None:
 def attention_to_another_sequence() -> None:
     q = torch.randn(SIZES["B"], SIZES["nh"], SIZES["T"], SIZES["hs"])
     k = torch.randn(SIZES["B"], SIZES["nh"], 13, SIZES["hs"])
-    attention.attention(q, k, k, attention.causal_bias(torch.arange(6, 13), torch.arange(13)))
+    attention.attention(q, k, k, attention.attention_mask(SIZES["T"], 13))
 
 
 def test_every_shape_comment_is_executed_and_true():

@@ -28,12 +28,12 @@ IDS = torch.randint(61, (2, 11), generator=torch.Generator().manual_seed(0))
 def test_recording_changes_nothing_and_leaves_nothing(change, kernels):
     model = GPT(tiny(kernels=kernels, **change)).eval()
     before = model(IDS)
-    kernel = model.h[0].attn.attention
+    kernel = model.h[0].attn.kernel
     with record(model) as seen:
         watched = model(IDS)
     assert torch.equal(watched, before)
     assert set(seen) == set(activation_names(model))
-    assert model.h[0].attn.attention is kernel
+    assert not kernel._forward_hooks
     seen.clear()
     model(IDS)
     assert not seen
@@ -115,9 +115,9 @@ class Habits(Position):
     """Three heads that look at the token before, at what followed last time, and at the first."""
 
     def bias(self, q_pos, k_pos):
-        distance = q_pos[:, None] - k_pos
-        looked_at = torch.stack([distance == 1, distance == 7, k_pos.expand_as(distance) == 0])
-        return 50.0 * looked_at
+        distance = q_pos[:, :, None] - k_pos[:, None, :]
+        first = k_pos[:, None, :].expand_as(distance) == 0
+        return 50.0 * torch.stack([distance == 1, distance == 7, first], dim=1)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Batches: which windows come out, what their targets are, and who may look at whom."""
 
-import time
 from collections import Counter
 from itertools import pairwise
 
@@ -10,16 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt.config import IGNORED
+from nanogpt.config import IGNORED, DataConfig
 from nanogpt.errors import UserError
+from nanogpt.evaluation.loss import tensors
 from nanogpt.model.gpt import GPT
 from nanogpt.text.batches import (
     BATCHES,
     Batches,
-    Loader,
     PaddedDocuments,
     count_sliding_windows,
-    known_separator,
     padded_batch,
     random_windows,
     sliding_windows,
@@ -34,7 +32,7 @@ BYTES = Tokenizer([], special_tokens={"<|endoftext|>": SEPARATOR})
 
 
 def test_the_target_is_always_the_next_token():
-    """Trap 10: also at the last position of a window."""
+    """Also at the last position of a window."""
     ids = np.arange(1000, dtype=np.uint16)
     x, y = random_windows(ids, 8, 64, seed=1, number=2)
     assert x.shape == y.shape == (64, 8)
@@ -66,7 +64,7 @@ def test_random_windows_reach_both_ends_of_the_text():
 
 @given(st.integers(2, 60), st.integers(1, 20), st.data())
 def test_sliding_windows_give_every_target_exactly_once(n, context_length, data):
-    """Trap 10: stride below, at and above the context is well defined."""
+    """Stride below, at and above the context is well defined."""
     stride = data.draw(st.integers(1, context_length))
     ids = np.arange(n)
     given_out = []
@@ -85,10 +83,10 @@ def test_a_stride_that_skips_or_stands_still_is_refused(stride):
 
 
 def test_a_padded_batch_marks_what_is_real():
-    ids, targets, mask = padded_batch([[1], [2, 3, 4]], pad_id=9)
+    ids, targets, documents = padded_batch([[1], [2, 3, 4]], pad_id=9)
     assert ids.tolist() == [[1, 9, 9], [2, 3, 4]]
     assert targets.tolist() == [[IGNORED] * 3, [3, 4, IGNORED]]
-    assert mask.tolist() == [[1, 0, 0], [1, 1, 1]]
+    assert documents.tolist() == [[1, 0, 0], [1, 1, 1]]
 
 
 @pytest.mark.parametrize("sequences", [[], [[1], []]])
@@ -124,7 +122,7 @@ def targets_of_an_epoch(batches: Batches, rows: int, batch_size: int) -> Counter
 @pytest.mark.parametrize("kind", ["sliding", "packed"])
 def test_an_epoch_of_sliding_windows_has_each_target_exactly_once(kind, stride, tmp_path):
     tokens = token_file(tmp_path, TEXTS)
-    batches = BATCHES[kind](tokens, 7, SEPARATOR, stride)
+    batches = BATCHES[kind](tokens, 7, SEPARATOR, DataConfig(stride=stride))
     rows = count_sliding_windows(tokens.ids, 7, stride or 7)
     assert set(targets_of_an_epoch(batches, rows, 1).values()) == {1}
     assert set(targets_of_an_epoch(batches, 6 * rows, 3).values()) == {6}  # across epochs, too
@@ -160,7 +158,7 @@ def test_a_batch_is_a_pure_function_of_its_number_and_the_seed(kind, tmp_path):
 
 @pytest.mark.parametrize("kernels", ["plain", "fused"])
 @pytest.mark.parametrize("kind", ["packed", "padded"])
-def test_each_document_of_a_batch_fares_as_if_it_stood_alone(kind, kernels, tmp_path):
+def test_each_document_of_a_batch_is_read_as_if_it_stood_alone(kind, kernels, tmp_path):
     """No token looks across a border, positions begin anew: logits and loss are those alone."""
     torch.manual_seed(0)
     model = GPT(tiny(vocab_size=257, context_length=24, kernels=kernels)).eval()
@@ -168,14 +166,14 @@ def test_each_document_of_a_batch_fares_as_if_it_stood_alone(kind, kernels, tmp_
     several = 0
     for number in range(4):
         batch = batches.batch(number, 2, seed=1)
-        ids, targets, mask = map(torch.from_numpy, (batch.ids, batch.targets, batch.mask))
-        logits = model(ids, mask)
+        ids, targets, numbers = tensors(batch, torch.device("cpu"))
+        logits = model(ids, documents=numbers)
         total = 0.0
         for row in range(2):
-            documents = [d for d in mask[row].unique().tolist() if d]
+            documents = [d for d in numbers[row].unique().tolist() if d]
             several += len(documents) > 1
             for document in documents:
-                mine = mask[row] == document
+                mine = numbers[row] == document
                 assert (ids[row][mine][1:] != SEPARATOR).all()  # it can only open a document
                 alone = model(ids[row][mine][None])
                 torch.testing.assert_close(logits[row][mine], alone[0], rtol=0, atol=1e-5)
@@ -205,34 +203,3 @@ def test_a_long_document_takes_several_rows(tmp_path):
             ([end, *b"xy"], [*b"xy", end]),
         ]
     )  # fmt: skip
-
-
-def test_the_loader_gives_what_was_asked_for_and_works_ahead():
-    made: list[int] = []
-
-    def make(step: int) -> list[int]:
-        made.append(step)
-        return [step]
-
-    loader = Loader(make)
-    assert [loader.load(step) for step in (0, 1, 2, 7, 8)] == [[0], [1], [2], [7], [8]]
-    loader.close()
-    assert sorted(made) == [0, 1, 2, 3, 7, 8, 9]  # 3 was made for nothing, 9 in advance
-
-
-def test_the_loader_says_how_long_it_was_waited_for():
-    loader = Loader(lambda step: time.sleep(0.05))
-    loader.load(0)
-    assert loader.waited >= 0.05
-    time.sleep(0.2)
-    loader.load(1)
-    assert loader.waited < 0.05
-    loader.close()
-
-
-def test_a_mistake_in_the_loaders_thread_is_raised():
-    loader = Loader(lambda step: [] if step == 0 else known_separator(None))
-    loader.load(0)
-    with pytest.raises(UserError, match="no end-of-text token"):
-        loader.load(1)
-    loader.close()

@@ -29,13 +29,13 @@ def test_both_trainers_agree_on_a_larger_random_corpus():
 
 @given(words)
 def test_training_does_not_depend_on_the_order_of_words(corpus):
-    """Trap 17: merges that follow dict order change from run to run."""
+    """Merges that follow dict order change from run to run."""
     backwards = dict(reversed(corpus.items()))
     assert train(corpus, 20) == train(backwards, 20)
 
 
 def test_ties_go_to_the_lexicographically_greater_pair_of_byte_strings():
-    """Trap 17: among equally frequent pairs there is one rule."""
+    """Among equally frequent pairs there is one rule."""
     assert train({b"ab": 1, b"cd": 1, b"ca": 1}, 3) == [(99, 100), (99, 97), (97, 98)]
 
 
@@ -47,7 +47,7 @@ def test_ties_compare_byte_strings_and_not_ids():
 
 @pytest.mark.parametrize(("n", "expected"), [(2, [9]), (3, [9, 1]), (4, [9, 9]), (5, [9, 9, 1])])
 def test_runs_merge_from_left_to_right_without_overlap(n, expected):
-    """Trap 17: merging the pair aa in aaa gives [aa, a]."""
+    """Merging the pair aa in aaa gives [aa, a]."""
     assert merge([1] * n, (1, 1), 9) == expected
 
 

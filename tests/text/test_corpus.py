@@ -61,7 +61,7 @@ def test_unbalanced_markdown_of_the_source_comes_out_balanced(markdown, text):
 
 @given(st.lists(st.text(min_size=1), min_size=2, max_size=30, unique=True))
 def test_no_document_is_on_both_sides_and_none_is_lost(texts):
-    """Trap 9: validation data never trains."""
+    """Validation data never trains."""
     documents = [Document(str(n), text) for n, text in enumerate(texts)]
     split = split_documents(documents, 0.2)
     assert {*split.train} | {*split.val} == set(documents)
@@ -71,7 +71,7 @@ def test_no_document_is_on_both_sides_and_none_is_lost(texts):
 
 
 def test_a_longer_download_moves_no_document():
-    """Trap 9: the split does not depend on how much was read."""
+    """The split does not depend on how much was read."""
     documents = [Document(str(n), f"text {n}") for n in range(400)]
     few, many = split_documents(documents[:100], 0.1), split_documents(documents, 0.1)
     assert set(few.train) <= set(many.train)

@@ -149,7 +149,7 @@ def test_any_string_survives_the_round_trip(text):
 
 @given(st.text(st.characters(categories=["Cs", "Lu", "Zs"])))
 def test_lone_surrogates_survive_as_bytes(text):
-    """Trap 15: Python strings may hold half a character, which strict UTF-8 refuses."""
+    """Python strings may hold half a character, which strict UTF-8 refuses."""
     ids = TRAINED.encode(text)
     assert TRAINED.decode_bytes(ids).decode("utf-8", "surrogatepass") == text
     TRAINED.decode(ids).encode()  # the default never hands half a character on
@@ -157,7 +157,7 @@ def test_lone_surrogates_survive_as_bytes(text):
 
 @given(st.lists(st.integers(0, 255), max_size=8))
 def test_bytes_that_are_not_text_decode_without_an_error(ids):
-    """Trap 15: a model may generate any bytes at all."""
+    """A model may generate any bytes at all."""
     assert TRAINED.decode_bytes(ids) == bytes(ids)
     assert isinstance(TRAINED.decode(ids), str)
 
@@ -207,7 +207,7 @@ def test_gpt2_ids_equal_on_ten_thousand_strings(gpt2, reference, library, text):
     "text", [" leading", "Hello,", "a   b", "🎭 👩‍👩‍👧", "x\n\n\ny ", "", "don't WE'LL"]
 )
 def test_gpt2_ids_equal_tiktoken_where_others_went_wrong(gpt2, reference, text):
-    """Trap 15: leading spaces, punctuation, runs of spaces, emoji."""
+    """Leading spaces, punctuation, runs of spaces, emoji."""
     assert gpt2.encode(text) == reference.encode_ordinary(text)
 
 
@@ -287,7 +287,7 @@ def test_tokens_of_the_same_bytes_are_not_exported(tmp_path):
 
 
 def test_special_tokens_can_be_added_later():
-    """Trap 16: the ids of all other tokens stay."""
+    """The ids of all other tokens stay."""
     more = TRAINED.with_special_tokens(["<|user|>", "<|bot|>"])
     assert more.vocab_size == TRAINED.vocab_size + 2
     text = "the king<|user|>fool<|endoftext|>"
@@ -337,7 +337,7 @@ def test_a_stream_is_encoded_as_it_comes():
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_training_does_not_depend_on_processes_or_pieces(pattern, tmp_path, monkeypatch):
-    """Trap 17: texts in memory, or a file read in pieces; one process, or several."""
+    """Texts in memory, or a file read in pieces; one process, or several."""
     alone = Tokenizer.train([PLAY], 400, pattern=pattern).merges
     (tmp_path / "play.txt").write_text(PLAY)
     monkeypatch.setattr("nanogpt.text.corpus.PIECE", 5000)
@@ -391,14 +391,14 @@ def test_gpt2_knows_its_numbers(gpt2):
 
 
 def test_the_longest_special_token_wins():
-    """Trap 16: <|end|> must not hide <|end|>oftext."""
+    """<|end|> must not hide <|end|>oftext."""
     tokenizer = Tokenizer([], special_tokens={"<|end|>": 256, "<|end|>oftext": 257})
     assert tokenizer.encode("<|end|>oftext<|end|>", special="allow") == [257, 256]
     assert tokenizer.decode([257, 256]) == "<|end|>oftext<|end|>"
 
 
 def test_special_tokens_in_text_are_text_unless_asked():
-    """Trap 16: text from outside must not forge an end of text."""
+    """Text from outside must not forge an end of text."""
     end = TRAINED.special_tokens["<|endoftext|>"]
     assert end not in TRAINED.encode("a<|endoftext|>b")
     assert end in TRAINED.encode("a<|endoftext|>b", special="allow")
@@ -445,7 +445,7 @@ def test_characters_survive_the_round_trip(text):
 
 
 def test_an_unknown_character_is_named():
-    """Trap 21: nanoGPT ends in a KeyError here."""
+    """NanoGPT ends in a KeyError here."""
     with pytest.raises(
         UserError, match="the character 'z' is not in this vocabulary: use only abc"
     ):

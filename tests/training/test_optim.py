@@ -13,7 +13,6 @@ from nanogpt.training.optim import (
     build_optimizer,
     learning_rate,
     orthogonalize,
-    parameter_groups,
 )
 
 from conftest import tiny
@@ -97,9 +96,9 @@ def test_the_decay_of_sgd_does_not_pass_through_its_momentum():
 
 
 def test_norms_and_biases_do_not_decay():
-    """Trap 8: matrices and embeddings decay, everything else does not; nothing is forgotten."""
+    """Matrices and embeddings decay, everything else does not; nothing is forgotten."""
     model = GPT(tiny())
-    decayed, kept = parameter_groups(model, TrainConfig(weight_decay=0.1))
+    decayed, kept = AdamW.parameter_groups(model, TrainConfig(weight_decay=0.1))
     names = {id(p): name for name, p in model.named_parameters()}
     decayed_names = {names[id(p)] for p in decayed["params"]}
     kept_names = {names[id(p)] for p in kept["params"]}
@@ -115,7 +114,7 @@ COSINE = TrainConfig(lr=1.0, min_lr=0.2, warmup_steps=4, max_steps=12)
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
-        (0, 1 / 5),  # trap 6: the first step already moves
+        (0, 1 / 5),  # the first step already moves
         (1, 2 / 5),
         (3, 4 / 5),
         (4, 1.0),  # the peak
@@ -163,10 +162,10 @@ def test_orthogonalizing_makes_singular_values_about_one_and_keeps_directions(sh
 def test_muon_moves_matrices_inside_blocks_and_adamw_the_rest():
     model = GPT(tiny())
     config = TrainConfig(optimizer="muon", lr=1e-3, muon_lr=2e-2)
-    groups = parameter_groups(model, config)
+    groups = Muon.parameter_groups(model, config)
     names = {p: name for name, p in model.named_parameters()}
-    turned = {names[p] for group in groups if group.get("muon") for p in group["params"]}
-    assert turned == {
+    orthogonal = {names[p] for group in groups if "rows" in group for p in group["params"]}
+    assert orthogonal == {
         f"h.{n}.{part}.weight"
         for n in range(2)
         for part in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
@@ -183,7 +182,7 @@ def test_muon_equals_its_definition_written_with_svd():
     gradient = ((left * torch.linspace(1, 5, 8)) @ right).reshape(24, 8)
     parameter = weight.clone().requires_grad_()
     parameter.grad = gradient
-    group = {"params": [parameter], "muon": True}
+    group = {"params": [parameter], "rows": (8, 8, 8)}
     Muon([group], lr=0.1, weight_decay=0.5).step()
     step = (weight * (1 - 0.1 * 0.5) - parameter.detach()) / 0.1
     for part, part_of_gradient in zip(step.chunk(3), gradient.chunk(3), strict=True):
@@ -197,7 +196,7 @@ def test_muon_has_momentum_and_longer_steps_for_tall_matrices():
     torch.manual_seed(0)
     first, second = torch.randn(32, 8), torch.randn(32, 8)
     parameter = torch.zeros(32, 8, requires_grad=True)
-    optimizer = Muon([{"params": [parameter], "muon": True}], lr=1.0, weight_decay=0.0)
+    optimizer = Muon([{"params": [parameter], "rows": (32,)}], lr=1.0, weight_decay=0.0)
     parameter.grad = first.clone()
     optimizer.step()
     after_one = parameter.detach().clone()
@@ -207,3 +206,26 @@ def test_muon_has_momentum_and_longer_steps_for_tall_matrices():
     momentum = 0.95 * 0.05 * first + 0.05 * second
     expected = 2.0 * orthogonalize(second.lerp(momentum, 0.95))
     torch.testing.assert_close(after_one - parameter.detach(), expected, rtol=0, atol=1e-4)
+
+
+def test_muon_makes_queries_keys_and_values_orthogonal_each_by_itself():
+    """With grouped heads c_attn is not three equal parts: its shape does not tell where to cut."""
+    torch.manual_seed(0)
+    model = GPT(tiny(n_head=4, n_kv_head=2))
+    layer = model.h[0].attn.c_attn
+    assert layer.rows == [24, 12, 12]
+    config = TrainConfig(optimizer="muon", muon_lr=1.0, lr=1.0, weight_decay=0.0)
+    optimizer = build_optimizer(model, config)
+    before = layer.weight.detach().clone()
+    layer.weight.grad = torch.randn_like(before)
+    optimizer.step()
+    for moved in (before - layer.weight.detach()).split([24, 12, 12]):
+        values = torch.linalg.svdvals(moved)
+        assert ((values > 0.6) & (values < 1.3)).all()
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("sgd", 1), ("adamw", 2), ("fused-adamw", 2)])
+def test_an_optimizer_says_how_much_it_keeps(name, numbers):
+    model = GPT(tiny())
+    size = OPTIMIZERS[name].state_size(model, TrainConfig(optimizer=name))
+    assert size == numbers * model.num_parameters()

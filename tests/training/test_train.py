@@ -54,7 +54,7 @@ def without_time(records: list[dict]) -> list[dict]:
 
 @pytest.mark.parametrize("sizes", [(6,), (3, 3), (1, 2, 3)])
 def test_accumulated_gradients_equal_those_of_the_one_large_batch(sizes):
-    """Trap 7: also where the batches hold different numbers of real targets."""
+    """Also where the batches hold different numbers of real targets."""
     torch.manual_seed(0)
     model = GPT(tiny()).train()
     ids = np.random.default_rng(0).integers(0, 61, (6, 17))
@@ -99,7 +99,7 @@ def test_a_run_leaves_the_files_of_the_design(prepared, tmp_path):
 
 
 def test_the_loss_falls_and_the_schedule_reaches_the_optimizer(prepared, tmp_path):
-    """Trap 6: a schedule that is computed and never set."""
+    """A schedule that is computed and never set."""
     config = small_run(prepared, max_steps=60, lr=1e-2, min_lr=1e-3, warmup_steps=4)
     trainer = Trainer.start(tmp_path / "run", config)
     records = list(trainer.run())
@@ -116,7 +116,7 @@ def test_the_loss_falls_and_the_schedule_reaches_the_optimizer(prepared, tmp_pat
 def test_a_stopped_and_resumed_run_ends_with_the_same_bits(
     prepared, tmp_path, optimizer, stop_after
 ):
-    """Trap 11: parameters, optimizer, best loss, batches, dropout and metrics."""
+    """Parameters, optimizer, best loss, batches, dropout and metrics."""
     config = small_run(prepared, optimizer=optimizer)
     list(Trainer.start(tmp_path / "whole", config).run())
     trainer = Trainer.start(tmp_path / "parts", config)
@@ -208,7 +208,7 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_again(prepared, tmp_pa
 
 
 def test_looking_more_often_changes_nothing(prepared, tmp_path):
-    """Trap 12: evaluation and samples must not draw from the stream that training draws from."""
+    """Evaluation and samples must not draw from the stream that training draws from."""
     for name, interval in {"often": 1, "rarely": 12}.items():
         config = small_run(prepared, eval_interval=interval, sample_interval=interval)
         list(Trainer.start(tmp_path / name, config).run())
@@ -216,7 +216,7 @@ def test_looking_more_often_changes_nothing(prepared, tmp_path):
 
 
 def test_best_is_never_overwritten_by_something_worse(prepared, tmp_path):
-    """Trap 11: a learning rate that ruins the model late must leave the early best alone."""
+    """A learning rate that ruins the model late must leave the early best alone."""
     config = small_run(prepared, max_steps=8, eval_interval=2, lr=1e-2, min_lr=1e-2, warmup_steps=0)
     trainer = Trainer.start(tmp_path / "run", config)
     for record in trainer.run():
@@ -510,7 +510,7 @@ def test_a_compiled_run_follows_the_same_losses(prepared, tmp_path):
 
 
 def test_a_model_that_cannot_be_compiled_trains_all_the_same(prepared, tmp_path, monkeypatch):
-    """Trap 21: and says so."""
+    """And says so."""
 
     def failing(model):
         def call(*_):
@@ -537,7 +537,7 @@ def test_float16_scales_the_loss_and_trains(prepared, tmp_path):
 
 
 def test_whether_to_compile_is_decided_once_for_the_whole_run(prepared, tmp_path):
-    """Trap 11: a resumed run that computes otherwise would not end with the same bits."""
+    """A resumed run that computes otherwise would not end with the same bits."""
     Trainer.start(tmp_path / "run", small_run(prepared))
     assert load_config(tmp_path / "run" / "config.toml").train.compile == "off"
 

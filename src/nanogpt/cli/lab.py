@@ -10,7 +10,6 @@ from rich.table import Table
 
 from nanogpt.cli.settings import (
     Parser,
-    check_choices,
     find_recipe,
     load_settings,
     recipe_folder,
@@ -19,13 +18,14 @@ from nanogpt.cli.settings import (
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import DataConfig, ModelConfig, TrainConfig, choose, read_toml
 from nanogpt.errors import Interrupted, UserError
-from nanogpt.lab.contracts import CHECKS, added_since, check_all, snapshot
+from nanogpt.lab.contracts import check_all
 from nanogpt.lab.heads import HABITS, LONGEST, score_heads, write_heads
 from nanogpt.lab.plugin import load_plugin
 from nanogpt.lab.report import write_report
 from nanogpt.lab.runner import run_study
 from nanogpt.lab.scaling import run_scaling, write_scaling
 from nanogpt.lab.study import load_study
+from nanogpt.training.variants import added_since, check_choices, snapshot
 from nanogpt.workers import usable_cores
 
 PICTURE = "![validation loss against steps](curves.png)"
@@ -161,11 +161,10 @@ def check(arguments: Sequence[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
     broken = 0
     for setting, name in added:
-        console.print(f"[bold]model.{setting} = {name}[/]")
-        for kept, wrong in check_all({setting: name}).items():
-            about = (CHECKS[kept].__doc__ or "").partition("\n")[0]
+        console.print(f"[bold]{setting} = {name}[/]")
+        for question, wrong in check_all(setting, name).items():
             broken += bool(wrong)
-            console.print(f"  {'[red]no [/]' if wrong else '[green]yes[/]'}  {about}")
+            console.print(f"  {'[red]no [/]' if wrong else '[green]yes[/]'}  {question}")
             if wrong:
                 console.print(f"       {wrong}", style="red", markup=False)
     return 1 if broken else 0

@@ -101,9 +101,13 @@ def load_settings(recipe: str | None, arguments: argparse.Namespace) -> Config:
         values = settings_of_weights(Path(init))
     for section, settings in settings_in(arguments).items():
         values[section] = {**values.get(section, {}), **settings}
+    from nanogpt.device import resolve
+    from nanogpt.training.variants import check_choices
+
     try:
         config = config_from_dict(values)
         check_choices(config)
+        resolve(config.train.device, config.train.precision)
     except UserError as error:
         raise UserError(f"{recipe}: {error}" if recipe else str(error)) from None
     return config
@@ -123,27 +127,6 @@ def settings_of_weights(path: Path) -> dict[str, Any]:
         model = load_state(find_checkpoint(path))[1].model
         tokenizer = str(path / "tokenizer.json")
     return {"model": asdict(model), "data": {"tokenizer": tokenizer}}
-
-
-def check_choices(config: Config) -> None:
-    """Raise UserError for a setting that names no variant, before anything is written."""
-    from nanogpt.device import resolve
-    from nanogpt.model.attention import ATTENTION_KERNELS
-    from nanogpt.model.gpt import BLOCKS
-    from nanogpt.model.layers import MLPS, NORMS
-    from nanogpt.model.position import POSITIONS
-    from nanogpt.text.batches import BATCHES
-    from nanogpt.training.optim import OPTIMIZERS, SCHEDULES
-
-    choose(POSITIONS, "model.position", config.model.position)
-    choose(ATTENTION_KERNELS, "model.kernels", config.model.kernels)
-    choose(BLOCKS, "model.block", config.model.block)
-    choose(NORMS, "model.norm", config.model.norm)
-    choose(MLPS, "model.mlp", config.model.mlp)
-    choose(BATCHES, "data.batches", config.data.batches)
-    choose(OPTIMIZERS, "train.optimizer", config.train.optimizer)
-    choose(SCHEDULES, "train.schedule", config.train.schedule)
-    resolve(config.train.device, config.train.precision)
 
 
 def find_recipe(name: str) -> Path:

@@ -89,7 +89,7 @@ class RoPE(Position):
         # Worked out in float32 whatever the model is made of: 16 bits cannot tell angles apart.
         channels = torch.arange(0, q.shape[-1], 2, device=q.device, dtype=torch.float32)
         speeds = self.first_speed * 10_000.0 ** (-channels / q.shape[-1])  # (hs / 2)
-        angles = pos[:, None, :, None] * speeds  # (B, 1, T, hs / 2)
+        angles = pos[:, None, :, None] * speeds  # (..., 1, T, hs / 2)
         cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
         return apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
 
@@ -124,8 +124,8 @@ class ALiBi(Position):
     def bias(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         heads = torch.arange(1, self.n_head + 1, device=q_pos.device, dtype=torch.float32)
         slopes = self.steepness * 2.0 ** (-8 * heads / self.n_head)  # (nh)
-        distance = (q_pos[:, :, None] - k_pos[:, None, :]).clamp(min=0)  # (B, T, S)
-        return -slopes[:, None, None] * distance[:, None]  # (B, nh, T, S)
+        distance = (q_pos[:, :, None] - k_pos[:, None, :]).clamp(min=0)  # (..., T, S)
+        return -slopes[:, None, None] * distance[:, None]  # (..., nh, T, S)
 
 
 POSITIONS: dict[str, type[Position]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from nanogpt.config import Config, choose, load_config, to_toml, with_settings
+from nanogpt.config import Config, load_config, to_toml, with_settings
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
 from nanogpt.files import write_text
@@ -30,8 +30,8 @@ from nanogpt.training.checkpoint import (
 )
 from nanogpt.training.load import load
 from nanogpt.training.loop import TrainingLoop
-from nanogpt.training.optim import SCHEDULES
 from nanogpt.training.records import read_metrics
+from nanogpt.training.variants import check_choices
 
 # Settings of a model in which a run may differ from the weights that it begins with.
 CHOSEN_ANEW = ("dropout", "attention_dropout", "kernels", "attention", "init_std", "zero_init")
@@ -91,7 +91,7 @@ class Trainer(TrainingLoop):
         """
         folder = Path(folder)
         compute = resolve(config.train.device, config.train.precision)
-        choose(SCHEDULES, "train.schedule", config.train.schedule)
+        check_choices(config)
         data = data_folder(folder, config)
         tokenizer = tokenizer_of(data, config)
         prompt_ids(tokenizer, config.sample.prompt)
