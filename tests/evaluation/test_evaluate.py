@@ -8,7 +8,7 @@ import torch
 
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
-from nanogpt.evaluation.loss import Score, estimate, evaluate, stacked, token_losses
+from nanogpt.evaluation.loss import Score, estimate, evaluate, token_losses
 from nanogpt.model.gpt import GPT
 from nanogpt.text.batches import RandomWindows
 from nanogpt.text.tokenfiles import write_token_file
@@ -82,11 +82,6 @@ def test_evaluation_leaves_mode_and_gradients_alone(model, tokens):
     evaluate(model, tokens, CPU)
     assert model.training
     assert all(p.grad is None for p in model.parameters())
-
-
-def test_stacking_keeps_the_rest():
-    windows = [(np.full(2, i), np.full(2, i)) for i in range(5)]
-    assert [b.ids.shape for b in stacked(windows, 2, None)] == [(2, 2), (2, 2), (1, 2)]
 
 
 def test_single_losses_come_in_order_one_for_each_token_but_the_first(model, tokens):

@@ -12,10 +12,10 @@ from nanogpt.config import SampleConfig
 from nanogpt.errors import UserError
 from nanogpt.generation.reader import Reader, forgotten, generate
 from nanogpt.generation.sampling import (
+    Sampler,
     keep_min_p,
     keep_top_k,
     keep_top_p,
-    next_token,
     penalize_repeats,
 )
 from nanogpt.generation.stream import TextStream, generate_text, prompt_ids, stream
@@ -25,13 +25,17 @@ from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
 from conftest import chi_square_is_fine, tiny
 
 
+def one_stream(config: SampleConfig, rows: int) -> Sampler:
+    """A sampler whose rows draw one after the other from one generator: quicker to make."""
+    sampler = Sampler(config, 1)
+    sampler.generators = sampler.generators * rows
+    return sampler
+
+
 def draws(logits: list[float], count: int = 20_000, **settings: object) -> torch.Tensor:
     """The share of each token among many draws."""
-    generators = [torch.Generator().manual_seed(0)] * count  # one after the other, from one
-    rows = torch.tensor(logits).expand(count, -1)
-    chosen = next_token(
-        rows, SampleConfig(**{"temperature": 1.0, "top_k": 0, **settings}), generators
-    )
+    config = SampleConfig(**{"temperature": 1.0, "top_k": 0, **settings})
+    chosen = one_stream(config, count)(torch.tensor(logits).expand(count, -1))
     return torch.bincount(chosen, minlength=len(logits)) / count
 
 
@@ -204,9 +208,8 @@ SEEN = [True, False, True, False, False, False, True, False]
 def test_draws_follow_the_exact_probabilities(settings):
     config = SampleConfig(**{"temperature": 1.0, "top_k": 0, **settings})
     rows = torch.tensor(LOGITS).expand(20_000, -1)
-    generators = [torch.Generator().manual_seed(3)] * len(rows)
     seen = torch.tensor(SEEN).expand(20_000, -1)
-    counts = torch.bincount(next_token(rows, config, generators, seen), minlength=8)
+    counts = torch.bincount(one_stream(config, len(rows))(rows, seen), minlength=8)
     assert chi_square_is_fine(counts, exact(LOGITS, SEEN, config))
     # The test can fail: the same counts do not fit other settings.
     other = SampleConfig(temperature=3.0, top_k=0)
@@ -295,13 +298,13 @@ def test_nothing_is_forgotten_while_it_fits():
 def test_the_cache_is_read_on_and_not_begun_anew(model, monkeypatch):
     """A token costs one token's work, however long the text; and half a context when it is full."""
     read = []
-    original = type(model).read
+    original = type(model).hidden_states
 
-    def counting(self, ids, mask=None, cache=None):
+    def counting(self, ids, **context):
         read.append(ids.shape[1])
-        return original(self, ids, mask, cache)
+        return original(self, ids, **context)
 
-    monkeypatch.setattr(type(model), "read", counting)
+    monkeypatch.setattr(type(model), "hidden_states", counting)
     list(islice(generate(Reader(model, [[1, 2, 3], [4]]), SampleConfig(temperature=0)), 14))
     assert read == [3, *[1] * 13]
     read.clear()

@@ -88,7 +88,7 @@ def test_packing_replaces_every_linear_layer_and_the_head_but_not_the_embedding(
     monkeypatch.setattr(packing, "WEIGHTS_WORTH_PACKING", 0)
     model = pack(GPT(tiny()))
     assert not [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    assert isinstance(model.head, PackedLinear)
+    assert isinstance(model.lm_head.linear, PackedLinear)
     assert isinstance(model.wte, nn.Embedding)
 
 

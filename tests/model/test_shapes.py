@@ -35,7 +35,19 @@ from nanogpt.training import loop, objective
 # is called alone.
 SIZES = {"B": 3, "T": 7, "S": 7, "nh": 2, "nkv": 2, "hs": 22, "C": 44, "V": 53}
 CLAIM = re.compile(r"#\s*\(([^()]*)\)\s*$")
-MODULES = [attention, batches, cache, gpt, layers, loss, objective, position, reader, sampling, stream]
+MODULES = [
+    attention,
+    batches,
+    cache,
+    gpt,
+    layers,
+    loss,
+    objective,
+    position,
+    reader,
+    sampling,
+    stream,
+]
 
 
 @dataclass(frozen=True)

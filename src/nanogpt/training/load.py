@@ -43,6 +43,12 @@ def load(source: str | Path, checkpoint: str = "latest") -> Loaded:
     return Loaded(model, load_tokenizer(run / "tokenizer.json"), config)
 
 
+def load_model(source: str | Path) -> GPT:
+    """The model alone, of a folder that may lack a tokenizer. Raises UserError as `load` does."""
+    folder = hugging_face_folder(Path(source))
+    return from_pretrained(folder) if folder else load(source).model
+
+
 def hugging_face_folder(source: Path) -> Path | None:
     """The Hugging Face folder that is meant, fetched if need be; None if it is a run."""
     if (source / "config.json").exists():

@@ -28,7 +28,7 @@ from nanogpt.training.checkpoint import (
     load_weights,
     restore_optimizer,
 )
-from nanogpt.training.load import load
+from nanogpt.training.load import load_model
 from nanogpt.training.loop import TrainingLoop
 from nanogpt.training.records import read_metrics
 from nanogpt.training.variants import check_choices
@@ -50,7 +50,7 @@ def initial_model(config: Config) -> GPT:
     if not config.train.init:
         return GPT(config.model)
     path = config.train.init
-    model = load(path).model
+    model = load_model(path)
     for name in asdict(config.model):
         if name in CHOSEN_ANEW:
             continue
