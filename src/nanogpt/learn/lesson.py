@@ -26,7 +26,7 @@ GPT2_KINDS = ("position", "block", "norm", "mlp", "bias", "qk_norm", "n_kv_head"
 READING_PATH = (
     "text.bpe", "text.tokenizer", "text.batches", "model.layers", "model.position", "model.cache",
     "model.attention", "model.gpt", "generation.sampling", "generation.reader", "evaluation.loss",
-    "training.optim", "training.loop",
+    "training.optim", "training.objective", "training.loop",
 )  # fmt: skip
 
 STAGES = {

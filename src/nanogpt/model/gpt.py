@@ -200,20 +200,6 @@ class GPT(nn.Module):
         added = (getattr(module, "auxiliary_loss", 0.0) for module in self.h.modules())
         return sum(added, 0.0)
 
-    def resize_vocabulary(self, vocab_size: int) -> None:
-        """Make room for tokens that were added to the tokenizer; the others keep their vectors.
-
-        A new token starts as the mean of all: unremarkable, so that it does not drown the others
-        before it has learned anything (Hewitt 2021). Raises UserError for a smaller vocabulary.
-        """
-        old = self.wte.weight
-        if vocab_size < len(old):
-            raise UserError(f"vocab_size={vocab_size} would lose tokens: use at least {len(old)}")
-        mean = old.data.mean(dim=0, keepdim=True)
-        vectors = torch.cat([old.data, mean.repeat(vocab_size - len(old), 1)])  # (V, C)
-        self.wte = nn.Embedding.from_pretrained(vectors, freeze=not old.requires_grad)
-        self.config = replace(self.config, vocab_size=vocab_size)
-
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
