@@ -18,7 +18,7 @@ from nanogpt.text.formats import find_tokenizer, gpt2_tokenizer, train_tokenizer
 from nanogpt.text.prepare import pieces
 from nanogpt.text.sources import rule_for, stream_documents
 from nanogpt.text.statistics import cutting, examples, growth, plot_growth, words_of
-from nanogpt.text.tokenizer import AnyTokenizer, Tokenizer, to_bytes
+from nanogpt.text.tokenizer import BaseTokenizer, Tokenizer, to_bytes
 from nanogpt.workers import usable_cores
 
 DEMO = Path("runs/demo/tokenizer.json")
@@ -98,7 +98,7 @@ def explain(arguments: Sequence[str]) -> None:
         print(f"      {sum(map(len, word[-1]))} bytes, {len(word[-1])} tokens\n")
 
 
-def byte_pairs(tokenizer: AnyTokenizer, name: str) -> Tokenizer:
+def byte_pairs(tokenizer: BaseTokenizer, name: str) -> Tokenizer:
     """The tokenizer itself. Raises UserError if it does not work by merging."""
     if not isinstance(tokenizer, Tokenizer):
         raise UserError(f"{name} has one id per character; nothing is merged")
@@ -131,7 +131,7 @@ def compare(arguments: Sequence[str]) -> None:
     )
 
 
-def learned_from_plays() -> AnyTokenizer:
+def learned_from_plays() -> BaseTokenizer:
     """The demo's tokenizer: as its run left it, or learned now, which takes a second."""
     if DEMO.exists():
         return find_tokenizer(str(DEMO))

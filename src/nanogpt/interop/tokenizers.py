@@ -9,13 +9,13 @@ from nanogpt.files import write_json
 from nanogpt.text.bpe import Pair, encode_word
 from nanogpt.text.formats import gpt2_characters
 from nanogpt.text.splitter import PATTERNS, portable
-from nanogpt.text.tokenizer import END_OF_TEXT, AnyTokenizer, CharTokenizer, Tokenizer
+from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer, CharTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     import tiktoken
 
 
-def to_huggingface(tokenizer: AnyTokenizer, folder: Path) -> None:
+def to_huggingface(tokenizer: BaseTokenizer, folder: Path) -> None:
     """Write what AutoTokenizer opens: tokenizer.json and tokenizer_config.json.
 
     Raises UserError if two tokens stand for the same bytes, which the format cannot hold.

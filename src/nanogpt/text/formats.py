@@ -10,7 +10,7 @@ from nanogpt.config import choose
 from nanogpt.errors import UserError
 from nanogpt.files import installed_files, read_json, read_text
 from nanogpt.text.splitter import PATTERNS, portable
-from nanogpt.text.tokenizer import END_OF_TEXT, AnyTokenizer, CharTokenizer, Tokenizer
+from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer, CharTokenizer, Tokenizer
 
 
 def split_pattern(pre_tokenizer: Mapping[str, Any]) -> str:
@@ -30,7 +30,7 @@ TOKENIZERS: dict[str, type[Tokenizer] | type[CharTokenizer]] = {
 }
 
 
-def load_tokenizer(path: Path) -> AnyTokenizer:
+def load_tokenizer(path: Path) -> BaseTokenizer:
     """Read a tokenizer of either kind. Raises UserError naming the file if it is not one."""
     values = read_json(path)
     if "model" in values and values.get("decoder") != {"type": "Fuse"}:
@@ -46,7 +46,7 @@ def load_tokenizer(path: Path) -> AnyTokenizer:
 
 def train_tokenizer(
     kind: str, texts: Iterable[str], vocab_size: int, processes: int = 1
-) -> AnyTokenizer:
+) -> BaseTokenizer:
     """Train a tokenizer, "bpe" or "char", or take a finished one: see find_tokenizer."""
     if kind == "bpe":
         return Tokenizer.train(texts, vocab_size, processes=processes)
@@ -55,7 +55,7 @@ def train_tokenizer(
     return find_tokenizer(kind)
 
 
-def find_tokenizer(name: str) -> AnyTokenizer:
+def find_tokenizer(name: str) -> BaseTokenizer:
     """GPT-2's tokenizer by the name "gpt2", or any by its path.
 
     The path is our tokenizer.json, Hugging Face's, or a folder with one of them or with the two

@@ -32,7 +32,7 @@ from nanogpt.text.tokenfiles import (
     token_dtype,
     write_sidecar,
 )
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.workers import grouped, map_in_order
 
 UNFINISHED = ".unfinished"
@@ -105,7 +105,7 @@ class Encoded:
 class Prepared:
     """What a preparation made."""
 
-    tokenizer: AnyTokenizer
+    tokenizer: BaseTokenizer
     files: dict[Side, TokenFile]
     names: dict[Side, list[str]]  # the first documents of each side
 
@@ -150,7 +150,7 @@ def pieces(data: DataConfig, rule: SplitRule) -> Iterator[tuple[Side, Document]]
 
 def learn(
     data: DataConfig, work: Path, journal: Journal, processes: int, report: Report
-) -> AnyTokenizer:
+) -> BaseTokenizer:
     """Decide the split and make the tokenizer, from the training side alone."""
     report("splitting", 0, None)
     if journal.rule is None:
@@ -183,7 +183,7 @@ def encode(
     data: DataConfig,
     work: Path,
     journal: Journal,
-    tokenizer: AnyTokenizer,
+    tokenizer: BaseTokenizer,
     processes: int,
     report: Report,
 ) -> None:
@@ -217,7 +217,7 @@ def encode(
 
 
 def encode_group(
-    tokenizer: AnyTokenizer, group: list[tuple[Side, Document]]
+    tokenizer: BaseTokenizer, group: list[tuple[Side, Document]]
 ) -> tuple[dict[Side, Encoded], int]:
     """What one process does with a group: the ids of both sides, and the group's characters."""
     dtype, separator = token_dtype(tokenizer.vocab_size), end_of_text(tokenizer)
@@ -243,7 +243,9 @@ class Writer:
     Raises UserError if less is written than the journal says.
     """
 
-    def __init__(self, folder: Path, side: Side, written: Written, tokenizer: AnyTokenizer) -> None:
+    def __init__(
+        self, folder: Path, side: Side, written: Written, tokenizer: BaseTokenizer
+    ) -> None:
         self.folder, self.side, self.written, self.tokenizer = folder, side, written, tokenizer
         size = written.count * token_dtype(tokenizer.vocab_size).itemsize
         if size and (not self.path.exists() or self.path.stat().st_size < size):

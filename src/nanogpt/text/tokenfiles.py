@@ -22,7 +22,7 @@ from nanogpt.config import Config
 from nanogpt.errors import UserError
 from nanogpt.files import read_json, sha256, write_json, writing
 from nanogpt.text.formats import find_tokenizer, load_tokenizer
-from nanogpt.text.tokenizer import END_OF_TEXT, AnyTokenizer
+from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 
 # The header of llm.c's token files: 256 32-bit integers, of which three mean something.
 LLMC_MAGIC = 20240520
@@ -91,7 +91,7 @@ class TokenFile:
             yield self.ids[start : start + CHUNK]
 
 
-def end_of_text(tokenizer: AnyTokenizer) -> int | None:
+def end_of_text(tokenizer: BaseTokenizer) -> int | None:
     """The id that closes a document, if the tokenizer has one."""
     return tokenizer.special_tokens.get(END_OF_TEXT)
 
@@ -101,7 +101,7 @@ def token_dtype(vocab_size: int) -> np.dtype:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
-def write_token_file(path: Path, texts: Iterable[str], tokenizer: AnyTokenizer) -> TokenFile:
+def write_token_file(path: Path, texts: Iterable[str], tokenizer: BaseTokenizer) -> TokenFile:
     """Encode texts one by one and write them as a token file and its sidecar.
 
     The plain form of what `nanogpt prepare` does in parallel.
@@ -122,7 +122,7 @@ def write_token_file(path: Path, texts: Iterable[str], tokenizer: AnyTokenizer) 
 
 
 def write_sidecar(
-    path: Path, count: int, n_bytes: int, documents: int, tokenizer: AnyTokenizer
+    path: Path, count: int, n_bytes: int, documents: int, tokenizer: BaseTokenizer
 ) -> None:
     """Write what is known about a finished token file beside it."""
     about = Sidecar(
@@ -142,7 +142,7 @@ def sidecar_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def read_token_file(path: Path, tokenizer: AnyTokenizer | None = None) -> TokenFile:
+def read_token_file(path: Path, tokenizer: BaseTokenizer | None = None) -> TokenFile:
     """Open a token file. Raises UserError if it is missing, damaged, or another tokenizer's.
 
     A file without a sidecar is one of another project; opening it takes the tokenizer.
@@ -173,7 +173,7 @@ def read_token_file(path: Path, tokenizer: AnyTokenizer | None = None) -> TokenF
     return TokenFile(path, np.memmap(path, dtype=dtype, mode="r"), about)
 
 
-def read_foreign_file(path: Path, tokenizer: AnyTokenizer | None) -> TokenFile:
+def read_foreign_file(path: Path, tokenizer: BaseTokenizer | None) -> TokenFile:
     """Open the 16-bit ids of nanoGPT, llm.c or modded-nanogpt.
 
     How much text they came from is found by decoding. Raises UserError if the file is damaged, or
@@ -211,7 +211,7 @@ def read_foreign_file(path: Path, tokenizer: AnyTokenizer | None) -> TokenFile:
     return replace(tokens, about=replace(about, bytes=int(counts @ lengths), documents=documents))
 
 
-def open_split(folder: Path, name: str, tokenizer: AnyTokenizer) -> TokenFile:
+def open_split(folder: Path, name: str, tokenizer: BaseTokenizer) -> TokenFile:
     """All token files of "train" or "val" in a folder, as one.
 
     That is NAME.bin, or else, in the order of their names, all .bin files with NAME in it. Raises
@@ -278,7 +278,7 @@ def data_folder(run: Path, config: Config) -> Path:
     return Path(config.data.folder) if config.data.folder else run / "data"
 
 
-def tokenizer_of(data: Path, config: Config) -> AnyTokenizer:
+def tokenizer_of(data: Path, config: Config) -> BaseTokenizer:
     """The tokenizer kept beside token files, or the finished one that data.tokenizer names.
 
     Raises UserError if there is neither.
@@ -301,7 +301,7 @@ class Tokens:
         return f"{self.train.about.sha256[:16]}-{self.val.about.sha256[:16]}"
 
 
-def open_tokens(folder: Path, config: Config, tokenizer: AnyTokenizer) -> Tokens:
+def open_tokens(folder: Path, config: Config, tokenizer: BaseTokenizer) -> Tokens:
     """Open both splits. Raises UserError if they do not fit the tokenizer and the settings."""
     tokens = Tokens(*(open_split(folder, name, tokenizer) for name in ("train", "val")))
     for file in (tokens.train, tokens.val):

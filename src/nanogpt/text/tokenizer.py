@@ -33,7 +33,7 @@ END_OF_TEXT = "<|endoftext|>"
 SpecialPolicy = Literal["as-text", "allow", "forbid"]
 
 
-class AnyTokenizer(Protocol):
+class BaseTokenizer(Protocol):
     """What the rest of the package asks of a tokenizer."""
 
     special_tokens: dict[str, int]

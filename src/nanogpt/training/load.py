@@ -7,11 +7,11 @@ from nanogpt.errors import UserError
 from nanogpt.interop.huggingface import fetch, from_pretrained
 from nanogpt.model.gpt import GPT
 from nanogpt.text.formats import find_tokenizer, load_tokenizer
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.checkpoint import find_checkpoint, load_state, load_weights
 
 
-def load_run(run: Path, name: str = "latest") -> tuple[GPT, AnyTokenizer, Config]:
+def load_run(run: Path, name: str = "latest") -> tuple[GPT, BaseTokenizer, Config]:
     """Model, tokenizer and settings, ready to generate.
 
     `run` is a run folder, a folder of Hugging Face's, or a published size of GPT-2 by name, or

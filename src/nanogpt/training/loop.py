@@ -27,7 +27,7 @@ from nanogpt.text.tokenfiles import (
     Tokens,
     end_of_text,
 )
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.checkpoint import (
     TrainState,
     save_checkpoint,
@@ -47,7 +47,7 @@ class TrainingLoop:
         folder: Path,
         config: Config,
         model: GPT,
-        tokenizer: AnyTokenizer,
+        tokenizer: BaseTokenizer,
         tokens: Tokens,
         compute: Compute,
         state: TrainState,
