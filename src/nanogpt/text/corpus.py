@@ -6,6 +6,7 @@ validation is decided here, once, so that no text can ever be on both sides.
 
 import codecs
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -15,6 +16,7 @@ from typing import IO, Literal
 
 from nanogpt.errors import UserError
 from nanogpt.files import installed_files, read_text
+from nanogpt.text.splitter import piece_end
 
 BUILT_IN = "shakespeare"
 PIECE = 2**22  # bytes; longer texts are read in pieces
@@ -117,12 +119,33 @@ def hashed_share(text: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def read_pieces(path: Path, opened: Callable[[Path], IO[bytes]] | None = None) -> Iterator[str]:
-    """A UTF-8 file of any size, in pieces that end where no word does: see `safe_cut`.
+def text_pieces(texts: Iterable[str | Path]) -> Iterator[str]:
+    """Texts as they are, and files given by their Path in pieces.
+
+    Raises UserError for a lone str or Path in place of a list, whose letters would be taken for
+    texts, and if the first str is the name of a file. Later ones are taken for text unseen: a
+    corpus may well hold one that is the name of a file.
+    """
+    if isinstance(texts, str | Path):
+        raise UserError(f"texts={str(texts)[:40]!r}: give a list of texts, or of Paths of files")
+    for number, text in enumerate(texts):
+        if isinstance(text, Path):
+            yield from read_pieces(text)
+            continue
+        if number == 0 and os.path.isfile(text):
+            raise UserError(f"{text!r} is the name of a file: Path({text!r}) reads it")
+        yield text
+
+
+def read_pieces(
+    path: str | Path, opened: Callable[[Path], IO[bytes]] | None = None
+) -> Iterator[str]:
+    """A UTF-8 file of any size, in pieces that do not cut a word: see `splitter.piece_end`.
 
     The pieces do not depend on who reads them. Raises UserError if the file is missing, unreadable
     or not UTF-8; `opened` opens files that are more than plain text.
     """
+    path = Path(path)
     if not path.is_file():
         read_text(path)  # which says what is wrong
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
@@ -133,7 +156,7 @@ def read_pieces(path: Path, opened: Callable[[Path], IO[bytes]] | None = None) -
                 held += decoder.decode(block)
                 done += len(block)
                 held = held[:-1].replace("\r\n", "\n") + held[-1:]  # its \n may be yet to come
-                if cut := safe_cut(held):
+                if cut := piece_end(held):
                     yield held[:cut]
                     held = held[cut:]
             held += decoder.decode(b"", final=True)
@@ -145,24 +168,6 @@ def read_pieces(path: Path, opened: Callable[[Path], IO[bytes]] | None = None) -
     except PermissionError:
         raise UserError(f"{path} cannot be read; check its permissions") from None
     yield held.replace("\r\n", "\n")
-
-
-def safe_cut(text: str) -> int:
-    """Where a text may be cut so that both parts give the words of the whole; 0 if nowhere.
-
-    That is behind a line break that stands alone, or before a space between two letters: borders
-    in both of our split patterns.
-
-    >>> safe_cut("one two\\nthree"), safe_cut("one two"), safe_cut("a\\n\\nb")
-    (8, 3, 0)
-    """
-    for pattern in (r"(?<=\S\n)(?=\S)", r"(?<=[^\W\d_])(?= [^\W\d_])"):
-        # Near the end is near enough, and only where there is nothing the whole text is searched.
-        for start in (max(0, len(text) - 2**12), 0):
-            places = [m.start() for m in re.finditer(pattern, text[start:])]
-            if places:
-                return start + places[-1]
-    return 0
 
 
 def shakespeare() -> Iterator[Document]:

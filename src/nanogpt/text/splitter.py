@@ -1,6 +1,7 @@
-"""How text is cut into words before byte-pair encoding."""
+"""How text is cut into words before byte-pair encoding, and where it may be cut before that."""
 
 import re
+from collections.abc import Callable, Iterable
 
 import regex
 
@@ -12,6 +13,14 @@ PATTERNS = {
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
         r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
     ),
+    # A new word begins where a capital follows a small letter; a contraction is part of its word.
+    "o200k": (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
 }
 
 
@@ -22,6 +31,10 @@ ASCII_PATTERNS = {
     "cl100k": (
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\nA-Za-z0-9]?+[A-Za-z]++|[0-9]{1,3}+| ?[^\sA-Za-z0-9]++[\r\n]*+"
         r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+    ),
+    "o200k": (
+        r"[^\r\nA-Za-z0-9]?(?:[A-Z]*[a-z]+|[A-Z]+)(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|[0-9]{1,3}| ?[^\sA-Za-z0-9]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     ),
 }
 
@@ -53,3 +66,65 @@ def portable(pattern: str) -> str:
     give back; at the end of an alternative the two {1,3} are the same.
     """
     return pattern.replace("{1,3}+", "{1,3}")
+
+
+def special_pattern(names: Iterable[str]) -> regex.Pattern[str]:
+    """A regular expression with one group that finds special tokens; without any, nothing.
+
+    >>> special_pattern(["<|end|>", "<|end|>oftext"]).split("a<|end|>oftext")
+    ['a', '<|end|>oftext', '']
+    """
+    # Of two special tokens that start alike, the longer one must be tried first.
+    longest_first = map(regex.escape, sorted(names, key=len, reverse=True))
+    return regex.compile("(" + ("|".join(longest_first) or "(?!)") + ")")
+
+
+# Where a text may be cut so that both parts give the words of the whole: asked of a file, of which
+# any good place will do, and of a stream, of which as much as possible should be encoded at once.
+
+
+def piece_end(text: str) -> int:
+    """Where a piece of a long text may end, whichever of PATTERNS splits it; 0 if nowhere.
+
+    That is after a line break that stands alone, or before a space between two letters.
+
+    >>> piece_end("one two\\nthree"), piece_end("one two"), piece_end("a\\n\\nb")
+    (8, 3, 0)
+    """
+    # In o200k a slash belongs to the punctuation and the line break before it.
+    for pattern in (r"(?<=\S\n)(?=[^\s/])", r"(?<=[^\W\d_])(?= [^\W\d_])"):
+        # Near the end is near enough, and only where there is nothing the whole text is searched.
+        for start in (max(0, len(text) - 2**12), 0):
+            places = [m.start() for m in re.finditer(pattern, text[start:])]
+            if places:
+                return start + places[-1]
+    return 0
+
+
+def settled_end(text: str, split: Callable[[str], list[str]], special: Iterable[str] = ()) -> int:
+    """Where the words begin that further text could still change: what is before them is settled.
+
+    `special` are the special tokens that are recognised, of which half of one may be at the end.
+    A pattern of your own needs to cut a word by its own text, the next word and the white space
+    around them.
+
+    >>> settled_end("one two three ", Splitter("gpt2")), settled_end("a<|e", str.split, ["<|end|>"])
+    (3, 0)
+    """
+    names = list(special)
+    end, start = len(text), 0
+    for length in range(min(max(map(len, names), default=1) - 1, len(text)), 0, -1):
+        if any(name.startswith(text[-length:]) for name in names):
+            end -= length
+            break
+    for match in special_pattern(names).finditer(text, endpos=end):
+        start = match.end()  # after a whole special token everything starts anew
+    # The last word may grow, and in o200k join the one before it ("we" and "'l" and "l"); white
+    # space around them is cut by what follows it.
+    words = 0
+    for word in reversed(split(text[start:end])):
+        words += not word.isspace()
+        if words > 2:
+            break
+        end -= len(word)
+    return end

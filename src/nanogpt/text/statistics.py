@@ -2,31 +2,27 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
 from nanogpt.files import writing
 from nanogpt.text.corpus import Side
+from nanogpt.text.encoding import count_words
 from nanogpt.text.prepare import SIDES, pieces
 from nanogpt.text.sources import rule_for
-from nanogpt.text.splitter import Splitter
-from nanogpt.text.tokenizer import Tokenizer, count_words, to_bytes
-from nanogpt.workers import grouped, map_in_order
+from nanogpt.text.tokenizer import Tokenizer, to_bytes
 
 Words = Counter[str]
 
 
 def words_of(data: DataConfig, pattern: str, processes: int) -> dict[Side, Words]:
     """How often each word occurs on each side of a corpus."""
-    words: dict[Side, Words] = {side: Counter() for side in SIDES}
+    words: dict[Side, Words] = {}
     rule = rule_for(data)
     for side in SIDES:
         texts = (document.text for of, document in pieces(data, rule) if of == side)
-        work = partial(count_words, Splitter(pattern))
-        for counts in map_in_order(work, grouped(texts, len), processes):
-            words[side].update(counts)
+        words[side] = count_words(texts, pattern, processes)
         if not words[side]:
             raise UserError(f"{data.source} holds too little text to split; add text")
     return words
@@ -97,7 +93,7 @@ def examples(words: Words, each: int = 6) -> dict[str, list[tuple[str, int]]]:
     }
 
 
-def plot_growth(sizes: dict[int, dict[Side, float]], path: Path) -> None:
+def plot_growth(sizes: dict[int, dict[Side, float]], path: str | Path) -> None:
     """Draw vocabulary size against compression as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
