@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nanogpt.config import Config
 from nanogpt.errors import UserError
+from nanogpt.text.dataset import tokenizer_of
 from nanogpt.text.tokenfiles import (
     check_ids,
     check_length,
@@ -30,6 +33,7 @@ def test_a_token_file_holds_the_ids_and_says_what_they_are(tmp_path):
         "vocab_size": 257,
         "tokenizer": TOKENIZER.fingerprint(),
         "sha256": hashlib.sha256((tmp_path / "a.bin").read_bytes()).hexdigest(),
+        "largest": 256,
     }
     assert (tmp_path / "a.bin").read_bytes()[:2] == bytes([ord("h"), 0])  # little-endian
     assert isinstance(tokens.ids, np.memmap)
@@ -79,6 +83,46 @@ def test_missing_empty_short_and_impossible_files_are_named(tmp_path):
     check_ids(tokens, 257)
     with pytest.raises(UserError, match="holds id 256, beyond the vocabulary of 256"):
         check_ids(tokens, 256)
+
+
+def test_the_largest_id_is_read_from_the_sidecar(tmp_path, monkeypatch):
+    """A corpus of billions of tokens must not be read through whenever a run starts."""
+    tokens = write_token_file(tmp_path / "a.bin", ["hello"], TOKENIZER)
+    monkeypatch.setattr("nanogpt.text.tokenfiles.largest_id", None)
+    check_ids(read_token_file(tokens.path), 257)
+    with pytest.raises(UserError, match="holds id 256"):
+        check_ids(read_token_file(tokens.path), 256)
+
+
+def test_an_older_sidecar_without_the_largest_id_still_serves(tmp_path):
+    path = write_token_file(tmp_path / "train-00000-of-00002.bin", ["hello"], TOKENIZER).path
+    write_token_file(tmp_path / "train-00001-of-00002.bin", ["hello"], TOKENIZER)
+    values = json.loads(path.with_suffix(".json").read_text())
+    del values["largest"]
+    path.with_suffix(".json").write_text(json.dumps(values))
+    for tokens in (read_token_file(path), open_split(tmp_path, "train", TOKENIZER)):
+        assert tokens.about.largest is None
+        check_ids(tokens, 257)
+        with pytest.raises(UserError, match="holds id 256"):
+            check_ids(tokens, 256)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_paths_may_be_strings(kind, tmp_path):
+    path = kind(tmp_path / "train.bin")
+    write_token_file(path, ["hello"], TOKENIZER)
+    found = open_split(kind(tmp_path), "train", TOKENIZER)
+    assert found.ids.tolist() == read_token_file(path).ids.tolist()
+
+
+def test_missing_token_files_say_how_to_make_them(tmp_path):
+    with pytest.raises(UserError, match=r"none: no such token files; make them with `nanogpt prep"):
+        tokenizer_of(tmp_path / "none", Config())
+    (tmp_path / "train.bin").write_bytes(b"\x01\x00")
+    with pytest.raises(
+        UserError, match=r"has no tokenizer\.json; name the tokenizer with data\.tok"
+    ):
+        tokenizer_of(tmp_path, Config())
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

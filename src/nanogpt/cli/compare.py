@@ -18,8 +18,9 @@ from nanogpt.files import write_text, writing
 from nanogpt.interop.compare import Comparison, Pair, compare
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import shakespeare
+from nanogpt.text.dataset import data_folder
 from nanogpt.text.formats import gpt2_tokenizer
-from nanogpt.text.tokenfiles import data_folder, open_split
+from nanogpt.text.tokenfiles import open_split
 from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.load import hugging_face_folder, load_run
 from nanogpt.training.report import fenced

@@ -15,14 +15,13 @@ from nanogpt.errors import UserError
 from nanogpt.files import writing
 from nanogpt.model.gpt import same_document
 from nanogpt.text.batches import BATCHES, Batch
+from nanogpt.text.dataset import data_folder, tokenizer_of
 from nanogpt.text.formats import gpt2_tokenizer, load_tokenizer
 from nanogpt.text.tokenfiles import (
     TokenFile,
     check_length,
-    data_folder,
     end_of_text,
     open_split,
-    tokenizer_of,
     write_token_file,
 )
 from nanogpt.text.tokenizer import BaseTokenizer

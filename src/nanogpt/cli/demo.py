@@ -28,9 +28,9 @@ from nanogpt.errors import UserError
 from nanogpt.evaluation.loss import evaluate
 from nanogpt.evaluation.references import BIGRAM, reference_points
 from nanogpt.text.corpus import Split
+from nanogpt.text.dataset import data_folder
 from nanogpt.text.prepare import Prepared
 from nanogpt.text.sources import load_split
-from nanogpt.text.tokenfiles import data_folder
 from nanogpt.text.tokenizer import BaseTokenizer, Tokenizer
 from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.training.start import Trainer

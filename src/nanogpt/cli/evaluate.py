@@ -26,14 +26,9 @@ from nanogpt.generation.reader import Reader
 from nanogpt.generation.stream import prompt_ids, stream
 from nanogpt.model.gpt import GPT
 from nanogpt.text.batches import DOCUMENTS_APART
+from nanogpt.text.dataset import data_folder
 from nanogpt.text.sources import whole_texts
-from nanogpt.text.tokenfiles import (
-    TokenFile,
-    data_folder,
-    end_of_text,
-    open_split,
-    write_token_file,
-)
+from nanogpt.text.tokenfiles import TokenFile, end_of_text, open_split, write_token_file
 from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.text.worlds import World, find_world
 

@@ -20,6 +20,7 @@ from nanogpt.text.splitter import piece_end
 
 BUILT_IN = "shakespeare"
 PIECE = 2**22  # bytes; longer texts are read in pieces
+LONG_DOCUMENT = 2**22  # characters; longer ones that a separator ends go on in pieces
 
 # One play of each kind: a tragedy, a comedy, a history, a romance. Together 9 % of the text.
 HELD_OUT_PLAYS = ("Macbeth", "Twelfth Night", "Henry V", "The Tempest")
@@ -117,6 +118,42 @@ def hashed_share(text: str) -> float:
     """A number in [0, 1) that looks random but depends on the text alone."""
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def cut_documents(documents: Iterable[Document], separator: str) -> Iterator[Document]:
+    """Cut documents where the separator stands, and remove the newlines around what is left.
+
+    What comes out does not depend on the pieces in which long documents come in. Empty documents
+    are left out.
+
+    >>> [d.text for d in cut_documents([Document("a", "one\\n<|s|>\\ntwo")], "<|s|>")]
+    ['one', 'two']
+    """
+    held, number, begins = "", 1, True
+    for piece in documents:
+        parts = (held + piece.text).split(separator)
+        for n, text in enumerate(parts, start=1):
+            name, ends = f"{piece.name}:{number}", n < len(parts) or piece.ends
+            # Half a separator may be at the end. Newlines before it may have to go.
+            place = len(text) if ends else max(0, len(text) + 1 - len(separator))
+            sure, unsure = text[:place], text[place:]
+            sure = sure.lstrip("\n") if begins else sure
+            length = len(sure.rstrip("\n"))
+            text = sure[:length] if ends else sure + unsure
+            size = LONG_DOCUMENT
+            while length > size:
+                if cut := piece_end(text[:size]):
+                    yield Document(name, text[:cut], ends=False)
+                    text, length, size, begins = text[cut:], length - cut, LONG_DOCUMENT, False
+                else:
+                    size += LONG_DOCUMENT
+            held = "" if ends else text
+            if ends and text:
+                yield Document(name, text)
+                number += 1
+            begins = begins or ends
+        if piece.ends:
+            number = 1
 
 
 def text_pieces(texts: Iterable[str | Path]) -> Iterator[str]:

@@ -42,6 +42,12 @@ NAMES = 40  # documents that the report mentions by name
 
 SIDES: tuple[Side, Side] = ("train", "val")
 
+# The settings that a preparation depends on; after any other change it goes on.
+ORDERED = (
+    "source", "text_field", "separator", "max_documents", "tokenizer", "vocab_size",
+    "val_fraction", "shard_tokens",
+)  # fmt: skip
+
 # Says how far a phase is: its name, the characters it has done, and how many there are if known.
 Report = Callable[[str, int, int | None], None]
 
@@ -111,7 +117,7 @@ class Prepared:
 
 
 def prepare(
-    data: DataConfig, folder: Path, processes: int, report: Report = lambda *_: None
+    data: DataConfig, folder: str | Path, processes: int, report: Report = lambda *_: None
 ) -> Prepared:
     """Write tokenizer.json and the token files of both sides into a folder.
 
@@ -120,8 +126,9 @@ def prepare(
     UserError if the source is missing, damaged or too short, or a setting is impossible; then
     nothing is left.
     """
+    folder = Path(folder)
     work = folder / UNFINISHED
-    order = {k: v for k, v in asdict(data).items() if k not in ("folder", "batches", "stride")}
+    order = {name: getattr(data, name) for name in ORDERED}
     chosen = Path(data.tokenizer)
     stamp = chosen.stat().st_mtime_ns if chosen.exists() else None
     journal = Journal.open(

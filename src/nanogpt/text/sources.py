@@ -22,16 +22,20 @@ from nanogpt.errors import Interrupted, UserError
 from nanogpt.text.corpus import (
     BUILT_IN,
     HELD_OUT_PLAYS,
+    PIECE,
     Document,
     Split,
     SplitRule,
+    cut_documents,
     read_pieces,
     shakespeare,
     split_rule,
 )
+from nanogpt.text.tokenizer import END_OF_TEXT
 from nanogpt.text.worlds import documents, find_world
 
 HUB = "hub:"
+MANY_MARKERS = 10  # end-of-text markers in a text that no longer are a coincidence
 
 
 def stream_documents(data: DataConfig) -> Iterator[Document]:
@@ -63,7 +67,7 @@ def read_source(data: DataConfig) -> Iterator[Document]:
     return (document for path in source_files(data.source) for document in read_file(path, data))
 
 
-def source_files(source: str) -> list[Path]:
+def source_files(source: str | Path) -> list[Path]:
     """The files of a source, sorted. Raises UserError if a folder has none that can be read."""
     path = Path(source)
     if not path.is_dir():
@@ -81,10 +85,11 @@ def kind_of(path: Path) -> str:
 
 
 def read_file(path: Path, data: DataConfig) -> Iterator[Document]:
-    """The documents of one file; one of unknown kind is taken for text."""
+    """The documents of one file, cut at data.separator; one of unknown kind is taken for text."""
     root = Path(data.source)
     name = path.name if root == path else str(path.relative_to(root))
-    yield from READERS.get(kind_of(path), read_text_file)(path, name, data.text_field)
+    found = READERS.get(kind_of(path), read_text_file)(path, name, data.text_field)
+    return cut_documents(found, data.separator) if data.separator else found
 
 
 def read_text_file(path: Path, name: str, field: str) -> Iterator[Document]:
@@ -112,7 +117,7 @@ def read_jsonl(path: Path, name: str, field: str) -> Iterator[Document]:
             if not isinstance(text, str):
                 raise UserError(
                     f'{path} line {number} is not a JSON object with a "{field}" string; '
-                    "mend it, or name another field with data.text_field"
+                    "fix it, or name another field with data.text_field"
                 )
             yield Document(f"{name}:{number}", text)
 
@@ -223,6 +228,19 @@ def optional(module: str) -> ModuleType:
         raise UserError(
             f"this source needs the package {package}; run: pip install 'nanogpt[data]'"
         ) from None
+
+
+def has_unused_separators(data: DataConfig) -> bool:
+    """Whether the beginning of a file or folder holds many end-of-text markers, taken for text."""
+    if data.separator or not Path(data.source).exists():
+        return False
+    characters = markers = 0
+    for document in stream_documents(data):
+        characters += len(document.text)
+        markers += document.text.count(END_OF_TEXT)
+        if markers >= MANY_MARKERS or characters >= PIECE:
+            break
+    return markers >= MANY_MARKERS
 
 
 def rule_for(data: DataConfig) -> SplitRule:

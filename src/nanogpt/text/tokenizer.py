@@ -55,8 +55,7 @@ class BaseTokenizer:
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The exact bytes that the ids of one text stand for: a list, an array or a 1-D tensor.
 
-        One token may hold half a character, so bytes are what a token really is. Raises UserError
-        for an id that no token has.
+        One token may hold half a character. Raises UserError for an id that no token has.
         """
         values = ids.tolist() if hasattr(ids, "tolist") else ids
         try:
@@ -140,11 +139,10 @@ class Tokenizer(BaseTokenizer):
     ) -> Self:
         """Learn a vocabulary of at most `vocab_size` tokens, the special ones included.
 
-        A str is a text; a Path is a UTF-8 file of any size, which is read piece by piece. Kept of
-        them is only how often each word occurs. The merges do not depend on the number of
-        processes. A small text may run out of pairs to merge; the vocabulary is smaller then.
-        Raises UserError if there is no room for the 256 bytes and the special tokens, for a lone
-        str or Path in place of a list, and if the first str is the name of a file: use a Path.
+        A str is a text; a Path is a UTF-8 file of any size, read piece by piece. The merges depend
+        on how often each word occurs, not on the number of processes. A small text may run out of
+        pairs to merge. Raises UserError if there is no room for the 256 bytes and the special
+        tokens, for one str or Path in place of a list, and if the first str is the name of a file.
         """
         n_merges = vocab_size - 256 - len(special_tokens)
         if n_merges < 0:

@@ -22,11 +22,8 @@ from nanogpt.evaluation.loss import estimate, evaluate, losses_of
 from nanogpt.generation.stream import generate_text
 from nanogpt.model.gpt import GPT
 from nanogpt.text.batches import BATCHES, DOCUMENTS_APART, Batch, Batches, Loader
-from nanogpt.text.tokenfiles import (
-    TokenFile,
-    Tokens,
-    end_of_text,
-)
+from nanogpt.text.dataset import Tokens
+from nanogpt.text.tokenfiles import TokenFile, end_of_text
 from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.checkpoint import (
     TrainState,
