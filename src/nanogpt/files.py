@@ -1,6 +1,6 @@
 """Files that are either whole or absent. A path may be a str or a Path.
 
-Everything the package writes goes through here, but for metrics.jsonl, to which a run appends.
+Everything the package writes goes through here, except metrics.jsonl: a run appends to that.
 """
 
 import csv
@@ -57,7 +57,7 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
                 os.fsync(opened.fileno())
             open_to_others(file)
         open_to_others(temporary)
-        if path.exists():  # a folder cannot take the place of a full one in a single move
+        if path.exists():  # one move cannot replace a folder that has files in it
             path.rename(temporary.with_name(temporary.name + ".old"))
         temporary.replace(path)
     finally:
@@ -77,11 +77,11 @@ def writing_files(folder: str | Path) -> Iterator[Path]:
                 file.replace(folder / file.name)
     finally:
         with suppress(OSError):
-            folder.rmdir()  # which it refuses unless the folder is empty
+            folder.rmdir()  # which fails unless the folder is empty
 
 
 def open_to_others(path: str | Path) -> None:
-    """Give a temporary file or folder, born private, the permissions that any new one has."""
+    """Give a temporary file or folder, which is private, the permissions of any new one."""
     path = Path(path)
     umask = os.umask(0)
     os.umask(umask)

@@ -366,7 +366,7 @@ def run_killed(order: DataConfig, out: Path, *numbers: int) -> int:
 
 
 def test_a_killed_preparation_resumes_to_the_same_bytes(order, tmp_path):
-    """Killed again and again, at random moments, by the end of which it must be done."""
+    """Killed again and again, at random moments; in the end it must be done."""
     prepare(order, tmp_path / "whole", 1)
     draw = random.Random(0)
     deaths = 0

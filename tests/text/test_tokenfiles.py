@@ -169,7 +169,7 @@ def test_nanogpts_bare_ids_are_read(tmp_path):
 
 
 def llmc_file(count: int, magic: int = 20240520, version: int = 1) -> bytes:
-    """256 integers, of which three mean something, and then 16-bit ids."""
+    """256 integers, the first three of them in use, and then 16-bit ids."""
     header = b"".join(n.to_bytes(4, "little") for n in (magic, version, count))
     return header + bytes(4 * 253) + bytes([104, 0, 105, 0, 0, 1])
 
@@ -191,9 +191,9 @@ def test_llmcs_headered_files_are_read_in_the_order_of_their_names(tmp_path):
         (llmc_file(3)[:-1], r"a\.bin has 1029 bytes where its header promises 1030"),
         (llmc_file(3)[:900], r"a\.bin has an unknown or cut-off header"),
         (llmc_file(3, version=2), r"a\.bin has an unknown or cut-off header"),
-        (llmc_file(0)[:1024], r"a\.bin has 1024 bytes, which are no 16-bit ids"),
-        (b"", r"a\.bin has 0 bytes, which are no 16-bit ids"),
-        (b"abc", r"a\.bin has 3 bytes, which are no 16-bit ids"),
+        (llmc_file(0)[:1024], r"a\.bin has 1024 bytes, which cannot be 16-bit ids"),
+        (b"", r"a\.bin has 0 bytes, which cannot be 16-bit ids"),
+        (b"abc", r"a\.bin has 3 bytes, which cannot be 16-bit ids"),
         (b"\xff\xff", r"a\.bin holds id 65535, beyond the vocabulary of 257"),
     ],
 )

@@ -67,7 +67,7 @@ def name_of(source: str) -> str:
 def prepare_with_progress(
     data: DataConfig, folder: Path, console: Console, processes: int = 0
 ) -> Prepared:
-    """Prepare a source, showing how far it is."""
+    """Prepare a source, showing the progress."""
     if has_unused_separators(data):
         Console(stderr=True).print(
             f"{data.source} holds many {END_OF_TEXT} markers, which are read as text; to cut it "
@@ -124,7 +124,7 @@ def show_documents(prepared: Prepared, console: Console) -> None:
 
 
 def show_files(prepared: Prepared, console: Console) -> None:
-    """Say how many tokens became of it."""
+    """Say how many tokens each side has."""
     for side in SIDES:
         tokens = prepared.files[side]
         console.print(

@@ -1,4 +1,4 @@
-"""Tokenizers as those of Hugging Face and tiktoken, and tiktoken's as ours."""
+"""Our tokenizers for Hugging Face and tiktoken, and tiktoken's as ours."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,7 @@ def bpe_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def characters_json(tokenizer: CharTokenizer) -> dict[str, Any]:
-    """One token a character: BPE that never learned a merge. Unknown characters are left out."""
+    """One token per character: BPE without merges. Unknown characters are left out."""
     vocab = {character: i for i, character in enumerate(tokenizer.characters)}
     return {
         "pre_tokenizer": None,
@@ -90,8 +90,8 @@ def to_tiktoken(tokenizer: Tokenizer) -> "tiktoken.Encoding":
 def from_tiktoken(encoding: "str | tiktoken.Encoding") -> Tokenizer:
     """Take over an encoding of tiktoken's, given itself or by name, such as "gpt2".
 
-    By name tiktoken may have to download it. Raises UserError for an encoding that did not come
-    about by merging pairs one by one: see `formats.from_ranks`.
+    Given a name, tiktoken may have to download it. Raises UserError if a token is not the merge of
+    two earlier ones: see `formats.from_ranks`.
     """
     import tiktoken
 

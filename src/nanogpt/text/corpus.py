@@ -1,7 +1,7 @@
 """Where text comes from: the built-in plays of Shakespeare, or your own files.
 
-A corpus is a stream of documents, so it may be larger than memory. Which of them are held out for
-validation is decided here, once, so that no text can ever be on both sides.
+A corpus is a stream of documents, so it may be larger than memory. Which documents are held out for
+validation is decided here, once, so no text can be on both sides.
 """
 
 import codecs
@@ -30,7 +30,7 @@ Side = Literal["train", "val"]
 
 @dataclass(frozen=True)
 class Document:
-    """A text that stands on its own, or a piece of one that is too long to be held in memory."""
+    """A text that stands on its own, or a piece of one that is too long for the memory."""
 
     name: str
     text: str
@@ -39,7 +39,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Split:
-    """A corpus divided into what the model learns from and what it is judged by."""
+    """A corpus divided into training set and validation set."""
 
     train: Sequence[Document]
     val: Sequence[Document]
@@ -78,10 +78,10 @@ class SplitRule:
 def split_rule(documents: Iterable[Document], val_fraction: float) -> SplitRule:
     """Hold out about `val_fraction` of the documents, chosen by a hash of their text.
 
-    A document's side depends on its text alone (of a long one, on its first piece), so a longer
-    download moves no document from validation into training. Reads only until it has met both
+    A document's side depends on its text alone (on the first piece of a long one), so a longer
+    download moves no document from validation into training. Reads only until it has seen both
     sides. Two exceptions serve small corpora: if all documents fall on one side, the nearest one
-    changes over; and a lone document is cut, its end being held out.
+    changes over; and the end of a lone document is held out.
     """
     shares: list[float] = []
     characters = 0
@@ -160,8 +160,8 @@ def text_pieces(texts: Iterable[str | Path]) -> Iterator[str]:
     """Texts as they are, and files given by their Path in pieces.
 
     Raises UserError for a lone str or Path in place of a list, whose letters would be taken for
-    texts, and if the first str is the name of a file. Later ones are taken for text unseen: a
-    corpus may well hold one that is the name of a file.
+    texts, and if the first str is the name of a file. Later ones are not checked: in a corpus of
+    millions of texts, one may well be the name of a file.
     """
     if isinstance(texts, str | Path):
         raise UserError(f"texts={str(texts)[:40]!r}: give a list of texts, or of Paths of files")
@@ -230,7 +230,7 @@ def play_text(markdown: str) -> str:
 def plain_paragraph(paragraph: str) -> str:
     """Remove the Markdown from one paragraph of a play.
 
-    Italics are stage directions and come out in square brackets. The source has a few spans whose
+    Italics are stage directions and come out in square brackets. In a few places of the source
     underscores or brackets are unbalanced; the patterns below accept those too.
     """
     text = re.sub(r"[ \t]+\n", "\n", paragraph.strip())

@@ -1,4 +1,4 @@
-"""The token files of a run: where they are, whose they are, and both splits, checked."""
+"""The token files of a run: their folder, their tokenizer, and both splits, checked."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Tokens:
 
     @property
     def fingerprint(self) -> str:
-        """What a run remembers of its data."""
+        """What a run keeps, to notice when its data have changed."""
         return f"{self.train.about.sha256[:16]}-{self.val.about.sha256[:16]}"
 
 

@@ -1,4 +1,4 @@
-"""Much text: words met before are looked up, batches are shared out, streams are never held whole.
+"""Encoding much text: look up words seen before, use several processes, never hold a whole stream.
 
 The ids are those of `Tokenizer.encode`. The methods of Tokenizer lead here.
 """
@@ -16,7 +16,7 @@ from nanogpt.workers import grouped, map_in_order
 
 
 class WordCache(dict[str, bytes]):
-    """The ids of words met before, four bytes each. Words repeat: most of a text is found here."""
+    """The ids of words seen before, four bytes each. Words repeat: most of a text is found here."""
 
     limit = 500_000  # bounded memory, whatever the text
 
@@ -48,7 +48,7 @@ def count_share(split: Callable[[str], list[str]], texts: Sequence[str]) -> Coun
 def encode_batch(
     texts: Sequence[str], encode: Callable[[str], NDArray[np.uint32]], processes: int
 ) -> list[list[int]]:
-    """Encode many texts, shared out among processes. The result is that of one process."""
+    """Encode many texts in several processes. The result is that of one process."""
     shares = map_in_order(partial(encode_share, encode), grouped(texts, len), processes)
     return [ids.tolist() for share in shares for ids in share]
 

@@ -47,7 +47,10 @@ def pattern_name(pattern: str) -> str:
 
 
 def split_pattern(pre_tokenizer: Mapping[str, Any]) -> str:
-    """The regular expression by which a tokenizer.json cuts words. Raises UserError if unknown."""
+    """The name or regular expression by which a tokenizer.json cuts words.
+
+    Raises UserError if it does it in another way than byte-level BPE.
+    """
     if pre_tokenizer["type"] == "ByteLevel" and not pre_tokenizer.get("add_prefix_space"):
         return "gpt2"
     steps = pre_tokenizer.get("pretokenizers", [])
@@ -160,7 +163,10 @@ def from_characters(
     special: Mapping[str, int],
     source: str,
 ) -> Tokenizer:
-    """Build from tokens whose bytes are written as GPT-2 writes them: see gpt2_characters."""
+    """Build from tokens as GPT-2 writes them, one printable character a byte: see gpt2_characters.
+
+    Raises UserError, naming the source, if merges and ids do not belong together.
+    """
     byte_of = {character: byte for byte, character in gpt2_characters().items()}
     byte_order = bytes(byte_of[c] for c in sorted(byte_of, key=lambda c: ids.get(c, -1)))
     merges: dict[Pair, int] = {}

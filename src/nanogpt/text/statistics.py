@@ -1,4 +1,4 @@
-"""What a tokenizer makes of a corpus: how short it makes the text, and how it cuts its words."""
+"""What a tokenizer does to a corpus: how short it makes the text, and how it cuts its words."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Cutting:
 
     @property
     def tokens_per_word(self) -> float:
-        """Into how many tokens a word is cut, on average over the text."""
+        """How many tokens a word is cut into, on average over the text."""
         return self.word_tokens / max(1, self.words)
 
 
@@ -64,9 +64,9 @@ def cutting(tokenizer: Tokenizer, words: Words) -> Cutting:
 
 
 def growth(tokenizer: Tokenizer, words: dict[Side, Words]) -> dict[int, dict[Side, float]]:
-    """Bytes per token on both sides, had training stopped at a smaller vocabulary.
+    """Bytes per token on both sides, if training had stopped at a smaller vocabulary.
 
-    Merges are learned one after another, so the first of them are the smaller vocabulary.
+    Merges are learned one after another, so the first n merges are the smaller vocabulary.
     """
     sizes = [256 * 2**n for n in range(20) if 256 * 2**n < 256 + len(tokenizer.merges)]
     sizes.append(256 + len(tokenizer.merges))

@@ -1,12 +1,12 @@
 """Token files: the ids of many texts on disk, ready to be cut into batches.
 
-A token file is plain little-endian integers with a JSON sidecar that says what they are. It is
+A token file is plain little-endian integers. A JSON sidecar says what they are. The file is
 memory-mapped: a corpus of any size opens at once and takes no memory until it is read. Documents
-lie end to end, each closed by the end-of-text token if the tokenizer has one. A large corpus is
-kept in several files, its shards, and read as one.
+follow each other, each with the end-of-text token at its end if the tokenizer has one. A large
+corpus is kept in several files, its shards, and read as one.
 
-Files that other projects wrote are read, too: nanoGPT's, which are bare 16-bit ids, and those of
-llm.c and modded-nanogpt, which begin with a header.
+Files of other projects are read, too: nanoGPT's are bare 16-bit ids, and those of llm.c and
+modded-nanogpt begin with a header.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from nanogpt.errors import UserError
 from nanogpt.files import read_json, sha256, write_json, writing
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 
-# The header of llm.c's token files: 256 32-bit integers, of which three mean something.
+# The header of llm.c's token files: 256 32-bit integers; the first three mean something.
 LLMC_MAGIC = 20240520
 LLMC_VERSION = 1
 LLMC_HEADER_BYTES = 256 * 4
 
-CHUNK = 2**24  # tokens read at a time where a whole file is gone through
+CHUNK = 2**24  # tokens read at a time where a whole file is read
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Sidecar:
     documents: int
     vocab_size: int
     tokenizer: str  # fingerprint of the tokenizer that made them
-    sha256: str  # of the token file: a run remembers by it what it was trained on
+    sha256: str  # of the token file: a run keeps it to know what it was trained on
     largest: int | None = None  # id in the file; older sidecars do not say
 
 
@@ -128,7 +128,7 @@ def write_token_file(path: str | Path, texts: Iterable[str], tokenizer: BaseToke
             count += len(ids)
             n_bytes += len(text.encode("utf-8", "surrogatepass"))
             documents += 1
-        sidecar_path(path).unlink(missing_ok=True)  # it speaks of the file that now goes away
+        sidecar_path(path).unlink(missing_ok=True)  # it describes the file that is replaced
     write_sidecar(path, count, n_bytes, documents, tokenizer)
     return read_token_file(path)
 
@@ -159,7 +159,7 @@ def sidecar_path(path: str | Path) -> Path:
 def read_token_file(path: str | Path, tokenizer: BaseTokenizer | None = None) -> TokenFile:
     """Open a token file. Raises UserError if it is missing, damaged, or another tokenizer's.
 
-    A file without a sidecar is one of another project; opening it takes the tokenizer.
+    A file without a sidecar comes from another project; opening it needs the tokenizer.
     """
     path, again = Path(path), "prepare the data again"
     if not path.is_file():
@@ -190,8 +190,8 @@ def read_token_file(path: str | Path, tokenizer: BaseTokenizer | None = None) ->
 def read_foreign_file(path: str | Path, tokenizer: BaseTokenizer | None) -> TokenFile:
     """Open the 16-bit ids of nanoGPT, llm.c or modded-nanogpt.
 
-    How much text they came from is found by decoding. Raises UserError if the file is damaged, or
-    holds ids that the tokenizer does not know.
+    Decoding tells how much text they came from. Raises UserError if the file is damaged, or holds
+    ids that the tokenizer does not know.
     """
     path = Path(path)
     if tokenizer is None:
@@ -210,7 +210,7 @@ def read_foreign_file(path: str | Path, tokenizer: BaseTokenizer | None) -> Toke
                 f"({header[2]:,} tokens); fetch it again"
             )
     if size % 2 or size == offset:
-        raise UserError(f"{path} has {size} bytes, which are no 16-bit ids; fetch it again")
+        raise UserError(f"{path} has {size} bytes, which cannot be 16-bit ids; fetch it again")
     ids = np.memmap(path, dtype="<u2", mode="r", offset=offset)
     about = Sidecar("uint16", len(ids), 0, 0, tokenizer.vocab_size, "", sha256(path))
     tokens = TokenFile(path, ids, about)
@@ -260,7 +260,7 @@ def open_split(folder: str | Path, name: str, tokenizer: BaseTokenizer) -> Token
 def shard_paths(folder: str | Path, name: str, count: int) -> list[Path]:
     """What the token files of a split are called: train.bin, or train-00000-of-00002.bin ...
 
-    A number that says how many there are makes a missing one noticed.
+    The names say how many there are, so a missing one is noticed.
     """
     if count == 1:
         return [Path(folder, f"{name}.bin")]
@@ -277,7 +277,7 @@ def check_ids(tokens: TokenFile, vocab_size: int) -> None:
 
 
 def check_unchanged(tokens: TokenFile) -> None:
-    """Raise UserError if token files of ours are no longer those that their sidecars speak of."""
+    """Raise UserError if token files of ours are no longer those that their sidecars describe."""
     for path in sorted(tokens.path.parent.glob(tokens.path.name)):
         if sidecar_path(path).exists() and sha256(path) != read_token_file(path).about.sha256:
             raise UserError(f"{path} has changed since it was prepared; prepare the data again")

@@ -126,7 +126,7 @@ class Tokenizer(BaseTokenizer):
         self._packed = WordCache(self.encode_word)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self.from_dict, (self.to_dict(),)  # to another process without the words met so far
+        return self.from_dict, (self.to_dict(),)  # to another process without the words seen so far
 
     @classmethod
     def train(
@@ -185,7 +185,7 @@ class Tokenizer(BaseTokenizer):
     def encode_batch(
         self, texts: Sequence[str], special: SpecialPolicy = "as-text", processes: int = 1
     ) -> list[list[int]]:
-        """Encode many texts, shared out among processes. The result is that of one process."""
+        """Encode many texts in several processes. The result is that of one process."""
         return encode_batch(texts, partial(self.encode_array, special=special), processes)
 
     def encode_iterable(
@@ -248,7 +248,7 @@ class CharTokenizer(BaseTokenizer):
         return cls(sorted(set(chain.from_iterable(text_pieces(texts)))), special_tokens)
 
     def encode(self, text: str, special: SpecialPolicy = "as-text") -> list[int]:
-        """Turn text into ids. Raises UserError for a character that training did not meet.
+        """Turn text into ids. Raises UserError for a character that training did not see.
 
         >>> CharTokenizer("abc").encode("cab")
         [2, 0, 1]
