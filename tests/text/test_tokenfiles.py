@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,16 @@ def test_the_largest_id_is_read_from_the_sidecar(tmp_path, monkeypatch):
     check_ids(read_token_file(tokens.path), 257)
     with pytest.raises(UserError, match="holds id 256"):
         check_ids(read_token_file(tokens.path), 256)
+
+
+def test_a_file_that_is_newer_than_its_sidecar_is_read_for_its_largest_id(tmp_path):
+    """A changed id must be one line of words, not a crash in the embedding."""
+    path = write_token_file(tmp_path / "a.bin", ["hello"], TOKENIZER).path
+    path.write_bytes(b"\xff\xff" + path.read_bytes()[2:])
+    later = path.with_suffix(".json").stat().st_mtime + 1
+    os.utime(path, (later, later))
+    with pytest.raises(UserError, match="holds id 65535"):
+        check_ids(read_token_file(path), 257)
 
 
 def test_an_older_sidecar_without_the_largest_id_still_serves(tmp_path):

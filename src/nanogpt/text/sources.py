@@ -78,21 +78,22 @@ def source_files(source: str | Path) -> list[Path]:
     return files
 
 
-def kind_of(path: Path) -> str:
+def kind_of(path: str | Path) -> str:
     """The ending that says what a file holds: ".jsonl" for a.jsonl and for a.jsonl.gz."""
+    path = Path(path)
     ending = path.suffix.lower()
     return Path(path.stem).suffix.lower() if ending in COMPRESSIONS else ending
 
 
-def read_file(path: Path, data: DataConfig) -> Iterator[Document]:
+def read_file(path: str | Path, data: DataConfig) -> Iterator[Document]:
     """The documents of one file, cut at data.separator. A file of unknown kind is read as text."""
-    root = Path(data.source)
+    path, root = Path(path), Path(data.source)
     name = path.name if root == path else str(path.relative_to(root))
     found = READERS.get(kind_of(path), read_text_file)(path, name, data.text_field)
     return cut_documents(found, data.separator) if data.separator else found
 
 
-def read_text_file(path: Path, name: str, field: str) -> Iterator[Document]:
+def read_text_file(path: str | Path, name: str, field: str) -> Iterator[Document]:
     """One document, a long one in pieces."""
     held: str | None = None
     for piece in read_pieces(path, open_bytes):
@@ -102,9 +103,9 @@ def read_text_file(path: Path, name: str, field: str) -> Iterator[Document]:
     yield Document(name, held or "")
 
 
-def read_jsonl(path: Path, name: str, field: str) -> Iterator[Document]:
+def read_jsonl(path: str | Path, name: str, field: str) -> Iterator[Document]:
     """One document per line, from one field. Raises UserError naming the line at fault."""
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f"{path}: no such file; check the path")
     with closing(open_bytes(path)) as file:
         for number, line in enumerate(file, start=1):
@@ -122,9 +123,9 @@ def read_jsonl(path: Path, name: str, field: str) -> Iterator[Document]:
             yield Document(f"{name}:{number}", text)
 
 
-def read_parquet(path: Path, name: str, field: str) -> Iterator[Document]:
+def read_parquet(path: str | Path, name: str, field: str) -> Iterator[Document]:
     """One document per row, from one column, a few thousand rows at a time."""
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f"{path}: no such file; check the path")
     parquet = optional("pyarrow.parquet")
     number = 0
@@ -165,7 +166,7 @@ def read_hub(name: str, field: str) -> Iterator[Document]:
         ) from None
 
 
-READERS: dict[str, Callable[[Path, str, str], Iterator[Document]]] = {
+READERS: dict[str, Callable[[str | Path, str, str], Iterator[Document]]] = {
     ".txt": read_text_file,
     ".md": read_text_file,
     ".jsonl": read_jsonl,
@@ -212,8 +213,9 @@ def open_zstd(path: Path) -> Decompressed:
 COMPRESSIONS: dict[str, Callable[[Path], Decompressed]] = {".gz": open_gzip, ".zst": open_zstd}
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: str | Path) -> IO[bytes]:
     """A file, decompressed if its ending says that it is compressed."""
+    path = Path(path)
     if path.suffix.lower() in COMPRESSIONS:
         return io.BufferedReader(COMPRESSIONS[path.suffix.lower()](path))
     return path.open("rb")

@@ -175,11 +175,14 @@ def read_token_file(path: str | Path, tokenizer: BaseTokenizer | None = None) ->
         expected = about.count * dtype.itemsize
     except (TypeError, ValueError) as error:
         raise UserError(f"{sidecar_path(path)} is damaged ({error}); {again}") from None
-    if path.stat().st_size != expected:
+    found = path.stat()
+    if found.st_size != expected:
         raise UserError(
-            f"{path} has {path.stat().st_size} bytes where {sidecar_path(path).name} promises "
+            f"{path} has {found.st_size} bytes where {sidecar_path(path).name} promises "
             f"{expected}; {again}"
         )
+    if found.st_mtime_ns > sidecar_path(path).stat().st_mtime_ns:
+        about = replace(about, largest=None)  # written to since; look at the ids themselves
     if about.count == 0:
         raise UserError(f"{path} holds no tokens; {again} from a text that is not empty")
     if tokenizer is not None and about.tokenizer != tokenizer.fingerprint():
