@@ -28,7 +28,8 @@ from nanogpt.generation.packing import WEIGHTS
 from nanogpt.generation.reader import Reader, generate
 from nanogpt.interop.huggingface import from_hugging_face
 from nanogpt.model.gpt import GPT
-from nanogpt.text.tokenfiles import data_folder, open_split
+from nanogpt.text.dataset import data_folder
+from nanogpt.text.tokenfiles import open_split
 from nanogpt.training.load import load
 
 PROMPT = 16

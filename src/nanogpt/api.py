@@ -17,10 +17,11 @@ from nanogpt.evaluation.loss import evaluate as evaluate_tokens
 from nanogpt.files import read_text
 from nanogpt.generation.stream import generate_text
 from nanogpt.model.gpt import GPT
+from nanogpt.text.dataset import data_folder
 from nanogpt.text.prepare import Prepared
 from nanogpt.text.prepare import prepare as prepare_corpus
-from nanogpt.text.tokenfiles import Sidecar, TokenFile, data_folder
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenfiles import Sidecar, TokenFile
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.records import Record
 from nanogpt.training.start import Trainer
 
@@ -67,7 +68,7 @@ def train(
     return trainer
 
 
-def generate(model: GPT, tokenizer: AnyTokenizer, prompt: str = "", **settings: Any) -> str:
+def generate(model: GPT, tokenizer: BaseTokenizer, prompt: str = "", **settings: Any) -> str:
     """The prompt and its continuation.
 
     `settings` are those of the section `sample`, such as temperature=0.8, top_k=50, seed=1.
@@ -77,7 +78,7 @@ def generate(model: GPT, tokenizer: AnyTokenizer, prompt: str = "", **settings: 
     return prompt + "".join(generate_text(model, tokenizer, config))
 
 
-def evaluate(model: GPT, tokenizer: AnyTokenizer, text: str | Path, stride: int = 0) -> Score:
+def evaluate(model: GPT, tokenizer: BaseTokenizer, text: str | Path, stride: int = 0) -> Score:
     """Loss, perplexity and bits per byte of a text, or of a file if a Path is given.
 
     Each token but the first is predicted once, in windows that move on by `stride` tokens, by
@@ -91,7 +92,7 @@ def evaluate(model: GPT, tokenizer: AnyTokenizer, text: str | Path, stride: int 
     return evaluate_tokens(model, tokens, resolve(str(model.device), "float32"), stride=stride)
 
 
-def export(model: GPT, tokenizer: AnyTokenizer, folder: str | Path) -> None:
+def export(model: GPT, tokenizer: BaseTokenizer, folder: str | Path) -> None:
     """Write a folder that Hugging Face Transformers opens.
 
     Raises UserError if it exists and is not empty, or if Transformers has no such architecture.

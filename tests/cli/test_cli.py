@@ -96,7 +96,7 @@ MISTAKES = {
     "bad jsonl": (["prepare", "bad.jsonl"], 'bad.jsonl line 1 is not a JSON object with a "text"'),
     "missing tokenizer": (["prepare", "--data.tokenizer", "none.json"], "there is no tokenizer"),
     "small vocabulary": (["prepare", "--data.vocab-size", "9"], "data.vocab_size=9: use at least"),
-    "data not prepared": (["train", "--data.folder", "none"], "tokenizer.json: no such file"),
+    "data not prepared": (["train", "--data.folder", "none"], "make them with `nanogpt prepare`"),
     "no run": (["generate", "none"], "none: no such run folder"),
     "no checkpoint": (["generate", "folder"], "folder has no checkpoint yet; train it first"),
     "resume nothing": (["train", "--resume", "none"], "none: no such run folder"),
@@ -477,7 +477,7 @@ def test_token_files_of_other_projects_train_as_they_are(here, capsys):
         (here / "theirs" / f"{name}.bin").write_bytes(ids)
     arguments = ["train", "--data.folder", "theirs", "--run", "new", *SMALL]
     assert main(arguments) == 2
-    assert "tokenizer.json: no such file" in capsys.readouterr().err
+    assert "theirs has no tokenizer.json; name the tokenizer" in capsys.readouterr().err
     assert main([*arguments, "--data.tokenizer", "gpt2", "--train.max-steps", "2"]) == 0
     assert main(["evaluate", "new"]) == 0
     assert main(["train", "--resume", "new"]) == 0

@@ -15,7 +15,7 @@ from nanogpt.errors import UserError, did_you_mean
 from nanogpt.generation.reader import Reader
 from nanogpt.generation.stream import prompt_ids, stream
 from nanogpt.model.gpt import GPT
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 
 ABOUT = """\
 Write something, and the model goes on with it: it continues texts and knows no questions. It sees
@@ -36,7 +36,7 @@ class Chat:
     """One text that a person and a model write in turns."""
 
     def __init__(
-        self, model: GPT, tokenizer: AnyTokenizer, settings: SampleConfig, stops: Sequence[str]
+        self, model: GPT, tokenizer: BaseTokenizer, settings: SampleConfig, stops: Sequence[str]
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer

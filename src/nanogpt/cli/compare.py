@@ -18,9 +18,10 @@ from nanogpt.files import write_text, writing
 from nanogpt.interop.compare import Comparison, Pair, compare
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import shakespeare
+from nanogpt.text.dataset import data_folder
 from nanogpt.text.formats import gpt2_tokenizer
-from nanogpt.text.tokenfiles import data_folder, open_split
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenfiles import open_split
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.load import hugging_face_folder, load
 from nanogpt.training.report import fenced
 
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
     console.print(f"\nwritten to {out}/report.md and report.png")
 
 
-def what_to_compare(run: Path, checkpoint: str) -> tuple[GPT, AnyTokenizer, str, bool]:
+def what_to_compare(run: Path, checkpoint: str) -> tuple[GPT, BaseTokenizer, str, bool]:
     """Model, tokenizer, a text, and whether it is a run."""
     if not run.exists() and str(run) in PRESETS:
         torch.manual_seed(0)
@@ -99,7 +100,7 @@ def verdict(found: Comparison) -> str:
     )
 
 
-def written_report(name: str, found: Comparison, tokenizer: AnyTokenizer) -> str:
+def written_report(name: str, found: Comparison, tokenizer: BaseTokenizer) -> str:
     """The report as Markdown."""
     worst = max(found.gradients, key=lambda n: found.gradients[n])
     agree = sum(a == b for a, b in zip(found.greedy_ours, found.greedy_theirs, strict=True))

@@ -15,17 +15,16 @@ from nanogpt.errors import UserError
 from nanogpt.files import writing
 from nanogpt.model.attention import attention_mask, same_document
 from nanogpt.text.batches import BATCHES, Batch
+from nanogpt.text.dataset import data_folder, tokenizer_of
 from nanogpt.text.formats import gpt2_tokenizer, load_tokenizer
 from nanogpt.text.tokenfiles import (
     TokenFile,
     check_length,
-    data_folder,
     end_of_text,
     open_split,
-    tokenizer_of,
     write_token_file,
 )
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 
 # Short enough that a window of a dozen tokens meets several documents.
 EXAMPLE = [
@@ -88,7 +87,7 @@ def show(arguments: Sequence[str]) -> None:
 
 def open_tokens(
     folder: Path | None, config: Config, temporary: Path
-) -> tuple[TokenFile, AnyTokenizer]:
+) -> tuple[TokenFile, BaseTokenizer]:
     """The training tokens of prepared data or of a run, or those of the example."""
     if folder is None:
         tokenizer = gpt2_tokenizer()
@@ -113,7 +112,7 @@ def describe(tokens: TokenFile, console: Console) -> None:
     )
 
 
-def labels(batch: Batch, tokenizer: AnyTokenizer) -> tuple[list[list[str]], list[list[str]]]:
+def labels(batch: Batch, tokenizer: BaseTokenizer) -> tuple[list[list[str]], list[list[str]]]:
     """Inputs and targets of a batch as short printable strings."""
 
     def name(i: int) -> str:
@@ -142,7 +141,7 @@ def seen(batch: Batch) -> tuple[int, list[list[bool]]]:
     return row, attention_mask(length, length, same=same)[0, 0].tolist()
 
 
-def print_batch(batch: Batch, tokenizer: AnyTokenizer, console: Console) -> None:
+def print_batch(batch: Batch, tokenizer: BaseTokenizer, console: Console) -> None:
     """Each row with its targets below, coloured by document; then the first row's mask."""
     ids, targets = labels(batch, tokenizer)
     for row, (inputs, outputs) in enumerate(zip(ids, targets, strict=True)):
@@ -162,7 +161,7 @@ def print_batch(batch: Batch, tokenizer: AnyTokenizer, console: Console) -> None
         console.print("  " + " ".join("■" if cell else "·" for cell in line), highlight=False)
 
 
-def draw_batches(drawn: dict[str, Batch], tokenizer: AnyTokenizer, path: Path) -> None:
+def draw_batches(drawn: dict[str, Batch], tokenizer: BaseTokenizer, path: Path) -> None:
     """The same as a picture: for each kind the tokens with their targets, and the mask."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -26,15 +26,10 @@ from nanogpt.generation.reader import Reader
 from nanogpt.generation.stream import prompt_ids, stream
 from nanogpt.model.gpt import GPT
 from nanogpt.text.batches import BATCHES
+from nanogpt.text.dataset import data_folder
 from nanogpt.text.sources import whole_texts
-from nanogpt.text.tokenfiles import (
-    TokenFile,
-    data_folder,
-    end_of_text,
-    open_split,
-    write_token_file,
-)
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenfiles import TokenFile, end_of_text, open_split, write_token_file
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.text.worlds import World, find_world
 
 SHOWN_TOKENS = 400  # with --tokens
@@ -88,7 +83,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def open_text(
-    options: argparse.Namespace, tokenizer: AnyTokenizer, config: Config, folder: Path
+    options: argparse.Namespace, tokenizer: BaseTokenizer, config: Config, folder: Path
 ) -> TokenFile:
     """The text that was named, or the held-out text of the run."""
     if options.text is not None:
@@ -102,7 +97,7 @@ def open_text(
     return open_split(data_folder(options.run, config), "val", tokenizer)
 
 
-def train_split(options: argparse.Namespace, tokenizer: AnyTokenizer, config: Config) -> TokenFile:
+def train_split(options: argparse.Namespace, tokenizer: BaseTokenizer, config: Config) -> TokenFile:
     """What the run was trained on. Raises UserError for a model that is no run."""
     if not (options.run / "config.toml").exists():
         raise UserError(f"{options.run} is no run: what it was trained on is not known here")
@@ -114,7 +109,7 @@ def measure(
     tokens: TokenFile,
     compute: Compute,
     options: argparse.Namespace,
-    tokenizer: AnyTokenizer,
+    tokenizer: BaseTokenizer,
     config: Config,
 ) -> NDArray[np.float32]:
     """The loss of every token but the first."""
@@ -169,7 +164,7 @@ class DocumentScore:
 
 
 def document_scores(
-    tokens: TokenFile, losses: NDArray[np.float32], tokenizer: AnyTokenizer
+    tokens: TokenFile, losses: NDArray[np.float32], tokenizer: BaseTokenizer
 ) -> Iterator[DocumentScore]:
     """Each document by itself. The first token of the text has no loss."""
     ids = np.asarray(tokens.ids[:])
@@ -189,7 +184,7 @@ def document_scores(
 
 
 def show_documents(
-    tokens: TokenFile, losses: NDArray[np.float32], tokenizer: AnyTokenizer, console: Console
+    tokens: TokenFile, losses: NDArray[np.float32], tokenizer: BaseTokenizer, console: Console
 ) -> None:
     """The hardest documents and the easiest."""
     scores = sorted(document_scores(tokens, losses, tokenizer), key=lambda s: -s.bits_per_byte)
@@ -210,7 +205,7 @@ def show_documents(
 
 
 def show_tokens(
-    tokens: TokenFile, losses: NDArray[np.float32], tokenizer: AnyTokenizer, console: Console
+    tokens: TokenFile, losses: NDArray[np.float32], tokenizer: BaseTokenizer, console: Console
 ) -> None:
     """The beginning of the text, each token in the colour of its loss."""
     text = Text()
@@ -233,7 +228,7 @@ def show_tokens(
 def show_references(
     train: TokenFile,
     val: TokenFile,
-    tokenizer: AnyTokenizer,
+    tokenizer: BaseTokenizer,
     world: World | None,
     reached: float,
     console: Console,
@@ -252,7 +247,7 @@ def show_references(
 
 def show_novelty(
     model: GPT,
-    tokenizer: AnyTokenizer,
+    tokenizer: BaseTokenizer,
     config: Config,
     train: TokenFile,
     val: TokenFile,
@@ -278,7 +273,7 @@ def show_novelty(
         console.print(longest_copy(name, part))
 
 
-def write_samples(model: GPT, tokenizer: AnyTokenizer, config: Config) -> list[str]:
+def write_samples(model: GPT, tokenizer: BaseTokenizer, config: Config) -> list[str]:
     """Samples from the start of a document, with the settings of the run."""
     settings = replace(config.sample, prompt="")
     reader = Reader(model, [prompt_ids(tokenizer, "")] * SAMPLES)

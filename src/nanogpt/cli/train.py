@@ -14,7 +14,7 @@ from nanogpt.cli.prepare import prepare_with_progress, show_prepared
 from nanogpt.cli.settings import Parser, load_settings, settings_in
 from nanogpt.config import DataConfig, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.errors import UserError
-from nanogpt.text.tokenfiles import data_folder
+from nanogpt.text.dataset import data_folder
 from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.training.start import Trainer
 

@@ -8,7 +8,7 @@ from nanogpt.config import Config
 from nanogpt.device import resolve
 from nanogpt.generation.packing import WEIGHTS
 from nanogpt.model.gpt import GPT
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.load import load
 
 
@@ -25,7 +25,7 @@ def add_model_options(parser: Parser) -> None:
     )  # fmt: skip
 
 
-def load_model(options: argparse.Namespace) -> tuple[GPT, AnyTokenizer, Config]:
+def load_model(options: argparse.Namespace) -> tuple[GPT, BaseTokenizer, Config]:
     """The model that the options name, on the best device of this machine."""
     model, tokenizer, config = load(options.run, options.checkpoint)
     return WEIGHTS[options.weights](model.to(resolve().device)), tokenizer, config

@@ -25,7 +25,7 @@ from nanogpt.generation.packing import pack
 from nanogpt.generation.reader import Reader, generate
 from nanogpt.interop.export import ARCHITECTURES, architecture_of, export
 from nanogpt.model.gpt import GPT
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 
 ROUNDS = 5  # of each timing, taken in turns, after one to warm up
 BATCH_SIZE = 4
@@ -66,7 +66,7 @@ class Comparison:
     files: Pair  # that they are in
 
 
-def their_model(model: GPT, tokenizer: AnyTokenizer, folder: Path) -> tuple[Any, Any]:
+def their_model(model: GPT, tokenizer: BaseTokenizer, folder: Path) -> tuple[Any, Any]:
     """The same model and tokenizer in Transformers, by way of an exported folder.
 
     Raises UserError if the package is missing, or has no such architecture.
@@ -85,7 +85,7 @@ def their_model(model: GPT, tokenizer: AnyTokenizer, folder: Path) -> tuple[Any,
 
 def compare(
     model: GPT,
-    tokenizer: AnyTokenizer,
+    tokenizer: BaseTokenizer,
     text: str,
     new_tokens: int,
     source: Path | None,

@@ -20,7 +20,7 @@ from nanogpt.files import write_json, write_text, writing_files, writing_folder
 from nanogpt.interop.huggingface import to_hugging_face
 from nanogpt.interop.tokenizers import to_huggingface
 from nanogpt.model.gpt import GPT
-from nanogpt.text.tokenizer import END_OF_TEXT, AnyTokenizer
+from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 
 Tensors = Mapping[str, Tensor]
 
@@ -194,7 +194,7 @@ def generation_json(sample: SampleConfig, end: int | None, context_length: int) 
 
 
 def export(
-    folder: Path, model: GPT, tokenizer: AnyTokenizer, sample: SampleConfig, card: str
+    folder: Path, model: GPT, tokenizer: BaseTokenizer, sample: SampleConfig, card: str
 ) -> None:
     """Write the folder, whole or not at all; the card becomes its README.md.
 

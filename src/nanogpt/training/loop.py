@@ -24,9 +24,10 @@ from nanogpt.files import write_text
 from nanogpt.generation.stream import generate_text
 from nanogpt.model.gpt import GPT
 from nanogpt.text.batches import BATCHES, Batch, Batches
+from nanogpt.text.dataset import Tokens
 from nanogpt.text.loader import Loader
-from nanogpt.text.tokenfiles import TokenFile, Tokens, end_of_text
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenfiles import TokenFile, end_of_text
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.checkpoint import TrainState, save_checkpoint
 from nanogpt.training.divergence import divergence
 from nanogpt.training.objective import NextToken
@@ -45,7 +46,7 @@ class TrainingLoop:
         folder: Path,
         config: Config,
         model: GPT,
-        tokenizer: AnyTokenizer,
+        tokenizer: BaseTokenizer,
         tokens: Tokens,
         compute: Compute,
         state: TrainState,
