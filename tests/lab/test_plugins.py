@@ -252,7 +252,7 @@ class Modest(AdamW):
     state_per_weight = 1
 OPTIMIZERS["modest"] = Modest
 """,
-        "but state_size says",
+        "by state_per_weight it is",
     ),
 }
 

@@ -14,8 +14,9 @@ from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig, with_settings
 from nanogpt.device import KNOWN_PEAKS, Compute, resolve
 from nanogpt.model.gpt import GPT
+from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import BATCHES
-from nanogpt.training.optim import OPTIMIZERS
+from nanogpt.training.variants import optimizer_state_size
 
 # Dollars for an hour of one GPU, as clouds offered them on demand in autumn 2026, rounded.
 PRICES = {"H100": 2.5, "A100": 1.3, "L4": 0.6, "RTX 4090": 0.4, "T4": 0.3}
@@ -92,7 +93,7 @@ def estimate_memory(config: Config, compute: Compute) -> Memory:
     with torch.device("meta"):
         model = GPT(config.model)
     weights = 4 * model.num_parameters()
-    optimizer = 4 * OPTIMIZERS[config.train.optimizer].state_size(model, config.train)
+    optimizer = 4 * optimizer_state_size(model, config.train)
     masked = BATCHES[config.data.batches].documents_apart
     # What a second sequence adds; copies of the weights in 16 bits are there only once.
     kept = {
@@ -178,9 +179,9 @@ def available_bytes(device: torch.device) -> int:
 def show_time(model: GPT, config: Config, compute: Compute, console: Console) -> None:
     """How long all steps take, here and on GPUs, and what those cost."""
     steps = config.train.max_steps
-    flops = model.flops_per_token() * config.tokens_per_step * steps
+    flops = flops_per_token(model) * config.tokens_per_step * steps
     console.print(
-        f"\n[bold]{model.flops_per_token() / 1e6:,.1f} million[/] operations per token, "
+        f"\n[bold]{flops_per_token(model) / 1e6:,.1f} million[/] operations per token, "
         f"{config.tokens_per_step:,} tokens per step, {steps:,} steps: "
         f"[bold]{flops:.2e}[/] operations",
         highlight=False,

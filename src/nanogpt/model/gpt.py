@@ -214,18 +214,6 @@ class GPT(nn.Module):
         """Number of weights. The tied head counts once, because it is there once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def flops_per_token(self) -> int:
-        """Floating-point operations of training on one token (Chowdhery et al. 2022, appendix B).
-
-        6 for each weight that takes part in a matrix product: multiply and add, forward and twice
-        backward. Attention adds its scores and its weighted sum, 12 * n_layer * C * T, or a window.
-        """
-        config = self.config
-        looked_up = sum(p.numel() for p in self.wpe.parameters())
-        seen = min(config.window or config.context_length, config.context_length)
-        attention = 12 * config.n_layer * config.n_embd * seen
-        return 6 * (self.num_parameters() - looked_up) + attention
-
 
 def positions(
     new: int, known: int, same: Tensor | None = None, device: torch.device | None = None
