@@ -11,7 +11,7 @@ from nanogpt.cli.compare import verdict
 from nanogpt.config import SampleConfig
 from nanogpt.interop import compare as side_by_side
 from nanogpt.interop.compare import Comparison, Pair, differences, lines_run
-from nanogpt.interop.export import export
+from nanogpt.interop.huggingface import export
 from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import Tokenizer
 

@@ -23,7 +23,8 @@ from nanogpt.config import SampleConfig
 from nanogpt.errors import UserError
 from nanogpt.generation.packing import pack
 from nanogpt.generation.reader import Reader, generate
-from nanogpt.interop.export import ARCHITECTURES, architecture_of, export
+from nanogpt.interop.huggingface import export
+from nanogpt.interop.names import ARCHITECTURES, architecture_of
 from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import AnyTokenizer
 
@@ -66,7 +67,7 @@ class Comparison:
     files: Pair  # that they are in
 
 
-def their_model(model: GPT, tokenizer: AnyTokenizer, folder: Path) -> tuple[Any, Any]:
+def their_model(model: GPT, tokenizer: AnyTokenizer, folder: str | Path) -> tuple[Any, Any]:
     """The same model and tokenizer in Transformers, by way of an exported folder.
 
     Raises UserError if the package is missing, or has no such architecture.
@@ -88,7 +89,7 @@ def compare(
     tokenizer: AnyTokenizer,
     text: str,
     new_tokens: int,
-    source: Path | None,
+    source: str | Path | None,
     say: Callable[[str], None] = lambda doing: None,
 ) -> Comparison:
     """Compare everything, in this one process but for start-up and memory.
@@ -155,7 +156,7 @@ def differences(model: GPT, theirs: Any, ids: Tensor) -> tuple[float, float, dic
     theirs.zero_grad()
     their_loss.backward()
     gradients = {name: p.grad for name, p in ours.named_parameters() if p.grad is not None}
-    as_theirs = ARCHITECTURES[architecture_of(model.config)].tensors
+    as_theirs = ARCHITECTURES[architecture_of(model.config)].to_tensors
     found = as_theirs(gradients, model.config)
     known = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
     theirs.zero_grad()
@@ -228,11 +229,11 @@ def in_turns(ours: Callable[[], None], theirs: Callable[[], None]) -> Pair:
     return Pair(statistics.median(times[ours]), statistics.median(times[theirs]))
 
 
-def lines_run(action: Callable[[], object], root: Path) -> tuple[int, int]:
+def lines_run(action: Callable[[], object], root: str | Path) -> tuple[int, int]:
     """How many different lines of the files under `root` an action runs, and in how many files."""
     action()  # what happens only the first time is not part of following it
     lines: set[tuple[str, int]] = set()
-    root = root.resolve()
+    root = Path(root).resolve()
     inside: dict[str, bool] = {}  # Python may know a file by another path than its real one
 
     def tracer(frame: FrameType, event: str, argument: object) -> Any:
@@ -284,7 +285,7 @@ print("peak", peak_memory() / 1e6)
 """
 
 
-def start_up(code: str, folder: Path) -> tuple[float, float]:
+def start_up(code: str, folder: str | Path) -> tuple[float, float]:
     """Seconds of a process of its own from its start to the first logits, and its memory in MB.
 
     The better of two: the first may have to fetch the library from the disk.
@@ -299,7 +300,7 @@ def start_up(code: str, folder: Path) -> tuple[float, float]:
     return min(seconds), peak
 
 
-def start_on_both_sides(source: Path, folder: Path) -> tuple[Pair, Pair]:
+def start_on_both_sides(source: str | Path, folder: str | Path) -> tuple[Pair, Pair]:
     """Seconds until the first logits, and the memory until then in MB."""
     ours, theirs = start_up(OURS, source), start_up(THEIRS, folder)
     return Pair(ours[0], theirs[0]), Pair(ours[1], theirs[1])
