@@ -675,7 +675,7 @@ def test_a_run_of_packed_documents_is_measured_with_its_documents_apart(here, tm
 
 
 def test_documents_are_scored_one_by_one(tmp_path):
-    from nanogpt.cli.evaluate import document_scores
+    from nanogpt.evaluation.documents import document_scores
     from nanogpt.text.tokenfiles import write_token_file
 
     tokenizer = Tokenizer([], special_tokens={"<|endoftext|>": 256})

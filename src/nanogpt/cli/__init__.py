@@ -27,6 +27,7 @@ COMMANDS = {
     "learn": "the learning path: lessons that run in the browser, and your progress",
     "exercise": "write the parts of a GPT yourself, and be told what is wrong with them",
     "export": "a folder that Hugging Face Transformers opens",
+    "completion": "a script that lets the shell complete commands, options and recipes",
 }
 
 HELP = """\
@@ -48,7 +49,7 @@ def help_text() -> str:
 def main(argv: Sequence[str]) -> int:
     """Run one command and return the exit code.
 
-    0 for success, 2 for a mistake that the user can mend (one line on stderr), 130 when
+    0 for success, 2 for a mistake that the user can fix (one line on stderr), 130 when
     interrupted. Any other exception is a bug and keeps its traceback.
     """
     try:

@@ -73,6 +73,7 @@ def check(arguments: Sequence[str]) -> int:
     """Judge one exercise, some, or all of them. Exit code 1 if one does not pass."""
     parser = exercise_parser("check", "Judge exercises: what is right, what is wrong and why.")
     parser.add_argument("names", nargs="*", metavar="EXERCISE", help="default: all")
+    parser.names += EXERCISES
     options = parser.parse(arguments)
     chosen = [find_exercise(EXERCISES, name) for name in options.names] or [*EXERCISES.values()]
     if not options.folder.is_dir():
@@ -124,6 +125,7 @@ def hint(arguments: Sequence[str]) -> None:
     """Give the next of three hints, from vague to nearly there."""
     parser = exercise_parser("hint", "The next of three hints, from vague to nearly there.")
     parser.add_argument("name", metavar="EXERCISE")
+    parser.names += EXERCISES
     options = parser.parse(arguments)
     exercise = find_exercise(EXERCISES, options.name)
     progress = load_progress(options.folder)

@@ -22,12 +22,12 @@ from nanogpt.training.start import Trainer
 def main(arguments: Sequence[str]) -> int:
     """Train from a recipe, or go on with a run."""
     parser = Parser("train", "Train a model from a recipe, or resume a run.")
-    parser.add_argument("recipe", nargs="?", help="a TOML file, or the name of one in configs/")
+    parser.add_recipe()
     parser.add_argument("--run", type=Path, help="the folder to write (default: runs/RECIPE)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run")
     parser.add_argument(
         "--init", dest="train.init", default=SUPPRESS, metavar="RUN",
-        help="begin with the weights of a run, or of a folder of Hugging Face's",
+        help="begin with the weights of a run or of a Hugging Face folder",
     )  # fmt: skip
     parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig)
     options = parser.parse(arguments)

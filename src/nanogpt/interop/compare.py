@@ -32,6 +32,9 @@ ROUNDS = 5  # of each timing, taken in turns, after one to warm up
 BATCH_SIZE = 4
 LONGEST = 256  # tokens in one row of a training batch
 
+# The largest difference that float32 rounding explains; mistakes are far larger.
+ROUNDING = 1e-3
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -65,6 +68,13 @@ class Comparison:
     start: Pair  # seconds until then
     lines: Pair  # that run in one forward pass
     files: Pair  # that they are in
+
+    @property
+    def same_model(self) -> bool:
+        """Whether ids and greedy text are the same, and numbers up to rounding."""
+        numbers = [self.logits, self.loss, *self.gradients.values()]
+        close = all(number <= ROUNDING for number in numbers)  # which NaN is not
+        return self.same_ids and close and self.greedy_ours == self.greedy_theirs
 
 
 def their_model(model: GPT, tokenizer: AnyTokenizer, folder: str | Path) -> tuple[Any, Any]:
