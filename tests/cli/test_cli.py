@@ -132,7 +132,7 @@ MISTAKES = {
     "no data to show": (["data", "show", "none"], "none: no such folder; prepare some data first"),
     "tokens to show": (["data", "show", "--context-length", "0"], "--context-length 0: use at"),
     "which batch": (["data", "show", "--number", "-1"], "--number -1: use at least 0"),
-    "unknown data action": (["data", "shwo"], "'shwo' is no action: did you mean show?"),
+    "unknown data action": (["data", "shwo"], "'shwo' is not an action: did you mean show?"),
     "nothing to compare": (["tokenizer", "compare", ""], "the text is empty; give some words"),
     "stats of characters": (["tokenizer", "stats", "abc.txt", *CHARS], "nothing is merged"),
     "no processes": (["prepare", "--processes", "-1"], "--processes -1: use at least 1"),
@@ -163,7 +163,7 @@ MISTAKES = {
     "damaged tokenizer": (
         ["tokenizer", "encode", "a", "--tokenizer=empty.txt"], "empty.txt is not valid JSON",
     ),
-    "unknown action": (["tokenizer", "lern"], "'lern' is no action"),
+    "unknown action": (["tokenizer", "lern"], "'lern' is not an action"),
     "run exists": (["train", "--run", "run", *SMALL], "run is not empty; choose another --run"),
     "run in the way": (["train", "--run", "one.txt", *SMALL], "one.txt"),
 }  # fmt: skip

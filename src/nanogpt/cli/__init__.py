@@ -22,10 +22,10 @@ COMMANDS = {
     "generate": "continue a prompt with a trained model",
     "chat": "write with a trained model, turn by turn",
     "evaluate": "measure a trained model: loss, perplexity, bits per byte",
-    "compare": "the same model in Hugging Face Transformers: same numbers, which speed",
+    "compare": "the same model in Hugging Face Transformers: same numbers, speed side by side",
     "lab": "studies, scaling laws, attention heads, and checks of your own ideas",
     "learn": "the learning path: lessons that run in the browser, and your progress",
-    "exercise": "write the parts of a GPT yourself, and be told what is wrong with them",
+    "exercise": "write the parts of a GPT yourself; learn what is wrong, and how to fix it",
     "export": "a folder that Hugging Face Transformers opens",
     "completion": "a script that lets the shell complete commands, options and recipes",
 }

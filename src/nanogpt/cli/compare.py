@@ -171,8 +171,8 @@ The greedy text:
 |---|---|---|---|
 {chr(10).join(rows)}
 
-Speeds are medians of steps taken in turns in one process, in float32; generation uses packed
-weights here. Start-up and memory are those of a process of its own. Lines are counted while they
+Speeds are medians of steps that alternate in one process, in float32; generation uses packed
+weights here. Start-up and memory are those of a fresh process. Lines are counted while they
 run, those of torch on neither side.
 
 ## What the library has that is not here

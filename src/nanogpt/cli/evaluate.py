@@ -106,7 +106,7 @@ def measure(
     tokenizer: AnyTokenizer,
     config: Config,
 ) -> Findings:
-    """The losses, and what else was asked for. What is being done is said on stderr."""
+    """The losses, and what else was asked for. Progress goes to stderr."""
     progress = Console(stderr=True)
     length = model.config.context_length
     protocol = {

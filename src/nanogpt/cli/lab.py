@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a study and write its report. The same command goes on with one that was stopped."""
+    """Run a study and write its report. The same command continues one that was stopped."""
     parser = Parser("lab run", "Run a study: the same budget for every arm, several seeds.")
     parser.add_argument("study", help="a TOML file, or the name of a study below")
     parser.list_names("studies", studies())

@@ -304,7 +304,7 @@ def run_action(command: str, about: str, actions: Actions, arguments: Sequence[s
             print(f"  {name:<8}{(action.__doc__ or '').partition('.')[0]}")
         return 0
     if arguments[0] not in actions:
-        raise UserError(f"{arguments[0]!r} is no action: {did_you_mean(arguments[0], actions)}")
+        raise UserError(f"{arguments[0]!r} is not an action: {did_you_mean(arguments[0], actions)}")
     return actions[arguments[0]](arguments[1:]) or 0
 
 

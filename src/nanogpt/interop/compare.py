@@ -28,7 +28,7 @@ from nanogpt.interop.names import ARCHITECTURES, architecture_of
 from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import AnyTokenizer
 
-ROUNDS = 5  # of each timing, taken in turns, after one to warm up
+ROUNDS = 5  # of each timing, alternating, after one to warm up
 BATCH_SIZE = 4
 LONGEST = 256  # tokens in one row of a training batch
 
@@ -45,7 +45,7 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """How many times theirs ours is."""
+        """Ours divided by theirs."""
         return self.ours / self.theirs
 
 
@@ -55,7 +55,7 @@ class Comparison:
 
     architecture: str  # what the model is in Transformers
     parameters: int
-    tokens: int  # of the text that both tokenizers cut
+    tokens: int  # of the text that both tokenizers encode
     same_ids: bool
     logits: float  # largest differences
     loss: float
@@ -102,9 +102,9 @@ def compare(
     source: str | Path | None,
     say: Callable[[str], None] = lambda doing: None,
 ) -> Comparison:
-    """Compare everything, in this one process but for start-up and memory.
+    """Compare everything. Start-up and memory are measured in fresh processes.
 
-    `source` is the run; without one the exported folder stands for it. `say` is told what is being
+    `source` is the run; without one the exported folder is used. `say` is told what is being
     done. Raises UserError as their_model does, and for a text too short to compare.
     """
     model = model.eval()
@@ -176,13 +176,15 @@ def differences(model: GPT, theirs: Any, ids: Tensor) -> tuple[float, float, dic
         {
             name: float((known[name] - gradient).abs().max())
             for name, gradient in found.items()
-            if not name.endswith(("q_norm.weight", "k_norm.weight"))  # gains that ours has not
+            if not name.endswith(
+                ("q_norm.weight", "k_norm.weight")
+            )  # gains that ours does not have
         },
     )
 
 
 def training_speed(model: GPT, theirs: Any, ids: Tensor) -> Pair:
-    """Tokens per second of whole training steps with torch's AdamW, taken in turns."""
+    """Tokens per second of whole training steps with torch's AdamW, alternating."""
     ours = copy_of(model)
     our_optimizer = torch.optim.AdamW(ours.parameters(), lr=0.0, fused=True)
     their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.0, fused=True)
@@ -205,7 +207,7 @@ def training_speed(model: GPT, theirs: Any, ids: Tensor) -> Pair:
 def generating_speed(
     model: GPT, theirs: Any, prompt: list[int], count: int
 ) -> tuple[list[int], list[int], Pair]:
-    """The greedy continuations, and tokens per second, taken in turns."""
+    """The greedy continuations, and tokens per second, alternating."""
     texts: dict[str, list[int]] = {}
 
     def our_text() -> None:
@@ -228,7 +230,7 @@ def generating_speed(
 
 
 def in_turns(ours: Callable[[], None], theirs: Callable[[], None]) -> Pair:
-    """Median seconds of each, the two taking turns so that a busy machine is fair to both."""
+    """Median seconds of each. They alternate, so that a busy machine is fair to both."""
     times: dict[Callable[[], None], list[float]] = {ours: [], theirs: []}
     for round_number in range(ROUNDS + 1):
         for action, spent in times.items():
@@ -241,7 +243,7 @@ def in_turns(ours: Callable[[], None], theirs: Callable[[], None]) -> Pair:
 
 def lines_run(action: Callable[[], object], root: str | Path) -> tuple[int, int]:
     """How many different lines of the files under `root` an action runs, and in how many files."""
-    action()  # what happens only the first time is not part of following it
+    action()  # set-up that happens only the first time does not count
     lines: set[tuple[str, int]] = set()
     root = Path(root).resolve()
     inside: dict[str, bool] = {}  # Python may know a file by another path than its real one
@@ -296,9 +298,9 @@ print("peak", peak_memory() / 1e6)
 
 
 def start_up(code: str, folder: str | Path) -> tuple[float, float]:
-    """Seconds of a process of its own from its start to the first logits, and its memory in MB.
+    """Seconds of a fresh process from its start to the first logits, and its memory in MB.
 
-    The better of two: the first may have to fetch the library from the disk.
+    The better of two: the first may have to read the library from the disk.
     """
     command = [sys.executable, "-c", "import sys, torch" + code + REPORT, str(folder)]
     seconds, peak = [], 0.0

@@ -155,7 +155,7 @@ def export(
     values, length = config_json(model.config, end), model.config.context_length
     state = {name: tensor.detach().cpu().float() for name, tensor in model.state_dict().items()}
     tensors = ARCHITECTURES[values["model_type"]].to_tensors(state, model.config)
-    # An empty folder may be the one we stand in, which cannot be replaced, only filled.
+    # An empty folder may be the current one, which cannot be replaced, only filled.
     with (writing_files if folder.exists() else writing_folder)(folder) as temporary:
         write_json(temporary / "config.json", values)
         write_json(temporary / "generation_config.json", generation_json(sample, end, length))

@@ -52,8 +52,8 @@ def from_hugging_face(tensors: Tensors) -> dict[str, Tensor]:
     ours = {}
     for name, tensor in tensors.items():
         if not name.endswith(NOT_WEIGHTS):
-            turned = tensor.T if name.endswith(TRANSPOSED) else tensor
-            ours[name.removeprefix(PREFIX)] = turned.contiguous()
+            weight = tensor.T if name.endswith(TRANSPOSED) else tensor
+            ours[name.removeprefix(PREFIX)] = weight.contiguous()
     return ours
 
 

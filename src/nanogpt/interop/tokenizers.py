@@ -1,4 +1,4 @@
-"""Tokenizers as those of Hugging Face and tiktoken, and tiktoken's as ours."""
+"""Our tokenizers for Hugging Face and tiktoken, and those of tiktoken for us."""
 
 from collections import Counter
 from pathlib import Path
@@ -89,7 +89,7 @@ def to_tiktoken(tokenizer: Tokenizer) -> "tiktoken.Encoding":
 
 
 def from_tiktoken(encoding: "str | tiktoken.Encoding") -> Tokenizer:
-    """Take over an encoding of tiktoken's, given itself or by name, such as "gpt2".
+    """A tokenizer from a tiktoken encoding, given itself or by name, such as "gpt2".
 
     By name tiktoken may have to download it. It keeps no merges, only the order of tokens; each
     merge is found again by encoding its token with the ones before it. Raises UserError for an
