@@ -176,9 +176,7 @@ def differences(model: GPT, theirs: Any, ids: Tensor) -> tuple[float, float, dic
         {
             name: float((known[name] - gradient).abs().max())
             for name, gradient in found.items()
-            if not name.endswith(
-                ("q_norm.weight", "k_norm.weight")
-            )  # gains that ours does not have
+            if not name.endswith(("q_norm.weight", "k_norm.weight"))  # ours has no gains
         },
     )
 
