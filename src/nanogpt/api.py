@@ -16,6 +16,7 @@ from nanogpt.evaluation.loss import Score
 from nanogpt.evaluation.loss import evaluate as evaluate_tokens
 from nanogpt.files import read_text
 from nanogpt.generation.stream import generate_text
+from nanogpt.interop.huggingface import export as export_folder
 from nanogpt.model.gpt import GPT
 from nanogpt.text.dataset import data_folder
 from nanogpt.text.prepare import Prepared
@@ -97,7 +98,5 @@ def export(model: GPT, tokenizer: BaseTokenizer, folder: str | Path) -> None:
 
     Raises UserError if it exists and is not empty, or if Transformers has no such architecture.
     """
-    from nanogpt.interop.export import export as write_folder
-
     card = f"# {Path(folder).name}\n\nTrained with nanogpt.\n"
-    write_folder(Path(folder), model, tokenizer, SampleConfig(), card)
+    export_folder(Path(folder), model, tokenizer, SampleConfig(), card)

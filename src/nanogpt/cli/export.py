@@ -7,7 +7,8 @@ from rich.console import Console
 
 from nanogpt.cli.settings import Parser
 from nanogpt.config import Config
-from nanogpt.interop.export import ARCHITECTURES, architecture_of, export
+from nanogpt.interop.huggingface import export
+from nanogpt.interop.names import ARCHITECTURES, architecture_of
 from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 from nanogpt.training.load import load

@@ -16,7 +16,7 @@ def add_model_options(parser: Parser) -> None:
     """Add the run, its checkpoint, and the precision of its weights."""
     parser.add_argument(
         "run", type=Path,
-        help="a run folder, such as runs/demo, a folder of Hugging Face's, gpt2, or hub:NAME",
+        help="a run folder, such as runs/demo, a Hugging Face folder, gpt2, or hub:NAME",
     )  # fmt: skip
     parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
     parser.add_argument(

@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     import tiktoken
 
 
-def to_huggingface(tokenizer: BaseTokenizer, folder: str | Path) -> None:
+def to_huggingface(
+    tokenizer: BaseTokenizer, folder: str | Path, context_length: int | None = None
+) -> None:
     """Write what AutoTokenizer opens: tokenizer.json and tokenizer_config.json.
+
+    Transformers warns of texts longer than the context length, where it is given.
 
     Raises UserError if two tokens stand for the same bytes, which the format cannot hold.
     """
@@ -29,7 +33,10 @@ def to_huggingface(tokenizer: BaseTokenizer, folder: str | Path) -> None:
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     config["clean_up_tokenization_spaces"] = False
     if END_OF_TEXT in tokenizer.special_tokens:
-        config |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+        # The end of a text also serves as padding, whose targets are ignored.
+        config |= dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
+    if context_length:
+        config["model_max_length"] = context_length
     whole = {"version": "1.0", "normalizer": None, "post_processor": None, **values}
     write_json(folder / "tokenizer.json", whole | {"added_tokens": special})
     write_json(folder / "tokenizer_config.json", config)
