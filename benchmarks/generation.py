@@ -26,7 +26,7 @@ from nanogpt.evaluation.loss import evaluate
 from nanogpt.generation import packing
 from nanogpt.generation.packing import WEIGHTS
 from nanogpt.generation.reader import Reader, generate
-from nanogpt.interop.huggingface import from_hugging_face
+from nanogpt.interop.names import from_hugging_face
 from nanogpt.model.gpt import GPT
 from nanogpt.text.dataset import data_folder
 from nanogpt.text.tokenfiles import open_split

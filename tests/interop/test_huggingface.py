@@ -28,7 +28,8 @@ import nanogpt
 from nanogpt.config import PRESETS, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.errors import UserError
 from nanogpt.generation.reader import Reader, generate
-from nanogpt.interop.huggingface import from_hugging_face, from_pretrained, to_hugging_face
+from nanogpt.interop.huggingface import from_pretrained
+from nanogpt.interop.names import from_hugging_face, to_hugging_face
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optim import build_optimizer
 

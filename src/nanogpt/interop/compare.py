@@ -276,9 +276,8 @@ def lines_on_both_sides(model: GPT, theirs: Any, ids: Tensor) -> tuple[Pair, Pai
 
 
 OURS = """
-from pathlib import Path
-from nanogpt.training.load import load_run
-model = load_run(Path(sys.argv[1]))[0]
+import nanogpt
+model = nanogpt.load(sys.argv[1]).model
 with torch.no_grad(): model(torch.zeros(1, 1, dtype=torch.long))
 """
 THEIRS = """

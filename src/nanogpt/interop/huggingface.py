@@ -17,8 +17,6 @@ from nanogpt.config import PRESETS, ModelConfig, SampleConfig
 from nanogpt.errors import UserError
 from nanogpt.files import read_json, write_json, write_text, writing_files, writing_folder
 from nanogpt.interop.names import ARCHITECTURES, architecture_of, config_json, settings_from_json
-from nanogpt.interop.names import from_hugging_face as from_hugging_face
-from nanogpt.interop.names import to_hugging_face as to_hugging_face
 from nanogpt.interop.tokenizers import to_huggingface
 from nanogpt.model.build import build
 from nanogpt.model.gpt import GPT

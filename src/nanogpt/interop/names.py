@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nanogpt.config import ModelConfig, from_dict
 from nanogpt.errors import UserError
+from nanogpt.model.layers import MLPS
 
 Tensors = Mapping[str, Tensor]
 Values = Mapping[str, Any]
@@ -73,7 +74,7 @@ def gpt2_values(config: ModelConfig) -> dict[str, Any]:
         "n_layer": config.n_layer,
         "n_head": config.n_head,
         "n_embd": config.n_embd,
-        "n_inner": 4 * config.n_embd,
+        "n_inner": MLPS["gelu"].width(config),
         "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5,
         "scale_attn_weights": True,
@@ -101,7 +102,7 @@ def llama_values(config: ModelConfig) -> dict[str, Any]:
         "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_size,
         "hidden_size": config.n_embd,
-        "intermediate_size": 8 * -(-config.n_embd // 3),  # see layers.SwiGLU
+        "intermediate_size": MLPS["swiglu"].width(config),
         "hidden_act": "silu",
         "rms_norm_eps": 1e-5,
         **rope,  # for Transformers before 5
