@@ -21,7 +21,7 @@ from nanogpt.model.gpt import GPT
 from nanogpt.text.formats import load_tokenizer
 from nanogpt.text.splitter import PATTERNS
 from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
-from nanogpt.training.load import load_run
+from nanogpt.training.load import load
 
 from conftest import TEXT, tiny
 
@@ -129,7 +129,7 @@ def test_what_is_exported_comes_back_as_it_went(exported):
     ids = torch.arange(30)[None]
     with torch.no_grad():
         assert torch.equal(model(ids), again(ids))
-    _, tokenizer, config = load_run(folder)
+    _, tokenizer, config = load(folder)
     assert config.model == again.config
     assert tokenizer.encode(TEXT[:99]) == TOKENIZER.encode(TEXT[:99])
 
