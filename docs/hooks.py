@@ -108,7 +108,9 @@ def reference_page(package: str, paths: list[Path]) -> str:
     for path in paths:
         module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         if path.name not in ("__init__.py", "__main__.py"):
-            parts.append(f"## {module}\n\n::: {module}\n    options:\n      show_root_heading: false")
+            parts.append(
+                f"## {module}\n\n::: {module}\n    options:\n      show_root_heading: false"
+            )
     return "\n\n".join(parts) + "\n"
 
 
