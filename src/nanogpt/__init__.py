@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+
 def _limit_spinning() -> None:
     """Let torch's threads sleep soon after their work instead of spinning until the next.
 
