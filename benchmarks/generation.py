@@ -53,7 +53,7 @@ def ours(model: GPT, rows: int, use_cache: bool = True) -> Times:
 
 
 def theirs(model: GPT2LMHeadModel, rows: int) -> Times:
-    """The same of Hugging Face's generate, which is called once for each figure."""
+    """The same of generate in Hugging Face Transformers, which is called once for each figure."""
     ids = torch.full((rows, PROMPT), 7)
     spent = []
     for count in (1, NEW):

@@ -176,7 +176,6 @@ PRIVATE = {
     r"\blest\b": "so that ... not",
     r"\bbesides\b": "also, beside",
     r"of Hugging Face's\b": "the Hugging Face folder",
-    r"\bdeviation\b(?<!standard deviation)": "standard deviation",
 }
 
 

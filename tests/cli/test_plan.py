@@ -28,6 +28,7 @@ from nanogpt.device import resolve
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optim import build_optimizer
 from nanogpt.training.loop import accumulate_gradients
+from nanogpt.training.objective import NextToken
 
 def memory(kind):
     status = Path("/proc/self/status").read_text()
@@ -41,7 +42,7 @@ def train(model, settings, steps):
     for _ in range(steps):
         optimizer.zero_grad()
         batch = Batch(windows[:, :-1], windows[:, 1:])
-        accumulate_gradients(model, [batch], resolve("cpu", "float32"))
+        accumulate_gradients(NextToken(model), [batch], resolve("cpu", "float32"))
         optimizer.step()
 
 torch.set_num_threads(1)
