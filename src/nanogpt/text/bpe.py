@@ -84,7 +84,7 @@ COMPLEMENT = bytes(range(255, -1, -1))
 
 
 def descending(token: bytes) -> str:
-    """A sort key that turns the order of byte strings around.
+    """A sort key that reverses the order of byte strings.
 
     The final character is above every byte, so that a prefix, which sorts before its
     continuations, now sorts after them.
@@ -140,7 +140,7 @@ def train(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
 
 
 def merge_and_recount(ids: list[int], pair: Pair, new_id: int) -> list[tuple[Pair, int]]:
-    """Merge a pair in place, and say which pairs that made rarer (-1) and which more frequent (1).
+    """Merge a pair in place, and say which pairs became rarer (-1) or more frequent (1).
 
     Only the neighbours of the merged pair change; the rest of the word is not looked at.
 
@@ -211,7 +211,7 @@ def encode_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
 def encode_long_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
     """`encode_word` for words of thousands of bytes, in n log n steps: a heap and a linked list.
 
-    Such words are no words, but base64, or a million times the letter a.
+    Such "words" are base64, or the letter a repeated a million times.
     """
     word = list(ids)
     following = [*range(1, len(word)), -1]
