@@ -23,19 +23,20 @@ def attention_cases() -> list[tuple[Any, ...]]:
         return [numbers(*shape, seed=n + t) for n, shape in enumerate(shapes)]
 
     added = numbers(2, 3, 4, 4, seed=9)
-    # The score of the visible key is -5e9: softmax would prefer a hidden key with -1e9.
+    # The score of each visible key is -5e9: softmax would prefer a hidden key with -1e9.
     large, value = torch.full((1, 1, 2, 1), 1e5), torch.tensor([1.0, 2.0]).view(1, 1, 2, 1)
     return [
         (*qkv(1, 1, 1, 1, 4),),
         (*qkv(1, 1, 2, 2, 4),),
-        (*qkv(1, 1, 2, 3, 4),),
+        (*qkv(1, 1, 1, 3, 4),),
+        (*qkv(1, 2, 3, 3, 4),),
         (*qkv(1, 2, 4, 4, 4), None, True),
-        (*qkv(1, 1, 4, 4, 9), attention_mask(4, 4)),
-        (*qkv(2, 3, 2, 4, 16), attention_mask(2, 4)),
+        (*qkv(1, 1, 4, 4, 9), attention_mask(4, 4, window=3)),
+        (*qkv(2, 3, 2, 4, 16), attention_mask(2, 4, window=2)),
         (*qkv(2, 3, 4, 4, 16), attention_mask(4, 4, window=2)),
         (*qkv(2, 3, 4, 4, 16), added),
         (*qkv(2, 3, 4, 4, 16), torch.where(attention_mask(4, 4), added, -math.inf)),
-        (large, -0.5 * large, value, attention_mask(2, 2)),
+        (large, -0.5 * large, value, attention_mask(2, 2, window=1)),
     ]
 
 
@@ -51,12 +52,10 @@ def attention_with(
         q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False,
         dropout: float = 0.0,
     ) -> Tensor:  # fmt: skip
-        if when(mask, causal) if when else causal:
-            mask = attention_mask(q.shape[-2], k.shape[-2])
         scores = q @ k.transpose(-2, -1) / scale(q.shape[-1])
-        if mask is None:
-            return soft(scores) @ v
-        return (mixed or masked_before)(scores, mask, soft) @ v
+        if when(mask, causal) if when else causal:
+            return masked_before(scores, attention_mask(*scores.shape[-2:]), soft) @ v
+        return (soft(scores) if mask is None else (mixed or masked_before)(scores, mask, soft)) @ v
 
     return attend
 
