@@ -90,8 +90,8 @@ class GPT(nn.Module):
                 f"{known} tokens do not fit into model.context_length="
                 f"{config.context_length}: shorten the text"
             )
-        same = None if documents is None else same_document(documents, new)  # (B, T, S)
-        pos = positions(new, known, same, ids.device)  # (B, T)
+        same = None if documents is None else same_document(documents, new)
+        pos = positions(new, known, same, ids.device)
         bias = self.wpe.bias(pos, cache.key_positions(pos) if cache else pos)
         window = config.window if config.window < config.context_length else 0
         mask: Tensor | None = None
