@@ -15,12 +15,12 @@ def _():
     from matplotlib import pyplot as plt
 
     from nanogpt.config import ModelConfig
+    from nanogpt.generation.sampling import SAMPLERS
     from nanogpt.learn.lesson import READING_PATH, source
     from nanogpt.model.attention import ATTENTION_KERNELS, FusedAttention, attention
     from nanogpt.model.gpt import BLOCKS, GPT
     from nanogpt.model.layers import KERNELS, MLPS, NORMS
     from nanogpt.model.position import POSITIONS
-    from nanogpt.generation.sampling import SAMPLERS
     from nanogpt.text.batches import BATCHES
     from nanogpt.training.optim import OPTIMIZERS, SCHEDULES
     from nanogpt.training.start import Trainer

@@ -46,7 +46,7 @@ def _(mo):
     After this lesson you can turn logits into probabilities without overflow, say what
     temperature and top-k do to them, and choose both for a purpose.
 
-    Behind the last block every token is a vector again, of as many numbers as the model has
+    After the last block every token is a vector again, of as many numbers as the model has
     channels. What comes next? The **head** compares that vector with the embedding of every
     token in the vocabulary. The product is large where they point the same way: that is the
     token's **logit**, its score. The comparison uses the very matrix that turned tokens into

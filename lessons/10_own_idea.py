@@ -87,7 +87,7 @@ def _(mo):
         March. So let the score fall with the **logarithm** of the distance, as steeply as each head
         learns.
 
-        **Predict.** All keys fit equally well, and a head of strength 1 takes away log(1 + distance).
+        **Predict.** All keys fit equally well, and a head of strength 1 subtracts log(1 + distance).
         The key at distance 1 gets how many times the attention weight of the token itself, at
         distance 0?
 

@@ -548,8 +548,9 @@ class CacheTokenByToken(KVCache):
         return self.keys[layer, ..., :place, :], self.values[layer, ..., :place, :]
 
     def key_positions(self, pos):
-        rows = [pos[min(row, len(pos) - 1)] for row in range(len(self.pos))]
-        return torch.stack([torch.cat([self.pos[n, : self.length], rows[n]]) for n in range(len(rows))])
+        pos = pos.expand(len(self.pos), -1)
+        old = self.pos[:, : self.length]
+        return torch.stack([torch.cat(pair) for pair in zip(old, pos, strict=True)])
 
     def advance(self, pos):
         for t in range(pos.size(1)):

@@ -122,7 +122,9 @@ def show_verdict(exercise: Exercise, verdict: Verdict, printed: str, console: Co
 
 def hint(arguments: Sequence[str]) -> None:
     """Give the next of three hints, from a first idea to nearly the solution."""
-    parser = exercise_parser("hint", "The next of three hints, from a first idea to nearly the solution.")
+    parser = exercise_parser(
+        "hint", "The next of three hints, from a first idea to nearly the solution."
+    )
     parser.add_argument("name", metavar="EXERCISE")
     options = parser.parse(arguments)
     exercise = find_exercise(EXERCISES, options.name)

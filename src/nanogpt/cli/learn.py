@@ -22,7 +22,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser("learn", "The learning path: four stages, with lessons and exercises.")
     parser.add_argument("lesson", nargs="?", type=int, help="the number of a lesson to open")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
-    parser.add_argument("--app", action="store_true", help="show text and controls without the code")
+    parser.add_argument(
+        "--app", action="store_true", help="show text and controls without the code"
+    )
     parser.add_argument("--port", type=int, help="port of the local server that shows the lesson")
     parser.add_argument("--headless", action="store_true", help="do not open a browser")
     options = parser.parse(arguments)

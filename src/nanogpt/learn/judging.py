@@ -91,7 +91,9 @@ def verdict_in(place: Path, code: int) -> Verdict:
 def out_of_time(place: Path, seconds: float) -> Verdict:
     """What to say of a file that never ends."""
     case = case_in(place)
-    where = "in this case" if case else "while the file was imported, before any function was called"
+    where = (
+        "in this case" if case else "while the file was imported, before any function was called"
+    )
     return Verdict(
         False,
         "never-ends",
@@ -114,7 +116,9 @@ def main(name: str, path: Path, place: Path) -> None:
     try:
         module = load_module(path)
     except UserError as error:
-        write_verdict(place, Verdict(False, "cannot-be-read", f"The file cannot be imported: {error}"))
+        write_verdict(
+            place, Verdict(False, "cannot-be-read", f"The file cannot be imported: {error}")
+        )
         return
     candidate = getattr(module, exercise.symbol, None)
     if not callable(candidate):

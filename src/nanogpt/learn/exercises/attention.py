@@ -91,7 +91,8 @@ def attention_of(choose: Any) -> Any:
         q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False,
         dropout: float = 0.0,
     ) -> Tensor:  # fmt: skip
-        return attention.attention(*choose(q, k, v), mask, causal)
+        q, k, v = choose(q, k, v)
+        return attention.attention(q, k, v, mask, causal)
 
     return attend
 

@@ -40,9 +40,7 @@ def norm_with(
 ) -> Any:  # fmt: skip
     """A layer norm that does one thing differently."""
 
-    def normed(
-        x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5
-    ) -> Tensor:
+    def normed(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
         axis = dim if dim is None or x.ndim > 1 else -1
         mean = x.mean(axis, keepdim=True) if axis is not None else x.mean()
         variance = (
@@ -242,7 +240,7 @@ SOFTMAX = Exercise(
         "exp makes every score positive. Dividing by the sum makes them sum to 1.",
         "exp(1000) is infinite. You can subtract the same number from all scores of a row, and "
         "the quotient does not change.",
-        "powers = exp(x - maximum along dim), then powers / sum along dim. Use keepdim=True for both.",
+        "powers = exp(x - maximum along dim), then powers / sum along dim, both with keepdim=True.",
     ),
 )
 

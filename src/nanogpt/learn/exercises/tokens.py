@@ -434,7 +434,7 @@ WINDOWS = Exercise(
         ),
         Mistake(
             "ignored-as-zero",
-            "Targets that do not count are 0, but 0 is a token. Set them to -100: the loss skips it.",
+            "Targets that do not count are 0, but 0 is a token. Set them to -100, which is ignored.",
             windows_ignoring_zero,
         ),
     ],

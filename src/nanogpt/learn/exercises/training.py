@@ -236,7 +236,7 @@ ADAMW = Exercise(
         ),
         Mistake(
             "not-averaged",
-            "The whole gradient is added to the means. Add 1 - beta of it: otherwise they are not means.",
+            "The whole gradient is added to the means. To get a mean, add 1 - beta of it.",
             NotAveraged,
         ),
         Mistake("uphill", "It goes uphill: subtract the step, do not add it.", Uphill),
