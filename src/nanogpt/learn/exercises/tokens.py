@@ -434,7 +434,7 @@ WINDOWS = Exercise(
         ),
         Mistake(
             "ignored-as-zero",
-            "Targets that do not count are 0, but 0 is a token. Set them to -100, which is ignored.",
+            "Targets that do not count are 0, but 0 is a token. Use -100: the loss ignores it.",
             windows_ignoring_zero,
         ),
     ],
