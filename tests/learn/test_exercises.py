@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import textwrap
+import time
 from pathlib import Path
 
 import learners_right
@@ -21,6 +22,7 @@ from nanogpt.learn.exercise import judge, stub_of
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.judging import judge_file
 from nanogpt.learn.play import play, settings_for, substituted
+from nanogpt.learn.progress import Progress, save_progress
 from nanogpt.model import attention, layers
 from nanogpt.training import optim
 
@@ -210,7 +212,10 @@ def test_what_a_learners_file_has_started_ends_with_it(tmp_path):
     )
     judge_file(tmp_path / "01_merge.py", EXERCISES["merge"], 60)
     status = Path("/proc") / (tmp_path / "child").read_text() / "stat"
-    assert not status.exists() or " Z " in status.read_text()
+    deadline = time.monotonic() + 30  # a busy machine may take a moment to end what was killed
+    while status.exists() and " Z " not in status.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -339,6 +344,9 @@ def test_hints_come_one_after_the_other(learner, capsys):
 
 
 def test_many_learners_are_graded_each_by_itself(learner, tmp_path, capsys):
+    for path in learner.glob("*.py"):
+        if path.name not in ("01_merge.py", "06_gelu.py", "18_rope.py"):
+            path.unlink()  # a process each
     vandal = tmp_path / "vandal"
     vandal.mkdir()
     (vandal / "01_merge.py").write_text(
@@ -404,7 +412,7 @@ def test_playing_trains_the_same_model_with_the_learners_parts(learner, capsys):
         (path,) = learner.glob(f"*_{name}.py")
         mine = next(s for s in RIGHT[name] if getattr(s, "__module__", "") == "learners_right")
         path.write_text(f"{solutions}\n\n{exercise.symbol} = {mine.__name__}\n")
-    assert main(["exercise", "check"]) == 0
+    save_progress(learner, Progress(passed=[*EXERCISES]))  # that these pass is another test
     capsys.readouterr()
     assert main(["exercise", "play", "--steps", "10"]) == 0
     out = capsys.readouterr().out
