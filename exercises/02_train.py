@@ -1,4 +1,4 @@
-"""Learn a vocabulary: the most frequent pair becomes a token, again and again."""
+"""Train a vocabulary: the most frequent pair becomes a token, again and again."""
 
 from collections.abc import Mapping
 

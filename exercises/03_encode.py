@@ -1,4 +1,4 @@
-"""Cut a word with a learned vocabulary."""
+"""Encode a word: cut it with a trained vocabulary."""
 
 from collections.abc import Mapping, Sequence
 

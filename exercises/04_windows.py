@@ -1,4 +1,4 @@
-"""Walk through a text in windows, and say what is to be predicted."""
+"""Cut a text into windows of inputs and targets."""
 
 from collections.abc import Iterator
 

@@ -1,13 +1,9 @@
-"""Bring every vector to mean 0 and variance 1, then stretch and shift it."""
-
-from collections.abc import Sequence
+"""Bring every vector to mean 0 and variance 1, then scale and shift it."""
 
 from torch import Tensor
 
 
-def layer_norm(
-    x: Tensor, size: Sequence[int], weight: Tensor, bias: Tensor | None, eps: float
-) -> Tensor:
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """Give each vector mean 0 and variance 1, then a learned gain and shift (Ba et al. 2016).
 
     x (..., C) -> (..., C). It keeps activations in the range where gradients are healthy, however

@@ -1,4 +1,4 @@
-"""The bend of GPT-2's feed-forward layer."""
+"""GELU, the activation function of GPT-2."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Turn scores into shares that sum to 1, without overflow."""
+"""Turn scores into positive weights that sum to 1, without overflow."""
 
 from torch import Tensor
 

@@ -1,13 +1,18 @@
-"""Compare every query with every key, and mix the values accordingly."""
+"""Compare each query with each key, and mix the values by the result."""
 
 from torch import Tensor
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), step by step.
 
-    Values v (B, nh, S, hs), mixed in the shares of `attention_weights` -> (B, nh, T, hs).
+    The values v (B, nh, S, hs), mixed by their `attention_weights` -> (B, nh, T, hs).
     """
     raise NotImplementedError("your turn")

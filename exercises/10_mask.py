@@ -1,23 +1,26 @@
-"""Hide the future."""
+"""The attention mask: hide the future, and whatever else a token may not see."""
 
+import torch
 from torch import Tensor
 
 
-def causal_bias(q_pos: Tensor, k_pos: Tensor, window: int = 0) -> Tensor:
-    """What hides the future: 0 where a query may look at a key, -inf where the key comes later.
+def attention_mask(
+    new: int, known: int, window: int = 0, same: Tensor | None = None,
+    device: torch.device | None = None,
+) -> Tensor:  # fmt: skip
+    """Which keys a query may look at, True where it may: (T, S), or (B, 1, T, S) with documents.
 
-    (T) and (S) -> (T, S). It is -inf and not merely a large negative number, since a model can
-    learn to outweigh any number. A window hides the distant past as well (Beltagy et al. 2020):
-    a query sees its own token and the window - 1 before it, and layer by layer what it sees
-    reaches further back. Written so, hidden scores are computed and thrown away.
+    The queries are the last `new` of `known` tokens, and none sees a token after its own. A window
+    hides the distant past as well (Beltagy et al. 2020): a query sees its own token and the
+    window - 1 before it, and layer by layer what it sees reaches further back. With `same`, see
+    `same_document`, it sees no other document and no padding either. Every mask is made here.
 
-    >>> causal_bias(torch.arange(3), torch.arange(3))
-    tensor([[0., -inf, -inf],
-            [0., 0., -inf],
-            [0., 0., 0.]])
-    >>> causal_bias(torch.arange(3), torch.arange(3), window=2)
-    tensor([[0., -inf, -inf],
-            [0., 0., -inf],
-            [-inf, 0., 0.]])
+    >>> attention_mask(3, 3)
+    tensor([[ True, False, False],
+            [ True,  True, False],
+            [ True,  True,  True]])
+    >>> attention_mask(2, 3, window=2)
+    tensor([[ True,  True, False],
+            [False,  True,  True]])
     """
     raise NotImplementedError("your turn")

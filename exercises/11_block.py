@@ -1,11 +1,9 @@
-"""Look around, then think; each adds to the stream."""
-
-from typing import Any
+"""The Transformer block: attention, then the feed-forward layer; each adds to x."""
 
 from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig, choose
-from nanogpt.model.attention import CausalSelfAttention
+from nanogpt.model.attention import AttentionContext, CausalSelfAttention
 from nanogpt.model.layers import MLPS, NORMS
 
 
@@ -13,7 +11,7 @@ class Block(nn.Module):
     """A Transformer block: look around, then think. Each adds to the residual stream.
 
     The norms come before the layers (pre-norm): the residual path itself stays free, so gradients
-    reach the first block undiminished. `how` is what attention needs to know of order and cache.
+    reach the first block undiminished.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -24,5 +22,5 @@ class Block(nn.Module):
         self.ln_2 = norm(config)
         self.mlp = choose(MLPS, "model.mlp", config.mlp)(config)
 
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         raise NotImplementedError("your turn")

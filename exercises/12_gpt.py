@@ -1,18 +1,16 @@
-"""GPT-2's way from ids to what the head compares with every token."""
+"""The forward pass of GPT-2, from ids to hidden states."""
 
 import math
 from dataclasses import replace
-from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig, choose
 from nanogpt.errors import UserError
-from nanogpt.model.attention import causal_bias
+from nanogpt.model.attention import AttentionContext, attention_mask, same_document
 from nanogpt.model.cache import KVCache
-from nanogpt.model.gpt import BLOCKS, positions, same_document
+from nanogpt.model.gpt import BLOCKS, LMHead, positions
 from nanogpt.model.layers import KERNELS, NORMS
 from nanogpt.model.position import POSITIONS
 
@@ -29,11 +27,12 @@ class GPT(nn.Module):
         block = choose(BLOCKS, "model.block", config.block)
         self.h = nn.ModuleList(block(config) for _ in range(config.n_layer))
         self.ln_f = choose(NORMS, "model.norm", config.norm)(config)
+        self.lm_head: nn.Module = LMHead()
         self.cross_entropy = choose(KERNELS, "model.kernels", config.kernels).cross_entropy
         self.initialize()
 
     def initialize(self) -> None:
-        """GPT-2's initialisation: normal with deviation init_std, biases zero, norms one.
+        """GPT-2's initialisation: normal with standard deviation init_std, biases 0, norms 1.
 
         2 * n_layer projections add to the residual stream; each is scaled down by the root of
         their number, so that the sum starts with the size that a single one would have. With
@@ -46,64 +45,73 @@ class GPT(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=residual_std)
-            elif parameter.ndim == 2:
+            elif parameter.ndim >= 2:
                 nn.init.normal_(parameter, std=std)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
     def forward(
-        self, ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None
+        self, ids: Tensor, *, documents: Tensor | None = None, cache: KVCache | None = None
     ) -> Tensor:
         """Score every possible next token at every position: ids (B, T) -> logits (B, T, V).
 
-        See `read` for mask and cache.
+        See `hidden_states` for documents and cache.
         """
-        return self.head(self.read(ids, attention_mask, cache))  # (B, T, V)
+        return self.head(self.hidden_states(ids, documents=documents, cache=cache))  # (B, T, V)
 
     def head(self, x: Tensor) -> Tensor:
-        """Compare what was read with every token: (B, T, C) -> logits (B, T, V).
+        """The last step alone: hidden states (..., C) -> logits (..., V)."""
+        return self.lm_head(x, self.wte.weight)
 
-        The head is the embedding, used the other way round: what a token looks like going in is
-        what it should look like coming out (Press & Wolf 2017). One matrix, one key, no copy.
-        """
-        return F.linear(x, self.wte.weight)
-
-    def read(
-        self, ids: Tensor, attention_mask: Tensor | None = None, cache: KVCache | None = None
+    def hidden_states(
+        self, ids: Tensor, *, documents: Tensor | None = None, cache: KVCache | None = None
     ) -> Tensor:
         """All of the network but its head: ids (B, T) -> (B, T, C).
 
-        The mask (B, T) is 0 where a token is filling, else the number of its document (1 where
+        `documents` (B, T) is 0 where a token is padding, else the number of its document (1 where
         there is only one). A token sees its own document alone, and positions are counted there,
-        so each document fares as if nothing else were in its row.
+        so each document is read as if nothing else were in its row.
 
-        With a cache, ids continue the text that it holds and are added to it; a mask then covers
-        the old tokens, too: (B, S). Raises UserError if S exceeds the context length.
+        With a cache, ids continue the text that it holds and are added to it; documents then
+        cover the old tokens, too: (B, S). Raises UserError if S exceeds the context length, or
+        for ids that are not (B, T).
         """
         raise NotImplementedError("your turn")
 
-    def attention_bias(
-        self, pos: Tensor, attention_mask: Tensor | None, cache: KVCache | None
-    ) -> Tensor | None:
-        """What is added to the scores (B, nh, T, S); None where attention is plainly causal."""
-        k_pos = cache.positions(pos) if cache else pos  # (S) or (B, S)
-        bias = self.wpe.bias(pos, k_pos)
-        new, known = pos.shape[-1], k_pos.shape[-1]
-        if attention_mask is None and bias is None and not 0 < self.config.window < known:
-            return None
-        step = torch.arange(known, device=pos.device)
-        total = causal_bias(step[-new:], step, self.config.window)  # (T, S)
-        if bias is not None:
-            total = total + bias
-        if attention_mask is not None:
-            # Filling may look at itself: softmax over nothing would be NaN.
-            seen = same_document(attention_mask, new) | (step[-new:, None] == step)  # (B, T, S)
-            total = total.masked_fill(~seen[:, None], -math.inf)
-        return total
+    def context(
+        self, ids: Tensor, documents: Tensor | None = None, cache: KVCache | None = None
+    ) -> AttentionContext:
+        """Where the new tokens stand and what they may see: the same for every layer."""
+        new, config = ids.shape[1], self.config
+        causal = not (cache and cache.length)  # the new tokens see each other and nothing else
+        known = new + (cache.length if cache else 0)
+        if known > config.context_length:
+            raise UserError(
+                f"{known} tokens do not fit into model.context_length="
+                f"{config.context_length}: shorten the text"
+            )
+        same = None if documents is None else same_document(documents, new)
+        pos = positions(new, known, same, ids.device)
+        bias = self.wpe.bias(pos, cache.key_positions(pos) if cache else pos)
+        window = config.window if config.window < config.context_length else 0
+        mask: Tensor | None = None
+        if same is not None or bias is not None or window or not (causal or new == 1):
+            visible = attention_mask(new, known, window, same, ids.device)
+            mask = visible if bias is None else torch.where(visible, bias, -math.inf)
+            causal = False
+        return AttentionContext(self.wpe, pos, mask, causal, cache)
 
     def loss(self, logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
         """Cross-entropy in nats of logits (B, T, V) against targets (B, T), -100 being ignored."""
         return self.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
+
+    def auxiliary_loss(self) -> Tensor | float:
+        """What modules add to the loss of training, such as the balance of a mixture of experts.
+
+        A module says so by setting `self.auxiliary_loss` in its forward pass.
+        """
+        added = (getattr(module, "auxiliary_loss", 0.0) for module in self.h.modules())
+        return sum(added, 0.0)
 
     def resize_vocabulary(self, vocab_size: int) -> None:
         """Make room for tokens that were added to the tokenizer; the others keep their vectors.

@@ -1,4 +1,4 @@
-"""How surprised the model is, in the mean over what it had to predict."""
+"""How surprised the model is by the right tokens, on average."""
 
 from torch import Tensor
 

@@ -1,14 +1,14 @@
-"""The optimizer: a mean of gradients, divided by their usual size."""
+"""The optimizer: the mean of the gradients, divided by their typical size."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nanogpt.training.optim import ByHand
+from nanogpt.training.optim import HandWritten
 
 
-class AdamW(ByHand):
+class AdamW(HandWritten):
     """Adam with decoupled weight decay (Kingma & Ba 2015; Loshchilov & Hutter 2019), by hand.
 
     Each weight moves by the running mean of its gradient, divided by the root of the running mean

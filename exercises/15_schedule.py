@@ -1,4 +1,4 @@
-"""The learning rate: a climb, then half a cosine wave down."""
+"""The learning rate: a linear warm-up, then half a cosine wave down."""
 
 from nanogpt.config import TrainConfig
 

@@ -1,4 +1,4 @@
-"""Keep keys and values, so that a new token need not read the old ones again."""
+"""The KV cache: store keys and values, so that old tokens are not computed again."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,11 @@ from nanogpt.config import ModelConfig
 
 
 class KVCache:
-    """The keys and values of the tokens read so far, so that a new token need not redo the old.
+    """Keys and values of every layer, and the positions of their tokens.
 
-    They never change, because no token sees the ones after it. The memory for a whole context is
-    taken at once: 2 * n_layer * context_length * nkv * hs numbers for each row.
+    The memory for a whole context is taken at once: 2 * n_layer * context_length * nkv * hs
+    numbers for each row. Within a forward pass each layer calls `update`; after it the model calls
+    `advance`, and nothing else changes `length`. So a pass that was cut short leaves no trace.
     """
 
     def __init__(
@@ -20,12 +21,20 @@ class KVCache:
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
         self.pos = torch.empty(rows, config.context_length, device=device, dtype=torch.long)
-        self.length = 0  # tokens read
+        self.length = 0  # tokens in the cache
 
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep new tokens' keys and values (B, nkv, T, hs); give all so far (B, nkv, S, hs)."""
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add new tokens' keys and values (B, nkv, T, hs); give all so far (B, nkv, S, hs)."""
         raise NotImplementedError("your turn")
 
-    def positions(self, pos: Tensor) -> Tensor:
-        """Keep new tokens' positions, (T) or (B, T); give all so far, (S) or (B, S)."""
+    def key_positions(self, pos: Tensor) -> Tensor:
+        """The positions of all keys, where those of the new tokens are pos (B, T): (B, S)."""
         raise NotImplementedError("your turn")
+
+    def advance(self, pos: Tensor) -> None:
+        """All layers are through: from now on the new tokens, at positions (B, T), are old."""
+        raise NotImplementedError("your turn")
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.length = 0

@@ -41,7 +41,7 @@ def _(mo):
     # 1. The whole trip: from a text to its next token
 
     After this lesson you can name every station between a text and the token that a GPT says
-    next, with the shape of what is there at each, and say what each station is for. The other
+    next, with the shape of the data at each, and say what each station is for. The other
     lessons take the stations one by one.
 
     A language model does one thing: it reads a text and gives every token that it knows a
@@ -139,10 +139,10 @@ def _(config, ids, mo, model, record, torch):
         stations += [
             (f"h.{n}.ln_1", shape(f"h.{n}.ln_1"), "the stream, brought to one size"),
             (f"h.{n}.attn.weights", shape(f"h.{n}.attn.weights"),
-             "heads, tokens, tokens: who looks at whom"),
+             "attention weights (heads, tokens, tokens): who looks at whom"),
             (f"h.{n}.attn", shape(f"h.{n}.attn"), "what was found there, added to the stream"),
-            (f"h.{n}.mlp.c_fc", shape(f"h.{n}.mlp.c_fc"), "four times as wide, to think"),
-            (f"h.{n}.mlp", shape(f"h.{n}.mlp"), "what was thought, added to the stream"),
+            (f"h.{n}.mlp.c_fc", shape(f"h.{n}.mlp.c_fc"), "four times as wide, for the activation function"),
+            (f"h.{n}.mlp", shape(f"h.{n}.mlp"), "what the feed-forward layer computed, added to the stream"),
         ]
     stations += [("ln_f", shape("ln_f"), "brought to one size, for the last time"),
                  ("logits", " x ".join(map(str, logits.shape[1:])),
@@ -197,7 +197,7 @@ def _(depth, mo, model, plt, seen, softmax, tokenizer, torch, visible):
     mo.vstack([
         figure,
         mo.md(f"After {depth.value} blocks the likeliest next token is `{names[0]}`, with "
-              f"{best.values[0]:.0%}. (If `{names[0]}` is drawn, it is appended, and the trip begins anew.)"),
+              f"{best.values[0]:.0%}. (If `{names[0]}` is drawn, it is appended, and the trip starts again.)"),
     ])
     return
 
@@ -216,7 +216,7 @@ def _(mo):
     You will write these stations yourself, in the order in which they are needed:
 
     ```sh
-    nanogpt exercise start          # eighteen files to be filled in, in my_gpt/
+    nanogpt exercise start          # eighteen files to fill in, in my_gpt/
     nanogpt exercise check merge    # the first: what a tokenizer does, again and again
     ```
 

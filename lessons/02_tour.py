@@ -15,8 +15,9 @@ def _():
     from matplotlib import pyplot as plt
 
     from nanogpt.config import ModelConfig
+    from nanogpt.generation.sampling import SAMPLERS
     from nanogpt.learn.lesson import READING_PATH, source
-    from nanogpt.model.attention import attention, fused_attention
+    from nanogpt.model.attention import ATTENTION_KERNELS, FusedAttention, attention
     from nanogpt.model.gpt import BLOCKS, GPT
     from nanogpt.model.layers import KERNELS, MLPS, NORMS
     from nanogpt.model.position import POSITIONS
@@ -25,8 +26,10 @@ def _():
     from nanogpt.training.start import Trainer
 
     return (
+        ATTENTION_KERNELS,
         BATCHES,
         BLOCKS,
+        FusedAttention,
         GPT,
         KERNELS,
         MLPS,
@@ -35,11 +38,11 @@ def _():
         OPTIMIZERS,
         POSITIONS,
         READING_PATH,
+        SAMPLERS,
         SCHEDULES,
         Trainer,
         ast,
         attention,
-        fused_attention,
         import_module,
         inspect,
         mo,
@@ -58,10 +61,10 @@ def _(mo):
     needs to know of the others, and how to exchange one part for another without opening it.
 
     A program that is to be learned from has to be read, and reading needs an order. The package
-    has one folder a subject: text, model, generation, evaluation, training. Out of them, this is
-    the reading path: each file uses only files before it. Read them from the first to the last
-    and you never meet a name that has not been explained; start in the middle, and everything you
-    may have to look up lies in one direction.
+    has one folder for each subject: text, model, generation, evaluation, training. This is the
+    reading path through them: each file uses only files before it. Read them from the first to
+    the last and you never meet a name that has not been explained. Start in the middle, and
+    everything that you may have to look up comes earlier.
     """)
     return
 
@@ -94,7 +97,7 @@ def _(mo):
     mo.md(
         f"""
         **Predict.** `model/gpt.py` holds GPT-2 itself: the block, the whole network, its
-        initialisation, and what packed documents and a cache ask of it. Attention and the other
+        initialisation, and what it takes to use packed documents and a cache. Attention and the other
         layers have files of their own. How many lines does it have, blank ones not counted?
 
         {lines_guess}
@@ -105,14 +108,14 @@ def _(mo):
 
 @app.cell(hide_code=True)
 def _(lines_guess, mo, sizes):
-    model_size, core_size = sizes["model"], sum(sizes.values())
+    model_size, path_size = sizes["model.gpt"], sum(sizes.values())
     if lines_guess.value is None:
         reply = "Write a number first; there is nothing to lose."
     else:
         near = abs(lines_guess.value - model_size) <= 40
         reply = (
             f"{'About right' if near else 'Not quite'}: {model_size}, a good part of them docstrings. "
-            f"The {len(sizes)} files of the core have {core_size:,} together: an afternoon."
+            f"The {len(sizes)} files of the reading path have {path_size:,} together: an afternoon."
         )
     mo.md(reply)
     return
@@ -177,6 +180,7 @@ def _(ast, mo, place, plt, reading_order, sizes, trees, uses):
 
 @app.cell(hide_code=True)
 def _(
+    ATTENTION_KERNELS,
     BATCHES,
     BLOCKS,
     KERNELS,
@@ -184,13 +188,14 @@ def _(
     NORMS,
     OPTIMIZERS,
     POSITIONS,
+    SAMPLERS,
     SCHEDULES,
     mo,
 ):
     tables = {
         "model.position": POSITIONS, "model.norm": NORMS, "model.mlp": MLPS, "model.block": BLOCKS,
-        "model.kernels": KERNELS, "data.batches": BATCHES, "train.optimizer": OPTIMIZERS,
-        "train.schedule": SCHEDULES,
+        "model.kernels": KERNELS, "model.attention": ATTENTION_KERNELS, "data.batches": BATCHES,
+        "train.optimizer": OPTIMIZERS, "train.schedule": SCHEDULES, "sample.sampler": SAMPLERS,
     }  # fmt: skip
     mo.md(
         """
@@ -211,20 +216,20 @@ def _(
 @app.cell(hide_code=True)
 def _(Trainer, mo, source):
     mo.md(
-        "## One step, from above\n\nWhat the command `nanogpt train` does some thousand times. The rate of "
-        "this step, its batches, the gradients, a limit to their length, a step. Everything else in "
-        "the file is there so that a run can be watched, stopped, and gone on with.\n\n"
+        "## One step, from above\n\nThe command `nanogpt train` does this some thousand times: set the "
+        "learning rate, load the batches, compute the gradients, limit their length, take a step. "
+        "Everything else in the file is there so that a run can be watched, stopped and resumed.\n\n"
         + source(Trainer.train_step)
     )
     return
 
 
 @app.cell(hide_code=True)
-def _(attention, fused_attention, mo, source):
+def _(FusedAttention, attention, mo, source):
     mo.md(
         "## Everything twice\n\nEvery computation is written by hand, so that it can be read. Torch has the "
-        "same ones as kernels that go through memory once; training uses those. Here is attention, "
-        "first as one would explain it, then fast:\n\n" + source(attention, fused_attention)
+        "same ones as kernels that go through memory once, and training uses those. Here is attention, "
+        "first as one would explain it, then fast:\n\n" + source(attention, FusedAttention)
     )
     return
 
@@ -253,17 +258,18 @@ def _(GPT, ModelConfig, mo, torch):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    ## The wings
+    ## Around the reading path
 
-    Around the core lie folders that use it and that it knows nothing of: `prepare` (any text into
-    token files), `measure`, `inference`, `export`, `lab`, `learn`, and `cli`, with a thin file for
-    each command. You can delete any of them and the core still trains.
+    The packages `text`, `model`, `generation`, `evaluation` and `training` hold the reading path and
+    what it takes to run it. Others use them: `interop` (in and out of Hugging Face), `lab` (studies),
+    `learn` (these lessons), and `cli`, with a thin file for each command. A package imports only
+    from packages below it.
 
     ## Your turn
 
     Every exercise is a function of the package, without its body: the signature and the docstring
-    say all that one has to know. Begin with one that needs no network at all, only a list of ids,
-    and read how `text/batches.py` explains it first:
+    say all that you have to know. Begin with one that needs no network at all, only a list of ids,
+    and read first how `text/batches.py` explains it:
 
     ```sh
     nanogpt exercise start

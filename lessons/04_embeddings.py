@@ -131,7 +131,7 @@ def _(math, merged, mo, plt, spread_guess, table, torch):
                 f"{word}: {spread:.3f}, and 1 / sqrt({table.shape[1]}) is "
                 f"{1 / math.sqrt(table.shape[1]):.3f}. In many dimensions nearly everything is at "
                 "right angles to everything else. Learning makes some tokens alike and some opposed: the "
-                f"model's cosines have a deviation of {between['learned'].std():.3f}, and "
+                f"model's cosines have a standard deviation of {between['learned'].std():.3f}, and "
                 f"the most alike pair has {between['learned'].max():.2f}."
             ),
             histogram,
@@ -254,7 +254,7 @@ def _(mo):
         mo.md(
             """
             How alike is one position to all others? For the learned vectors that is their cosine, and
-            so for the waves. RoPE adds nothing to the vectors: it turns queries and keys, so the
+            so for the waves. RoPE adds nothing to the vectors: it rotates queries and keys, so the
             question is how a score falls when the key moves away. Move the slider, and see which of
             the three look the same from everywhere.
             """
@@ -266,12 +266,12 @@ def _(mo):
 
 @app.cell(hide_code=True)
 def _(ModelConfig, RoPE, Sinusoidal, directions, mo, model, plt, torch, where):
-    pos = torch.arange(64)
+    pos = torch.arange(64)[None]
     shape = ModelConfig(n_layer=1, n_head=1, n_embd=64, context_length=64)
-    waves = Sinusoidal(shape).embed(torch.zeros(64, 64), pos)
+    waves = Sinusoidal(shape).embed(torch.zeros(1, 64, 64), pos)[0]
     ones = torch.ones(1, 1, 64, 64)
-    turned, _ = RoPE(shape).rotate(ones, ones, pos)
-    curves = {"waves": directions(waves), "RoPE: score of equal vectors": directions(turned[0, 0])}
+    rotated, _ = RoPE(shape).rotate(ones, ones, pos)
+    curves = {"waves": directions(waves), "RoPE: score of equal vectors": directions(rotated[0, 0])}
     if hasattr(model.wpe, "weight"):
         curves = {"learned by this model": directions(model.wpe.weight.detach()[:64])} | curves
     lines, panel = plt.subplots(figsize=(9, 3.2), layout="constrained")
@@ -288,7 +288,7 @@ def _(ModelConfig, RoPE, Sinusoidal, directions, mo, model, plt, torch, where):
         lines,
         mo.md(
             "The waves and RoPE depend on the distance alone: the curve moves and keeps its shape. It is "
-            "even the same curve, since both turn pairs of channels at the same speeds; but RoPE does it "
+            "even the same curve, since both rotate pairs of channels at the same speeds; but RoPE does it "
             "where the comparison is made, and leaves what a token is untouched. The learned vectors start as noise and take what form they need, place by place, and there "
             "are none beyond the context the model was trained with."
         ),
@@ -376,7 +376,7 @@ def _(mo):
     vectors that are learned. Mikolov et al. 2013, "Efficient Estimation of Word Representations in
     Vector Space". Vaswani et al. 2017, section 3.5, on the waves. Press & Wolf 2017, "Using the
     Output Embedding to Improve Language Models", on using the table twice. Su et al. 2021,
-    "RoFormer", on turning.
+    "RoFormer", on rotation.
     """)
     return
 

@@ -17,8 +17,8 @@ def _():
     from nanogpt.model.attention import (
         CausalSelfAttention,
         attention,
+        attention_mask,
         attention_weights,
-        causal_bias,
     )
     from nanogpt.model.layers import softmax
     from nanogpt.model.trace import record
@@ -26,8 +26,8 @@ def _():
     return (
         CausalSelfAttention,
         attention,
+        attention_mask,
         attention_weights,
-        causal_bias,
         math,
         mo,
         plt,
@@ -112,8 +112,8 @@ def _(
     K,
     Q,
     V,
+    attention_mask,
     attention_weights,
-    causal_bias,
     math,
     mo,
     plt,
@@ -122,13 +122,13 @@ def _(
     words,
 ):
     scores = Q @ K.T / math.sqrt(Q.shape[1])
-    bias = causal_bias(torch.arange(4), torch.arange(4))
-    shares = softmax(scores + bias)
-    mixed = shares @ V
-    assert torch.allclose(shares, attention_weights(Q[None, None], K[None, None])[0, 0])
+    mask = attention_mask(4, 4)  # True where a token may look
+    by_hand = softmax(scores.masked_fill(~mask, -math.inf))
+    mixed = by_hand @ V
+    assert torch.allclose(by_hand, attention_weights(Q[None, None], K[None, None], mask)[0, 0])
 
     steps, panels = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
-    tables = {"scores: Q K^T / sqrt(2)": scores, "shares: softmax": shares, "mixed: shares V": mixed}
+    tables = {"scores: Q K^T / sqrt(2)": scores, "weights: softmax": by_hand, "mixed: weights V": mixed}
     for panel, (title, table) in zip(panels, tables.items(), strict=True):
         panel.imshow(table, cmap="Blues", vmin=0, vmax=max(1.0, table.max().item()))
         for r, row in enumerate(table.tolist()):
@@ -142,13 +142,13 @@ def _(
         steps,
         mo.md(
             f"""
-            Left, every query against every key. In the middle, the shares: what comes later is
-            hidden, and every row sums to 1. Right, what each token takes along. *him* looks at
-            *king* with a share of {shares[3, 1]:.2f}, so most of what it takes is the king's value.
+            Left: the score of each query for each key. Middle: the **attention weights**. Later
+            tokens are hidden, and each row sums to 1. Right: what each token takes along. *him* has
+            a weight of {by_hand[3, 1]:.2f} for *king*, so most of what it takes is the king's value.
             """
         ),
     ])  # fmt: skip
-    return (bias,)
+    return (mask,)
 
 
 @app.cell(hide_code=True)
@@ -168,10 +168,11 @@ def _(mo):
         f"""
         ## Why divide by the root of the head size?
 
-        Take random queries and keys whose numbers have deviation 1. Their product is a sum of as
-        many terms as the head is long, and the deviation of a sum of independent terms grows with
-        the root of their number. Large scores make softmax choose one key and ignore the rest:
-        its gradient vanishes, and the head can hardly learn to look elsewhere.
+        Take random queries and keys whose numbers have the standard deviation 1. Their product is
+        a sum of as many terms as the head is long, and the standard deviation of a sum of
+        independent terms grows with the root of their number. Large scores make softmax choose one
+        key and ignore the rest: its gradient vanishes, and the head can hardly learn to look
+        elsewhere.
 
         {size} {scaled}
         """
@@ -188,14 +189,14 @@ def _(math, mo, plt, scaled, size, softmax, torch):
 
     spread, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
     left.hist(products.flatten().tolist(), bins=60, color="#1f5a99")
-    left.set_title(f"scores: deviation {products.std():.2f}", fontsize=10)
+    left.set_title(f"scores: standard deviation {products.std():.2f}", fontsize=10)
     left.set_xlim(-50, 50)
     right.hist(largest.tolist(), bins=30, range=(0, 1), color="#d1602b")
-    right.set_title(f"largest of 16 shares: {largest.mean():.2f} in the mean", fontsize=10)
+    right.set_title(f"largest of 16 weights: {largest.mean():.2f} on average", fontsize=10)
     mo.vstack([
         spread,
         mo.md(
-            f"Head size {size.value}: the scores have a deviation of {products.std():.2f}"
+            f"Head size {size.value}: the scores have a standard deviation of {products.std():.2f}"
             + (", whatever the size of the head." if scaled.value else
                f"; the root of {size.value} is {math.sqrt(size.value):.2f}. Turn the switch.")
         ),
@@ -214,9 +215,9 @@ def _(mo):
         f"""
         ## Why minus infinity?
 
-        A token must not see what comes after it: that is what it has to predict. Setting its share
-        to zero afterwards would leave shares that do not sum to 1. So something is added to the
-        score beforehand, which softmax turns into nothing. How much has it to be?
+        A token must not see the tokens after it, because it has to predict them. If their weights
+        were set to zero after softmax, the rest would not sum to 1. So the scores are lowered before
+        softmax. How negative does a hidden score have to be?
 
         {hidden} {strength}
         """
@@ -225,15 +226,15 @@ def _(mo):
 
 
 @app.cell(hide_code=True)
-def _(K, Q, bias, hidden, mo, plt, softmax, strength, torch, words):
-    pushed = torch.where(bias < 0, float(hidden.value), 0.0)
+def _(K, Q, hidden, mask, mo, plt, softmax, strength, torch, words):
+    pushed = torch.where(mask, 0.0, float(hidden.value))
     leaking = softmax(strength.value * (Q @ K.T) / 2**0.5 + pushed)
-    future = leaking.masked_fill(bias == 0, 0).sum(-1).max().item()
+    future = leaking.masked_fill(mask, 0).sum(-1).max().item()
 
     leak, axes = plt.subplots(figsize=(4, 3.4), layout="constrained")
     axes.imshow(leaking, cmap="Blues", vmin=0, vmax=1)
-    for i, shares_of_one in enumerate(leaking.tolist()):
-        for j, share in enumerate(shares_of_one):
+    for i, row_of_one in enumerate(leaking.tolist()):
+        for j, share in enumerate(row_of_one):
             ink_here = "white" if share > 0.6 else "black"
             axes.text(j, i, f"{share:.3f}", ha="center", va="center", fontsize=8, color=ink_here)
     axes.set_xticks(range(4), words)
@@ -242,16 +243,16 @@ def _(K, Q, bias, hidden, mo, plt, softmax, strength, torch, words):
         leak,
         mo.md(
             f"With {hidden.value}, up to **{future:.4%}** of a token's attention leaks into the "
-            "future. A model can learn to look more sharply, which outweighs any number; the "
-            "package adds `-inf`, and exp of that is exactly 0, whatever the scores are."
+            "future. A model can learn to look more sharply, and then it outweighs any number. The "
+            "package uses `-inf`: exp of that is exactly 0, whatever the scores are."
         ),
     ])  # fmt: skip
     return
 
 
 @app.cell(hide_code=True)
-def _(causal_bias, mo, source):
-    mo.md("The package's mask. Why `-inf` once more, and what a window is:\n\n" + source(causal_bias))
+def _(attention_mask, mo, source):
+    mo.md("The package's mask: the future, a window, and other documents:\n\n" + source(attention_mask))
     return
 
 
@@ -264,7 +265,7 @@ def _(mo, small_model):
         ## Many heads, in a trained model
 
         One head asks one question. GPT-2 asks twelve in every layer, each in its own channels, and
-        puts the answers side by side. Below is a model with {model.config.n_layer} layers of
+        puts the answers side by side. Here is a model with {model.config.n_layer} layers of
         {model.config.n_head} heads: your `runs/demo` if you have one, else a small one that was
         just trained. Write a text, and look at what its heads look at.
         """
@@ -322,7 +323,7 @@ def _(
 @app.cell(hide_code=True)
 def _(CausalSelfAttention, mo, source):
     mo.accordion({
-        "The whole layer: cut into heads, attend, put together": mo.md(source(CausalSelfAttention)),
+        "The whole layer: cut into heads, attend, join the heads": mo.md(source(CausalSelfAttention)),
     })  # fmt: skip
     return
 

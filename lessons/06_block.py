@@ -43,15 +43,15 @@ def _():
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    # 6. The block: thinking, norms, and the residual stream
+    # 6. The block: the feed-forward layer, norms, and the residual stream
 
     After this lesson you can say what the feed-forward layer adds to attention, what a layer norm
     does and why it stands before the layers, why sums run through the whole network, why their
     parts are scaled down at the start, and what happens without each.
 
-    Attention brings to every token what others know. It mixes; it hardly computes. What was brought
-    together has to be worked on, and that is the other half of a block: a **feed-forward layer**,
-    two linear maps with a bend between them, applied to every token by itself.
+    Attention brings to every token what others know. It mixes; it hardly computes. The other half of
+    a block works on what was brought together: a **feed-forward layer**, two linear maps with an
+    **activation function** (also: nonlinearity) between them, applied to every token by itself.
     """)
     return
 
@@ -103,30 +103,30 @@ def _(Block, ModelConfig, mo, share):
 
 @app.cell(hide_code=True)
 def _(mo):
-    bend = mo.ui.slider(-4, 4, step=0.1, value=-0.7, label="x", show_value=True)
+    input_value = mo.ui.slider(-4, 4, step=0.1, value=-0.7, label="x", show_value=True)
     mo.vstack([
         mo.md(
             """
-            ## Why a bend?
+            ## Why an activation function?
 
-            Two linear maps in a row are one linear map: without something crooked between them the
-            second would be wasted. GPT-2 takes **GELU**: x times the share of a normal distribution
-            that lies below x. Far to the right it lets x pass, far to the left nothing, and in between
-            it is smooth, so that a channel which is off still feels which way it could be switched on.
+            Two linear maps in a row are one linear map: without a nonlinear function between them the
+            second would be wasted. GPT-2 uses **GELU**: x times the share of a normal distribution
+            below x. Large x pass unchanged, very negative x become 0, and between them GELU is smooth:
+            a channel that is off still has a gradient that can switch it on.
             The newer squared ReLU is cheaper, and exactly off on the left.
             """
         ),
-        bend,
+        input_value,
     ])  # fmt: skip
-    return (bend,)
+    return (input_value,)
 
 
 @app.cell(hide_code=True)
-def _(bend, gelu, mo, plt, torch):
+def _(gelu, input_value, mo, plt, torch):
     xs = torch.linspace(-4, 4, 200)
-    bends, (curve, slope) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
+    functions, (curve, slope) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
     shapes = {"GELU": gelu, "ReLU": torch.relu, "squared ReLU": lambda x: torch.relu(x).square()}
-    at = torch.tensor(float(bend.value))
+    at = torch.tensor(float(input_value.value))
     slopes = {}
     for (kind, f), hue in zip(shapes.items(), ("#d1602b", "#9db8d2", "#7a9a3a"), strict=True):
         grid = xs.clone().requires_grad_()
@@ -140,13 +140,13 @@ def _(bend, gelu, mo, plt, torch):
     curve.set(title="value", ylim=(-0.5, 4))
     slope.set(title="slope: what the gradient is multiplied by", ylim=(-0.3, 2))
     for panel in (curve, slope):
-        panel.axvline(bend.value, color="#cccccc", lw=1)
+        panel.axvline(input_value.value, color="#cccccc", lw=1)
         panel.grid(alpha=0.25)
     curve.legend(frameon=False)
     mo.vstack([
-        bends,
+        functions,
         mo.md(
-            f"At {bend.value} GELU's slope is {slopes['GELU']:.2f}, ReLU's {slopes['ReLU']:.0f}. GELU is "
+            f"At {input_value.value} GELU's slope is {slopes['GELU']:.2f}, ReLU's {slopes['ReLU']:.0f}. GELU is "
             "lowest near -0.75; to the left of that its slope is negative, to the right positive."
         ),
     ])
@@ -186,13 +186,13 @@ def _(mo):
 def _(layer_norm, mo, plt, shift, source, stretch, torch):
     draw = torch.Generator().manual_seed(0)
     vector = stretch.value * torch.randn(768, generator=draw) + shift.value
-    normed = layer_norm(vector, (768,), torch.ones(768), torch.zeros(768), 1e-5)
+    normed = layer_norm(vector, torch.ones(768), torch.zeros(768))
     norms, (before, after) = plt.subplots(1, 2, figsize=(10, 2.6), layout="constrained")
     before.hist(vector.tolist(), bins=40, color="#9db8d2")
-    before.set_title(f"before: mean {vector.mean():.2f}, deviation {vector.std():.2f}", fontsize=10)
+    before.set_title(f"before: mean {vector.mean():.2f}, standard deviation {vector.std():.2f}", fontsize=10)
     before.set_xlim(-30, 30)
     after.hist(normed.tolist(), bins=40, color="#d1602b")
-    after.set_title(f"after: mean {abs(normed.mean()):.2f}, deviation {normed.std():.2f}", fontsize=10)
+    after.set_title(f"after: mean {abs(normed.mean()):.2f}, standard deviation {normed.std():.2f}", fontsize=10)
     after.set_xlim(-4, 4)
     mo.vstack([norms, mo.md(source(layer_norm))])
     return
@@ -226,9 +226,9 @@ def _(mo):
     mo.vstack([
         mo.md(
             """
-            Fresh networks of so many blocks, of four kinds. Left, how large the gradient is that the
-            loss sends back behind each block. Right, how alike the vectors of different tokens are
-            there: at 1 they are all the same, and nothing behind that block can tell the tokens apart.
+            Fresh networks of four kinds, with as many blocks as you choose. Left: the size of the
+            gradient after each block. Right: how alike the vectors of different tokens are there. At 1
+            they are all the same, and no later block can tell the tokens apart.
             """
         ),
         mo.hstack([blocks, weight_size], justify="start"),
@@ -271,28 +271,28 @@ def _(GPT, ModelConfig, blocks, mo, plt, record, torch, weight_size):
 
     depths, (backward, likeness) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
     arriving, same = {}, {}
-    for (label, how), tint in zip(
+    for (label, change), tint in zip(
         kinds.items(), ("#d1602b", "#7a9a3a", "#888888", "#1f5a99"), strict=True
     ):
-        gradient_sizes, cosines_of_tokens = measured(how, blocks.value, weight_size.value)
+        gradient_sizes, cosines_of_tokens = measured(change, blocks.value, weight_size.value)
         arriving[label], same[label] = gradient_sizes[0] / gradient_sizes[-1], cosines_of_tokens[-1]
         backward.semilogy(gradient_sizes, color=tint, label=label)
         likeness.plot(cosines_of_tokens, color=tint)
-    backward.set(title="size of the gradient", xlabel="behind this many blocks")
-    likeness.set(title="how alike the tokens are", xlabel="behind this many blocks", ylim=(-0.05, 1.05))
+    backward.set(title="size of the gradient", xlabel="after this many blocks")
+    likeness.set(title="how alike the tokens are", xlabel="after this many blocks", ylim=(-0.05, 1.05))
     backward.legend(frameon=False, fontsize=8)
     for axes in (backward, likeness):
         axes.grid(alpha=0.25)
     mo.vstack([
         depths,
         mo.md(
-            ("Without both, hardly anything of the gradient that arrives behind the last block reaches the "
+            ("Without both, hardly anything of the gradient after the last block reaches the "
              "embeddings: " if arriving["neither"] < 0.1 else
              "With so few blocks even a network without both hands its gradient on: ")
             + (f"{arriving['neither']:.0e} times as much. " if arriving["neither"] > 1e-25
                else "too little for float32 to hold. ")
             + "The norms alone keep it alive, but without residuals every block hands on a mixture of "
-            f"mixtures, and behind the last one the tokens have a cosine of {same['no residuals']:.2f} "
+            f"mixtures, and after the last one the tokens have a cosine of {same['no residuals']:.2f} "
             "(Dong et al. 2021: attention alone forgets who is who). Without norms the embeddings receive "
             f"{arriving['no norms']:.3g} times the gradient of the end, with them {arriving['as it is']:.3g} "
             "times. For small weights both are near 1; compare them for large weights and many blocks, where "
@@ -310,7 +310,7 @@ def _(mo):
             """
             ## Why are residuals scaled at initialisation?
 
-            Each block adds twice, so a stream behind L blocks is a sum of 2L parts. The variances of
+            Each block adds twice, so the stream after L blocks is a sum of 2L parts. The variances of
             independent parts add up: the sum's size grows with the root of 2L. GPT-2 therefore starts
             the 2L matrices that write into the stream smaller, by just that root; then the whole sum
             starts about as large as one part would be, however deep the network is.
@@ -333,9 +333,9 @@ def _(GPT, ModelConfig, ids, math, mo, plt, record, scaled, torch):
             for matrix_name, matrix in deep.named_parameters():
                 if matrix_name.endswith("c_proj.weight") and not scaled.value:
                     matrix.mul_(math.sqrt(2 * layers))
-            with record(deep, *(f"h.{n}" for n in range(layers))) as behind:
+            with record(deep, *(f"h.{n}" for n in range(layers))) as streams:
                 deep(ids)
-        heights = [x.std().item() for x in behind.values()]
+        heights = [x.std().item() for x in streams.values()]
         ends[layers] = heights[-1]
         plot.plot([n / layers for n in range(1, layers + 1)], heights, color=shade, label=f"{layers} blocks")
     plot.set(xlabel="share of the blocks", ylabel="size of the stream", ylim=(0, None))
@@ -344,7 +344,7 @@ def _(GPT, ModelConfig, ids, math, mo, plt, record, scaled, torch):
     mo.vstack([
         growth,
         mo.md(
-            "Behind the last block the stream has the size "
+            "After the last block the stream has the size "
             + ", ".join(f"{end:.2f} ({layers_} blocks)" for layers_, end in ends.items())
             + ". Turn the switch off and see it depend on the depth."
         ),
@@ -358,7 +358,7 @@ def _(mo, short_run):
         "as it is": {},
         "no residuals": {"block": "no-residual"},
         "no norms": {"norm": "none"},
-        "norms behind the sums": {"block": "post-norm"},
+        "norms after the sums": {"block": "post-norm"},
     }
     with mo.status.spinner("training four small models"):
         trained = {
@@ -405,7 +405,7 @@ def _(Step, math, mo, plt, trained):
 @app.cell(hide_code=True)
 def _(BareBlock, PostNormBlock, SquaredReLU, mo, source):
     mo.accordion({
-        "The other blocks, and the other bend": mo.md(source(PostNormBlock, BareBlock, SquaredReLU)),
+        "The other blocks, and another activation function": mo.md(source(PostNormBlock, BareBlock, SquaredReLU)),
     })  # fmt: skip
     return
 
@@ -419,7 +419,7 @@ def _(mo):
     nanogpt exercise check layer-norm
     nanogpt exercise check gelu
     nanogpt exercise check block
-    nanogpt exercise check gpt       # the whole network, of the parts you have written
+    nanogpt exercise check gpt       # the forward pass, from the parts you have written
     ```
 
     **Papers.** He et al. 2015, "Deep Residual Learning for Image Recognition", and 2016, "Identity

@@ -46,7 +46,7 @@ def _(mo):
     After this lesson you can turn logits into probabilities without overflow, say what
     temperature and top-k do to them, and choose both for a purpose.
 
-    Behind the last block every token is a vector again, of as many numbers as the model has
+    After the last block every token is a vector again, of as many numbers as the model has
     channels. What comes next? The **head** compares that vector with the embedding of every
     token in the vocabulary. The product is large where they point the same way: that is the
     token's **logit**, its score. The comparison uses the very matrix that turned tokens into
@@ -67,10 +67,10 @@ def _(mo):
     share = mo.ui.number(value=None, step=0.05, label="your prediction:").form()
     mo.md(
         f"""
-        ## Softmax: scores become shares
+        ## Softmax: scores become probabilities
 
         A score can be any number; a probability lies between 0 and 1, and all of them sum to 1.
-        exp makes every score positive, and dividing by the sum makes them shares. So what counts
+        exp makes every score positive, and dividing by the sum makes them sum to 1. So what counts
         is the **difference** of two scores: one that is higher by log 2 is twice as likely.
 
         **Predict.** There are two tokens, with logits 0 and log 3, about 1.1. What is the
@@ -99,9 +99,9 @@ def _(mo, softmax, source, torch):
     naive = torch.exp(torch.tensor([1000.0, 999.0]))
     mo.md(
         source(softmax)
-        + f"\n\nWhy the maximum is taken away: exp(1000) is {naive[0].item()} in a computer, and "
+        + f"\n\nWhy the maximum is subtracted: exp(1000) is {naive[0].item()} in a computer, and "
         f"{naive[0].item()} / {naive.sum().item()} is {(naive / naive.sum())[0].item()}. With the "
-        f"maximum taken away the same two scores give {softmax(torch.tensor([1000.0, 999.0]))[0]:.4f}."
+        f"maximum subtracted the same two scores give {softmax(torch.tensor([1000.0, 999.0]))[0]:.4f}."
     )
     return
 
@@ -125,9 +125,9 @@ def _(mo, small_model):
 
             The bars are what the model thinks comes next. **Temperature** divides all logits: below
             1 their differences grow and the likely becomes likelier; above 1 they shrink, and
-            everything becomes possible. **Top-k** rules out all but the k likeliest, so that none
-            of the many unlikely ones is ever drawn, of which each is rare and all together are
-            not.
+            everything becomes possible. Each unlikely token is rare, but there are many of them, so
+            together they are drawn often. **Top-k** removes them: it rules out all but the k
+            likeliest.
             """
         ),
         prompt,
@@ -239,7 +239,7 @@ def _(mo):
     ```sh
     nanogpt exercise check softmax
     nanogpt exercise check top-k
-    nanogpt exercise check cache       # why a new token need not read the old ones again
+    nanogpt exercise check cache       # the KV cache: old tokens are not computed again
     ```
 
     And see single draws with `nanogpt generate runs/demo --explain`.

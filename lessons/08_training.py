@@ -83,12 +83,12 @@ def _(mo):
             """
             ## Windows
 
-            A model reads so many tokens and no more, so a text is cut into windows. The target of
-            every token is the one behind it: the same window, one token later. A window of T tokens
-            is T exercises at once, because the mask lets each place see only what comes before it.
+            A model reads only so many tokens at once, so a text is cut into windows. The target of
+            each token is the next token: the same window, one token later. A window of T tokens is T
+            exercises at once, because the mask lets each token see only itself and earlier ones.
 
-            If windows overlap, some targets were due before; they are marked with -100 and count in
-            no loss. (Training usually draws windows at random places; walking in order, as here, gives
+            If windows overlap, some targets came before; they are set to -100, and the loss ignores
+            them. (Training usually draws windows at random places; walking in order, as here, gives
             each target exactly once, and serves for measuring.)
             """
         ),
@@ -142,11 +142,11 @@ def _(mo, sliding_windows, source):
 @app.cell(hide_code=True)
 def _(mo, padded_batch, plt, tokenizer):
     poems = ["O King!", "Come, let us go to bed.", "Why?"]
-    batch, wanted, mask = padded_batch([tokenizer.encode(p) for p in poems])
-    masks, panels = plt.subplots(1, 3, figsize=(10, 2.2), layout="constrained")
-    tables = {"ids": batch, "targets: -100 counts nowhere": wanted, "mask: who may be looked at": mask}
+    batch, wanted, documents = padded_batch([tokenizer.encode(p) for p in poems])
+    arrays, panels = plt.subplots(1, 3, figsize=(10, 2.2), layout="constrained")
+    tables = {"ids": batch, "targets: -100 is ignored": wanted, "documents: 0 is padding": documents}
     for panel, (name, table) in zip(panels, tables.items(), strict=True):
-        panel.imshow(mask if name.startswith(("ids", "mask")) else wanted != -100, cmap="Blues", vmax=1.6)
+        panel.imshow(wanted != -100 if name.startswith("targets") else documents, cmap="Blues", vmax=1.6)
         panel.set_title(name, fontsize=10)
         panel.set_xticks([])
         panel.set_yticks([])
@@ -158,13 +158,13 @@ def _(mo, padded_batch, plt, tokenizer):
             """
             ## Texts of different length
 
-            Documents side by side are filled up to the longest. The **mask** keeps tokens from
-            looking at the filling, and the targets of the filling are ignored: without the first, what
-            is written depends on what it was trained beside; without the second, the model learns to
-            predict filling.
+            Shorter documents are padded to the length of the longest. **Padding** has the document
+            number 0, so the attention mask hides it, and its targets are ignored. Without the mask,
+            padding would change what a text means; with padding among the targets, the model would
+            learn to predict padding.
             """
         ),
-        masks,
+        arrays,
     ])  # fmt: skip
     return
 
@@ -181,8 +181,8 @@ def _(mo):
         ## Cross-entropy: how surprised?
 
         The loss of one prediction is minus the logarithm of the probability that the model gave to
-        what really came. Sure and right costs nothing; half and half costs log 2, one bit; and to have
-        called it impossible costs without bound, so a model learns not to.
+        what really came. Probability 1 costs nothing; one half costs log 2, which is one bit. If the
+        model gave the token probability 0, the loss is infinite, so a model learns not to.
 
         **Predict.** A fresh model knows nothing, and holds all 512 tokens about equally likely. What is
         its loss, in nats (the natural logarithm)?
@@ -255,7 +255,7 @@ def _(AdamW, mo, source):
             The gradient says in which direction a weight should move, and how much the loss would
             change; it does not say how far to go. Gradients of different weights differ by orders of
             magnitude, so one rate for all is too much for some and too little for others. **Adam**
-            divides each gradient by its own usual size: every weight moves by about the learning
+            divides each gradient by its own typical size: every weight moves by about the learning
             rate, whatever the scale of its gradient. The **W** is for weight decay, which pulls the
             weights towards zero by itself instead of being mixed into those means.
             """

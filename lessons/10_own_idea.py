@@ -16,12 +16,13 @@ def _():
     from matplotlib import pyplot as plt
 
     from nanogpt.config import ModelConfig
-    from nanogpt.lab.contracts import CHECKS, added_since, causality, snapshot
+    from nanogpt.lab.contracts import CHECKS, causality
     from nanogpt.lab.plugin import load_plugin
     from nanogpt.learn.lesson import short_run, source
     from nanogpt.model.layers import softmax
     from nanogpt.model.position import POSITIONS, ALiBi, Position
     from nanogpt.training.records import Step
+    from nanogpt.training.variants import added_since, snapshot
 
     return (
         ALiBi,
@@ -67,7 +68,7 @@ def _(mo):
 @app.cell(hide_code=True)
 def _(Position, mo, source):
     mo.md("## Three places for order\n\nAttention sees a set. Order can enter in exactly three places, and "
-          "a position encoding is a class with three hooks, of which it fills in one:\n\n" + source(Position))
+          "a position encoding is a class with three hooks. It implements one of them:\n\n" + source(Position))
     return
 
 
@@ -86,8 +87,9 @@ def _(mo):
         March. So let the score fall with the **logarithm** of the distance, as steeply as each head
         learns.
 
-        **Predict.** All keys fit equally well, and a head of strength 1 takes away log(1 + distance).
-        The key at distance 1 gets how many times the share of the token itself, at distance 0?
+        **Predict.** All keys fit equally well, and a head of strength 1 subtracts log(1 + distance).
+        The key at distance 1 gets how many times the attention weight of the token itself, at
+        distance 0?
 
         {nearest}
 
@@ -112,16 +114,16 @@ def _(
 ):
     keys = torch.arange(here.value + 1)
     distance = here.value - keys
-    alibi = ALiBi(ModelConfig(n_head=4, n_embd=64)).bias(torch.tensor([here.value]), keys)[:, 0]
-    shares = {
+    alibi = ALiBi(ModelConfig(n_head=4, n_embd=64)).bias(torch.tensor([[here.value]]), keys[None])[0, :, 0]
+    curves = {
         "ALiBi, head 1": softmax(alibi[0]),
         "ALiBi, head 3": softmax(alibi[2]),
         "logarithm": softmax(-strength.value * torch.log1p(distance.float())),
     }
     fall, axes = plt.subplots(figsize=(8, 3), layout="constrained")
-    for (name, share), color in zip(shares.items(), ("#c9d9ea", "#6f9bc6", "#d1602b"), strict=True):
-        axes.plot(keys, share, color=color, label=name)
-    axes.set(xlabel="position of the key", ylabel="share", yscale="log", ylim=(1e-6, 1.5), xlim=(0, 63))
+    for (name, curve), color in zip(curves.items(), ("#c9d9ea", "#6f9bc6", "#d1602b"), strict=True):
+        axes.plot(keys, curve, color=color, label=name)
+    axes.set(xlabel="position of the key", ylabel="attention weight", yscale="log", ylim=(1e-6, 1.5), xlim=(0, 63))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     if nearest.value is None:
@@ -152,8 +154,8 @@ def _(mo):
             self.strength = nn.Parameter(torch.ones(config.n_head))
 
         def bias(self, q_pos, k_pos):
-            distance = (q_pos[..., :, None] - k_pos[..., None, :]).clamp(min=0)  # (..., T, S)
-            return -self.strength[:, None, None] * torch.log1p(distance)[..., None, :, :]
+            distance = (q_pos[:, :, None] - k_pos[:, None, :]).clamp(min=0)  # (B, T, S)
+            return -self.strength[:, None, None] * torch.log1p(distance)[:, None]  # (B, nh, T, S)
 
 
     POSITIONS["log"] = LogDistance
@@ -177,7 +179,7 @@ def _(CHECKS, Path, mo, sha256, subprocess, sys):
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         except subprocess.TimeoutExpired:
-            return path, "It took more than a minute: is there a loop without an end?", False
+            return path, "It took more than a minute: is there an endless loop?", False
         return path, (done.stdout + done.stderr).strip(), done.returncode == 0
 
     mo.md(
@@ -219,7 +221,7 @@ def _(
     if position_sound:
         known = snapshot()
         load_plugin(str(position_file))
-        new = [name for setting, name in added_since(known) if setting == "position"]
+        new = [name for setting, name in added_since(known) if setting == "model.position"]
         with mo.status.spinner("training three small models"):
             for position in dict.fromkeys(["none", "learned", *new]):
                 losses[position] = short_run(80, model={"position": position})
@@ -249,30 +251,29 @@ def _(
 def _(mo):
     block_code = mo.ui.code_editor(
         value='''import torch
-    from nanogpt.model.attention import attention, causal_bias
-    from nanogpt.model.gpt import BLOCKS, Block
+    import torch.nn.functional as F
+    from nanogpt.model.attention import (
+        ATTENTION_KERNELS, PlainAttention, attention_mask, attention_weights,
+    )
 
 
-    def quiet_attention(q, k, v, bias=None, dropout=0.0):
-        """Attention in which a head may look at nothing: a key and a value of zeros come first."""
-        if bias is None:
-            pos = torch.arange(k.shape[-2])
-            bias = causal_bias(pos[-q.shape[-2] :], pos)
-        bias = bias.expand(*bias.shape[:-1], k.shape[-2])
-        nothing = torch.zeros_like(k[..., :1, :])
-        k, v = torch.cat([nothing, k], dim=-2), torch.cat([nothing, v], dim=-2)
-        return attention(q, k, v, torch.cat([torch.zeros_like(bias[..., :1]), bias], dim=-1), dropout)
+    class QuietAttention(PlainAttention):
+        """Attention in which a head may look at nothing: a key of zeros, with a value of zeros."""
+
+        def weights(self, q, k, mask=None, causal=False):
+            if causal:
+                mask = attention_mask(q.shape[-2], k.shape[-2], device=q.device)
+            if mask is not None:  # nothing may always be looked at: True, or 0 to add to its score
+                mask = F.pad(mask, (1, 0), value=float(mask.dtype == torch.bool))
+            nothing = torch.zeros_like(k[..., :1, :])
+            keys = torch.cat([nothing, k], dim=-2)
+            return attention_weights(q, keys, mask)[..., 1:]  # (B, nh, T, S)
+
+        def forward(self, q, k, v, mask=None, causal=False):
+            return F.dropout(self.weights(q, k, mask, causal), self.dropout) @ v
 
 
-    class QuietBlock(Block):
-        """A block whose heads need not look anywhere."""
-
-        def __init__(self, config):
-            super().__init__(config)
-            self.attn.attention = quiet_attention
-
-
-    BLOCKS["quiet"] = QuietBlock
+    ATTENTION_KERNELS["quiet"] = QuietAttention
     ''',
         language="python",
         label="change it, then submit",
@@ -282,10 +283,11 @@ def _(mo):
             """
             ## An attention of your own
 
-            The shares of a query sum to 1, so a head that finds nothing has to look somewhere all the
-            same. Trained models settle on the first token and make it mean nothing. What if there were
-            a way out: one more key, of zeros, with nothing to take away from it? A block takes its
-            attention from a function, so putting another in its place is one line:
+            The attention weights of a query sum to 1, so a head that finds nothing has to look
+            somewhere all the same. Trained models settle on the first token and make it mean nothing.
+            What if there were a way out: one more key, of zeros, with a value of zeros? Attention is
+            computed by a kernel, a module of its own, and a dictionary names the kernels. So another
+            attention is one class and one line:
             """
         ),
         block_code,
@@ -303,14 +305,13 @@ def _(ask_the_judge, block_code, mo):
 @app.cell(hide_code=True)
 def _(POSITIONS, mo):
     mo.md(f"""
-    Now break it. Put `bias = torch.zeros(q.shape[-2], k.shape[-2])` in the place of the causal bias in
-    the second, and read what the judge says: that is a model which sees the future. It learns
-    wonderfully, and writes nonsense. Or let the distance of the first be counted from the first
-    query, `q_pos[..., :1, None]`: in training that is no position at all, with the cache it is another
-    one, and the judge notices both.
+    Now break it. Put `causal = False` as the first line of `weights` in the second, and read what the
+    judge says: that is a model which sees the future. It learns wonderfully, and writes nonsense. Or
+    count the distance of the first from the first query, `q_pos[:, :1, None]`: without a cache that is
+    not the position of the query at all, with a cache it is another one, and the judge notices.
 
     There are position encodings named {", ".join(POSITIONS)} now. Norms, feed-forward layers, blocks,
-    optimizers and schedules are added in the same way; `docs/extending.md` has the list.
+    attention kernels, batches, optimizers, schedules and samplers are added in the same way; `docs/extending.md` has the list.
 
     ## Your turn
 

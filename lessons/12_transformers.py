@@ -95,7 +95,7 @@ def _(mo, model, source, theirs, to_hugging_face):
         mo.md(
             "The names are the same, since both keep those of OpenAI's files. One thing differs: GPT-2's "
             "matrices were stored for a layer that multiplies from the other side, and Transformers has "
-            "kept it so. They have to be turned over:\n\n| name | there | here |\n|:---|:---|:---|\n"
+            "kept it so. They have to be transposed:\n\n| name | there | here |\n|:---|:---|:---|\n"
             + "\n".join(rows)
         ),
         mo.md(source(to_hugging_face)),
@@ -112,7 +112,7 @@ def _(mo, their_tokenizer, tokenizer):
         ## The same ids
 
         The tokenizer travels as well, in the format of the library `tokenizers`. The sentence *{text.splitlines()[0]}* and
-        the line behind it become {len(ids)} tokens here, and the same there: **{their_tokenizer(text).input_ids == ids}**.
+        the line after it become {len(ids)} tokens here, and the same there: **{their_tokenizer(text).input_ids == ids}**.
         """
     )
     return (ids,)
@@ -129,9 +129,9 @@ def _(mo):
             """
             ## The same numbers
 
-            Both read the sentence. Behind every block the two streams are compared, and at the end the
-            logits. float32 keeps about seven digits, and sums taken in another order differ in the
-            last; so a difference of a millionth is what two correct programs have. How large would a
+            Both read the sentence. After every block the two residual streams are compared, and at the
+            end the logits. float32 keeps about seven digits, and sums taken in another order differ in
+            the last; so two correct programs differ by about a millionth. How large would a
             mistake have to be for this picture to show it? Put one into the first block of ours: a
             single number of its first matrix, wrong by so much.
             """
@@ -166,7 +166,7 @@ def _(copy_of, ids, mo, model, plt, record, theirs, torch, wrong):
         bars,
         mo.md(
             f"The logits reach up to {logits.abs().max():.1f} and differ by at most **{apart[-1]:.1e}**. "
-            "An error shows behind the block where it was made and in all that follow, so the first bar "
+            "An error shows after the block where it was made and in all later blocks, so the first bar "
             "that is too high says where to look. That is how such things are found."
         ),
     ])

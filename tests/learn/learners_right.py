@@ -1,16 +1,16 @@
 """Correct solutions of the exercises, as different people write them: all of them must pass."""
 
 import math
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nanogpt.model.attention import CausalSelfAttention, attention_weights
+from nanogpt.model.attention import AttentionContext, CausalSelfAttention, attention_weights
 from nanogpt.model.cache import KVCache
-from nanogpt.model.gpt import GPT, Block, positions
+from nanogpt.model.gpt import GPT, Block
 from nanogpt.text import bpe
 from nanogpt.training import optim
 
@@ -158,18 +158,18 @@ def windows_tensors(ids, context_length, stride):
     return found
 
 
-def norm_library(x, size, weight, bias, eps):
-    return F.layer_norm(x, size, weight, bias, eps)
+def norm_library(x, weight, bias=None, eps=1e-5):
+    return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
-def norm_by_moments(x, size, weight, bias, eps):
+def norm_by_moments(x, weight, bias=None, eps=1e-5):
     mean = x.sum(-1, keepdim=True) / x.shape[-1]
     variance = ((x - mean) ** 2).sum(-1, keepdim=True) / x.shape[-1]
     y = weight * (x - mean) * torch.rsqrt(variance + eps)
     return y + bias if bias is not None else y
 
 
-def norm_rows(x, size, weight, bias, eps):
+def norm_rows(x, weight, bias=None, eps=1e-5):
     rows = []
     for row in x.reshape(-1, x.shape[-1]):
         y = (row - row.mean()) / math.sqrt(row.var(unbiased=False).item() + eps) * weight
@@ -206,49 +206,61 @@ def softmax_max(x, dim=-1):
     return e / torch.sum(e, dim=dim, keepdim=True)
 
 
-def bias_or_causal(q, k, bias):
-    if bias is not None:
-        return bias
-    t, s = q.shape[-2], k.shape[-2]
-    return torch.full((t, s), -math.inf).triu(1 + s - t)
+def hidden_scores(scores, mask, causal):
+    if causal:
+        return scores + torch.full(scores.shape[-2:], -math.inf).triu(1)
+    if mask is None:
+        return scores
+    return torch.where(mask, scores, -torch.inf) if mask.dtype == torch.bool else scores + mask
 
 
-def attention_einsum(q, k, v, bias=None, dropout=0.0):
+def attention_einsum(q, k, v, mask=None, causal=False, dropout=0.0):
     scores = torch.einsum("bhtd,bhsd->bhts", q, k) * q.shape[-1] ** -0.5
-    return torch.einsum("bhts,bhsd->bhtd", (scores + bias_or_causal(q, k, bias)).softmax(-1), v)
+    return torch.einsum("bhts,bhsd->bhtd", hidden_scores(scores, mask, causal).softmax(-1), v)
 
 
-def attention_library(q, k, v, bias=None, dropout=0.0):
-    return F.scaled_dot_product_attention(q, k, v, bias_or_causal(q, k, bias), dropout)
+def attention_library(q, k, v, mask=None, causal=False, dropout=0.0):
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal)
 
 
-def attention_loops(q, k, v, bias=None, dropout=0.0):
-    bias = bias_or_causal(q, k, bias).expand(*q.shape[:3], k.shape[2])
+def attention_loops(q, k, v, mask=None, causal=False, dropout=0.0):
+    B, nh, T, hs = q.shape
+    S = k.shape[2]
+    if mask is not None:
+        mask = mask.expand(B, nh, T, S)
     out = torch.zeros_like(q)
-    for b in range(q.shape[0]):
-        for h in range(q.shape[1]):
-            for t in range(q.shape[2]):
-                scores = k[b, h] @ q[b, h, t] / math.sqrt(q.shape[3]) + bias[b, h, t]
+    for b in range(B):
+        for h in range(nh):
+            for t in range(T):
+                scores = k[b, h] @ q[b, h, t] / math.sqrt(hs)
+                for s in range(S):
+                    if causal and s > t:
+                        scores[s] = -math.inf
+                    elif mask is not None and mask.dtype == torch.bool:
+                        scores[s] = scores[s] if mask[b, h, t, s] else -math.inf
+                    elif mask is not None:
+                        scores[s] += mask[b, h, t, s]
                 out[b, h, t] = torch.softmax(scores, 0) @ v[b, h]
     return out
 
 
 class HeadsChunks(CausalSelfAttention):
-    def forward(self, x, order, pos, bias, remember=None):
+    def forward(self, x, context):
         hs = self.head_size
         q, k, v = (torch.stack(y.split(hs, -1), 1) for y in self.c_attn(x).split(self.widths, -1))
         if self.qk_norm:
             q, k = F.rms_norm(q, (hs,), eps=1e-5), F.rms_norm(k, (hs,), eps=1e-5)
-        q, k = order.rotate(q, k, pos)
-        if remember is not None:
-            k, v = remember(k, v)
+        q, k = context.position.rotate(q, k, context.pos)
+        if context.cache is not None:
+            k, v = context.cache.update(context.layer, k, v)
         k = torch.stack([one for one in k.unbind(1) for _ in range(self.groups)], 1)
         v = torch.stack([one for one in v.unbind(1) for _ in range(self.groups)], 1)
-        return self.c_proj(torch.cat(attention_einsum(q, k, v, bias).unbind(1), -1))
+        y = attention_einsum(q, k, v, context.mask, context.causal)
+        return self.c_proj(torch.cat(y.unbind(1), -1))
 
 
 class HeadsView(CausalSelfAttention):
-    def forward(self, x, order, pos, bias, remember=None):
+    def forward(self, x, context):
         B, T, C = x.shape
         q, k, v = self.c_attn(x).split(self.widths, dim=2)
         q = q.view(B, T, -1, self.head_size).transpose(1, 2)
@@ -257,65 +269,77 @@ class HeadsView(CausalSelfAttention):
         if self.qk_norm:
             q = q * (q.pow(2).mean(-1, keepdim=True) + 1e-5).rsqrt()
             k = k * (k.pow(2).mean(-1, keepdim=True) + 1e-5).rsqrt()
-        q, k = order.rotate(q, k, pos)
-        k, v = remember(k, v) if remember else (k, v)
+        q, k = context.position.rotate(q, k, context.pos)
+        k, v = context.cache.update(context.layer, k, v) if context.cache else (k, v)
         k = k.repeat_interleave(self.groups, 1)
         v = v.repeat_interleave(self.groups, 1)
-        y = F.scaled_dot_product_attention(q, k, v, bias_or_causal(q, k, bias))
+        y = F.scaled_dot_product_attention(q, k, v, context.mask, is_causal=context.causal)
         return self.c_proj(y.transpose(1, 2).contiguous().view(B, T, C))
 
 
 class HeadsOneByOne(CausalSelfAttention):
-    def forward(self, x, order, pos, bias, remember=None):
+    def forward(self, x, context):
         q, k, v = (self.split_heads(part) for part in self.c_attn(x).split(self.widths, dim=2))
         if self.qk_norm:
-            q, k = (self.rms_norm(part, (self.head_size,), None, 1e-5) for part in (q, k))
-        q, k = order.rotate(q, k, pos)
-        if remember:
-            k, v = remember(k, v)
+            q, k = (self.rms_norm(part) for part in (q, k))
+        q, k = context.position.rotate(q, k, context.pos)
+        if context.cache:
+            k, v = context.cache.update(context.layer, k, v)
         outs = []
         for h in range(q.shape[1]):
             g = h // self.groups
             one, key, value = q[:, h : h + 1], k[:, g : g + 1], v[:, g : g + 1]
-            outs.append(attention_loops(one, key, value, bias)[:, 0])
+            outs.append(self.kernel(one, key, value, context.mask, context.causal)[:, 0])
         return self.c_proj(torch.cat(outs, dim=-1))
 
 
-def mask_loops(q_pos, k_pos, window=0):
+def mask_loops(new, known, window=0, same=None, device=None):
     rows = []
-    for q in q_pos.tolist():
-        row = []
-        for k in k_pos.tolist():
-            seen = k <= q and (not window or q - k < window)
-            row.append(0.0 if seen else float("-inf"))
-        rows.append(row)
-    return torch.tensor(rows)
+    for b in range(1 if same is None else len(same)):
+        rows.append(torch.zeros(new, known, dtype=torch.bool))
+        for t in range(new):
+            query = known - new + t
+            for key in range(known):
+                if key > query or (window and query - key >= window):
+                    continue
+                if same is None or same[b, t, key] or key == query:
+                    rows[-1][t, key] = True
+    return rows[0] if same is None else torch.stack(rows)[:, None]
 
 
-def mask_where(q_pos, k_pos, window=0):
-    d = q_pos.unsqueeze(1) - k_pos.unsqueeze(0)
-    seen = (d >= 0) & (d < (window or 10**9))
-    return torch.where(seen, 0.0, -torch.inf)
+def mask_tril(new, known, window=0, same=None, device=None):
+    ones = torch.ones(known, known, dtype=torch.bool, device=device)
+    visible = ones.tril() & ones.triu(1 - window) if window else ones.tril()
+    if same is not None:
+        itself = torch.eye(known, dtype=torch.bool, device=device)[-new:]
+        return (visible[-new:] & (same | itself)).unsqueeze(1)
+    return visible[-new:]
 
 
-def mask_log(q_pos, k_pos, window=0):
-    seen = (k_pos[None, :] <= q_pos[:, None]).float()
-    if window:
-        seen = seen * (k_pos[None, :] > q_pos[:, None] - window).float()
-    return seen.log()
+def mask_lists(new, known, window=0, same=None, device=None):
+    seen = [
+        [q - (window or known) < k <= q for k in range(known)] for q in range(known - new, known)
+    ]
+    seen = torch.tensor(seen, device=device)
+    if same is None:
+        return seen
+    seen = torch.logical_and(seen, same)
+    return torch.diagonal_scatter(
+        seen, torch.ones(len(same), new, dtype=torch.bool), known - new, 1, 2
+    ).view(-1, 1, new, known)
 
 
 class BlockOneLine(Block):
-    def forward(self, x, *how):
-        x = x + self.attn(self.ln_1(x), *how)
+    def forward(self, x, context):
+        x = x + self.attn(self.ln_1(x), context)
         return x + self.mlp(self.ln_2(x))
 
 
 class BlockSteps(Block):
-    def forward(self, x, *how):
+    def forward(self, x, context):
         residual = x
         x = self.ln_1(x)
-        x = self.attn(x, *how)
+        x = self.attn(x, context)
         x = residual + x
         residual = x
         x = self.ln_2(x)
@@ -324,61 +348,51 @@ class BlockSteps(Block):
 
 
 class BlockSums(Block):
-    def forward(self, x, *how):
-        looked = self.attn(self.ln_1(x), *how)
-        thought = self.mlp(self.ln_2(x + looked))
-        return torch.stack([x, looked, thought]).sum(0)
+    def forward(self, x, context):
+        attended = self.attn(self.ln_1(x), context)
+        processed = self.mlp(self.ln_2(x + attended))
+        return torch.stack([x, attended, processed]).sum(0)
 
 
 class GPTPlain(GPT):
-    def read(self, ids, attention_mask=None, cache=None):
-        seen = cache.length if cache else 0
-        pos = positions(ids, attention_mask, seen + ids.shape[1])
-        bias = self.attention_bias(pos, attention_mask, cache)
-        x = self.drop(self.wpe.embed(self.wte(ids), pos))
+    def hidden_states(self, ids, *, documents=None, cache=None):
+        context = self.context(ids, documents, cache)
+        x = self.drop(self.wpe.embed(self.wte(ids), context.pos))
         for n, block in enumerate(self.h):
-            x = block(x, self.wpe, pos, bias, partial(cache.append, n) if cache else None)
-        if cache:
-            cache.length += ids.shape[1]
+            x = block(x, replace(context, layer=n))
+        if cache is not None:
+            cache.advance(context.pos)
         return self.ln_f(x)
 
 
 class GPTWhile(GPT):
-    def read(self, ids, attention_mask=None, cache=None):
-        length = ids.shape[1] + (0 if cache is None else cache.length)
-        pos = positions(ids, attention_mask, length)
-        how = [self.wpe, pos, self.attention_bias(pos, attention_mask, cache)]
-        x = self.wpe.embed(F.embedding(ids, self.wte.weight), pos)
+    def hidden_states(self, ids, *, documents=None, cache=None):
+        context = self.context(ids, documents=documents, cache=cache)
+        x = self.wpe.embed(F.embedding(ids, self.wte.weight), context.pos)
         n = 0
         while n < len(self.h):
-            remember = None
-            if cache is not None:
-
-                def remember(k, v, n=n):
-                    return cache.append(n, k, v)
-
-            x = self.h[n](x, *how, remember)
+            x = self.h[n](x, AttentionContext(**{**vars(context), "layer": n}))
             n += 1
-        if cache is not None:
-            cache.length = length
+        if cache:
+            cache.advance(context.pos)
         return self.ln_f(x)
 
 
 class GPTOwnPositions(GPT):
-    def read(self, ids, attention_mask=None, cache=None):
+    def hidden_states(self, ids, *, documents=None, cache=None):
         start = cache.length if cache else 0
-        pos = torch.arange(start, start + ids.shape[1])
-        if attention_mask is not None:
+        pos = torch.arange(start, start + ids.shape[1])[None]
+        if documents is not None:
             rows = []
-            for row in attention_mask.tolist():
-                rows.append([row[:i].count(d) for i, d in enumerate(row)])
+            for row in documents.tolist():
+                rows.append([row[:i].count(d) if d else 0 for i, d in enumerate(row)])
             pos = torch.tensor(rows)[:, -ids.shape[1] :]
-        bias = self.attention_bias(pos, attention_mask, cache)
+        context = self.context(ids, documents, cache)
         x = self.wpe.embed(self.wte(ids), pos)
         for n, block in enumerate(self.h):
-            x = block(x, self.wpe, pos, bias, partial(cache.append, n) if cache else None)
+            x = block(x, replace(context, pos=pos, layer=n))
         if cache:
-            cache.length = start + ids.shape[1]
+            cache.advance(pos)
         return self.ln_f(x)
 
 
@@ -405,7 +419,7 @@ def loss_log_softmax(logits, targets, reduction="mean"):
     return -picked if reduction == "none" else -getattr(picked, reduction)()
 
 
-class AdamPlain(optim.ByHand):
+class AdamPlain(optim.HandWritten):
     def update(self, parameter, gradient, group):
         s = self.state[parameter]
         if len(s) == 0:
@@ -420,7 +434,7 @@ class AdamPlain(optim.ByHand):
         parameter -= group["lr"] * m_hat / (torch.sqrt(v_hat) + group["eps"])
 
 
-class AdamStepSize(optim.ByHand):
+class AdamStepSize(optim.HandWritten):
     def update(self, parameter, gradient, group):
         s = self.state[parameter]
         step = s["step"] = s.get("step", 0) + 1
@@ -454,8 +468,8 @@ def schedule_plain(step, config):
 def schedule_table(step, config):
     climb = [config.lr * n / (config.warmup_steps + 1) for n in range(1, config.warmup_steps + 1)]
     length = config.max_steps - config.warmup_steps
-    share = optim.SCHEDULES[config.schedule]
-    fall = [share(n / length, config) for n in range(length + 1)]
+    share, first = optim.SCHEDULES[config.schedule], config.warmup_steps
+    fall = [share(n / length, first + n, config) for n in range(length + 1)]
     rates = climb + [config.min_lr + s * (config.lr - config.min_lr) for s in fall]
     return rates[min(step, len(rates) - 1)]
 
@@ -466,7 +480,7 @@ def schedule_tensor(step, config):
     done = torch.tensor(
         (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
     )
-    share = optim.SCHEDULES[config.schedule](done.clamp(max=1).item(), config)
+    share = optim.SCHEDULES[config.schedule](done.clamp(max=1).item(), step, config)
     return config.min_lr + share * (config.lr - config.min_lr)
 
 
@@ -499,20 +513,24 @@ class CacheConcat(KVCache):
         self.kept = {}
         self.places = None
 
-    def append(self, layer, k, v):
+    def update(self, layer, k, v):
         if self.length and layer in self.kept:
             old_k, old_v = self.kept[layer]
             k, v = torch.cat([old_k, k], 2), torch.cat([old_v, v], 2)
         self.kept[layer] = k, v
         return k, v
 
-    def positions(self, pos):
-        self.places = torch.cat([self.places, pos], -1) if self.length else pos
-        return self.places
+    def key_positions(self, pos):
+        pos = pos.repeat(len(self.pos) // len(pos), 1)
+        return torch.cat([self.places, pos], -1) if self.length else pos
+
+    def advance(self, pos):
+        self.places = self.key_positions(pos)
+        self.length = self.places.shape[1]
 
 
 class CacheIndex(KVCache):
-    def append(self, layer, k, v):
+    def update(self, layer, k, v):
         at = torch.arange(self.length, self.length + k.shape[2])
         self.keys[layer].index_copy_(2, at, k)
         self.values[layer].index_copy_(2, at, v)
@@ -521,7 +539,7 @@ class CacheIndex(KVCache):
 
 
 class CacheTokenByToken(KVCache):
-    def append(self, layer, k, v):
+    def update(self, layer, k, v):
         place = self.length
         for t in range(k.size(2)):
             self.keys[layer, :, :, place] = k[:, :, t]
@@ -529,20 +547,30 @@ class CacheTokenByToken(KVCache):
             place += 1
         return self.keys[layer, ..., :place, :], self.values[layer, ..., :place, :]
 
+    def key_positions(self, pos):
+        pos = pos.expand(len(self.pos), -1)
+        old = self.pos[:, : self.length]
+        return torch.stack([torch.cat(pair) for pair in zip(old, pos, strict=True)])
 
-def turn_complex(x, cos, sin):
+    def advance(self, pos):
+        for t in range(pos.size(1)):
+            self.pos[:, self.length] = pos[:, t]
+            self.length += 1
+
+
+def rotate_complex(x, cos, sin):
     a, b = x.chunk(2, -1)
     z = torch.complex(a.contiguous(), b.contiguous()) * torch.complex(cos, sin)
     return torch.cat([z.real, z.imag], -1)
 
 
-def turn_rotate_half(x, cos, sin):
+def rotate_half(x, cos, sin):
     half = x.shape[-1] // 2
     rotated = torch.cat([-x[..., half:], x[..., :half]], -1)
     return x * torch.cat([cos, cos], -1) + rotated * torch.cat([sin, sin], -1)
 
 
-def turn_pairs(x, cos, sin):
+def rotate_pairs(x, cos, sin):
     y, half = x.clone(), x.shape[-1] // 2
     for i in range(half):
         y[..., i] = x[..., i] * cos[..., i] - x[..., i + half] * sin[..., i]
@@ -550,8 +578,8 @@ def turn_pairs(x, cos, sin):
     return y
 
 
-def attention_of_the_package(q, k, v, bias=None, dropout=0.0):
-    return attention_weights(q, k, bias) @ v
+def attention_of_the_package(q, k, v, mask=None, causal=False, dropout=0.0):
+    return attention_weights(q, k, mask, causal) @ v
 
 
 RIGHT = {
@@ -566,7 +594,7 @@ RIGHT = {
         attention_einsum, attention_library, attention_loops, attention_of_the_package,
     ],
     "heads": [HeadsChunks, HeadsView, HeadsOneByOne],
-    "mask": [mask_loops, mask_where, mask_log],
+    "mask": [mask_loops, mask_tril, mask_lists],
     "block": [BlockOneLine, BlockSteps, BlockSums],
     "gpt": [GPTPlain, GPTWhile, GPTOwnPositions],
     "cross-entropy": [loss_library, loss_loop, loss_log_softmax],
@@ -574,5 +602,5 @@ RIGHT = {
     "schedule": [schedule_plain, schedule_table, schedule_tensor],
     "top-k": [top_k_sort, top_k_rows, top_k_copy],
     "cache": [CacheConcat, CacheIndex, CacheTokenByToken],
-    "rope": [turn_complex, turn_rotate_half, turn_pairs],
+    "rope": [rotate_complex, rotate_half, rotate_pairs],
 }  # fmt: skip

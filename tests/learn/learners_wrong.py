@@ -1,19 +1,20 @@
-"""Wrong solutions, as learners write them: each must get the diagnosis that stands beside it.
+"""Wrong solutions, as learners write them: each must get the diagnosis that is listed with it.
 
 None of them is the function by which the judge recognises the mistake: what counts is what a
 solution does, not how it is written.
 """
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from learners_right import merge_flag
+from learners_right import hidden_scores, merge_flag
 from torch import nn
 
 from nanogpt.model.attention import CausalSelfAttention
 from nanogpt.model.cache import KVCache
-from nanogpt.model.gpt import GPT, Block, positions
+from nanogpt.model.gpt import GPT, Block
 from nanogpt.training import optim
 
 
@@ -144,19 +145,19 @@ def windows_all_targets(ids, context_length, stride):
         done, start = begin + length, start + stride
 
 
-def norm_default_var(x, size, weight, bias, eps):
+def norm_default_var(x, weight, bias=None, eps=1e-5):
     y = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + eps) ** 0.5 * weight
     return y if bias is None else y + bias
 
 
-def norm_std(x, size, weight, bias, eps):
+def norm_std(x, weight, bias=None, eps=1e-5):
     y = x - x.mean(-1, keepdim=True)
     y = weight * y / (y.pow(2).mean(-1, keepdim=True).sqrt() + eps)
     return y if bias is None else y + bias
 
 
-def norm_rms(x, size, weight, bias, eps):
-    y = F.rms_norm(x, size, weight, eps)
+def norm_rms(x, weight, bias=None, eps=1e-5):
+    y = F.rms_norm(x, weight.shape, weight, eps)
     return y if bias is None else y + bias
 
 
@@ -183,55 +184,88 @@ def softmax_last(x, dim=-1):
     return x.softmax(-1)
 
 
-def causal(q, k, bias):
-    if bias is not None:
-        return bias
-    t, s = q.shape[-2], k.shape[-2]
-    return torch.full((t, s), -math.inf).triu(1 + s - t)
+def attend_unscaled(q, k, v, mask=None, causal=False, dropout=0.0):
+    scores = torch.einsum("bhtd,bhsd->bhts", q, k)
+    return hidden_scores(scores, mask, causal).softmax(-1) @ v
 
 
-def attend_unscaled(q, k, v, bias=None, dropout=0.0):
-    scores = torch.einsum("bhtd,bhsd->bhts", q, k) + causal(q, k, bias)
-    return scores.softmax(-1) @ v
-
-
-def attend_columns(q, k, v, bias=None, dropout=0.0):
-    scores = q @ k.mT / q.shape[-1] ** 0.5 + causal(q, k, bias)
+def attend_columns(q, k, v, mask=None, causal=False, dropout=0.0):
+    scores = hidden_scores(q @ k.mT / q.shape[-1] ** 0.5, mask, causal)
     return scores.softmax(dim=2) @ v
 
 
-def attend_mask_late(q, k, v, bias=None, dropout=0.0):
-    weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
-    return (weights * torch.isfinite(causal(q, k, bias))) @ v
-
-
-def attend_zero(q, k, v, bias=None, dropout=0.0):
+def attend_mask_late(q, k, v, mask=None, causal=False, dropout=0.0):
     scores = q @ k.mT / q.shape[-1] ** 0.5
-    scores = torch.where(torch.isinf(causal(q, k, bias)), 0.0, scores)
+    if mask is not None and mask.dtype != torch.bool:
+        scores, mask = scores + mask, None
+    if causal:
+        mask = torch.ones(scores.shape[-2:]).tril()
+    return (scores.softmax(-1) * (1 if mask is None else mask)) @ v
+
+
+def attend_zero(q, k, v, mask=None, causal=False, dropout=0.0):
+    scores = hidden_scores(q @ k.mT / q.shape[-1] ** 0.5, mask, causal)
+    if causal or (mask is not None and mask.dtype == torch.bool):
+        scores = torch.where(torch.isinf(scores), 0.0, scores)
     return scores.softmax(-1) @ v
 
 
-def attend_everywhere(q, k, v, bias=None, dropout=0.0):
+def attend_everywhere(q, k, v, mask=None, causal=False, dropout=0.0):
     return F.scaled_dot_product_attention(q, k, v)
 
 
-def attend_wrong_scale(q, k, v, bias=None, dropout=0.0):
-    scores = q @ k.mT / q.shape[-1] + causal(q, k, bias)
+def attend_wrong_scale(q, k, v, mask=None, causal=False, dropout=0.0):
+    return hidden_scores(q @ k.mT / q.shape[-1], mask, causal).softmax(-1) @ v
+
+
+def attend_billion(q, k, v, mask=None, causal=False, dropout=0.0):
+    scores = hidden_scores(q @ k.mT / q.shape[-1] ** 0.5, mask, causal)
+    if mask is None or mask.dtype == torch.bool:
+        scores = scores.clamp(min=-1e10).masked_fill(scores.isinf(), -1e9)
     return scores.softmax(-1) @ v
 
 
-class SomeHeads(CausalSelfAttention):
-    uses_cache = True
+def attend_inverted(q, k, v, mask=None, causal=False, dropout=0.0):
+    if mask is not None and mask.dtype == torch.bool:
+        mask = mask.logical_not()
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
 
-    def forward(self, x, order, pos, bias, remember=None):
+
+def attend_plus(q, k, v, mask=None, causal=False, dropout=0.0):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    if causal:
+        scores = scores + torch.full(scores.shape[-2:], -math.inf).triu(1)
+    elif mask is not None:
+        scores = scores + mask
+    return scores.softmax(-1) @ v
+
+
+def attend_past_only(q, k, v, mask=None, causal=False, dropout=0.0):
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
+
+
+def attend_all_ways(q, k, v, mask=None, causal=False, dropout=0.0):
+    return F.scaled_dot_product_attention(q, k, v, mask)
+
+
+def attend_backwards(q, k, v, mask=None, causal=False, dropout=0.0):
+    return F.scaled_dot_product_attention(k, q, v, mask, is_causal=causal)
+
+
+class SomeHeads(CausalSelfAttention):
+    uses_cache = uses_mask = uses_causal = True
+
+    def forward(self, x, context):
         q, k, v = self.cut(x)
         if self.qk_norm:
             q, k = (F.rms_norm(y, (self.head_size,), None, 1e-5) for y in (q, k))
-        q, k = order.rotate(q, k, pos)
-        if remember and self.uses_cache:
-            k, v = remember(k, v)
+        q, k = context.position.rotate(q, k, context.pos)
+        if context.cache and self.uses_cache:
+            k, v = context.cache.update(context.layer, k, v)
         k, v = (y.repeat_interleave(self.groups, 1) for y in (k, v))
-        y = F.scaled_dot_product_attention(q, k, v, causal(q, k, bias))
+        mask = context.mask if self.uses_mask else None
+        causal = context.causal and self.uses_causal
+        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
         return self.c_proj(self.join(y))
 
     def cut(self, x):
@@ -260,73 +294,83 @@ class HeadsUncached(SomeHeads):
     uses_cache = False
 
 
+class HeadsUnmasked(SomeHeads):
+    uses_mask = False
+
+
+class HeadsNotCausal(SomeHeads):
+    uses_causal = False
+
+
 class HeadsUnprojected(SomeHeads):
     def __init__(self, config):
         super().__init__(config)
         self.c_proj.forward = lambda y: y
 
 
-def mask_tril(q_pos, k_pos, window=0):
-    hidden = q_pos[:, None] <= k_pos[None, :]
+def a_mask(compare, finish=lambda visible: visible):
+    def mask(new, known, window=0, same=None, device=None):
+        key = torch.arange(known)
+        query = key[known - new :].unsqueeze(1)
+        visible = compare(query, key, window or known)
+        if same is not None:
+            visible = (visible & (same | (query == key))).unsqueeze(1)
+        return finish(visible)
+
+    return mask
+
+
+def mask_square(new, known, window=0, same=None, device=None):
+    visible = torch.ones(new, known, dtype=torch.bool).tril()
     if window:
-        hidden |= q_pos[:, None] - k_pos[None, :] >= window
-    return torch.zeros(hidden.shape).masked_fill(hidden, float("-inf"))
+        visible = visible.triu(1 - window)
+    if same is not None:
+        visible = (visible & (same | torch.eye(new, known, dtype=torch.bool)))[:, None]
+    return visible
 
 
-def mask_next(q_pos, k_pos, window=0):
-    d = k_pos[None, :] - q_pos[:, None]
-    seen = (d <= 1) & (-d < window if window else torch.tensor(True))
-    return torch.where(seen, 0.0, float("-inf"))
-
-
-def mask_billion(q_pos, k_pos, window=0):
-    d = q_pos[:, None] - k_pos[None, :]
-    seen = (d >= 0) & (d < (window or 999))
-    return (1 - seen.float()) * -1e9
-
-
-def mask_no_window(q_pos, k_pos, window=0):
-    return torch.full((len(q_pos), len(k_pos)), -math.inf).masked_fill(
-        k_pos[None] <= q_pos[:, None], 0
-    )
+def mask_alone(new, known, window=0, same=None, device=None):
+    visible = torch.ones(known, known, dtype=torch.bool).tril()[known - new :]
+    if window:
+        visible = visible.triu(known - new + 1 - window)
+    return visible if same is None else visible.logical_and(same)[:, None]
 
 
 class BlockWithoutSums(Block):
-    def forward(self, x, *how):
-        x = self.attn(self.ln_1(x), *how)
+    def forward(self, x, context):
+        x = self.attn(self.ln_1(x), context)
         return self.mlp(self.ln_2(x))
 
 
 class BlockNormedStream(Block):
-    def forward(self, x, *how):
+    def forward(self, x, context):
         normed = self.ln_1(x)
-        y = normed + self.attn(normed, *how)
+        y = normed + self.attn(normed, context)
         y = self.ln_2(y)
         return self.mlp(y) + y
 
 
 class BlockAfter(Block):
-    def forward(self, x, *how):
-        y = self.ln_1(self.attn(x, *how) + x)
+    def forward(self, x, context):
+        y = self.ln_1(self.attn(x, context) + x)
         return self.ln_2(self.mlp(y) + y)
 
 
 class BlockFromX(Block):
-    def forward(self, x, *how):
-        attended = self.attn(self.ln_1(x), *how)
-        thought = self.mlp(self.ln_2(x))
-        return x + attended + thought
+    def forward(self, x, context):
+        attended = self.attn(self.ln_1(x), context)
+        processed = self.mlp(self.ln_2(x))
+        return x + attended + processed
 
 
 class GPTStale(GPT):
-    def read(self, ids, attention_mask=None, cache=None):
-        pos = torch.arange(ids.shape[1])
-        bias = self.attention_bias(pos, attention_mask, cache)
-        x = self.wpe.embed(self.wte(ids), pos)
+    def hidden_states(self, ids, *, documents=None, cache=None):
+        context = self.context(ids, documents, cache)
+        x = self.wpe.embed(self.wte(ids), torch.arange(ids.shape[1]))
         for n, block in enumerate(self.h):
-            x = block(x, self.wpe, pos, bias, cache and (lambda k, v, n=n: cache.append(n, k, v)))
+            x = block(x, replace(context, layer=n))
         if cache:
-            cache.length += ids.shape[1]
+            cache.advance(context.pos)
         return self.ln_f(x)
 
 
@@ -337,14 +381,35 @@ class GPTUnnormed(GPT):
 
 
 class GPTNoOrder(GPT):
-    def read(self, ids, attention_mask=None, cache=None):
-        pos = positions(ids, attention_mask, ids.shape[1] + (cache.length if cache else 0))
-        bias = self.attention_bias(pos, attention_mask, cache)
+    def hidden_states(self, ids, *, documents=None, cache=None):
+        context = self.context(ids, documents, cache)
         x = self.wte(ids)
         for n, block in enumerate(self.h):
-            x = block(x, self.wpe, pos, bias, cache and (lambda k, v, n=n: cache.append(n, k, v)))
+            x = block(x, replace(context, layer=n))
         if cache:
-            cache.length += ids.shape[1]
+            cache.advance(context.pos)
+        return self.ln_f(x)
+
+
+class GPTOneLayer(GPT):
+    def hidden_states(self, ids, *, documents=None, cache=None):
+        context = self.context(ids, documents, cache)
+        x = self.wpe.embed(self.wte(ids), context.pos)
+        for block in self.h:
+            x = block(x, context)
+        if cache:
+            cache.advance(context.pos)
+        return self.ln_f(x)
+
+
+class GPTAdvancing(GPT):
+    def hidden_states(self, ids, *, documents=None, cache=None):
+        context = self.context(ids, documents, cache)
+        x = self.wpe.embed(self.wte(ids), context.pos)
+        for n, block in enumerate(self.h):
+            x = block(x, replace(context, layer=n))
+            if cache:
+                cache.advance(context.pos)
         return self.ln_f(x)
 
 
@@ -368,7 +433,7 @@ def loss_base_two(logits, targets, reduction="mean"):
     return {"mean": losses.mean(), "sum": losses.sum(), "none": losses}[reduction]
 
 
-class SomeAdam(optim.ByHand):
+class SomeAdam(optim.HandWritten):
     coupled = shrink_last = uncorrected = eps_inside = rateless = False
 
     def update(self, parameter, gradient, group):
@@ -449,7 +514,7 @@ def top_k_unchecked(logits, k):
 
 
 class CacheOverwrites(KVCache):
-    def append(self, layer, k, v):
+    def update(self, layer, k, v):
         new = k.shape[2]
         self.keys[layer, :, :, :new], self.values[layer, :, :, :new] = k, v
         total = self.length + new
@@ -457,42 +522,50 @@ class CacheOverwrites(KVCache):
 
 
 class CacheCounts(KVCache):
-    def append(self, layer, k, v):
+    def update(self, layer, k, v):
         start = self.length
         self.length = end = start + k.shape[2]
         self.keys[layer, :, :, start:end], self.values[layer, :, :, start:end] = k, v
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
+    def advance(self, pos):
+        self.pos[:, self.length - pos.shape[1] : self.length] = pos
+
 
 class CacheGrows(KVCache):
-    def __init__(self, *how):
-        super().__init__(*how)
+    def __init__(self, *settings):
+        super().__init__(*settings)
         self.lists = {}
 
     def grow(self, name, x, axis):
         self.lists.setdefault(name, []).append(x)
         return torch.cat(self.lists[name], axis)
 
-    def append(self, layer, k, v):
+    def update(self, layer, k, v):
         return self.grow((layer, 0), k, 2), self.grow((layer, 1), v, 2)
 
-    def positions(self, pos):
-        return self.grow("pos", pos, -1)
+    def key_positions(self, pos):
+        return self.grow("pos", pos.repeat(len(self.pos) // len(pos), 1), -1)
 
 
 class CacheForgets(KVCache):
-    def append(self, layer, k, v):
+    def update(self, layer, k, v):
         return k, v
 
 
-def turn_interleaved(x, cos, sin):
+class CacheLengthOnly(KVCache):
+    def advance(self, pos):
+        self.length = self.length + pos.size(-1)
+
+
+def rotate_interleaved(x, cos, sin):
     y = torch.empty_like(x)
     y[..., 0::2] = x[..., 0::2] * cos - x[..., 1::2] * sin
     y[..., 1::2] = x[..., 0::2] * sin + x[..., 1::2] * cos
     return y
 
 
-def turn_back(x, cos, sin):
+def rotate_back(x, cos, sin):
     half = x.shape[-1] // 2
     rotated = torch.cat([x[..., half:], -x[..., :half]], -1)
     return x * torch.cat([cos, cos], -1) + rotated * torch.cat([sin, sin], -1)
@@ -526,19 +599,27 @@ WRONG = {
     "attention": {
         "no-scale": attend_unscaled, "softmax-over-queries": attend_columns,
         "mask-after-softmax": attend_mask_late, "hidden-as-zero": attend_zero,
-        "bias-ignored": attend_everywhere, "scale-without-root": attend_wrong_scale,
-        "keys-and-queries-swapped":
-            lambda q, k, v, bias=None, dropout=0.0: F.scaled_dot_product_attention(
-                k, q, v, causal(k, q, bias)
-            ),
+        "mask-ignored": attend_everywhere, "scale-without-root": attend_wrong_scale,
+        "hidden-as-small-number": attend_billion, "mask-upside-down": attend_inverted,
+        "booleans-added": attend_plus, "always-causal": attend_past_only,
+        "causal-ignored": attend_all_ways, "keys-and-queries-swapped": attend_backwards,
     },
     "heads": {
         "merged-without-transpose": HeadsFlattened, "view-for-transpose": HeadsViewed,
-        "not-projected": HeadsUnprojected, "not-remembered": HeadsUncached,
+        "not-projected": HeadsUnprojected, "not-cached": HeadsUncached,
+        "mask-ignored": HeadsUnmasked, "causal-ignored": HeadsNotCausal,
     },
     "mask": {
-        "blind-to-itself": mask_tril, "sees-the-next": mask_next, "small-number": mask_billion,
-        "window-ignored": mask_no_window,
+        "blind-to-itself": a_mask(lambda q, k, w: (k < q) & (k > q - w)),
+        "sees-the-next": a_mask(lambda q, k, w: (k <= q + 1) & (k > q - w)),
+        "window-ignored": a_mask(lambda q, k, w: k <= q),
+        "window-too-wide": a_mask(lambda q, k, w: (k <= q) & (k >= q - w)),
+        "upside-down": a_mask(lambda q, k, w: (k <= q) & (k > q - w), torch.logical_not),
+        "ones-and-zeros": a_mask(lambda q, k, w: (k <= q) & (k > q - w), torch.Tensor.int),
+        "numbers-to-add": a_mask(
+            lambda q, k, w: (k <= q) & (k > q - w), lambda seen: torch.where(seen, 0.0, -math.inf)
+        ),
+        "queries-from-the-first": mask_square, "padding-sees-nothing": mask_alone,
     },
     "block": {
         "no-residuals": BlockWithoutSums, "residual-of-the-norm": BlockNormedStream,
@@ -546,6 +627,7 @@ WRONG = {
     },
     "gpt": {
         "positions-from-zero": GPTStale, "no-final-norm": GPTUnnormed, "no-positions": GPTNoOrder,
+        "layer-not-given": GPTOneLayer, "advanced-by-every-block": GPTAdvancing,
     },
     "cross-entropy": {
         "mean-over-ignored": loss_over_all, "overflow": loss_of_probabilities,
@@ -566,7 +648,8 @@ WRONG = {
     },
     "cache": {
         "stale-place": CacheOverwrites, "counts-every-layer": CacheCounts,
-        "only-new": CacheForgets, "never-anew": CacheGrows,
+        "only-new": CacheForgets, "never-cleared": CacheGrows,
+        "positions-not-stored": CacheLengthOnly,
     },
-    "rope": {"neighbours": turn_interleaved, "backwards": turn_back},
+    "rope": {"neighbours": rotate_interleaved, "backwards": rotate_back},
 }  # fmt: skip

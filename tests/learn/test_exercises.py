@@ -2,11 +2,11 @@
 
 import ast
 import csv
-import functools
 import inspect
 import io
 import json
 import textwrap
+import time
 from pathlib import Path
 
 import learners_right
@@ -22,6 +22,7 @@ from nanogpt.learn.exercise import judge, stub_of
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.judging import judge_file
 from nanogpt.learn.play import play, settings_for, substituted
+from nanogpt.learn.progress import Progress, save_progress
 from nanogpt.model import attention, layers
 from nanogpt.training import optim
 
@@ -30,16 +31,8 @@ ROOT = Path(__file__).parents[2]
 every_exercise = pytest.mark.parametrize("name", EXERCISES)
 
 
-def copied(reference):
-    """The package's own, as if written anew."""
-    if inspect.isclass(reference):
-        return type(reference.__name__, (reference,), {})
-    return functools.partial(reference)
-
-
 @every_exercise
-def test_the_package_passes_and_so_does_every_style(name):
-    assert judge(EXERCISES[name], copied(EXERCISES[name].reference)).passed
+def test_every_style_passes_but_the_imported_solution_does_not(name):
     assert judge(EXERCISES[name], EXERCISES[name].reference).mistake == "the-packages-own"
     assert len(RIGHT[name]) >= 3
     for solution in RIGHT[name]:
@@ -57,9 +50,14 @@ def test_what_a_learner_gets_wrong_is_diagnosed(name, mistake):
     assert verdict.example
 
 
-def test_there_are_forty_different_mistakes_and_some_in_every_exercise():
+def test_learners_mistakes_are_collected_for_every_exercise():
     assert set(WRONG) == set(EXERCISES)
-    assert len({(name, mistake) for name, wrong in WRONG.items() for mistake in wrong}) >= 40
+
+
+def test_the_guide_for_teachers_counts_the_known_mistakes_right():
+    guide = (ROOT / "docs/teaching.md").read_text()
+    known = sum(len(exercise.mistakes) for exercise in EXERCISES.values())
+    assert f"It knows {known} mistakes" in " ".join(guide.split())
 
 
 @every_exercise
@@ -105,16 +103,16 @@ def test_the_folder_of_exercises_holds_the_stubs(tmp_path, monkeypatch, capsys):
     assert main(["exercise", "start"]) == 0
     made = {path.name: path.read_text() for path in Path("my_gpt").glob("*.py")}
     kept = {path.name: path.read_text() for path in (ROOT / "exercises").glob("*.py")}
-    assert made == kept, "write them anew: nanogpt exercise start --folder exercises"
+    assert made == kept, "delete them, then: nanogpt exercise start --folder exercises"
     assert len(made) == len(EXERCISES)
 
 
 ENDINGS = {
     "an endless loop": (
         "def merge(ids, pair, new_id):\n    while True:\n        pass\n",
-        "never-ends", "in this case. Is there a loop that never ends?", "merge([1, 2], (1, 2), 9)",
+        "never-ends", "in this case. Is there an endless loop?", "merge([1, 2], (1, 2), 9)",
     ),
-    "an endless file": ("while True:\n    pass\n", "never-ends", "while it was being read", ""),
+    "an endless file": ("while True:\n    pass\n", "never-ends", "while the file was imported", ""),
     "too much output": (
         "def merge(ids, pair, new_id):\n    for _ in range(20):\n        print('x' * (1 << 20))\n",
         "", "It raises OSError: [Errno 27] File too large (line 3).", "merge(",
@@ -131,7 +129,7 @@ ENDINGS = {
     ),
     "another name": (
         "def merged(ids, pair, new_id):\n    return ids\n",
-        "not-defined", "It defines no `merge`, which is what is asked for; there is merged.", "",
+        "not-defined", "The file does not define `merge`; it defines merged.", "",
     ),
     "an exception": (
         "def merge(ids, pair, new_id):\n    return ids[99]\n",
@@ -147,10 +145,10 @@ ENDINGS = {
     ),
     "wrong arguments": (
         "def merge(ids, pair):\n    return ids\n",
-        "other-signature", "It cannot be called as the package calls it: merge(ids", "",
+        "other-signature", "The package calls it as merge(ids", "",
     ),
     "the package's own": (
-        "from nanogpt.bpe import *\n", "the-packages-own", "That is the package's own", "",
+        "from nanogpt.text.bpe import *\n", "the-packages-own", "That is the package's own", "",
     ),
     "what cannot be compared": (
         "import numpy\n\n\ndef merge(ids, pair, new_id):\n    return numpy.array([1, None])\n",
@@ -179,7 +177,7 @@ ENDINGS = {
     ),
     "its input": (
         "def merge(ids, pair, new_id):\n    ids.clear()\n    return []\n",
-        "changes-its-input", "argument 1 is not afterwards what it was", "merge(",
+        "changes-its-input", "argument 1 is different afterwards", "merge(",
     ),
 }  # fmt: skip
 
@@ -214,7 +212,10 @@ def test_what_a_learners_file_has_started_ends_with_it(tmp_path):
     )
     judge_file(tmp_path / "01_merge.py", EXERCISES["merge"], 60)
     status = Path("/proc") / (tmp_path / "child").read_text() / "stat"
-    assert not status.exists() or " Z " in status.read_text()
+    deadline = time.monotonic() + 30  # a busy machine may take a moment to end what was killed
+    while status.exists() and " Z " not in status.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def learner(tmp_path, monkeypatch) -> Path:
     return Path("my_gpt")
 
 
-def test_checking_says_right_or_wrong_and_remembers(learner, capsys):
+def test_checking_says_right_or_wrong_and_writes_it_down(learner, capsys):
     assert main(["exercise", "start"]) == 0  # again: nothing is overwritten
     assert "def merge(ids, pair, new_id):" in (learner / "01_merge.py").read_text()
     capsys.readouterr()
@@ -272,8 +273,8 @@ def test_checking_says_right_or_wrong_and_remembers(learner, capsys):
     assert "to do  rope" in out
     assert "1 of 3 pass" in out
     assert json.loads((learner / "progress.json").read_text())["passed"] == ["merge"]
-    remembered = json.loads((learner / "progress.json").read_text())
-    (learner / "progress.json").write_text(json.dumps({**remembered, "passed": ["merge", "rope"]}))
+    progress = json.loads((learner / "progress.json").read_text())
+    (learner / "progress.json").write_text(json.dumps({**progress, "passed": ["merge", "rope"]}))
     assert main(["exercise", "check", "merge"]) == 0
     (learner / "01_merge.py").write_text("def merge(ids, pair, new_id):\n    return ids\n")
     assert main(["exercise", "check", "merge"]) == 1
@@ -281,25 +282,25 @@ def test_checking_says_right_or_wrong_and_remembers(learner, capsys):
 
 
 def test_of_two_mistakes_the_one_that_explains_most_is_named():
-    """A variance divided by n - 1, and an error besides where there is no shift."""
+    """A variance divided by n - 1, and also an error where there is no bias."""
     exact = WRONG["layer-norm"]["variance-of-a-sample"]
 
-    def and_without_a_shift_of_none(x, size, weight, bias, eps):
+    def and_an_error_without_a_bias(x, weight, bias=None, eps=1e-5):
         if bias is None:
             raise TypeError("unsupported operand")
-        return exact(x, size, weight, bias, eps)
+        return exact(x, weight, bias, eps)
 
-    verdict = judge(EXERCISES["layer-norm"], and_without_a_shift_of_none)
+    verdict = judge(EXERCISES["layer-norm"], and_an_error_without_a_bias)
     assert verdict.mistake == "variance-of-a-sample"
 
-    def one_case_alone(x, size, weight, bias, eps):
-        y = RIGHT["layer-norm"][0](x, size, weight, bias, eps)
+    def one_case_alone(x, weight, bias=None, eps=1e-5):
+        y = RIGHT["layer-norm"][0](x, weight, bias, eps)
         return y if x.ndim == 1 else y + 1
 
     assert judge(EXERCISES["layer-norm"], one_case_alone).mistake == ""
 
 
-def test_state_is_kept_for_each_tensor_and_keys_are_turned_before_they_are_kept():
+def test_state_belongs_to_each_tensor_and_keys_are_rotated_before_they_are_cached():
     """Found by a reviewer: both once passed, and both are wrong in a real model."""
 
     class OneState(learners_right.AdamPlain):
@@ -313,20 +314,21 @@ def test_state_is_kept_for_each_tensor_and_keys_are_turned_before_they_are_kept(
 
     assert not judge(EXERCISES["adamw"], OneState).passed
 
-    class TurnedTooLate(attention.CausalSelfAttention):
-        def forward(self, x, order, pos, bias, remember=None):
+    class RotatedTooLate(attention.CausalSelfAttention):
+        def forward(self, x, context):
             q, k, v = (self.split_heads(part) for part in self.c_attn(x).split(self.widths, -1))
             if self.qk_norm:
-                q, k = (self.rms_norm(part, part.shape[-1:], None, 1e-5) for part in (q, k))
-            if remember:
-                k, v = remember(k, v)
-            everywhere = torch.arange(k.shape[2]) if len(pos) == k.shape[2] else pos[-1:]
-            q, k = order.rotate(q, q, pos)[0], order.rotate(k, k, everywhere)[1]
+                q, k = self.rms_norm(q), self.rms_norm(k)
+            if context.cache:
+                k, v = context.cache.update(context.layer, k, v)
+            position, pos = context.position, context.pos
+            everywhere = pos if pos.shape[1] == k.shape[2] else pos[:, -1:]
+            q, k = position.rotate(q, q, pos)[0], position.rotate(k, k, everywhere)[1]
             k, v = (part.repeat_interleave(self.groups, 1) for part in (k, v))
-            y = self.attention(q, k, v, bias)
+            y = self.kernel(q, k, v, context.mask, context.causal)
             return self.c_proj(y.transpose(1, 2).flatten(2))
 
-    assert not judge(EXERCISES["heads"], TurnedTooLate).passed
+    assert not judge(EXERCISES["heads"], RotatedTooLate).passed
 
 
 def test_hints_come_one_after_the_other(learner, capsys):
@@ -342,6 +344,9 @@ def test_hints_come_one_after_the_other(learner, capsys):
 
 
 def test_many_learners_are_graded_each_by_itself(learner, tmp_path, capsys):
+    for path in learner.glob("*.py"):
+        if path.name not in ("01_merge.py", "06_gelu.py", "18_rope.py"):
+            path.unlink()  # a process each
     vandal = tmp_path / "vandal"
     vandal.mkdir()
     (vandal / "01_merge.py").write_text(
@@ -407,11 +412,11 @@ def test_playing_trains_the_same_model_with_the_learners_parts(learner, capsys):
         (path,) = learner.glob(f"*_{name}.py")
         mine = next(s for s in RIGHT[name] if getattr(s, "__module__", "") == "learners_right")
         path.write_text(f"{solutions}\n\n{exercise.symbol} = {mine.__name__}\n")
-    assert main(["exercise", "check"]) == 0
+    save_progress(learner, Progress(passed=[*EXERCISES]))  # that these pass is another test
     capsys.readouterr()
     assert main(["exercise", "play", "--steps", "10"]) == 0
     out = capsys.readouterr().out
-    assert "both wrote the same: it is one model, and 18 of its 18 parts are yours" in out
+    assert "both wrote the same text. It is one model, and 18 of its 18 parts are yours" in out
     assert (learner / "play.png").stat().st_size > 10_000
     (learner / "07_softmax.py").write_text("def softmax(x, dim=-1):\n    return x / 0 + nothing\n")
     assert main(["exercise", "play", "--steps", "10"]) == 2

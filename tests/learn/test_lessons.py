@@ -39,12 +39,18 @@ def names_of_the_package() -> set[str]:
     }
 
 
+@pytest.fixture(scope="module")
+def folder_of_lessons(tmp_path_factory) -> Path:
+    """Where all lessons run, so that their small model is trained once."""
+    return tmp_path_factory.mktemp("lessons")
+
+
 @every_lesson
-def test_a_lesson_runs_as_a_script_in_a_minute(lesson, tmp_path):
+def test_a_lesson_runs_as_a_script_in_a_minute(lesson, folder_of_lessons):
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, str(lesson.path)],
-        cwd=tmp_path,
+        cwd=folder_of_lessons,
         env={**os.environ, "MPLBACKEND": "Agg"},
         capture_output=True,
         text=True,

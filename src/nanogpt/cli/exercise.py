@@ -60,17 +60,17 @@ def start(arguments: Sequence[str]) -> None:
             write_text(path, stub_of(exercise))
             console.print(f"[bold]{escape(str(path))}[/]  {exercise.title}")
         else:
-            console.print(f"[dim]{escape(str(path))}  is there already, and stays as it is[/]")
+            console.print(f"[dim]{escape(str(path))}  exists and stays as it is[/]")
     first = next(iter(EXERCISES.values()))
     console.print(
-        f"\nFill in the first, {file_of(first, options.folder)}, and ask: "
+        f"\nFill in the first one, {file_of(first, options.folder)}, and check it: "
         f"nanogpt exercise check {first.name}",
         markup=False,
     )
 
 
 def check(arguments: Sequence[str]) -> int:
-    """Judge one exercise, some, or all of them. Exit code 1 if one does not pass."""
+    """Judge one exercise, several, or all of them. Exit code 1 if one does not pass."""
     parser = exercise_parser("check", "Judge exercises: what is right, what is wrong and why.")
     parser.add_argument("names", nargs="*", metavar="EXERCISE", help="default: all")
     parser.names += EXERCISES
@@ -83,7 +83,7 @@ def check(arguments: Sequence[str]) -> int:
     for exercise, (verdict, printed) in judged(chosen, options.folder):
         show_verdict(exercise, verdict, printed, console)
         passed += verdict.passed
-        progress = load_progress(options.folder)  # a hint may have been asked for meanwhile
+        progress = load_progress(options.folder)  # another command may have changed it meanwhile
         if verdict.passed and exercise.name not in progress.passed:
             progress.passed.append(exercise.name)
         elif not verdict.passed and exercise.name in progress.passed:
@@ -97,7 +97,7 @@ def check(arguments: Sequence[str]) -> int:
 def judged(
     exercises: Sequence[Exercise], folder: Path
 ) -> Iterator[tuple[Exercise, tuple[Verdict, str]]]:
-    """Judge some of a learner's files, as many at a time as there are cores."""
+    """Judge several of a learner's files, as many at a time as there are cores."""
     with ThreadPoolExecutor(usable_cores()) as pool:
         verdicts = pool.map(lambda e: judge_file(file_of(e, folder), e), exercises)
         yield from zip(exercises, verdicts, strict=True)
@@ -122,8 +122,10 @@ def show_verdict(exercise: Exercise, verdict: Verdict, printed: str, console: Co
 
 
 def hint(arguments: Sequence[str]) -> None:
-    """Give the next of three hints, from vague to nearly there."""
-    parser = exercise_parser("hint", "The next of three hints, from vague to nearly there.")
+    """Give the next of three hints, from a first idea to nearly the solution."""
+    parser = exercise_parser(
+        "hint", "The next of three hints, from a first idea to nearly the solution."
+    )
     parser.add_argument("name", metavar="EXERCISE")
     parser.names += EXERCISES
     options = parser.parse(arguments)
@@ -141,16 +143,16 @@ def hint(arguments: Sequence[str]) -> None:
 
 
 def play_with(arguments: Sequence[str]) -> int:
-    """Train and write with your own functions, beside the package's."""
+    """Train and generate with the package's functions, then with your own."""
     parser = exercise_parser("play", "Train a small model with your own functions in it.")
-    parser.add_argument("--steps", type=int, default=300, help="of each of the two runs")
+    parser.add_argument("--steps", type=int, default=300, help="steps of each of the two runs")
     options = parser.parse(arguments)
     if options.steps < 10:
         raise UserError(f"--steps {options.steps}: use at least 10")
     passed = load_progress(options.folder).passed
     exercises = [exercise for name, exercise in EXERCISES.items() if name in passed]
     if not exercises:
-        raise UserError("no exercise passes yet: `nanogpt exercise check` says what is missing")
+        raise UserError("no exercise passes yet: `nanogpt exercise check` says what is wrong")
     candidates = {exercise: candidate_of(exercise, options.folder) for exercise in exercises}
     names = [exercise.name for exercise in exercises]
     config = settings_for(
@@ -172,7 +174,7 @@ def play_with(arguments: Sequence[str]) -> int:
             except (Exception, SystemExit) as error:
                 raise_in_words(error, options.folder)
                 raise
-        console.print(f"loss of the whole held-out text {runs[-1].held_out:.4f}\n")
+        console.print(f"loss of the whole validation text {runs[-1].held_out:.4f}\n")
         console.print(runs[-1].text, markup=False, style="dim")
     ours, yours = runs
     pairs = zip(ours.losses, yours.losses, strict=True)
@@ -180,12 +182,12 @@ def play_with(arguments: Sequence[str]) -> int:
     same = apart < SAME and ours.text == yours.text
     draw_both(options.folder / "play.png", ours, yours, names)
     console.print(
-        f"\nThe losses are never further apart than {apart:.1g}, and both wrote the same: it is "
+        f"\nThe losses never differ by more than {apart:.1g}, and both wrote the same text. It is "
         f"one model, and {len(names)} of its {len(EXERCISES)} parts are yours."
         if same
         else f"\nThe losses differ by up to {apart:.2g}"
-        + (", and so does what the two write." if ours.text != yours.text else ".")
-        + " If that is more than rounding, something differs that no case of the check shows."
+        + (", and the two texts differ." if ours.text != yours.text else ".")
+        + " If that is more than rounding, your parts do something that no case of the check tests."
     )
     console.print(f"See {options.folder / 'play.png'}", markup=False)
     return 0 if apart < SAME else 1
@@ -195,11 +197,11 @@ def candidate_of(exercise: Exercise, folder: Path) -> Any:
     """The learner's version. Raises UserError if it is no longer there."""
     path = file_of(exercise, folder)
     if not path.exists():
-        raise UserError(f"{path} is not there any more; check the exercises again")
+        raise UserError(f"{path} is gone; check the exercises again")
     try:
         candidate = getattr(load_module(path), exercise.symbol, None)
     except SystemExit:
-        raise UserError(f"{path} ends the program; take the exit out") from None
+        raise UserError(f"{path} ends the program; remove the exit") from None
     if candidate is None:
         raise UserError(f"{path} defines no {exercise.symbol}; check the exercises again")
     return candidate
@@ -224,7 +226,7 @@ def grade(arguments: Sequence[str]) -> None:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; name the folders of learners")
         if not any(file_of(exercise, folder).exists() for exercise in EXERCISES.values()):
-            raise UserError(f"{folder} has none of the exercises; name the folder they lie in")
+            raise UserError(f"{folder} has none of the exercises; name the folder that holds them")
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     header = ["folder", "passed", *EXERCISES]
     rows: list[list[Any]] = []
@@ -232,7 +234,7 @@ def grade(arguments: Sequence[str]) -> None:
         verdicts = [verdict for _, (verdict, _) in judged([*EXERCISES.values()], folder)]
         passed = sum(verdict.passed for verdict in verdicts)
         rows.append([str(folder), passed, *map(mark_of, verdicts)])
-        if options.csv:  # after each, so that nothing is lost
+        if options.csv:  # after each learner, so that nothing is lost
             write_text(options.csv, as_csv([header, *rows]))
         done = f"{number} of {len(options.folders)}  {folder}: {passed} of {len(verdicts)}"
         progress.print(done, markup=False)

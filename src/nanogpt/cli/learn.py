@@ -22,8 +22,10 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser("learn", "The learning path: four stages, with lessons and exercises.")
     parser.add_argument("lesson", nargs="?", type=int, help="the number of a lesson to open")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
-    parser.add_argument("--app", action="store_true", help="only look: text and controls, no code")
-    parser.add_argument("--port", type=int, help="of the local server that shows the lesson")
+    parser.add_argument(
+        "--app", action="store_true", help="show text and controls without the code"
+    )
+    parser.add_argument("--port", type=int, help="port of the local server that shows the lesson")
     parser.add_argument("--headless", action="store_true", help="do not open a browser")
     options = parser.parse(arguments)
     if options.lesson is None:
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     if importlib.util.find_spec("marimo") is None:
         raise UserError("opening a lesson needs marimo: pip install 'nanogpt[learn]'")
     mine = options.folder / "lessons" / lesson.path.name
-    if not mine.exists():  # what a learner changes is a copy
+    if not mine.exists():  # a learner changes a copy, not the lesson
         write_text(mine, read_text(lesson.path))
     progress = load_progress(options.folder)
     if lesson.number not in progress.lessons:

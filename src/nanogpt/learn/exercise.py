@@ -1,8 +1,9 @@
-"""An exercise: a function of the package to be written again, and a judge that says what is wrong.
+"""An exercise: a function of the package to write again, and a judge that says what is wrong.
 
-The judge runs the learner's function on small cases beside the package's. Where they differ, it
-looks for a reason: each exercise knows the mistakes that people make, as functions that make them.
-If one of them gives exactly what the learner's gives, that was the mistake, however it was written.
+The judge runs the learner's function and the package's on the same small cases. Where they differ,
+it looks for a reason: each exercise knows the mistakes that people make, as functions that make
+them. If one of these gives exactly what the learner's gives, that was the mistake, however it was
+written.
 """
 
 import ast
@@ -37,10 +38,10 @@ class Mistake:
 
 @dataclass(frozen=True, eq=False)
 class Exercise:
-    """A function or a class of the package, to be written again.
+    """A function or a class of the package to write again.
 
     `drive` makes a candidate show what it does in a case; a function is simply called. Of a class
-    only the methods in `write` are to be written, the others are given.
+    the learner writes only the methods in `write`; the others are given.
     """
 
     name: str
@@ -83,7 +84,7 @@ def judge(
     candidate: Callable[..., Any],
     say: Callable[[str], None] = lambda case: None,
 ) -> Verdict:
-    """Hold a candidate against the package on every case. `say` is told the case it is in."""
+    """Compare a candidate with the package on every case. `say` is told the case that is next."""
     if problem := not_acceptable(exercise.reference, candidate):
         return Verdict(False, *problem)
     cases = exercise.cases()
@@ -96,8 +97,8 @@ def judge(
             return Verdict(
                 False,
                 "changes-its-input",
-                f"It changes its input: {changed} is not afterwards what it was before. Work on a "
-                "copy, or make a new value.",
+                f"It changes its input: {changed} is different afterwards. Work on a copy, or make "
+                "a new value.",
                 described(exercise, case),
             )
     expected = [result_of(exercise, exercise.reference, copy.deepcopy(case)) for case in cases]
@@ -126,9 +127,9 @@ def recognised(
 ) -> tuple[Mistake | None, int]:
     """The mistake that explains what is wrong, and the first case that shows it.
 
-    There may be others besides, so not every case has to fit; but three in four of a mistake's own
-    effects have to be there, and more than half of what is wrong, or it would be a coincidence. Of
-    several that fit, the one that explains most counts.
+    A candidate may contain other mistakes as well, so not every case has to fit. To rule out
+    coincidence, three in four of a mistake's own effects have to be there, and they have to explain
+    more than half of the failing cases. If several mistakes fit, the one that explains most counts.
     """
     best: tuple[int, Mistake | None, int] = (failing // 2, None, 0)
     for mistake in exercise.mistakes:
@@ -144,8 +145,8 @@ def not_acceptable(reference: Callable[..., Any], candidate: Any) -> tuple[str, 
     """What is wrong before anything is run: the name of a mistake, and what to say of it."""
     if candidate is reference:
         return "the-packages-own", (
-            "That is the package's own, imported. Write it here: the check would only compare it "
-            "with itself."
+            "That is the package's own function, imported. Write it here: otherwise the check only "
+            "compares the package with itself."
         )
     if inspect.isclass(candidate) or not inspect.isfunction(reference):
         return None
@@ -158,10 +159,10 @@ def not_acceptable(reference: Callable[..., Any], candidate: Any) -> tuple[str, 
         signature.bind(*needed, **optional)
     except TypeError:
         return "other-signature", (
-            f"It cannot be called as the package calls it: {reference.__name__}"
-            f"{inspect.signature(reference)}. Keep the signature of the stub."
+            f"The package calls it as {reference.__name__}{inspect.signature(reference)}, and that "
+            "does not work here. Keep the signature of the stub."
         )
-    except ValueError:  # some built-in functions do not tell
+    except ValueError:  # some built-in functions have no signature
         pass
     return None
 
@@ -180,7 +181,7 @@ def result_of(exercise: Exercise, candidate: Callable[..., Any], case: tuple[Any
 
 
 def file_of(candidate: Callable[..., Any]) -> str:
-    """The file that a candidate stands in; empty if it stands in none."""
+    """The file that defines a candidate; empty if there is none."""
     try:
         return inspect.getsourcefile(inspect.unwrap(candidate)) or ""
     except TypeError:
@@ -188,7 +189,7 @@ def file_of(candidate: Callable[..., Any]) -> str:
 
 
 def what_changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> str:
-    """Which argument is not what it was; empty if all are."""
+    """Which argument was changed; empty if none was."""
     for number, (one, other) in enumerate(zip(before, after, strict=True), 1):
         if isinstance(one, Tensor | np.ndarray | list | dict) and difference(one, other):
             return f"argument {number}"
@@ -196,11 +197,11 @@ def what_changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> str:
 
 
 def difference(right: Any, got: Any) -> str:
-    """How a result differs from the right one, in a sentence; empty if it does not."""
+    """How a result differs from the right one, as a sentence; empty if it does not."""
     try:
         return how_it_differs(right, got)
     except Exception:  # a result can be of any type at all
-        return f"It gives {kind(got)} that cannot be compared with {kind(right)}."
+        return f"It gives {kind(got)}. That cannot be compared with {kind(right)}."
 
 
 def how_it_differs(right: Any, got: Any) -> str:
@@ -216,34 +217,35 @@ def how_it_differs(right: Any, got: Any) -> str:
         return difference_of_tensors(torch.as_tensor(right), got)
     if isinstance(right, Mapping):
         if not isinstance(got, Mapping) or set(right) != set(got):
-            return f"It gives {shown(got)}, where {shown(right)} is right."
+            return f"It gives {shown(got)}; right is {shown(right)}."
         return next((text for key in right if (text := difference(right[key], got[key]))), "")
     if isinstance(right, list | tuple):
         if not isinstance(got, list | tuple):
-            return f"It gives {kind(got)}, where {kind(right)} is expected."
+            return f"It gives {kind(got)}; expected is {kind(right)}."
         if len(right) != len(got):
-            return f"It gives {len(got)} values, where {len(right)} are right."
+            return f"It gives {len(got)} values instead of {len(right)}."
         return next((t for a, b in zip(right, got, strict=True) if (t := difference(a, b))), "")
     if isinstance(right, float) and isinstance(got, float | int | Tensor):
         return difference_of_tensors(torch.tensor(right), torch.as_tensor(got))
     if isinstance(got, Tensor | np.ndarray) or bool(right != got):
-        return f"It gives {shown(got)}, where {shown(right)} is right."
+        return f"It gives {shown(got)}; right is {shown(right)}."
     return ""
 
 
 def difference_of_tensors(right: Tensor, got: Any) -> str:
-    """The same for tensors: shape first, then the first value that is wrong."""
+    """The same for tensors: the type, the shape, then the first value that is wrong."""
     if not isinstance(got, Tensor | np.ndarray):
         return (
-            f"It gives {kind(got)}, where a tensor or numpy array of shape {tuple(right.shape)} is "
-            "expected."
+            f"It gives {kind(got)}; expected is a tensor or numpy array of shape "
+            f"{tuple(right.shape)}."
         )
     got = torch.as_tensor(np.ascontiguousarray(got) if isinstance(got, np.ndarray) else got).cpu()
-    if got.is_complex() or (got.is_floating_point() and not right.is_floating_point()):
-        return f"It gives numbers of type {got.dtype}, where {right.dtype} is right."
+    finer = got.is_complex() or (got.is_floating_point() and not right.is_floating_point())
+    if finer or (got.dtype == torch.bool) != (right.dtype == torch.bool):
+        return f"It gives values of type {got.dtype}; right is {right.dtype}."
     if got.shape != right.shape:
         return (
-            f"The shape is {tuple(got.shape)} and should be {tuple(right.shape)}; mend that first, "
+            f"The shape is {tuple(got.shape)} and should be {tuple(right.shape)}. Fix that first, "
             "then the values can be compared."
         )
     close = torch.isclose(
@@ -252,17 +254,17 @@ def difference_of_tensors(right: Tensor, got: Any) -> str:
     if close.all():
         return ""
     if not right.ndim:
-        return f"It gives {got.item():.5g}, where {right.item():.5g} is right."
+        return f"It gives {got.item():.5g}; right is {right.item():.5g}."
     share = 1 - close.double().mean().item()
     place = tuple((~close).nonzero()[0].tolist())
     return (
         f"{share:.0%} of the values are wrong, the first at {list(place)}: "
-        f"{got[place].item():.5g}, where {right[place].item():.5g} is right."
+        f"{got[place].item():.5g} instead of {right[place].item():.5g}."
     )
 
 
 def narrowed(right: Any, got: Any, place: str = "") -> tuple[str, Any, Any]:
-    """Of two lists with tensors in them, the first parts that differ, and where they are."""
+    """The first parts of two lists of tensors that differ, and where they are."""
     lists = isinstance(right, list | tuple) and isinstance(got, list | tuple)
     if (
         lists
@@ -276,7 +278,7 @@ def narrowed(right: Any, got: Any, place: str = "") -> tuple[str, Any, Any]:
 
 
 def described(exercise: Exercise, case: tuple[Any, ...]) -> str:
-    """A case in words, or as a call, where a long tensor appears by its shape alone."""
+    """A case in words, or as a call in which a long tensor appears as its shape."""
     if exercise.describe:
         return exercise.describe(*case)
     return f"{exercise.symbol}({', '.join(map(shown, case))})"
@@ -332,14 +334,14 @@ def stub_of(exercise: Exercise) -> str:
             f'{indent}raise NotImplementedError("{YOUR_TURN}")'
         ]
     code = "\n".join(lines)
-    # Who fills in a class finds the tools of the package's own at hand; a function stands alone.
+    # The stub of a class has the imports that the package's own methods use.
     imports = imports_for(exercise, source if exercise.write else code)
     head = f'"""{exercise.title}"""\n\n{imports}'
     return f"{head.strip()}\n\n\n{code}\n"
 
 
 def imports_for(exercise: Exercise, code: str) -> str:
-    """The imports of the package's file, and its own names, that the code speaks of."""
+    """The imports of the package's file, and its own names, that the code uses."""
     module = inspect.getmodule(exercise.reference)
     assert module is not None
     tree = ast.parse(inspect.getsource(module))

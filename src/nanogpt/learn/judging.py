@@ -1,7 +1,7 @@
 """Judging a learner's file in a process of its own, with limits: `python -m nanogpt.learn.judging`.
 
-Whatever the file does, an endless loop, an exit, all memory, it ends there, and the learner gets a
-sentence about it.
+The file may run for ever, exit, or take all memory: the process ends at its limits, and the learner
+gets a sentence about it.
 """
 
 import os
@@ -24,7 +24,7 @@ from nanogpt.workers import end_with_parent
 SECONDS = 10.0
 SECONDS_TO_START = 60.0
 BYTES = 4 << 30
-BYTES_PRINTED = 16 << 20  # in a file of its own; the verdict is another
+BYTES_PRINTED = 16 << 20  # the output has a file of its own, and so has the verdict
 PRINTED = 2000  # characters of what a file prints that are shown
 
 
@@ -37,7 +37,7 @@ def judge_file(path: Path, exercise: Exercise, seconds: float = SECONDS) -> tupl
         place = Path(temporary)
         command = [
             sys.executable,
-            "-P",  # or a learner's random.py would be taken for Python's
+            "-P",  # otherwise a learner's random.py would replace Python's
             "-m",
             "nanogpt.learn.judging",
             exercise.name,
@@ -50,7 +50,7 @@ def judge_file(path: Path, exercise: Exercise, seconds: float = SECONDS) -> tupl
                 stdout=printed,
                 stderr=printed,
                 start_new_session=True,
-                cwd=path.resolve().parent,  # its own helpers are found, and nobody else's
+                cwd=path.resolve().parent,  # finds the file's own helpers, and no others
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
             try:
@@ -60,7 +60,7 @@ def judge_file(path: Path, exercise: Exercise, seconds: float = SECONDS) -> tupl
             except subprocess.TimeoutExpired:
                 verdict = out_of_time(place, seconds)
             finally:
-                with suppress(ProcessLookupError):  # whatever it has started ends, too
+                with suppress(ProcessLookupError):  # what it has started ends, too
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         text = (place / "printed").read_bytes().decode(errors="replace")
@@ -68,7 +68,7 @@ def judge_file(path: Path, exercise: Exercise, seconds: float = SECONDS) -> tupl
 
 
 def wait_until_ready(process: "subprocess.Popen[bytes]", place: Path) -> None:
-    """Until torch is loaded, which is no fault of the learner's; a minute at most."""
+    """Wait until torch is loaded, a minute at most. That time does not count for the learner."""
     deadline = time.monotonic() + SECONDS_TO_START
     while not (place / "ready").exists() and process.poll() is None:
         if time.monotonic() > deadline:
@@ -77,13 +77,13 @@ def wait_until_ready(process: "subprocess.Popen[bytes]", place: Path) -> None:
 
 
 def verdict_in(place: Path, code: int) -> Verdict:
-    """What the process left, or what its end means."""
+    """The verdict that the process wrote, or what its end means."""
     if (place / "verdict.json").exists():
         return Verdict(**read_json(place / "verdict.json"))
-    how = "it was killed; does it take all memory?" if code < 0 else f"exit code {code}"
+    how = "it was killed; does it use all memory?" if code < 0 else f"exit code {code}"
     return Verdict(
         False, "ends-by-itself",
-        f"The file ended the program by itself ({how}). It should define the function and return.",
+        f"The file ended the program ({how}). It should only define the function.",
         case_in(place),
     )  # fmt: skip
 
@@ -91,11 +91,13 @@ def verdict_in(place: Path, code: int) -> Verdict:
 def out_of_time(place: Path, seconds: float) -> Verdict:
     """What to say of a file that never ends."""
     case = case_in(place)
-    where = "in this case" if case else "while it was being read, before any function was called"
+    where = (
+        "in this case" if case else "while the file was imported, before any function was called"
+    )
     return Verdict(
         False,
         "never-ends",
-        f"It was not ready after {seconds:g} seconds, {where}. Is there a loop that never ends?",
+        f"It was not finished after {seconds:g} seconds, {where}. Is there an endless loop?",
         case,
     )
 
@@ -114,7 +116,9 @@ def main(name: str, path: Path, place: Path) -> None:
     try:
         module = load_module(path)
     except UserError as error:
-        write_verdict(place, Verdict(False, "cannot-be-read", f"It cannot be read: {error}"))
+        write_verdict(
+            place, Verdict(False, "cannot-be-read", f"The file cannot be imported: {error}")
+        )
         return
     candidate = getattr(module, exercise.symbol, None)
     if not callable(candidate):
@@ -124,8 +128,8 @@ def main(name: str, path: Path, place: Path) -> None:
             Verdict(
                 False,
                 "not-defined",
-                f"It defines no `{exercise.symbol}`, which is what is asked for"
-                + (f"; there is {', '.join(names[:5])}." if names else "."),
+                f"The file does not define `{exercise.symbol}`"
+                + (f"; it defines {', '.join(names[:5])}." if names else "."),
             ),
         )
         return
@@ -133,24 +137,24 @@ def main(name: str, path: Path, place: Path) -> None:
 
 
 def write_verdict(place: Path, verdict: Verdict) -> None:
-    """Leave the verdict for the process that waits for it."""
+    """Write the verdict for the process that waits for it."""
     written = {
         key: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-        for key, value in asdict(verdict).items()  # a learner's text may be no Unicode
+        for key, value in asdict(verdict).items()  # a learner's text may not be valid Unicode
     }
     write_json(place / "verdict.json", written)
 
 
 def limit_resources() -> None:
-    """What grows or runs for ever should meet a limit before the machine does."""
+    """A file that grows or runs for ever should reach a limit before the machine does."""
     try:
         import resource
-    except ImportError:  # Windows has no such limits
+    except ImportError:  # Windows does not have this module
         return
     limits = {
         resource.RLIMIT_DATA: BYTES,
         resource.RLIMIT_FSIZE: BYTES_PRINTED,
-        # The clock of the waiting process is sooner; this one outlives it.
+        # The waiting process ends this one sooner, unless it was killed itself.
         resource.RLIMIT_CPU: int(SECONDS_TO_START + 2 * SECONDS),
     }
     for kind, limit in limits.items():

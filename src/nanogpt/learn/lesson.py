@@ -19,10 +19,10 @@ from nanogpt.training.records import Step, Validation
 from nanogpt.training.start import Trainer
 from nanogpt.workers import usable_cores
 
-# The settings that make a model another than GPT-2, apart from its size.
+# Settings, apart from the size, in which a model may differ from GPT-2.
 GPT2_KINDS = ("position", "block", "norm", "mlp", "bias", "qk_norm", "n_kv_head", "window")
 
-# What someone reads to understand, in an order in which no file uses one further down.
+# What someone reads to understand GPT-2. No file in this order uses a later one.
 READING_PATH = (
     "text.bpe", "text.tokenizer", "text.batches", "model.layers", "model.position", "model.cache",
     "model.attention", "model.gpt", "generation.sampling", "generation.reader", "evaluation.loss",
@@ -48,7 +48,7 @@ class Lesson:
 
     @property
     def path(self) -> Path:
-        """The notebook: inside an installed package, or beside the source in a checkout."""
+        """The notebook: inside an installed package, or next to the source in a checkout."""
         package = Path(str(files("nanogpt")))
         installed = package / "lessons"
         folder = installed if installed.is_dir() else package.parent.parent / "lessons"
@@ -83,7 +83,7 @@ def find_lesson(number: int) -> Lesson:
 
 
 def source(*things: Callable[..., Any]) -> str:
-    """The package's own source of functions and classes, as Markdown; never a copy."""
+    """The source of functions and classes as it is in the package, as Markdown."""
     parts = []
     for thing in things:
         file = inspect.getsourcefile(thing)
@@ -128,9 +128,9 @@ def short_run(
 ) -> list[Step | Validation]:
     """Train the lessons' small model with some settings changed, and give its records.
 
-    `short_run(model={"block": "no-residual"})` takes some three seconds on two cores. The run is
-    thrown away unless a folder is named for it. `tokens` holds the token files, once they are
-    prepared. Raises UserError as training does.
+    `short_run(model={"block": "no-residual"})` takes about three seconds on two cores. The run is
+    deleted unless `run` names a folder for it. `tokens` is the folder of the token files; they are
+    prepared the first time. Raises UserError as training does.
     """
     config = with_settings(small_config(steps), **changes)
     config = with_settings(config, data={"folder": str(tokens)})

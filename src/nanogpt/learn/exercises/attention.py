@@ -1,8 +1,7 @@
-"""Exercises about attention: one head, the causal mask, many heads, the cache, rotation, GPT."""
+"""Exercises about attention: one head, the mask, many heads, the cache, rotation, GPT."""
 
 import math
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +10,11 @@ from torch import Tensor
 from nanogpt.learn.exercise import Exercise, Mistake
 from nanogpt.learn.exercises.network import TINY, numbers
 from nanogpt.model import attention, gpt, layers, position
+from nanogpt.model.attention import AttentionContext, attention_mask, same_document
 from nanogpt.model.cache import KVCache
 from nanogpt.model.position import POSITIONS
 
-CHANNELS, HEADS, SIZE = 8, 2, 4
+HEADS, SIZE = 2, 4  # of the model TINY
 
 
 def attention_cases() -> list[tuple[Any, ...]]:
@@ -22,292 +22,388 @@ def attention_cases() -> list[tuple[Any, ...]]:
         shapes = ((b, nh, t, hs), (b, nh, s, hs), (b, nh, s, hs))
         return [numbers(*shape, seed=n + t) for n, shape in enumerate(shapes)]
 
-    pos = torch.arange(4)
+    added = numbers(2, 3, 4, 4, seed=9)
+    # The score of each visible key is -5e9: softmax would prefer a hidden key with -1e9.
+    large, value = torch.full((1, 1, 2, 1), 1e5), torch.tensor([1.0, 2.0]).view(1, 1, 2, 1)
     return [
-        (*qkv(1, 1, 1, 1, 4), torch.zeros(1, 1)),
-        (*qkv(1, 1, 2, 2, 4), torch.zeros(2, 2)),
-        (*qkv(1, 1, 2, 3, 4), torch.zeros(2, 3)),
-        (*qkv(1, 1, 4, 4, 9), attention.causal_bias(pos, pos)),
-        (*qkv(2, 3, 4, 4, 16), attention.causal_bias(pos, pos)),
-        (*qkv(2, 3, 4, 4, 16), numbers(2, 3, 4, 4, seed=9)),
-        tuple(qkv(1, 2, 4, 4, 4)),  # no bias: plainly causal
-        tuple(qkv(1, 2, 2, 4, 4)),  # queries of the last two tokens only
+        (*qkv(1, 1, 1, 1, 4),),
+        (*qkv(1, 1, 2, 2, 4),),
+        (*qkv(1, 1, 1, 3, 4),),
+        (*qkv(1, 2, 3, 3, 4),),
+        (*qkv(1, 2, 4, 4, 4), None, True),
+        (*qkv(1, 1, 4, 4, 9), attention_mask(4, 4, window=3)),
+        (*qkv(2, 3, 2, 4, 16), attention_mask(2, 4, window=2)),
+        (*qkv(2, 3, 4, 4, 16), attention_mask(4, 4, window=2)),
+        (*qkv(2, 3, 4, 4, 16), added),
+        (*qkv(2, 3, 4, 4, 16), torch.where(attention_mask(4, 4), added, -math.inf)),
+        (large, -0.5 * large, value, attention_mask(2, 2, window=1)),
     ]
 
 
 def attention_with(
-    scale: Any = None, soft: Any = None, biased: Any = None, ordinary: bool = True
+    scale: Any = math.sqrt, soft: Any = layers.softmax, mixed: Any = None, when: Any = None
 ) -> Any:
-    """An attention that does one thing differently."""
+    """An attention that does one thing differently.
+
+    `mixed` gets scores, mask and softmax; `when` says whether to hide the future.
+    """
 
     def attend(
-        q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
-    ) -> Tensor:
-        if bias is None:
-            pos = torch.arange(k.shape[-2])
-            bias = attention.causal_bias(pos[-q.shape[-2] :], pos)
-            if not ordinary:
-                bias = torch.zeros_like(bias)
-        hs = q.shape[-1]
-        scores = q @ k.transpose(-2, -1) / (scale(hs) if scale else math.sqrt(hs))
-        if biased:
-            return biased(scores, bias, v)
-        return (soft or layers.softmax)(scores + bias) @ v
+        q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False,
+        dropout: float = 0.0,
+    ) -> Tensor:  # fmt: skip
+        scores = q @ k.transpose(-2, -1) / scale(q.shape[-1])
+        if when(mask, causal) if when else causal:
+            return masked_before(scores, attention_mask(*scores.shape[-2:]), soft) @ v
+        return (soft(scores) if mask is None else (mixed or masked_before)(scores, mask, soft)) @ v
 
     return attend
 
 
-def masked_afterwards(scores: Tensor, bias: Tensor, v: Tensor) -> Tensor:
-    return layers.softmax(scores).masked_fill(bias == -math.inf, 0) @ v
+def masked_before(scores: Tensor, mask: Tensor, soft: Any, hidden: float = -math.inf) -> Tensor:
+    hides = mask.dtype == torch.bool
+    weights: Tensor = soft(scores.masked_fill(~mask, hidden) if hides else scores + mask)
+    return weights
 
 
-def added_afterwards(scores: Tensor, bias: Tensor, v: Tensor) -> Tensor:
-    return (layers.softmax(scores) + bias) @ v
+def masked_afterwards(scores: Tensor, mask: Tensor, soft: Any) -> Tensor:
+    if mask.dtype != torch.bool:
+        return masked_before(scores, mask, soft)
+    weights: Tensor = soft(scores).masked_fill(~mask, 0)
+    return weights
 
 
-def zeros_ignored(scores: Tensor, bias: Tensor, v: Tensor) -> Tensor:
-    return layers.softmax(scores.masked_fill(bias == -math.inf, 0)) @ v
+def added_afterwards(scores: Tensor, mask: Tensor, soft: Any) -> Tensor:
+    if mask.dtype == torch.bool:
+        return masked_before(scores, mask, soft)
+    weights: Tensor = soft(scores) + mask
+    return weights
 
 
-def causal_from_the_left(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
-) -> Tensor:
-    if bias is None:
-        bias = attention.causal_bias(torch.arange(q.shape[-2]), torch.arange(k.shape[-2]))
-    return attention.attention(q, k, v, bias, dropout)
+def mask_upside_down(scores: Tensor, mask: Tensor, soft: Any) -> Tensor:
+    return masked_before(scores, ~mask if mask.dtype == torch.bool else mask, soft)
 
 
-def keys_for_queries(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
-) -> Tensor:
-    return attention.attention(k, q, v, bias, dropout)
+def attention_of(choose: Any) -> Any:
+    """Attention that takes queries, keys and values for one another."""
 
+    def attend(
+        q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False,
+        dropout: float = 0.0,
+    ) -> Tensor:  # fmt: skip
+        q, k, v = choose(q, k, v)
+        return attention.attention(q, k, v, mask, causal)
 
-def values_for_keys(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
-) -> Tensor:
-    return attention.attention(q, v, k, bias, dropout)
+    return attend
 
 
 ATTENTION = Exercise(
     name="attention",
-    title="Compare every query with every key, and mix the values accordingly.",
+    title="Compare each query with each key, and mix the values by the result.",
     reference=attention.attention,
     cases=attention_cases,
     lesson=5,
     mistakes=[
         Mistake(
             "no-scale",
-            "The scores are not divided by sqrt(hs). A product of two random vectors of length hs "
-            "has that deviation; without it softmax picks one key and hardly learns.",
+            "The scores are not divided by sqrt(hs). The product of two random vectors of length "
+            "hs has that standard deviation. Without the division softmax picks one key, and the "
+            "gradients vanish.",
             attention_with(scale=lambda hs: 1.0),
         ),
         Mistake(
-            "scale-without-root", "The scores are divided by hs. Divide by its root.",
+            "scale-without-root",
+            "The scores are divided by hs. Divide them by the square root of hs.",
             attention_with(scale=lambda hs: hs),
         ),
         Mistake(
-            "scale-upside-down", "The scores are multiplied by sqrt(hs). Divide by it.",
+            "scale-upside-down", "The scores are multiplied by sqrt(hs). Divide them by it.",
             attention_with(scale=lambda hs: hs**-0.5),
         ),
         Mistake(
             "softmax-over-queries",
-            "softmax runs over the queries. The shares of one query, over all keys, sum to 1: use "
+            "Softmax runs over the queries. The weights of one query, over all keys, sum to 1: use "
             "the last axis.",
             attention_with(soft=lambda x: layers.softmax(x, -2)),
         ),
         Mistake(
-            "softmax-over-heads", "softmax runs over the heads. Use the last axis, the keys.",
+            "softmax-over-heads",
+            "Softmax runs over the heads. It runs over the keys: use the last axis.",
             attention_with(soft=lambda x: layers.softmax(x, 1)),
         ),
         Mistake(
-            "no-softmax", "softmax is missing: scores are not shares.",
+            "no-softmax", "Softmax is missing: scores are not weights.",
             attention_with(soft=lambda x: x),
         ),
         Mistake(
             "mask-after-softmax",
-            "What is hidden is set to 0 after softmax, so the shares that are left do not sum to "
-            "1, and the hidden keys have had their say. Add the bias to the scores.",
-            attention_with(biased=masked_afterwards),
+            "The mask is applied after softmax. The weights that are left do not sum to 1, because "
+            "the hidden keys took part in the sum. Apply the mask to the scores.",
+            attention_with(mixed=masked_afterwards),
         ),
         Mistake(
-            "bias-after-softmax", "The bias is added after softmax. It is added to the scores.",
-            attention_with(biased=added_afterwards),
+            "added-after-softmax",
+            "A mask of numbers is added after softmax. Add it to the scores.",
+            attention_with(mixed=added_afterwards),
         ),
         Mistake(
             "hidden-as-zero",
-            "Hidden scores become 0. exp(0) is 1, so they are seen all the same: they become "
-            "minus infinity, of which exp is 0.",
-            attention_with(biased=zeros_ignored),
+            "The scores of hidden keys are set to 0. exp(0) is 1, so these keys still count. Set "
+            "them to minus infinity: its exp is 0.",
+            attention_with(mixed=lambda s, m, soft: masked_before(s, m, soft, 0.0)),
         ),
         Mistake(
-            "bias-ignored", "The bias is not used, so every token sees the future.",
-            attention_with(biased=lambda scores, bias, v: layers.softmax(scores) @ v),
+            "hidden-as-small-number",
+            "The scores of hidden keys are set to a large negative number. A model can learn "
+            "scores below any number; only minus infinity hides a key for certain.",
+            attention_with(mixed=lambda s, m, soft: masked_before(s, m, soft, -1e9)),
         ),
         Mistake(
-            "not-causal-alone",
-            "Without a bias every token sees all others. Attention is then plainly causal: the "
-            "queries belong to the last T of the S tokens, and see none after their own.",
-            attention_with(ordinary=False),
+            "mask-ignored", "The mask is not used, so each query sees all keys.",
+            attention_with(mixed=lambda scores, mask, soft: soft(scores)),
         ),
         Mistake(
-            "causal-from-the-left",
-            "Without a bias the queries are taken for the first T of the S tokens. They are the "
-            "last T: with a cache, a new token sees all the old ones.",
-            causal_from_the_left,
+            "mask-upside-down",
+            "The mask hides what it should show: True means that a query may look at a key.",
+            attention_with(mixed=mask_upside_down),
+        ),
+        Mistake(
+            "booleans-added",
+            "A boolean mask is added to the scores: True adds 1, False adds 0, and nothing is "
+            "hidden. Set the scores to minus infinity where the mask is False.",
+            attention_with(mixed=lambda scores, mask, soft: soft(scores + mask)),
+        ),
+        Mistake(
+            "causal-ignored",
+            "`causal` is not used: with causal=True no query sees a key after its own.",
+            attention_with(when=lambda mask, causal: False),
+        ),
+        Mistake(
+            "always-causal",
+            "The future is hidden even if nobody asks for it. Without a mask, and with "
+            "causal=False, each query sees all keys.",
+            attention_with(when=lambda mask, causal: mask is None),
         ),
         Mistake(
             "keys-and-queries-swapped",
-            "Keys and queries are swapped: the answer to who looks at whom is the wrong way round.",
-            keys_for_queries,
+            "Keys and queries are swapped. Each query mixes the values; each row of the scores "
+            "belongs to one query.",
+            attention_of(lambda q, k, v: (k, q, v)),
         ),
         Mistake(
             "keys-and-values-swapped",
-            "Keys and values are swapped: keys are compared, values are mixed.", values_for_keys,
+            "Keys and values are swapped: keys are compared, values are mixed.",
+            attention_of(lambda q, k, v: (q, v, k)),
         ),
     ],
     hints=(
-        "Four steps: scores, bias, softmax, mix.",
-        "Scores are products of every query with every key, over the root of hs. softmax makes "
-        "each row of them sum to 1. The values are mixed in those shares.",
-        "q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]) has the shape (B, nh, T, S). Where no "
-        "bias is given, `attention_weights` in the package shows which is meant.",
+        "Four steps: compute scores, apply the mask, apply softmax, mix the values.",
+        "A score is the product of a query and a key, divided by the square root of hs. Softmax "
+        "makes each row of scores sum to 1. The result is a weighted sum of the values.",
+        "q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]) has the shape (B, nh, T, S). "
+        "`attention_weights` in the package says what the two kinds of mask mean.",
     ),
 )  # fmt: skip
 
 
 def mask_cases() -> list[tuple[Any, ...]]:
-    at = torch.arange
     return [
-        (at(1), at(1)),
-        (at(2), at(2)),
-        (at(3), at(3)),
-        (at(2, 4), at(4)),  # the last two of four
-        (at(4), at(4), 2),
-        (at(3, 5), at(5), 3),
+        (1, 1),
+        (2, 2),
+        (3, 3),
+        (2, 4),  # the last two of four
+        (4, 4, 2),
+        (2, 5, 3),
+        (3, 3, 0, same_document(torch.tensor([[1, 1, 2]]), 3)),
+        (3, 3, 0, same_document(torch.tensor([[0, 1, 1]]), 3)),  # padding first
+        (2, 4, 2, same_document(torch.tensor([[1, 1, 1, 1], [0, 1, 2, 2]]), 2)),
     ]
 
 
-def mask_with(hidden: Any, value: float = -math.inf, shown: float = 0.0) -> Any:
-    """A causal mask that does one thing differently: what is hidden at which distance."""
+def mask_with(
+    seen: Any = lambda d, window: (d >= 0) & ((d < window) if window else True),
+    documents: Any = lambda visible, same, d: visible & (same | (d == 0)),
+    queries: Any = lambda new, known: torch.arange(known - new, known),
+    result: Any = lambda visible: visible,
+) -> Any:
+    """An attention mask that does one thing differently; d is how far back each key is."""
 
-    def bias(q_pos: Tensor, k_pos: Tensor, window: int = 0) -> Tensor:
-        distance = q_pos[:, None] - k_pos
-        where = hidden(distance, window)
-        return torch.full(where.shape, shown).masked_fill(where, value)
+    def mask(
+        new: int, known: int, window: int = 0, same: Tensor | None = None, device: Any = None
+    ) -> Tensor:
+        distance = queries(new, known)[:, None] - torch.arange(known)
+        visible = seen(distance, window)
+        if same is not None:
+            visible = documents(visible, same, distance)[:, None]
+        found: Tensor = result(visible)
+        return found
 
-    return bias
-
-
-def ordinary(distance: Tensor, window: int) -> Tensor:
-    return (distance < 0) | (distance >= window if window else False)
+    return mask
 
 
 MASK = Exercise(
     name="mask",
-    title="Hide the future.",
-    reference=attention.causal_bias,
+    title="The attention mask: hide the future, and whatever else a token may not see.",
+    reference=attention.attention_mask,
     cases=mask_cases,
     lesson=5,
     mistakes=[
         Mistake(
             "sees-the-next",
-            "Every token sees the one after it, which is the one it has to predict. Hide every key "
-            "whose position is greater than the query's.",
-            mask_with(lambda d, w: (d < -1) | (d >= w if w else False)),
+            "Each token sees the next token, and that is the token it has to predict. Hide every "
+            "key that comes after the query.",
+            mask_with(seen=lambda d, w: (d >= -1) & ((d < w) if w else True)),
         ),
         Mistake(
             "blind-to-itself",
-            "No token sees itself, and the first sees nothing at all: softmax over nothing is not "
-            "a number. Hide only what comes later.",
-            mask_with(lambda d, w: (d <= 0) | (d >= w if w else False)),
+            "No token sees itself, and the first token sees nothing at all: softmax over nothing "
+            "is not a number. Hide only the keys after the query.",
+            mask_with(seen=lambda d, w: (d > 0) & ((d < w) if w else True)),
         ),
         Mistake(
-            "past-hidden", "The past is hidden and the future is seen. It should be the other way.",
-            mask_with(lambda d, w: (d > 0) | (d >= w if w else False)),
+            "past-hidden",
+            "The past is hidden and the future is visible. It should be the other way round.",
+            mask_with(seen=lambda d, w: (d <= 0) & ((d < w) if w else True)),
         ),
         Mistake(
-            "small-number",
-            "Hidden scores get a large negative number. A model can learn scores that outweigh any "
-            "number; only -inf is never outweighed.",
-            mask_with(ordinary, value=-1e9),
+            "upside-down",
+            "The mask is True where a key is hidden. It should be True where a query may look.",
+            mask_with(result=lambda visible: ~visible),
         ),
         Mistake(
-            "smaller-number",
-            "Hidden scores get a large negative number. A model can learn scores that outweigh any "
-            "number; only -inf is never outweighed.",
-            mask_with(ordinary, value=-1e4),
+            "queries-from-the-first",
+            "The queries are taken for the first `new` of the `known` tokens. They are the last "
+            "ones: with a cache, a new token sees all the old tokens.",
+            mask_with(queries=lambda new, known: torch.arange(new)),
         ),
         Mistake(
             "ones-and-zeros",
-            "These are ones and zeros. The bias is added to the scores: 0 where a key is seen, "
-            "-inf where it is hidden.",
-            mask_with(ordinary, value=0.0, shown=1.0),
+            "These are ones and zeros. A mask of numbers is added to the scores, and adding 0 "
+            "hides nothing. Give True and False, as a comparison does.",
+            mask_with(result=lambda visible: visible.float()),
+        ),
+        Mistake(
+            "numbers-to-add",
+            "These are numbers to add to the scores: 0 and minus infinity. Give True where a query "
+            "may look and False elsewhere.",
+            mask_with(result=lambda visible: visible.float().log()),
         ),
         Mistake(
             "window-ignored", "The window is not used: it hides the distant past as well.",
-            mask_with(lambda d, w: d < 0),
+            mask_with(seen=lambda d, w: d >= 0),
         ),
         Mistake(
             "window-too-wide",
-            "The window is one too wide: with window=2 a token sees itself and one before it.",
-            mask_with(lambda d, w: (d < 0) | (d > w if w else False)),
+            "The window is too wide by one: with window=2 a token sees itself and one token "
+            "before it.",
+            mask_with(seen=lambda d, w: (d >= 0) & ((d <= w) if w else True)),
+        ),
+        Mistake(
+            "documents-ignored",
+            "`same` is not used, so tokens see other documents and padding.",
+            mask_with(documents=lambda visible, same, d: visible.expand(same.shape)),
+        ),
+        Mistake(
+            "padding-sees-nothing",
+            "Padding sees nothing, not even itself: softmax over nothing is not a number. Let "
+            "each token see itself.",
+            mask_with(documents=lambda visible, same, d: visible & same),
+        ),
+        Mistake(
+            "future-of-its-document",
+            "With `same`, tokens see the future of their own document. The document mask hides "
+            "something in addition: combine the two masks with `&`.",
+            mask_with(documents=lambda visible, same, d: same | (d == 0)),
         ),
     ],
     hints=(
         "Work out for each query and each key how far back the key is.",
-        "q_pos[:, None] - k_pos gives all distances, (T, S). Negative ones are the future.",
-        "Zeros of that shape, filled with -inf where the distance is below 0 or, if there is a "
-        "window, at or above it: `masked_fill`.",
+        "The queries have the numbers known - new to known - 1, the keys 0 to known - 1. "
+        "query[:, None] - key gives all distances, (T, S). Negative distances are the future.",
+        "distance >= 0, and with a window `& (distance < window)`. With `same`, combine with "
+        "`same | (distance == 0)` and add an axis for the heads: [:, None].",
     ),
 )  # fmt: skip
 
 
 WAYS_OF_ATTENDING = {
     "plain": "",
-    "rope": ", with RoPE, which turns queries and keys",
-    "hidden": ", with a bias that hides the first token",
+    "rope": ", with RoPE, which rotates queries and keys",
+    "mask": ", with a mask that hides the first token from the others",
     "norm": ", with qk_norm",
-    "cache": ", the last two tokens with a cache of those before them",
-    "rope and cache": ", with RoPE, the last two tokens with a cache of those before them",
+    "cache": ", the last two tokens with a cache of the earlier ones",
+    "rope and cache": ", with RoPE, the last two tokens with a cache of the earlier ones",
 }
 
 
 def drive_heads(
     cls: type[attention.CausalSelfAttention], x: Tensor, heads: int, kv_heads: int, way: str
-) -> Tensor:
-    """Run the whole layer with weights of which every single one matters."""
+) -> Tensor | list[Tensor]:
+    """Run the whole layer with weights that all matter; with a cache, give its keys as well."""
     config = replace(
         TINY, n_head=heads, n_kv_head=kv_heads, kernels="plain", qk_norm=way == "norm",
         position="rope" if "rope" in way else "none",
     )  # fmt: skip
     torch.manual_seed(0)
     layer = cls(config).eval()
+    new, known = 2 if "cache" in way else x.shape[1], x.shape[1]
+    context = AttentionContext(POSITIONS[config.position](config), torch.arange(known)[None])
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
-    order, pos = POSITIONS[config.position](config), torch.arange(x.shape[1])
-    bias, remember = None, None
-    if way == "hidden":
-        bias = attention.causal_bias(pos, pos)
-        bias[1:, 0] = -math.inf
-    if "cache" in way:
-        cache = KVCache(config, len(x), x.device, x.dtype)
-        remember = partial(cache.append, 0)
-        layer(x[:, :-2], order, pos[:-2], None, remember)
-        cache.length = x.shape[1] - 2
-        x, pos = x[:, -2:], pos[-2:]
-    with torch.no_grad():
-        result: Tensor = layer(x, order, pos, bias, remember)
-    return result
+        if way == "mask":
+            mask = attention_mask(known, known)
+            mask[1:, 0] = False
+            context = replace(context, mask=mask, causal=False)
+        if "cache" not in way:
+            result: Tensor = layer(x, context)
+            return result
+        cache, old = empty_cache(config, len(x)), context.pos[:, :-new]
+        layer(x[:, :-new], replace(context, pos=old, cache=cache, layer=1))
+        cache.advance(old)
+        context = replace(context, pos=context.pos[:, -new:], cache=cache, layer=1)
+        seen = replace(context, mask=attention_mask(new, known), causal=False)
+        return [layer(x[:, -new:], seen), cache.keys]
+
+
+def empty_cache(config: Any, rows: int, cls: type[KVCache] = KVCache) -> KVCache:
+    """A cache whose memory is zero: a candidate that reads too far gets the same every time."""
+    cache = cls(config, rows, torch.device("cpu"), torch.float32)
+    for memory in (cache.keys, cache.values, cache.pos):
+        memory.zero_()
+    return cache
 
 
 class Heads(attention.CausalSelfAttention):
     """Attention whose parts can be done differently."""
 
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        q, k, v = map(self.split_heads, self.parts(x))
+        q, k = self.rotated(*self.normed(q, k), context)
+        k, v = self.cached(k, v, context)
+        if self.groups > 1:
+            k, v = self.repeated(k), self.repeated(v)
+        return self.projected(self.merged(self.attended(q, k, v, context)))
+
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self.c_attn(x).split(self.widths, dim=-1)
         return q, k, v
+
+    def normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return (self.rms_norm(q), self.rms_norm(k)) if self.qk_norm else (q, k)
+
+    def rotated(self, q: Tensor, k: Tensor, context: AttentionContext) -> tuple[Tensor, Tensor]:
+        return context.position.rotate(q, k, context.pos)
+
+    def cached(self, k: Tensor, v: Tensor, context: AttentionContext) -> tuple[Tensor, Tensor]:
+        return context.cache.update(context.layer, k, v) if context.cache else (k, v)
+
+    def repeated(self, x: Tensor) -> Tensor:
+        return x.repeat_interleave(self.groups, dim=1)
+
+    def attended(self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext) -> Tensor:
+        result: Tensor = self.kernel(q, k, v, context.mask, context.causal)
+        return result
 
     def merged(self, y: Tensor) -> Tensor:
         return y.transpose(1, 2).flatten(2)
@@ -315,35 +411,6 @@ class Heads(attention.CausalSelfAttention):
     def projected(self, y: Tensor) -> Tensor:
         result: Tensor = self.c_proj(y)
         return result
-
-    def forward(
-        self, x: Tensor, order: Any, pos: Tensor, bias: Tensor | None, remember: Any = None
-    ) -> Tensor:
-        q, k, v = map(self.split_heads, self.parts(x))
-        q, k = self.turned(*self.sized(q, k), order, pos)
-        k, v = self.remembered(k, v, remember)
-        if self.groups > 1:
-            k, v = self.repeated(k), self.repeated(v)
-        return self.projected(self.merged(self.attended(q, k, v, bias)))
-
-    def sized(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.qk_norm:
-            return q, k
-        q, k = (self.rms_norm(x, x.shape[-1:], None, 1e-5) for x in (q, k))
-        return q, k
-
-    def turned(self, q: Tensor, k: Tensor, order: Any, pos: Tensor) -> tuple[Tensor, Tensor]:
-        q, k = order.rotate(q, k, pos)
-        return q, k
-
-    def remembered(self, k: Tensor, v: Tensor, remember: Any) -> tuple[Tensor, Tensor]:
-        return remember(k, v) if remember else (k, v)
-
-    def attended(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        return self.attention(q, k, v, bias)
-
-    def repeated(self, x: Tensor) -> Tensor:
-        return x.repeat_interleave(self.groups, dim=1)
 
 
 class MergedWrongly(Heads):
@@ -392,24 +459,34 @@ class ResidualInside(Heads):
         return self.came_in + super().projected(y)
 
 
-class NotSized(Heads):
-    def sized(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+class NotNormed(Heads):
+    def normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         return q, k
 
 
-class NotTurned(Heads):
-    def turned(self, q: Tensor, k: Tensor, order: Any, pos: Tensor) -> tuple[Tensor, Tensor]:
+class NotRotated(Heads):
+    def rotated(self, q: Tensor, k: Tensor, context: AttentionContext) -> tuple[Tensor, Tensor]:
         return q, k
 
 
-class NotRemembered(Heads):
-    def remembered(self, k: Tensor, v: Tensor, remember: Any) -> tuple[Tensor, Tensor]:
+class NotCached(Heads):
+    def cached(self, k: Tensor, v: Tensor, context: AttentionContext) -> tuple[Tensor, Tensor]:
         return k, v
 
 
-class SeesEverything(Heads):
-    def attended(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        return self.attention(q, k, v)
+class CachedInTheFirstLayer(Heads):
+    def cached(self, k: Tensor, v: Tensor, context: AttentionContext) -> tuple[Tensor, Tensor]:
+        return super().cached(k, v, replace(context, layer=0))
+
+
+class MaskNotGiven(Heads):
+    def attended(self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext) -> Tensor:
+        return super().attended(q, k, v, replace(context, mask=None))
+
+
+class NeverCausal(Heads):
+    def attended(self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext) -> Tensor:
+        return super().attended(q, k, v, replace(context, causal=False))
 
 
 class RepeatedInTurns(Heads):
@@ -419,7 +496,7 @@ class RepeatedInTurns(Heads):
 
 MANY_HEADS = Exercise(
     name="heads",
-    title="Many heads: split the channels, attend in each part, put them together again.",
+    title="Many heads: split the channels, attend in each part, join the results.",
     reference=attention.CausalSelfAttention,
     write=("forward", "split_heads"),
     cases=lambda: [
@@ -429,117 +506,130 @@ MANY_HEADS = Exercise(
     ],
     drive=drive_heads,
     describe=lambda x, heads, kv_heads, way: (
-        f"{heads} heads, {kv_heads} of keys, reading x of shape {tuple(x.shape)}"
+        f"{heads} query heads, {kv_heads} key heads, x of shape {tuple(x.shape)}"
         + WAYS_OF_ATTENDING[way]
     ),
     lesson=5,
     mistakes=[
         Mistake(
             "merged-without-transpose",
-            "The heads are put together in the wrong order: (B, nh, T, hs) was reshaped as it "
-            "lies in memory, so tokens are mixed with heads. Swap heads and tokens first.",
+            "The heads are joined in the wrong order: (B, nh, T, hs) was reshaped as it lies in "
+            "memory, so tokens are mixed with heads. Swap heads and tokens first.",
             MergedWrongly,
         ),
         Mistake(
             "merged-in-turns",
-            "The heads are put together channel by channel in turns. Each head's channels stay "
-            "side by side.",
+            "The heads are joined in turns, channel by channel. The channels of one head stay side "
+            "by side.",
             MergedInTurns,
         ),
         Mistake(
             "view-for-transpose",
-            "The channels were reshaped to (B, nh, T, hs) at once, which cuts the memory in the "
-            "wrong places. Cut the channels into (nh, hs) first, then swap heads and tokens.",
+            "The channels were reshaped to (B, nh, T, hs) in one step, which cuts the memory in "
+            "the wrong places. Cut the channels into (nh, hs) first, then swap heads and tokens.",
             ViewForTranspose,
         ),
         Mistake(
             "split-in-turns",
-            "Channels go to the heads in turns. The first hs channels are the first head's.",
+            "The channels are dealt out to the heads in turns. The first hs channels belong to the "
+            "first head.",
             SplitInTurns,
         ),
         Mistake(
             "keys-first",
-            "c_attn gives queries, keys, values in this order; queries and keys are swapped.",
+            "Queries and keys are swapped: c_attn gives queries, keys, values in this order.",
             KeysFirst,
         ),
         Mistake(
             "values-second",
-            "c_attn gives queries, keys, values in this order; keys and values are swapped.",
+            "Keys and values are swapped: c_attn gives queries, keys, values in this order.",
             ValuesSecond,
         ),
         Mistake(
-            "not-projected", "c_proj is missing: it lets the heads' results mix.", NotProjected
+            "not-projected", "c_proj is missing: it mixes the results of the heads.", NotProjected
         ),
         Mistake(
-            "residual-inside", "x is added here. The block does that, outside.", ResidualInside
+            "residual-inside", "x is added here. The block adds it, outside of attention.",
+            ResidualInside,
         ),
         Mistake(
             "groups-in-turns",
-            "With fewer key heads, each serves a group of neighbouring query heads; here they are "
-            "repeated in turns. Use repeat_interleave.",
+            "The key heads are repeated in turns. Each of them serves a group of neighbouring "
+            "query heads: use repeat_interleave.",
             RepeatedInTurns,
         ),
         Mistake(
-            "not-turned",
-            "Queries and keys are not turned: order.rotate(q, k, pos) is where position encodings "
-            "such as RoPE do their work.",
-            NotTurned,
+            "not-rotated",
+            "Queries and keys are not rotated. Position encodings such as RoPE work in "
+            "context.position.rotate(q, k, context.pos).",
+            NotRotated,
         ),
         Mistake(
-            "not-remembered",
-            "The cache is not used. If there is a `remember`, it takes the new keys and values "
-            "and gives those of all tokens so far.",
-            NotRemembered,
+            "not-cached",
+            "The cache is not used. If context.cache is there, its `update` takes the new keys and "
+            "values and gives those of all tokens so far.",
+            NotCached,
         ),
         Mistake(
-            "bias-ignored",
-            "The bias is not used: it says what else is hidden, and which scores to change.",
-            SeesEverything,
+            "cached-in-the-first-layer",
+            "Every layer uses the cache of layer 0. Give context.layer to the cache's `update`.",
+            CachedInTheFirstLayer,
         ),
         Mistake(
-            "qk-norm-ignored", "With qk_norm, queries and keys are brought to one size.", NotSized
+            "mask-ignored",
+            "The mask is not used. Give context.mask to the kernel: it says what is hidden, or "
+            "what is added to the scores.",
+            MaskNotGiven,
+        ),
+        Mistake(
+            "causal-ignored",
+            "The future is not hidden. Give context.causal to the kernel as well as the mask.",
+            NeverCausal,
+        ),
+        Mistake(
+            "qk-norm-ignored",
+            "qk_norm is not used: if it is set, queries and keys go through rms_norm.", NotNormed,
         ),
     ],
     hints=(
-        "c_attn gives queries, keys and values side by side. Cut them apart, then cut each into "
-        "heads: (B, T, C) becomes (B, nh, T, hs).",
-        "unflatten the channels into (nh, hs), and swap the axes of tokens and heads. Turn, "
-        "remember and repeat as the docstring says, then attend.",
-        "Behind attention, the way back: transpose(1, 2), flatten(2), c_proj.",
+        "c_attn gives queries, keys and values side by side. Split them, then cut each into heads: "
+        "(B, T, C) becomes (B, nh, T, hs).",
+        "Unflatten the channels into (nh, hs), and swap the axes of tokens and heads. Then norm, "
+        "rotate, update the cache, repeat the key heads, and call self.kernel.",
+        "After attention, undo the cut: transpose(1, 2), flatten(2), c_proj. The context holds "
+        "position, pos, mask, causal, cache and layer.",
     ),
 )  # fmt: skip
 
 
 ROWS_DIFFER = -1  # in a list of parts: each row has positions of its own
-ANEW = 0  # in a list of parts: the cache is emptied, as it is when a text outgrows the context
+CLEAR = 0  # in a list of parts: the cache is emptied, as it is when a text outgrows the context
 
 
 def drive_cache(cls: type[KVCache], *sizes: int) -> list[Tensor]:
-    """Append parts of so many tokens to both layers, as a model does; keep what comes back."""
-    cache = cls(TINY, 2, torch.device("cpu"), torch.float32)
-    for memory in (cache.keys, cache.values, cache.pos):
-        memory.zero_()  # whoever reads too far should read the same every time
+    """Add parts of so many tokens to both layers, as a model does; collect what comes back."""
+    cache = empty_cache(TINY, 2, cls)
     found: list[Tensor] = []
     for number, size in enumerate(sizes):
-        if size == ANEW:
-            cache.length = 0
-            continue
-        pos = 3 * torch.arange(size) + 5 * cache.length  # whatever they are, they are kept
-        if ROWS_DIFFER in sizes:
-            pos = torch.stack([pos, pos + 1])
         if size == ROWS_DIFFER:
             continue
-        found.append(cache.positions(pos).clone())
+        if size == CLEAR:
+            cache.clear()
+            continue
+        pos = 3 * torch.arange(size)[None] + 5 * number + 1  # (1, T), any numbers will do
+        if ROWS_DIFFER in sizes:
+            pos = torch.cat([pos, pos + 1])  # (B, T)
+        found.append(cache.key_positions(pos).clone())
         for layer in range(TINY.n_layer):
             k = numbers(2, HEADS, size, SIZE, seed=10 * number + layer)
-            keys, values = cache.append(layer, k, -k)
+            keys, values = cache.update(layer, k, -k)
             found += [keys.clone(), values.clone()]
-        cache.length += size
+        cache.advance(pos)
     return found
 
 
 class Stale(KVCache):
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         self.keys[layer, :, :, : k.shape[2]] = k
         self.values[layer, :, :, : k.shape[2]] = v
         end = self.length + k.shape[2]
@@ -547,131 +637,163 @@ class Stale(KVCache):
 
 
 class OnlyNew(KVCache):
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        super().append(layer, k, v)
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        super().update(layer, k, v)
         return k, v
 
 
 class OnlyOld(KVCache):
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        super().append(layer, k, v)
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        super().update(layer, k, v)
         end = self.length
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
 
 class EverythingGiven(KVCache):
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        super().append(layer, k, v)
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        super().update(layer, k, v)
         return self.keys[layer], self.values[layer]
 
 
 class OneLayer(KVCache):
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return super().append(0, k, v)
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return super().update(0, k, v)
 
 
 class Swapped(KVCache):
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        keys, values = super().append(layer, k, v)
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = super().update(layer, k, v)
         return values, keys
 
 
 class CountsEveryLayer(KVCache):
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        found = super().append(layer, k, v)
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        found = super().update(layer, k, v)
         self.length += k.shape[2]
         return found
 
-
-class StalePositions(KVCache):
-    def positions(self, pos: Tensor) -> Tensor:
-        super().positions(pos)
-        return pos
+    def advance(self, pos: Tensor) -> None:
+        self.pos[:, self.length - pos.shape[1] : self.length] = pos
 
 
-class NeverAnew(KVCache):
+class OnlyNewPositions(KVCache):
+    def key_positions(self, pos: Tensor) -> Tensor:
+        return pos.expand(len(self.pos), -1)
+
+
+class PositionsNotStored(KVCache):
+    def advance(self, pos: Tensor) -> None:
+        self.length += pos.shape[1]
+
+
+class NeverAdvances(KVCache):
+    def advance(self, pos: Tensor) -> None:
+        self.pos[:, self.length : self.length + pos.shape[1]] = pos
+
+
+class NeverCleared(KVCache):
     """Keeps everything it was ever given."""
 
-    def __init__(self, *how: Any) -> None:
-        super().__init__(*how)
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
         self.kept: dict[Any, Tensor] = {}
 
-    def behind(self, key: Any, x: Tensor, dim: int) -> Tensor:
+    def appended(self, key: Any, x: Tensor, dim: int) -> Tensor:
         self.kept[key] = torch.cat([self.kept[key], x], dim) if key in self.kept else x
         return self.kept[key]
 
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return self.behind(("k", layer), k, 2), self.behind(("v", layer), v, 2)
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.appended(("k", layer), k, 2), self.appended(("v", layer), v, 2)
 
-    def positions(self, pos: Tensor) -> Tensor:
-        return self.behind("pos", pos, -1)
+    def key_positions(self, pos: Tensor) -> Tensor:
+        return self.appended("pos", pos.expand(len(self.pos), -1), 1)
 
 
 CACHE = Exercise(
     name="cache",
-    title="Keep keys and values, so that a new token need not read the old ones again.",
+    title="The KV cache: store keys and values, so that old tokens are not computed again.",
     reference=KVCache,
-    write=("append", "positions"),
-    cases=lambda: [(1,), (3,), (1, 1), (3, 1), (2, 3, 1), (3, 1, ANEW, 2, 1), (2, 1, ROWS_DIFFER)],
+    write=("update", "key_positions", "advance"),
+    cases=lambda: [
+        (1,), (3,), (1, 1), (3, 1), (2, 3, 1), (3, 1, CLEAR, 2, 1), (2, 1, ROWS_DIFFER),
+    ],
     drive=drive_cache,
     describe=lambda *sizes: (
-        f"parts of {', '.join(str(n) for n in sizes if n >= 0)} tokens, 0 for begun anew with "
-        f"length=0{', positions by row' if ROWS_DIFFER in sizes else ''}: positions, then keys and "
-        "values by layer"
+        f"parts of {', '.join(str(n) for n in sizes if n > 0)} tokens"
+        f"{', cleared after the second' if CLEAR in sizes else ''}"
+        f"{', with positions that differ by row' if ROWS_DIFFER in sizes else ''}: for each part "
+        "the positions, then keys and values by layer"
     ),
     lesson=7,
     mistakes=[
         Mistake(
             "stale-place",
-            "New keys are written over the first ones. They belong behind the `length` tokens that "
-            "have been read.",
+            "New keys overwrite the first ones. They belong after the `length` tokens that are in "
+            "the cache.",
             Stale,
         ),
         Mistake(
-            "only-new", "It gives back the new keys alone. Attention needs those of all so far.",
+            "only-new",
+            "`update` gives the new keys alone. Attention needs the keys of all tokens so far.",
             OnlyNew,
         ),
         Mistake(
             "only-old",
-            "It gives back the old keys alone. A token sees itself, so the new ones are needed, "
-            "too: up to length + T.",
+            "`update` gives the old keys alone. A token sees itself, so it needs the new keys, "
+            "too: cut at length + T.",
             OnlyOld,
         ),
         Mistake(
             "all-memory",
-            "It gives back the memory of the whole context; what lies behind the new tokens is "
-            "nothing yet. Cut it at length + T.",
+            "`update` gives the memory of the whole context. The places after the new tokens hold "
+            "nothing yet: cut at length + T.",
             EverythingGiven,
         ),
-        Mistake("one-layer", "All layers share one place. Each has keys of its own.", OneLayer),
-        Mistake("swapped", "Keys and values are swapped in what it gives back.", Swapped),
+        Mistake(
+            "one-layer",
+            "All layers use the same memory. Each layer has keys and values of its own.", OneLayer,
+        ),
+        Mistake("swapped", "`update` gives keys and values in the wrong order.", Swapped),
         Mistake(
             "counts-every-layer",
-            "The length grows with every layer. All layers read the same tokens: the model moves "
-            "the length on, once, when they are through.",
+            "`update` changes the length, so it grows with every layer. All layers see the same "
+            "new tokens: only `advance` changes the length, once, after all layers.",
             CountsEveryLayer,
         ),
         Mistake(
-            "never-anew",
-            "It keeps what was there before the length went back to 0. That is how a cache is "
-            "emptied: only the first `length` tokens count.",
-            NeverAnew,
+            "not-advanced",
+            "`advance` does not change the length, so the next tokens overwrite these.",
+            NeverAdvances,
         ),
         Mistake(
-            "stale-positions", "`positions` gives back the new positions alone, not those of all.",
-            StalePositions,
+            "positions-not-stored",
+            "`advance` does not store the positions of the new tokens. `key_positions` needs them "
+            "later: write them to self.pos.",
+            PositionsNotStored,
+        ),
+        Mistake(
+            "only-new-positions",
+            "`key_positions` gives the new positions alone, not those of all keys.",
+            OnlyNewPositions,
+        ),
+        Mistake(
+            "never-cleared",
+            "Old keys come back after `clear` has set the length to 0. Only the first `length` "
+            "tokens are in the cache.",
+            NeverCleared,
         ),
     ],
     hints=(
-        "The memory is there already: self.keys has a place for every layer, row, head and token.",
-        "New tokens go to the places from self.length on; what is given back ends behind them.",
-        "end = self.length + k.shape[2]; write into [layer, :, :, self.length:end], give back "
-        "[layer, :, :, :end]. The same for values, and for positions.",
+        "The memory is already there: self.keys has a place for every layer, row, head and token.",
+        "New tokens go to the places from self.length on. `update` gives everything up to and "
+        "including the new tokens.",
+        "end = self.length + k.shape[2]; write to [layer, :, :, self.length:end], give "
+        "[layer, :, :, :end]. `advance` does the same with self.pos and then sets self.length.",
     ),
 )  # fmt: skip
 
 
-def turn_cases() -> list[tuple[Any, ...]]:
+def rotary_cases() -> list[tuple[Any, ...]]:
     quarter = (torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]))
     angles = torch.arange(3)[:, None] * torch.tensor([1.0, 0.1])
     return [
@@ -681,158 +803,198 @@ def turn_cases() -> list[tuple[Any, ...]]:
     ]
 
 
-def turn_neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate_neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     a, b = x[..., ::2], x[..., 1::2]
     return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
 
 
-def turn_with(first: Any, second: Any) -> Any:
+def rotate_with(first: Any, second: Any) -> Any:
     """A rotation with other formulas for its two halves."""
 
-    def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         a, b = x.chunk(2, dim=-1)
         return torch.cat([first(a, b, cos, sin), second(a, b, cos, sin)], dim=-1)
 
-    return turned
+    return rotated
 
 
 ROTATION = Exercise(
     name="rope",
-    title="Rotary positions: turn pairs of channels.",
-    reference=position.turn,
-    cases=turn_cases,
+    title="Rotary positions (RoPE): rotate pairs of channels.",
+    reference=position.apply_rotary,
+    cases=rotary_cases,
     lesson=10,
     mistakes=[
         Mistake(
             "neighbours",
-            "It pairs neighbouring channels. Here channel i goes with i + hs / 2; either works, "
-            "but weights trained with one are lost on the other.",
-            turn_neighbours,
+            "Neighbouring channels are paired. Here channel i is paired with i + hs / 2. Both "
+            "ways work, but weights trained with one do not work with the other.",
+            rotate_neighbours,
         ),
         Mistake(
-            "backwards", "It turns the other way round: the signs of sin are swapped.",
-            turn_with(
+            "backwards", "It rotates in the wrong direction: the signs of sin are swapped.",
+            rotate_with(
                 lambda a, b, cos, sin: a * cos + b * sin, lambda a, b, cos, sin: b * cos - a * sin
             ),
         ),
         Mistake(
             "not-a-rotation",
-            "The second half has the sign of the first, so lengths change. A rotation is "
+            "The second half has the wrong sign, so it is not a rotation. A rotation gives "
             "a cos - b sin and a sin + b cos.",
-            turn_with(
+            rotate_with(
                 lambda a, b, cos, sin: a * cos - b * sin, lambda a, b, cos, sin: a * sin - b * cos
             ),
         ),
         Mistake(
             "both-plus", "Both signs are plus. One of them is minus: a cos - b sin.",
-            turn_with(
+            rotate_with(
                 lambda a, b, cos, sin: a * cos + b * sin, lambda a, b, cos, sin: a * sin + b * cos
             ),
         ),
         Mistake(
             "halves-swapped", "The two halves of the result are swapped.",
-            turn_with(
+            rotate_with(
                 lambda a, b, cos, sin: a * sin + b * cos, lambda a, b, cos, sin: a * cos - b * sin
             ),
         ),
         Mistake(
-            "half-turned", "Only the first half is turned; the second stays as it was.",
-            turn_with(lambda a, b, cos, sin: a * cos - b * sin, lambda a, b, cos, sin: b),
+            "half-rotated", "Only the first half is rotated. The second half changes, too.",
+            rotate_with(lambda a, b, cos, sin: a * cos - b * sin, lambda a, b, cos, sin: b),
         ),
         Mistake(
             "sin-and-cos-swapped", "sin and cos are swapped: an angle of 0 should change nothing.",
-            turn_with(
+            rotate_with(
                 lambda a, b, cos, sin: a * sin - b * cos, lambda a, b, cos, sin: a * cos + b * sin
             ),
         ),
     ],
     hints=(
-        "Each pair of channels is a point in the plane. Turn it by its angle.",
-        "Cut x into two halves: a holds the first of every pair, b the second.",
-        "a becomes a cos - b sin, b becomes a sin + b cos; put the halves side by side again.",
+        "Each pair of channels is a point in the plane. Rotate it by its angle.",
+        "Cut x into two halves: a holds the first channel of each pair, b the second.",
+        "a becomes a cos - b sin, b becomes a sin + b cos. Concatenate the two halves.",
     ),
 )  # fmt: skip
 
 
 WAYS_OF_READING = {
-    "whole": "reading the ids {}",
-    "cache": "reading the ids {} with a cache, two at a time",
-    "documents": "reading the ids {}; in the first row one of filling, then two documents",
+    "whole": "the ids {}",
+    "cache": "the ids {} with a cache, two at a time",
+    "documents": "the ids {}; the first row holds one token of padding, then two documents",
     "documents, cache": "the same with a cache, two at a time: {}",
-    "alibi": "reading the ids {} with ALiBi, which adds to the scores",
+    "alibi": "the ids {} with ALiBi, which adds to the scores",
 }
 
 
-def drive_gpt(cls: type[gpt.GPT], change: str, *ids: list[int]) -> list[Tensor]:
-    """Read rows of ids, all at once or in parts with a cache."""
+def drive_gpt(cls: type[gpt.GPT], way: str, *ids: list[int]) -> list[Tensor]:
+    """The hidden states of rows of ids, all at once or in parts with a cache."""
     torch.manual_seed(0)
-    network = cls(replace(TINY, position="alibi") if change == "alibi" else TINY).eval()
+    network = cls(replace(TINY, position="alibi") if way == "alibi" else TINY).eval()
     rows = torch.tensor(ids)
-    # Filling, then two documents; the other rows are a single document.
-    mask = torch.ones_like(rows)
-    mask[0] = torch.tensor([0, *[1] * 2, *[2] * (rows.shape[1] - 3)])[: rows.shape[1]]
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-        if change == "documents":
-            return [network.read(rows, mask)]
-        if "cache" not in change:
-            return [network.read(rows)]
-        cache = KVCache(network.config, len(rows), network.device, network.dtype)
-        for memory in (cache.keys, cache.values, cache.pos):
-            memory.zero_()
+        documents = None
+        if "documents" in way:  # padding, then two documents; the other rows are one document
+            documents = torch.ones_like(rows)
+            documents[0] = torch.tensor([0, 1, 1, *[2] * (rows.shape[1] - 3)])
+        if "cache" not in way:
+            return [network.hidden_states(rows, documents=documents)]
+        cache = empty_cache(network.config, len(rows))
         found, end = [], 0
         for part in rows.split(2, dim=1):
             end += part.shape[1]
-            seen = mask[:, :end] if "documents" in change else None
-            found.append(network.read(part, seen, cache))
+            seen = None if documents is None else documents[:, :end]
+            found.append(network.hidden_states(part, documents=seen, cache=cache))
         return [*found, torch.tensor(cache.length), cache.keys]
 
 
 class OtherGPT(gpt.GPT):
-    """GPT-2's reading whose parts can be done differently."""
+    """A GPT-2 whose forward pass can be done differently, part by part."""
 
-    def start(self, ids: Tensor, pos: Tensor) -> Tensor:
-        return self.wpe.embed(self.wte(ids), pos)
+    def hidden_states(
+        self, ids: Tensor, *, documents: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        context = self.seen(ids, documents, cache)
+        x = self.embedded(ids, context)
+        for layer, block in self.blocks():
+            x = block(x, self.of_layer(context, layer))
+        if cache:
+            self.finish(cache, context)
+        return self.normed(x)
 
-    def end(self, x: Tensor) -> Tensor:
-        return self.ln_f(x)
+    def seen(self, ids: Tensor, documents: Any, cache: Any) -> AttentionContext:
+        return self.context(ids, documents, cache)
+
+    def embedded(self, ids: Tensor, context: AttentionContext) -> Tensor:
+        return self.wpe.embed(self.wte(ids), context.pos)
 
     def blocks(self) -> Any:
         return enumerate(self.h)
 
-    def where(self, ids: Tensor, mask: Tensor | None, length: int) -> Tensor:
-        return gpt.positions(ids, mask, length)
+    def of_layer(self, context: AttentionContext, layer: int) -> AttentionContext:
+        return replace(context, layer=layer)
 
-    def hidden(self, pos: Tensor, mask: Tensor | None, cache: Any) -> Tensor | None:
-        return self.attention_bias(pos, mask, cache)
+    def finish(self, cache: KVCache, context: AttentionContext) -> None:
+        cache.advance(context.pos)
 
-    def move_on(self, cache: Any, length: int) -> None:
-        cache.length = length
-
-    def read(
-        self, ids: Tensor, attention_mask: Tensor | None = None, cache: Any | None = None
-    ) -> Tensor:
-        length = ids.shape[1] + (cache.length if cache else 0)
-        pos = self.where(ids, attention_mask, length)
-        bias = self.hidden(pos, attention_mask, cache)
-        x = self.start(ids, pos)
-        for number, block in self.blocks():
-            remember = (lambda k, v, n=number: cache.append(n, k, v)) if cache else None
-            x = block(x, self.wpe, pos, bias, remember)
-        if cache:
-            self.move_on(cache, length)
-        return self.end(x)
+    def normed(self, x: Tensor) -> Tensor:
+        result: Tensor = self.ln_f(x)
+        return result
 
 
 class NoPositions(OtherGPT):
-    def start(self, ids: Tensor, pos: Tensor) -> Tensor:
-        return self.wte(ids)
+    def embedded(self, ids: Tensor, context: AttentionContext) -> Tensor:
+        result: Tensor = self.wte(ids)
+        return result
 
 
-class NoFinalNorm(OtherGPT):
-    def end(self, x: Tensor) -> Tensor:
-        return x
+class CountsFromZero(OtherGPT):
+    def embedded(self, ids: Tensor, context: AttentionContext) -> Tensor:
+        return self.wpe.embed(self.wte(ids), torch.arange(ids.shape[1])[None])
+
+
+class CountsThroughDocuments(OtherGPT):
+    def embedded(self, ids: Tensor, context: AttentionContext) -> Tensor:
+        old, new = context.cache.length if context.cache else 0, ids.shape[1]
+        return self.wpe.embed(self.wte(ids), gpt.positions(new, old + new))
+
+
+class DocumentsIgnored(OtherGPT):
+    def seen(self, ids: Tensor, documents: Any, cache: Any) -> AttentionContext:
+        return self.context(ids, None, cache)
+
+
+class CacheNotUsed(OtherGPT):
+    def seen(self, ids: Tensor, documents: Any, cache: Any) -> AttentionContext:
+        return self.context(ids, None if documents is None else documents[:, -ids.shape[1] :])
+
+    def finish(self, cache: KVCache, context: AttentionContext) -> None:
+        pass
+
+
+class NeverAdvanced(OtherGPT):
+    def finish(self, cache: KVCache, context: AttentionContext) -> None:
+        pass
+
+
+class AdvancedByEveryBlock(OtherGPT):
+    def blocks(self) -> Any:
+        for layer, block in enumerate(self.h):
+            yield layer, block
+            if self.latest.cache:
+                self.latest.cache.advance(self.latest.pos)
+
+    def of_layer(self, context: AttentionContext, layer: int) -> AttentionContext:
+        self.latest = super().of_layer(context, layer)
+        return self.latest
+
+    def finish(self, cache: KVCache, context: AttentionContext) -> None:
+        pass
+
+
+class LayerNotGiven(OtherGPT):
+    def of_layer(self, context: AttentionContext, layer: int) -> AttentionContext:
+        return context
 
 
 class BlocksBackwards(OtherGPT):
@@ -842,121 +1004,96 @@ class BlocksBackwards(OtherGPT):
 
 class FirstBlockOnly(OtherGPT):
     def blocks(self) -> Any:
-        return ((number, self.h[0]) for number, _ in enumerate(self.h))
+        return ((layer, self.h[0]) for layer, _ in enumerate(self.h))
 
 
-class CountsFromZero(OtherGPT):
-    def where(self, ids: Tensor, mask: Tensor | None, length: int) -> Tensor:
-        return torch.arange(ids.shape[1])
-
-
-class CountsThroughDocuments(OtherGPT):
-    def where(self, ids: Tensor, mask: Tensor | None, length: int) -> Tensor:
-        return gpt.positions(ids, None, length)
-
-
-class MaskIgnored(OtherGPT):
-    def hidden(self, pos: Tensor, mask: Tensor | None, cache: Any) -> Tensor | None:
-        return self.attention_bias(pos if pos.ndim == 1 else pos[0], None, cache)
-
-
-class NeverMovesOn(OtherGPT):
-    def move_on(self, cache: Any, length: int) -> None:
-        pass
-
-
-class NoBiasAtAll(OtherGPT):
-    def hidden(self, pos: Tensor, mask: Tensor | None, cache: Any) -> Tensor | None:
-        super().hidden(pos, mask, cache)
-        return None
-
-
-class CacheNotUsed(OtherGPT):
-    def read(
-        self, ids: Tensor, attention_mask: Tensor | None = None, cache: Any | None = None
-    ) -> Tensor:
-        mask = attention_mask[:, -ids.shape[1] :] if attention_mask is not None else None
-        return super().read(ids, mask, None)
-
-
-class BiasIgnored(OtherGPT):
-    def hidden(self, pos: Tensor, mask: Tensor | None, cache: Any) -> Tensor | None:
-        found = super().hidden(pos, mask, cache)
-        return found if mask is not None else None
+class NoFinalNorm(OtherGPT):
+    def normed(self, x: Tensor) -> Tensor:
+        return x
 
 
 GPT = Exercise(
     name="gpt",
-    title="GPT-2's way from ids to what the head compares with every token.",
+    title="The forward pass of GPT-2, from ids to hidden states.",
     reference=gpt.GPT,
-    write=("read",),
+    write=("hidden_states",),
     cases=lambda: [
         ("whole", [3]), ("whole", [3, 1, 4]), ("whole", [3, 1, 4, 1, 5], [9, 2, 6, 5, 3]),
         ("cache", [3, 1, 4, 1, 5]), ("documents", [3, 1, 4, 1, 5], [2, 7, 1, 8, 2]),
         ("documents, cache", [3, 1, 4, 1, 5], [2, 7, 1, 8, 2]), ("alibi", [3, 1, 4, 1, 5]),
     ],
     drive=drive_gpt,
-    describe=lambda change, *ids: WAYS_OF_READING[change].format(ids),
+    describe=lambda way, *ids: WAYS_OF_READING[way].format(ids),
     lesson=6,
     mistakes=[
         Mistake(
-            "no-positions", "The positions are not embedded: the order of tokens is lost.",
+            "no-positions",
+            "The positions are not embedded, so the model does not know the order of the tokens.",
             NoPositions,
         ),
         Mistake(
-            "no-final-norm",
-            "The final norm, ln_f, is missing: without it the stream is read at whatever size it "
-            "has grown to.",
-            NoFinalNorm,
-        ),
-        Mistake("blocks-backwards", "The blocks run from the last to the first.", BlocksBackwards),
-        Mistake("one-block", "The first block runs every time. Go through self.h.", FirstBlockOnly),
-        Mistake(
             "positions-from-zero",
-            "Positions are counted from 0 in every part and across documents. With a cache the "
-            "ids continue a text; `positions(ids, attention_mask, length)` knows.",
+            "Positions start at 0 in every part of a text, and count on across documents. "
+            "context.pos has the right ones: with a cache the ids continue a text.",
             CountsFromZero,
         ),
         Mistake(
             "positions-across-documents",
-            "Positions go on counting into the next document of a row. Give the mask to "
-            "`positions`: each document is counted from 0.",
+            "Positions count on from one document of a row into the next. context.pos starts each "
+            "document at 0.",
             CountsThroughDocuments,
         ),
         Mistake(
-            "mask-ignored", "Tokens see other documents of their row: the mask is not given to "
-            "`attention_bias`.",
-            MaskIgnored,
-        ),
-        Mistake(
-            "cache-stands-still",
-            "The cache's length does not move on, so the next part overwrites this one.",
-            NeverMovesOn,
+            "documents-ignored",
+            "`documents` is not used, so tokens see the other documents of their row. Give it to "
+            "self.context.",
+            DocumentsIgnored,
         ),
         Mistake(
             "cache-not-used",
-            "The cache is not used: the blocks get no `remember`, and every part is read as if "
-            "nothing had come before it.",
+            "The cache is not used: every part is computed as if nothing came before it. Give the "
+            "cache to self.context.",
             CacheNotUsed,
         ),
         Mistake(
-            "no-bias-at-all",
-            "What `attention_bias` gives is not handed to the blocks: masks and encodings that "
-            "work on scores do nothing.",
-            NoBiasAtAll,
+            "not-advanced",
+            "The cache does not advance, so the next part overwrites this one. Call cache.advance "
+            "after the blocks.",
+            NeverAdvanced,
         ),
         Mistake(
-            "bias-ignored",
-            "What `attention_bias` gives is not handed to the blocks, so position encodings that "
-            "work on scores do nothing.",
-            BiasIgnored,
+            "advanced-by-every-block",
+            "The cache advances after every block. All blocks see the same new tokens: advance "
+            "once, after the last block.",
+            AdvancedByEveryBlock,
+        ),
+        Mistake(
+            "layer-not-given",
+            "All blocks use the cache of layer 0. Tell each block its number: "
+            "replace(context, layer=layer).",
+            LayerNotGiven,
+        ),
+        Mistake(
+            "blocks-backwards", "The blocks run from the last to the first. Go through self.h in "
+            "order.",
+            BlocksBackwards,
+        ),
+        Mistake(
+            "one-block", "The first block runs every time. Go through all of self.h.",
+            FirstBlockOnly,
+        ),
+        Mistake(
+            "no-final-norm",
+            "The final norm, ln_f, is missing. The residual stream grows from block to block, and "
+            "the head needs vectors of one size.",
+            NoFinalNorm,
         ),
     ],
     hints=(
-        "Embed tokens and positions, send them through the blocks, norm the result.",
-        "`positions` and `attention_bias` say where the tokens stand and what they may see; every "
-        "block gets x, self.wpe, the positions, the bias, and how to remember.",
-        "For block number n, remember is `partial(cache.append, n)`, or None without a cache. "
-        "Behind the blocks, set cache.length, and return self.ln_f(x).",
+        "Embed tokens and positions, send them through the blocks, apply the final norm.",
+        "self.context(ids, documents, cache) says where the tokens stand (context.pos) and what "
+        "they may see. Every block gets x and the context with the number of its layer.",
+        "for layer, block in enumerate(self.h): x = block(x, replace(context, layer=layer)). "
+        "After the blocks call cache.advance(context.pos) if there is a cache.",
     ),
 )  # fmt: skip

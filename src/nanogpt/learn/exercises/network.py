@@ -1,7 +1,6 @@
-"""Exercises about the layers: norms, bends, softmax, the block, the whole network, the loss."""
+"""Exercises about the layers: layer norm, GELU, softmax, the loss, the block."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 from nanogpt.config import ModelConfig
 from nanogpt.learn.exercise import Exercise, Mistake
 from nanogpt.model import gpt, layers
-from nanogpt.model.attention import causal_bias
+from nanogpt.model.attention import AttentionContext
+from nanogpt.model.position import Position
 
 TINY = ModelConfig(vocab_size=11, context_length=8, n_layer=2, n_head=2, n_embd=8)
 
@@ -24,13 +24,13 @@ def numbers(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
 def norm_cases() -> list[tuple[Any, ...]]:
     one, zero = torch.ones(4), torch.zeros(4)
     return [
-        (torch.tensor([1.0, 2.0, 3.0, 6.0]), (4,), one, zero, 1e-5),
-        (torch.tensor([1.0, 2.0, 3.0, 6.0]), (4,), one, None, 1e-5),
-        (torch.tensor([1.0, 2.0, 3.0, 6.0]), (4,), 2 * one, one, 1e-5),
-        (torch.tensor([1e-3, 2e-3, 3e-3, 6e-3]), (4,), one, zero, 1e-5),  # eps shows
-        (torch.tensor([1e-3, 2e-3, 3e-3, 6e-3]), (4,), one, zero, 1e-3),
-        (numbers(4, 4), (4,), one, zero, 1e-5),
-        (numbers(2, 3, 4), (4,), numbers(4, seed=1), numbers(4, seed=2), 1e-5),
+        (torch.tensor([1.0, 2.0, 3.0, 6.0]), one, zero),
+        (torch.tensor([1.0, 2.0, 3.0, 6.0]), one),  # no bias
+        (torch.tensor([1.0, 2.0, 3.0, 6.0]), 2 * one, one),
+        (torch.tensor([1e-3, 2e-3, 3e-3, 6e-3]), one, zero),  # eps shows
+        (torch.tensor([1e-3, 2e-3, 3e-3, 6e-3]), one, zero, 1e-3),
+        (numbers(4, 4), one, zero),
+        (numbers(2, 3, 4), numbers(4, seed=1), numbers(4, seed=2)),
     ]
 
 
@@ -40,9 +40,7 @@ def norm_with(
 ) -> Any:  # fmt: skip
     """A layer norm that does one thing differently."""
 
-    def normed(
-        x: Tensor, size: Sequence[int], weight: Tensor, bias: Tensor | None, eps: float
-    ) -> Tensor:
+    def normed(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
         axis = dim if dim is None or x.ndim > 1 else -1
         mean = x.mean(axis, keepdim=True) if axis is not None else x.mean()
         variance = (
@@ -60,7 +58,7 @@ def norm_with(
 
 LAYER_NORM = Exercise(
     name="layer-norm",
-    title="Bring every vector to mean 0 and variance 1, then stretch and shift it.",
+    title="Bring every vector to mean 0 and variance 1, then scale and shift it.",
     reference=layers.layer_norm,
     cases=norm_cases,
     lesson=6,
@@ -73,8 +71,8 @@ LAYER_NORM = Exercise(
         ),
         Mistake(
             "eps-outside",
-            "eps is added to the deviation. It belongs under the root, beside the variance: "
-            "sqrt(variance + eps).",
+            "eps is added to the standard deviation. It belongs under the root, next to the "
+            "variance: sqrt(variance + eps).",
             norm_with(root=lambda v, eps: torch.sqrt(v) + eps),
         ),
         Mistake(
@@ -82,23 +80,25 @@ LAYER_NORM = Exercise(
             norm_with(root=lambda v, eps: torch.sqrt(v)),
         ),
         Mistake(
-            "no-root", "It divides by the variance. Divide by its root, the deviation.",
+            "no-root",
+            "It divides by the variance. Divide by its root, the standard deviation.",
             norm_with(root=lambda v, eps: v + eps),
         ),
         Mistake(
             "wrong-axis",
-            "It takes the mean over the wrong axis. Every token is brought to size by itself: use "
-            "the last axis, the channels.",
+            "It takes the mean over the wrong axis. Each token is normalized by itself: use the "
+            "last axis, the channels.",
             norm_with(dim=-2),
         ),
         Mistake(
             "over-everything",
-            "It takes one mean over all tokens. Every token is brought to size by itself: use the "
-            "last axis alone.",
+            "It takes one mean over all tokens. Each token is normalized by itself: use the last "
+            "axis alone.",
             norm_with(dim=None),
         ),
         Mistake(
-            "no-mean", "The mean is not taken away. That is RMS norm; layer norm centres first.",
+            "no-mean",
+            "The mean is not subtracted. That is RMS norm; layer norm subtracts the mean first.",
             norm_with(center=False),
         ),
         Mistake(
@@ -110,17 +110,17 @@ LAYER_NORM = Exercise(
         ),
     ],
     hints=(
-        "Three lines: mean, variance, and the quotient; then gain and shift.",
-        "Both over the last axis, with keepdim=True, so that they fit x again.",
-        "(x - mean) / sqrt(variance + eps) * weight + bias, with correction=0 in the variance, and "
-        "without bias where it is None.",
+        "Three steps: mean and variance, then the quotient, then gain and shift.",
+        "Take both over the last axis, with keepdim=True, so that they broadcast with x.",
+        "(x - mean) / sqrt(variance + eps) * weight + bias. Use correction=0 in the variance, and "
+        "leave the bias out where it is None.",
     ),
 )  # fmt: skip
 
 
 GELU = Exercise(
     name="gelu",
-    title="The bend of GPT-2's feed-forward layer.",
+    title="GELU, the activation function of GPT-2.",
     reference=layers.gelu,
     cases=lambda: [(torch.tensor([0.0, 1.0]),), (torch.linspace(-4, 4, 9),), (numbers(2, 3),)],
     lesson=6,
@@ -137,20 +137,21 @@ GELU = Exercise(
             lambda x: x * torch.sigmoid(1.702 * x),
         ),
         Mistake("silu", "That is SiLU, x * sigmoid(x).", F.silu),
-        Mistake("relu", "That is ReLU: it has a corner at 0, and GELU has none.", F.relu),
+        Mistake("relu", "That is ReLU. It has a corner at 0; GELU is smooth.", F.relu),
         Mistake(
             "no-half",
-            "It is twice as large as it should be: for large x the bracket 1 + tanh is 2.",
+            "It is twice as large as it should be: 1 + tanh(...) approaches 2 for large x, so it "
+            "needs the factor 0.5.",
             lambda x: 2 * layers.gelu(x),
         ),
         Mistake(
             "no-cube",
-            "The cube is missing: inside tanh stands x + 0.044715 x^3.",
+            "The cube is missing: the argument of tanh contains x + 0.044715 * x**3.",
             lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * x)),
         ),
         Mistake(
             "cube-times-ten",
-            "The factor of the cube is 0.044715, with a zero behind the point.",
+            "The factor of the cube is 0.044715, with a zero after the decimal point.",
             lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.44715 * x**3))),
         ),
         Mistake(
@@ -160,9 +161,9 @@ GELU = Exercise(
         ),
     ],
     hints=(
-        "x times a number between 0 and 1: about 0 for very negative x, about 1 for large x.",
-        "0.5 * x * (1 + tanh(...)): tanh runs from -1 to 1, so the bracket runs from 0 to 2.",
-        "Inside tanh stands sqrt(2 / pi) * (x + 0.044715 * x**3).",
+        "GELU is x times a number from 0 to 1: about 0 for very negative x, about 1 for large x.",
+        "0.5 * x * (1 + tanh(...)): tanh goes from -1 to 1, so 1 + tanh goes from 0 to 2.",
+        "The argument of tanh is sqrt(2 / pi) * (x + 0.044715 * x**3).",
     ),
 )
 
@@ -189,36 +190,36 @@ def softmax_less_all(x: Tensor, dim: int = -1) -> Tensor:
 
 SOFTMAX = Exercise(
     name="softmax",
-    title="Turn scores into shares that sum to 1, without overflow.",
+    title="Turn scores into positive weights that sum to 1, without overflow.",
     reference=layers.softmax,
     cases=softmax_cases,
     lesson=7,
     mistakes=[
         Mistake(
             "overflow",
-            "Large scores give inf / inf, which is not a number. Take away the maximum first: it "
-            "changes nothing in the quotient, and exp of numbers up to 0 cannot overflow.",
+            "Large scores give inf / inf, which is not a number. Subtract the maximum first: the "
+            "quotient stays the same, and exp of numbers up to 0 cannot overflow.",
             plain_softmax,
         ),
         Mistake(
             "maximum-of-everything",
-            "It takes away the maximum of the whole tensor. A row far below it becomes 0 / 0; take "
-            "away the maximum of each row.",
+            "It subtracts the maximum of the whole tensor. A row far below it becomes 0 / 0: "
+            "subtract the maximum of each row.",
             softmax_less_all,
         ),
         Mistake(
             "axis-ignored",
-            "`dim` is not used: it always works along the last axis.",
+            "`dim` is not used: the function always works along the last axis.",
             lambda x, dim=-1: layers.softmax(x),
         ),
         Mistake(
             "first-axis",
-            "It works along the first axis where none is given. The default is the last.",
+            "It works along the first axis if `dim` is not given. The default is the last axis.",
             lambda x, dim=0: layers.softmax(x, dim),
         ),
         Mistake(
             "over-everything",
-            "The shares of all rows together sum to 1. Each row should: sum along `dim`.",
+            "The weights of all rows together sum to 1. Each row should sum to 1: sum along `dim`.",
             lambda x, dim=-1: (
                 torch.exp(x - x.amax(dim, keepdim=True))
                 / torch.exp(x - x.amax(dim, keepdim=True)).sum()
@@ -226,20 +227,20 @@ SOFTMAX = Exercise(
         ),
         Mistake(
             "not-divided",
-            "The results do not sum to 1: divide by the sum of the powers.",
+            "The results do not sum to 1: divide by the sum of the exponentials.",
             lambda x, dim=-1: torch.exp(x - x.amax(dim, keepdim=True)),
         ),
         Mistake(
             "logarithm",
-            "These are logarithms of shares (log softmax).",
+            "These are the logarithms of the weights (log softmax).",
             lambda x, dim=-1: torch.log_softmax(x, dim),
         ),
     ],
     hints=(
-        "exp makes every score positive; dividing by the sum makes them shares.",
-        "exp(1000) is infinite. Something can be taken away from all scores of a row without "
-        "changing the quotient.",
-        "powers = exp(x - maximum along dim); powers / sum along dim. Use keepdim=True for both.",
+        "exp makes every score positive. Dividing by the sum makes them sum to 1.",
+        "exp(1000) is infinite. You can subtract the same number from all scores of a row, and "
+        "the quotient does not change.",
+        "powers = exp(x - maximum along dim), then powers / sum along dim, both with keepdim=True.",
     ),
 )
 
@@ -277,21 +278,21 @@ def loss_with(logarithm: Any = torch.log_softmax, reduce: Any = None, losses: An
 
 
 def losses_of_all(logits: Tensor, targets: Tensor) -> Tensor:
-    """-100 taken for a place counted from the end, or for token 0: it is scored, not skipped."""
+    """-100 taken for token 0: it is scored, not skipped."""
     return -torch.log_softmax(logits, -1).gather(-1, targets.clamp(min=0)[:, None])[:, 0]
 
 
 CROSS_ENTROPY = Exercise(
     name="cross-entropy",
-    title="How surprised the model is, in the mean over what it had to predict.",
+    title="How surprised the model is by the right tokens, on average.",
     reference=layers.cross_entropy,
     cases=loss_cases,
     lesson=8,
     mistakes=[
         Mistake(
             "mean-over-ignored",
-            "The sum is right, but it is divided by the number of all targets. Those with -100 are "
-            "not there: divide by the number of the others.",
+            "The sum is right, but it is divided by the number of all targets. Targets of -100 do "
+            "not count: divide by the number of the others.",
             loss_with(reduce=lambda losses, targets: losses.sum() / len(targets)),
         ),
         Mistake(
@@ -301,25 +302,29 @@ CROSS_ENTROPY = Exercise(
         ),
         Mistake(
             "overflow",
-            "Large logits give inf or nan: exp overflowed, or the logarithm of a share of 0 was "
-            "taken. Take away the maximum, and take the logarithm of the sum instead of the share.",
+            "Large logits give inf or nan: exp overflowed, or the logarithm of a probability of 0 "
+            "was taken. Subtract the maximum first, and take the logarithm of the sum of the "
+            "exponentials instead of that of the probability.",
             loss_with(logarithm=lambda x, dim: torch.log(torch.softmax(x, dim))),
         ),
         Mistake(
             "bits",
-            "The loss is in bits. In training it is in nats: the natural logarithm.",
+            "The loss is in bits. In training it is in nats: use the natural logarithm.",
             loss_with(logarithm=lambda x, dim: torch.log_softmax(x, dim) / math.log(2)),
         ),
         Mistake(
-            "sign", "The sign is wrong: surprise is minus the logarithm, and never negative.",
+            "sign",
+            "The sign is wrong: the loss is minus the logarithm, and never negative.",
             loss_with(logarithm=lambda x, dim: -torch.log_softmax(x, dim)),
         ),
         Mistake(
-            "no-softmax", "It takes logits for logarithms of probabilities: softmax is missing.",
+            "no-softmax",
+            "Softmax is missing: logits are not the logarithms of probabilities.",
             loss_with(logarithm=lambda x, dim: x),
         ),
         Mistake(
-            "no-logarithm", "It takes the share itself. The loss is minus its logarithm.",
+            "no-logarithm",
+            "It uses the probability itself. The loss is minus its logarithm.",
             loss_with(logarithm=torch.softmax),
         ),
         Mistake(
@@ -328,11 +333,11 @@ CROSS_ENTROPY = Exercise(
         ),
     ],
     hints=(
-        "For each token: minus the logarithm of the probability that the model gave the right one.",
-        "Leave out the rows whose target is -100, before anything else. The logarithm of a softmax "
-        "is the score less the logarithm of the sum of the exponentials.",
+        "The loss of a target is minus the logarithm of the probability that the model gave it.",
+        "First leave out the rows whose target is -100. The logarithm of a softmax is the score "
+        "minus the logarithm of the sum of the exponentials.",
         "shifted = logits - maximum of each row; loss = log(sum of exp(shifted)) - shifted at the "
-        "target, which `gather` picks out. Then mean, sum or nothing, as `reduction` says.",
+        "target; `gather` looks that up. Then mean, sum or nothing, as `reduction` says.",
     ),
 )  # fmt: skip
 
@@ -347,139 +352,116 @@ def some_block(cls: type[gpt.Block]) -> gpt.Block:
     return block
 
 
-def drive_block(cls: type[gpt.Block], x: Tensor, how: str) -> Tensor:
-    order, pos = gpt.POSITIONS["none"](TINY), torch.arange(x.shape[1])
-    block = some_block(cls)
-    bias, remember = None, None
-    if how == "bias":
-        bias = causal_bias(pos, pos)
-        bias[1:, 0] = -math.inf
-    if how == "remember":  # what it gives back is not what it was given
-
-        def remember(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            return 2 * k, v + 1
-
-    result: Tensor = block(x, order, pos, bias, remember)
+def drive_block(cls: type[gpt.Block], x: Tensor) -> Tensor:
+    pos = torch.arange(x.shape[1])[None]
+    result: Tensor = some_block(cls)(x, AttentionContext(Position(TINY), pos))
     return result
 
 
 class NoResiduals(gpt.Block):
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
-        result: Tensor = self.mlp(self.ln_2(self.attn(self.ln_1(x), *how)))
-        return result
-
-
-class HowForgotten(gpt.Block):
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
-        x = x + self.attn(self.ln_1(x), *how[:2], None)
-        result: Tensor = x + self.mlp(self.ln_2(x))
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        result: Tensor = self.mlp(self.ln_2(self.attn(self.ln_1(x), context)))
         return result
 
 
 class OneResidual(gpt.Block):
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
-        x = x + self.attn(self.ln_1(x), *how)
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        x = x + self.attn(self.ln_1(x), context)
         result: Tensor = self.mlp(self.ln_2(x))
         return result
 
 
 class NormedResidual(gpt.Block):
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         x = self.ln_1(x)
-        x = x + self.attn(x, *how)
+        x = x + self.attn(x, context)
         x = self.ln_2(x)
         result: Tensor = x + self.mlp(x)
         return result
 
 
 class Parallel(gpt.Block):
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
-        result: Tensor = x + self.attn(self.ln_1(x), *how) + self.mlp(self.ln_2(x))
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        result: Tensor = x + self.attn(self.ln_1(x), context) + self.mlp(self.ln_2(x))
         return result
 
 
 class NoNorms(gpt.Block):
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
-        x = x + self.attn(x, *how)
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        x = x + self.attn(x, context)
         result: Tensor = x + self.mlp(x)
         return result
 
 
 class OneNorm(gpt.Block):
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
-        x = x + self.attn(self.ln_1(x), *how)
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+        x = x + self.attn(self.ln_1(x), context)
         result: Tensor = x + self.mlp(self.ln_1(x))
         return result
 
 
-class ThinksFirst(gpt.Block):
-    def forward(self, x: Tensor, *how: Any) -> Tensor:
+class MLPFirst(gpt.Block):
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         x = x + self.mlp(self.ln_2(x))
-        result: Tensor = x + self.attn(self.ln_1(x), *how)
+        result: Tensor = x + self.attn(self.ln_1(x), context)
         return result
 
 
 BLOCK = Exercise(
     name="block",
-    title="Look around, then think; each adds to the stream.",
+    title="The Transformer block: attention, then the feed-forward layer; each adds to x.",
     reference=gpt.Block,
     write=("forward",),
-    cases=lambda: [
-        (numbers(1, 1, 8), ""), (numbers(2, 5, 8, seed=1), ""), (numbers(1, 3, 8), "bias"),
-        (numbers(1, 3, 8), "remember"),
-    ],
+    cases=lambda: [(numbers(1, 1, 8),), (numbers(2, 5, 8, seed=1),), (numbers(1, 3, 8),)],
     drive=drive_block,
-    describe=lambda x, how: f"a block reading x of shape {tuple(x.shape)}"
-    + (f", with a {how} in `how`" if how else ""),
+    describe=lambda x: f"a block with x of shape {tuple(x.shape)}",
     lesson=6,
     mistakes=[
         Mistake(
             "no-residuals",
             "The residual connections are missing: each layer adds its result to x. Without them "
-            "the gradient has to pass through everything, and deep networks do not learn.",
+            "the gradient has to pass through every layer, and deep networks do not learn.",
             NoResiduals,
         ),
         Mistake(
-            "one-residual", "The feed-forward layer replaces x. It adds to x, too.", OneResidual
+            "one-residual",
+            "The result of the feed-forward layer replaces x. It is added to x, too.", OneResidual,
         ),
         Mistake(
             "residual-of-the-norm",
-            "It adds to the normed x. The stream itself stays as it is: only what goes into a "
-            "layer is normed.",
+            "The results are added to the normalized x. The residual stream itself is not "
+            "normalized: only the input of a layer is.",
             NormedResidual,
         ),
         Mistake(
             "post-norm",
-            "The norms stand behind the sums, as in the first Transformer of 2017. GPT-2 norms "
-            "what goes into a layer.",
+            "The norms come after the sums, as in the first Transformer of 2017. GPT-2 normalizes "
+            "the input of each layer instead.",
             gpt.PostNormBlock,
         ),
         Mistake(
-            "how-not-handed-on",
-            "Attention gets nothing of `how`, which holds position, bias and cache: hand all of "
-            "it on, self.attn(..., *how).",
-            HowForgotten,
-        ),
-        Mistake(
             "parallel",
-            "The feed-forward layer reads x as it was before attention. It comes after it, and "
-            "reads what attention added.",
+            "The feed-forward layer gets x from before attention. It comes after attention, so its "
+            "input includes what attention added.",
             Parallel,
         ),
-        Mistake("no-norms", "The norms are missing: what goes into a layer is normed.", NoNorms),
+        Mistake(
+            "no-norms", "The norms are missing: the input of each layer is normalized.", NoNorms
+        ),
         Mistake(
             "one-norm", "The same norm is used twice. ln_2 belongs before the feed-forward layer.",
             OneNorm,
         ),
         Mistake(
-            "thinks-first", "The feed-forward layer comes before attention. It comes after it.",
-            ThinksFirst,
+            "mlp-first",
+            "The feed-forward layer comes before attention. Attention comes first.", MLPFirst,
         ),
     ],
     hints=(
-        "Two lines. Each takes x, gives it to a norm and a layer, and adds the result to x.",
-        "First attention behind ln_1, then the feed-forward layer behind ln_2, which reads what "
-        "the first line made.",
-        "x = x + self.attn(self.ln_1(x), *how); then the same with mlp and ln_2, without how.",
+        "Two lines. Each gives x to a norm and then to a layer, and adds the result to x.",
+        "First attention after ln_1, then the feed-forward layer after ln_2. The second line uses "
+        "the x of the first.",
+        "x = x + self.attn(self.ln_1(x), context); then the same with mlp and ln_2, without the "
+        "context.",
     ),
 )  # fmt: skip

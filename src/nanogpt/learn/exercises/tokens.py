@@ -1,4 +1,4 @@
-"""Exercises about tokens: merging, learning a vocabulary, encoding, and cutting windows."""
+"""Exercises about tokens: merging, training a vocabulary, encoding, and cutting windows."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from nanogpt.config import IGNORED
 from nanogpt.learn.exercise import Exercise, Mistake
 from nanogpt.text import batches, bpe
-from nanogpt.text.batches import IGNORED
 
 Pair = tuple[int, int]
 
@@ -91,25 +91,25 @@ MERGE = Exercise(
     mistakes=[
         Mistake(
             "overlap",
-            "Occurrences overlap. In 1 1 1 the pair (1, 1) occurs once, not twice: after merging "
-            "the first two, go on behind both of them.",
+            "Occurrences overlap. In 1 1 1 the pair (1, 1) is merged once, not twice: after a "
+            "merge, continue after both of its tokens.",
             merge_overlapping,
         ),
         Mistake(
             "first-only",
-            "Only the first occurrence is replaced. Go on to the end of the list.",
+            "Only the first occurrence is replaced. Continue to the end of the list.",
             merge_first_only,
         ),
         Mistake(
             "from-the-right",
-            "It merges from right to left. In 1 1 1 the left two belong together; encoding and "
-            "training must agree on that.",
+            "It merges from right to left. In 1 1 1 the first two tokens are merged: training and "
+            "encoding must agree on that.",
             merge_from_the_right,
         ),
         Mistake(
             "last-lost",
-            "The last token is lost where it is not part of a pair. A loop over pairs ends one "
-            "token too early.",
+            "The last token is lost if it is not part of a pair. A loop over pairs ends one token "
+            "too early.",
             merge_without_the_last,
         ),
         Mistake(
@@ -119,11 +119,11 @@ MERGE = Exercise(
         ),
     ],
     hints=(
-        "Walk through the list once with an index. At each place there are two possibilities.",
-        "If this token and the next are the pair, write the new id and move on by two; otherwise "
-        "write this token and move on by one.",
-        "A `while i < len(ids)` loop lets you move by two. Check `i + 1 < len(ids)` before you "
-        "look at the next token, so that the last one is written, too.",
+        "Go through the list once with an index. At each position there are two possibilities.",
+        "If this token and the next one are the pair, append the new id and move on by two. "
+        "Otherwise append this token and move on by one.",
+        "A `while i < len(ids)` loop can move on by two. Check `i + 1 < len(ids)` before you look "
+        "at the next token, so that the last token is appended, too.",
     ),
 )
 
@@ -148,7 +148,7 @@ def train_cases() -> list[tuple[Any, ...]]:
 
 
 def train_with(count: Any = None, key: Any = None, first_id: int = 256) -> Any:
-    """A trainer that does one thing differently."""
+    """A training of the vocabulary that does one thing differently."""
 
     def trained(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
         vocabulary = {b: bytes([b]) for b in range(256)}
@@ -195,67 +195,67 @@ def train_counting_once(words: Mapping[bytes, int], n_merges: int) -> list[Pair]
 
 TRAIN = Exercise(
     name="train",
-    title="Learn a vocabulary: the most frequent pair becomes a token, again and again.",
+    title="Train a vocabulary: the most frequent pair becomes a token, again and again.",
     reference=bpe.train_naive,
     cases=train_cases,
     lesson=3,
     mistakes=[
         Mistake(
             "frequency-ignored",
-            "Every word counts once. A word that occurs five times brings its pairs five times.",
+            "Every word counts once. The pairs of a word that occurs five times count five times.",
             train_with(count=each_once),
         ),
         Mistake(
             "first-of-equals",
             "Among equally frequent pairs it takes the one it saw first, so the result depends on "
-            "the order of the words. Take the greater pair of byte strings.",
+            "the order of the words. Take the pair with the greater byte strings.",
             train_with(key=lambda counts, vocabulary: max(counts, key=counts.__getitem__)),
         ),
         Mistake(
             "least-of-equals",
-            "Among equally frequent pairs it takes the lesser pair of byte strings; the greater "
-            "one wins.",
+            "Among equally frequent pairs it takes the one with the lesser byte strings. Take the "
+            "greater one.",
             train_with(
                 key=lambda counts, v: min(counts, key=lambda p: (-counts[p], v[p[0]], v[p[1]]))
             ),
         ),
         Mistake(
             "ids-compared",
-            "Among equally frequent pairs it compares ids. Compare what they stand for: a new id "
-            "is a greater number than any byte, but its bytes need not sort behind.",
+            "Among equally frequent pairs it compares ids. Compare the byte strings: a new id is "
+            "greater than any byte, but its byte string may sort before that of a byte.",
             train_with(key=lambda counts, vocabulary: max(counts, key=lambda p: (counts[p], p))),
         ),
         Mistake(
             "rarest",
-            "It merges the rarest pair. The most frequent one saves most.",
+            "It merges the rarest pair. The most frequent pair saves the most tokens.",
             train_with(
                 key=lambda counts, v: max(counts, key=lambda p: (-counts[p], v[p[0]], v[p[1]]))
             ),
         ),
         Mistake(
             "new-ids-from-257",
-            "Merge number n should create id 256 + n, the first of them 256: bytes are 0 to 255.",
+            "New ids start at 257. Bytes have the ids 0 to 255, so the first new id is 256.",
             train_with(first_id=257),
         ),
         Mistake(
             "not-recounted",
-            "The pairs are counted once, before the first merge. A merge makes new pairs, of which "
-            "its own token is a part, and makes others rarer: count again.",
+            "The pairs are counted once, before the first merge. A merge makes new pairs with its "
+            "own token, and makes other pairs rarer: count again after each merge.",
             train_counting_once,
         ),
         Mistake(
             "across-words",
-            "Pairs reach from one word into the next. Each word is cut by itself, or tokens would "
-            "be made of what happens to stand side by side.",
+            "Pairs reach from one word into the next. Count pairs inside words only: which words "
+            "stand side by side is chance.",
             train_across_words,
         ),
     ],
     hints=(
-        "Three things, again and again: count all pairs, choose one, merge it everywhere.",
-        "Keep a list of ids for each word, and let its pairs count as often as the word occurs. "
-        "Stop when there are enough merges or no pair is left.",
-        "To choose, use max with a key of three parts: the count, the bytes of the left token, the "
-        "bytes of the right one. A list of byte strings, one for each id, gives you those.",
+        "Repeat three steps: count all pairs, choose one, merge it everywhere.",
+        "Keep a list of ids for each word, and count its pairs as often as the word occurs. Stop "
+        "when there are enough merges or no pair is left.",
+        "To choose a pair, use max with a key of three parts: the count, the bytes of the left "
+        "token, the bytes of the right token. Keep a list of byte strings, one for each id.",
     ),
 )
 
@@ -269,7 +269,7 @@ def encode_cases() -> list[tuple[Any, ...]]:
         (b"ow", RANKS),
         (b"low", RANKS),
         (b"owe", RANKS),  # ow and we share a w; ow was learned first
-        (b"wer", RANKS),  # er before we, though we stands first
+        (b"wer", RANKS),  # er before we, though we comes first
         (b"lower", RANKS),
         (b"owow", RANKS),
         (b"zzz", RANKS),
@@ -313,41 +313,41 @@ def encode_longest(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
 
 ENCODE = Exercise(
     name="encode",
-    title="Cut a word with a learned vocabulary.",
+    title="Encode a word: cut it with a trained vocabulary.",
     reference=bpe.encode_word,
     cases=encode_cases,
     lesson=3,
     mistakes=[
         Mistake(
             "left-to-right",
-            "It merges the first pair that can merge. The pair that was learned earliest goes "
-            "first, wherever it stands: that is how the vocabulary came about.",
+            "It merges the first pair that can merge. Merge the pair that was learned earliest, "
+            "wherever it is in the word: training merged in that order.",
             encode_by(lambda found, ranks: found[0]),
         ),
         Mistake(
             "latest-first",
-            "It merges the pair that was learned last. The earliest goes first: a lower id was "
-            "learned earlier.",
+            "It merges the pair that was learned last. Merge the pair that was learned earliest: "
+            "it has the lowest new id.",
             encode_by(lambda found, ranks: max(found, key=ranks.__getitem__)),
         ),
         Mistake(
             "one-round",
-            "It stops after one merge. What a merge made can merge again.",
+            "It stops after one merge. A merged token can merge again.",
             encode_once,
         ),
         Mistake(
             "longest-match",
-            "It takes the longest token that fits, from the left. That is another tokenizer "
-            "(WordPiece's); BPE repeats the merges in the order in which they were learned.",
+            "It takes the longest token that fits, from the left. That is how WordPiece works. BPE "
+            "repeats the merges in the order in which they were learned.",
             encode_longest,
         ),
     ],
     hints=(
         "Do to the word what training did, in the same order.",
-        "Of all neighbours that can merge, find the pair with the lowest new id, merge it, and "
-        "look again, until none can.",
-        "`min(pairwise(word), key=...)` with a key that is huge for pairs not in `ranks`; then "
-        "`nanogpt.bpe.merge`, which is your first exercise. A word of one token has no pairs.",
+        "Of all pairs that can merge, merge the one with the lowest new id. Repeat until no pair "
+        "can merge.",
+        "Use `min(pairwise(word), key=...)` with a key that is infinite for pairs not in `ranks`, "
+        "then `merge` of nanogpt.text.bpe, the first exercise. A word of one token has no pairs.",
     ),
 )
 
@@ -399,50 +399,50 @@ def windows_ignoring_zero(ids: Any, context_length: int, stride: int) -> Windows
 
 WINDOWS = Exercise(
     name="windows",
-    title="Walk through a text in windows, and say what is to be predicted.",
+    title="Cut a text into windows of inputs and targets.",
     reference=batches.sliding_windows,
     cases=window_cases,
     lesson=2,
     mistakes=[
         Mistake(
             "targets-not-shifted",
-            "The targets are the inputs. A model that may see what it has to say learns nothing: "
-            "the target of a token is the one after it.",
+            "The targets equal the inputs, so the model sees what it has to predict and learns "
+            "nothing. The target of each token is the next token.",
             windows_unshifted,
         ),
         Mistake(
             "shifted-backwards",
-            "The targets are the tokens before, not after. Inputs and targets are swapped.",
+            "Inputs and targets are swapped: each target is the token before, not the next token.",
             windows_shifted_back,
         ),
         Mistake(
             "targets-twice",
-            "Where windows overlap, the same targets come twice. Those that the window before "
-            "already had are ignored, -100, so that every token counts once.",
+            "Where windows overlap, the same targets come twice. Set the targets that the previous "
+            "window already had to -100, so that each token counts once.",
             windows_seen_twice,
         ),
         Mistake(
             "end-lost",
-            "The end of the text is lost where no whole window is left. The last window is moved "
-            "back, so that it ends with the text.",
+            "The end of the text is lost if no whole window is left. Move the last window back, so "
+            "that it ends with the text.",
             windows_whole_only,
         ),
         Mistake(
             "stride-ignored",
-            "The stride is not used: windows move on by their own length.",
+            "The stride is not used: each window starts where the previous one ends.",
             windows_without_overlap,
         ),
         Mistake(
             "ignored-as-zero",
-            "Targets that do not count are 0, but 0 is a token. Use -100, which the loss skips.",
+            "Targets that do not count are 0, but 0 is a token. Use -100: the loss ignores it.",
             windows_ignoring_zero,
         ),
     ],
     hints=(
-        "A window of T inputs needs T + 1 tokens of the text: the targets are one further.",
-        "Every token but the first should be a target exactly once. Work out which targets a "
-        "window shares with the one before it, and set those to -100.",
-        "Window n starts at min(n * stride, last possible start). The targets given out so far end "
-        "at (n - 1) * stride + context_length; everything before that is -100.",
+        "A window of T inputs needs T + 1 tokens of the text: the targets are one token later.",
+        "Each token but the first should be a target exactly once. Work out which targets a "
+        "window shares with the previous one, and set those to -100.",
+        "Window n starts at min(n * stride, last possible start). The targets of earlier windows "
+        "end at (n - 1) * stride + context_length; set every target before that to -100.",
     ),
 )

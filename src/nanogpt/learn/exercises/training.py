@@ -1,4 +1,4 @@
-"""Exercises about learning and choosing: AdamW, the learning rate, top-k."""
+"""Exercises about training and sampling: AdamW, the learning rate, top-k."""
 
 import math
 from dataclasses import replace
@@ -17,7 +17,7 @@ from nanogpt.training import optim
 def drive_adamw(
     cls: type[optim.AdamW], weights: Tensor, gradients: list[Tensor], settings: dict[str, Any]
 ) -> list[Tensor]:
-    """Take one step for each gradient, and keep the weights after each."""
+    """Take one step for each gradient, and collect the weights after each."""
     first = torch.nn.Parameter(weights.clone())
     second = torch.nn.Parameter(torch.zeros(2))  # each has a state of its own
     optimizer = cls([first, second], **settings)
@@ -43,7 +43,7 @@ def adamw_cases() -> list[tuple[Any, ...]]:
     ]
 
 
-class OtherAdamW(optim.ByHand):
+class OtherAdamW(optim.HandWritten):
     """AdamW whose parts can be done differently."""
 
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ class Forgets(OtherAdamW):
 
 ADAMW = Exercise(
     name="adamw",
-    title="The optimizer: a mean of gradients, divided by their usual size.",
+    title="The optimizer: the mean of the gradients, divided by their typical size.",
     reference=optim.AdamW,
     write=("update",),
     cases=adamw_cases,
@@ -187,74 +187,75 @@ ADAMW = Exercise(
     mistakes=[
         Mistake(
             "no-bias-correction",
-            "The bias correction is missing. Both means start at zero and are too small at first: "
-            "divide each by 1 - beta ** step.",
+            "The bias correction is missing. Both means start at zero, so they are too small at "
+            "first: divide each by 1 - beta ** step.",
             NoCorrection,
         ),
         Mistake(
-            "step-counted-late",
-            "The correction is one step ahead: the first step is number 1.",
+            "step-counted-twice",
+            "The correction is one step ahead: the first step has the number 1, not 2.",
             CorrectsOneLate,
         ),
         Mistake(
             "step-never-counted",
-            "Every step is corrected as if it were the first. Count the steps in the state.",
+            "Every step is corrected as if it were the first one. Count the steps in the state.",
             AlwaysFirstStep,
         ),
         Mistake(
             "coupled-decay",
-            "The decay is added to the gradient. That is Adam with an L2 term, where weights with "
-            "large gradients hardly decay; AdamW shrinks the weights themselves.",
+            "The decay is added to the gradient. That is Adam with an L2 term: weights with large "
+            "gradients hardly decay. AdamW shrinks the weights themselves.",
             CoupledDecay,
         ),
         Mistake(
             "decay-after",
-            "The weights are shrunk after the step, and the step with them. Shrink first.",
+            "The weights decay after the step, so the step decays, too. Decay first.",
             DecayAfter,
         ),
         Mistake(
             "decay-without-rate",
-            "The decay ignores the learning rate. A step shrinks weights by lr * weight_decay, so "
-            "that the schedule governs both.",
+            "The decay ignores the learning rate. A step multiplies the weights by "
+            "1 - lr * weight_decay, so the schedule controls the decay, too.",
             DecayWithoutRate,
         ),
-        Mistake("no-decay", "The weights are not shrunk at all.", NoDecay),
-        Mistake("decay-grows", "The decay makes weights larger: multiply by 1 - lr * decay.",
+        Mistake("no-decay", "The weights do not decay at all.", NoDecay),
+        Mistake("decay-grows", "The decay makes the weights larger: multiply by 1 - lr * decay.",
                 GrowingDecay),
         Mistake(
-            "eps-inside", "eps stands under the root. Here it is added to the root.", EpsInside
+            "eps-inside", "eps is under the root. AdamW adds it to the root.", EpsInside
         ),
         Mistake(
             "no-root",
-            "It divides by the mean square. Divide by its root, so that a step is about lr, "
-            "whatever the size of the gradient.",
+            "The mean is divided by the mean square. Divide it by the root: then a step is about "
+            "lr, whatever the size of the gradient.",
             NoRoot,
         ),
         Mistake(
-            "betas-swapped", "The betas are swapped: the first is for the mean.", BetasSwapped
+            "betas-swapped",
+            "The betas are swapped: the first belongs to the mean of the gradients.", BetasSwapped,
         ),
         Mistake(
             "not-averaged",
-            "The means add the whole gradient. Add 1 - beta of it, or they are no means.",
+            "The whole gradient is added to the means. To get a mean, add 1 - beta of it.",
             NotAveraged,
         ),
-        Mistake("uphill", "It goes uphill: the step is taken away, not added.", Uphill),
+        Mistake("uphill", "It goes uphill: subtract the step, do not add it.", Uphill),
         Mistake(
             "one-counter-for-all",
-            "The steps of all parameters are counted together. Each tensor has a state of its own: "
-            "count in self.state[parameter].",
+            "The steps of all parameters are counted together. Each parameter tensor has its own "
+            "state: count in self.state[parameter].",
             OneCounterForAll,
         ),
         Mistake(
             "state-lost",
-            "The means start anew at every step. Keep them in self.state[parameter].",
+            "The means start again at every step. Keep them in self.state[parameter].",
             Forgets,
         ),
     ],
     hints=(
-        "Keep two running means for each weight: of the gradient, and of its square.",
-        "Correct both for having started at zero; shrink the weights; then step by the mean over "
-        "the root of the mean square.",
+        "Keep two running means for each weight: one of the gradient, one of its square.",
+        "Correct both means for their start at zero. Let the weights decay. Then step by the mean "
+        "divided by the root of the mean square.",
         "mean / (1 - beta1 ** step), square / (1 - beta2 ** step), parameter.mul_(1 - lr * decay), "
         "parameter.sub_(lr * mean / (square.sqrt() + eps)).",
     ),
@@ -270,7 +271,7 @@ def schedule_cases() -> list[tuple[Any, ...]]:
 
 
 def rate_with(
-    warm: Any = None, progress: Any = None, bend: Any = None, least: Any = None
+    warm: Any = None, progress: Any = None, shape: Any = None, least: Any = None
 ) -> Any:  # fmt: skip
     """A schedule that does one thing differently."""
 
@@ -281,8 +282,8 @@ def rate_with(
         done = (progress or (lambda s, c, n: min(1.0, (s - c.warmup_steps) / n)))(
             step, config, length
         )
-        share = bend(done) if bend and config.schedule == "cosine" else (
-            optim.SCHEDULES[config.schedule](done, config)
+        share = shape(done) if shape and config.schedule == "cosine" else (
+            optim.SCHEDULES[config.schedule](done, step, config)
         )  # fmt: skip
         low = config.min_lr if least is None or config.schedule != "cosine" else least
         return low + share * (config.lr - low)
@@ -300,7 +301,7 @@ def always_cosine(step: int, config: TrainConfig) -> float:
 
 SCHEDULE = Exercise(
     name="schedule",
-    title="The learning rate: a climb, then half a cosine wave down.",
+    title="The learning rate: a linear warm-up, then half a cosine wave down.",
     reference=optim.learning_rate,
     cases=schedule_cases,
     describe=lambda step, config: (
@@ -311,76 +312,78 @@ SCHEDULE = Exercise(
     mistakes=[
         Mistake(
             "zero-at-first",
-            "The first step has a rate of 0 and is wasted: the climb begins above zero, at "
+            "The first step has a learning rate of 0, so it does nothing. The warm-up starts at "
             "lr / (warmup_steps + 1).",
             rate_with(warm=lambda s, c: c.lr * s / c.warmup_steps),
         ),
         Mistake(
             "top-too-early",
-            "The last step of the climb already has the full rate. Step `warmup_steps` is the "
-            "first with it.",
+            "The last step of the warm-up already has the full rate. Step `warmup_steps` is the "
+            "first step with the full rate.",
             rate_with(warm=lambda s, c: c.lr * (s + 1) / c.warmup_steps),
         ),
         Mistake(
-            "no-climb", "There is no climb: the first steps have the full rate.",
+            "no-warmup", "There is no warm-up: the first steps have the full rate.",
             rate_with(warm=lambda s, c: c.lr),
         ),
         Mistake(
             "no-fall",
-            "The rate hardly falls behind the climb, or not at all. Half a cosine wave takes it "
+            "The rate hardly falls after the warm-up, or not at all. Half a cosine wave takes it "
             "down to min_lr: cos(pi * progress).",
-            rate_with(bend=lambda done: 1.0),
+            rate_with(shape=lambda done: 1.0),
         ),
         Mistake(
             "degrees",
-            "The cosine was given degrees: it jumps up and down. Half a wave is pi, not 180.",
-            rate_with(bend=lambda done: 0.5 * (1 + math.cos(180 * done))),
+            "The cosine takes radians, but it gets degrees, so it jumps up and down. Half a wave "
+            "is pi, not 180.",
+            rate_with(shape=lambda done: 0.5 * (1 + math.cos(180 * done))),
         ),
         Mistake(
-            "whole-wave", "It is a whole wave: the rate comes up again at the end. Half a wave is "
+            "whole-wave",
+            "It is a whole wave: the rate rises again towards the end. Half a wave is "
             "cos(pi * progress).",
-            rate_with(bend=lambda done: 0.5 * (1 + math.cos(2 * math.pi * done))),
+            rate_with(shape=lambda done: 0.5 * (1 + math.cos(2 * math.pi * done))),
         ),
         Mistake(
-            "quarter-wave", "It is a quarter of a wave: it falls too late. Half a wave goes from "
-            "1 to -1.",
-            rate_with(bend=lambda done: math.cos(math.pi * done / 2)),
+            "quarter-wave",
+            "It is a quarter of a wave, so it falls too late. Half a wave goes from 1 to -1.",
+            rate_with(shape=lambda done: math.cos(math.pi * done / 2)),
         ),
         Mistake(
-            "line", "It falls in a straight line where a cosine is asked for.",
-            rate_with(bend=lambda done: 1 - done),
+            "line", "The rate falls in a straight line. The schedule asks for a cosine.",
+            rate_with(shape=lambda done: 1 - done),
         ),
         Mistake(
-            "to-zero", "It falls to 0. It should end at min_lr.", rate_with(least=0.0)
+            "to-zero", "The rate falls to 0. It should end at min_lr.", rate_with(least=0.0)
         ),
         Mistake(
-            "climb-counted",
-            "The climb is counted as part of the fall, so the rate drops when the climb ends. "
-            "Progress begins at 0 behind the climb.",
+            "warmup-counted",
+            "The warm-up counts as part of the fall, so the rate drops when the warm-up ends. "
+            "Progress starts at 0 after the warm-up.",
             rate_with(progress=lambda s, c, n: min(1.0, s / c.max_steps)),
         ),
         Mistake(
-            "length-with-climb",
-            "The fall takes max_steps steps, so it is not at its end when the run is: the climb "
-            "is part of the run.",
+            "length-with-warmup",
+            "The fall takes max_steps steps, so the run ends before the rate is at min_lr. The "
+            "warm-up is part of max_steps: subtract it.",
             rate_with(progress=lambda s, c, n: min(1.0, (s - c.warmup_steps) / c.max_steps)),
         ),
         Mistake(
             "rises-again",
-            "Behind max_steps the rate rises again. From there on it stays at min_lr.",
+            "The rate rises again after max_steps. From there on it should stay at min_lr.",
             rate_with(progress=lambda s, c, n: (s - c.warmup_steps) / n),
         ),
         Mistake(
             "always-cosine",
-            "It is always a cosine. The setting `schedule` names one of SCHEDULES.", always_cosine
+            "It is always a cosine. Look up config.schedule in SCHEDULES.", always_cosine
         ),
     ],
     hints=(
-        "Two parts: the climb up to step warmup_steps, and the fall behind it.",
-        "In the climb, step n has (n + 1) / (warmup_steps + 1) of the rate. Behind it, work out "
-        "how far the rest of the run has come, from 0 to 1 and never more.",
-        "`SCHEDULES[config.schedule](progress, config)` gives the share of the way "
-        "from min_lr to lr that is left.",
+        "Two parts: the warm-up before step warmup_steps, and the fall after it.",
+        "In the warm-up, step n has (n + 1) / (warmup_steps + 1) of the rate. After it, work out "
+        "the progress through the rest of the run, from 0 to 1 and never more.",
+        "`SCHEDULES[config.schedule](progress, step, config)` gives the share of the way from "
+        "min_lr to lr that is left.",
     ),
 )  # fmt: skip
 
@@ -441,8 +444,8 @@ TOP_K = Exercise(
     mistakes=[
         Mistake(
             "ties-dropped",
-            "Of tokens as likely as the k-th some are ruled out, and which depends on their ids. "
-            "Keep all that are not below the k-th.",
+            "Some tokens as likely as the k-th are ruled out, and their ids decide which. Keep all "
+            "tokens that are not below the k-th.",
             top_k_with(ties=False),
         ),
         Mistake(
@@ -451,41 +454,44 @@ TOP_K = Exercise(
         ),
         Mistake(
             "hidden-as-zero",
-            "Logits that are ruled out become 0, which is as likely as any; the negative ones even "
-            "gain. They become minus infinity.",
+            "Logits that are ruled out become 0. A logit of 0 still has a probability, and "
+            "negative logits even gain. Set them to minus infinity.",
             top_k_with(hidden=0.0),
         ),
         Mistake(
             "small-number",
-            "Logits that are ruled out get a large negative number. Only -inf is never drawn.",
+            "Logits that are ruled out get a large negative number. Only minus infinity has the "
+            "probability 0.",
             top_k_with(hidden=-1e9),
         ),
         Mistake(
             "smaller-number",
-            "Logits that are ruled out get a large negative number. Only -inf is never drawn.",
+            "Logits that are ruled out get a large negative number. Only minus infinity has the "
+            "probability 0.",
             top_k_with(hidden=-1e4),
         ),
         Mistake(
             "k-of-zero",
-            "k = 0 rules out everything. It is how top-k is switched off: rule out none.",
+            "k = 0 rules out everything. k = 0 switches top-k off: keep all tokens.",
             top_k_with(wrong_k=lambda x, k: x if k else torch.full_like(x, -math.inf)),
         ),
         Mistake(
             "k-too-large",
-            "k larger than the vocabulary raises an error. Then all tokens stay.",
+            "A k larger than the vocabulary raises an error. Keep all tokens then.",
             unchecked_k,
         ),
-        Mistake("smallest", "It keeps the unlikeliest tokens.", smallest_k),
+        Mistake("smallest", "It keeps the k least likely tokens.", smallest_k),
         Mistake(
             "over-all-rows",
-            "The k likeliest of the whole batch are kept. Each row has its own.", top_k_of_all,
+            "It keeps the k likeliest tokens of the whole batch. Keep k tokens in each row.",
+            top_k_of_all,
         ),
     ],
     hints=(
-        "Find the k-th largest logit of each row; what is below it goes.",
-        "logits.topk(k).values is sorted, the largest first. Keep a last axis of 1, so that it can "
-        "be compared with all logits of its row.",
-        "masked_fill(logits < kth, -math.inf); before that, return logits as they are for k = 0 "
-        "and for k of the vocabulary's size or more.",
+        "Find the k-th largest logit of each row. Everything below it is ruled out.",
+        "logits.topk(k).values is sorted, the largest first. Keep a last axis of 1, so that the "
+        "k-th logit broadcasts over its row.",
+        "masked_fill(logits < kth, -math.inf). Before that, return the logits as they are for "
+        "k = 0, and for k >= V.",
     ),
 )  # fmt: skip
