@@ -55,8 +55,9 @@ class TrainingLoop:
         self.scaler = compute.scaler()
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
-        steps = config.train.max_steps - state.step
-        flops = flops_per_token(model) * config.tokens_per_step * steps
+        flops = (
+            flops_per_token(model) * config.tokens_per_step * (config.train.max_steps - state.step)
+        )
         self.not_compiled = compile_or_why_not(config.train.compile, compute, flops)
         objective = NextToken(self.model)
         self.objective: Any = objective if self.not_compiled else torch.compile(objective)
