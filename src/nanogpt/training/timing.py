@@ -28,6 +28,7 @@ def seconds_per_step(config: Config, threads: int = 0, seconds: float = SECONDS)
         while (elapsed := time.perf_counter() - start) < seconds:
             trainer.train_step()
             steps += 1
+        trainer.loader.close()
     return elapsed / steps
 
 
