@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -17,6 +18,10 @@ from nanogpt.text.tokenizer import Tokenizer
 
 # Workers share the cores; the models here are too small to gain from several threads anyway.
 torch.set_num_threads(1)
+
+# How long an example takes depends on who else is at work on the machine.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 TEXT = "".join(
     f"{speaker}:\nIf {n} kings hold the crown, then {n * n} fools will pay for it.\n\n"
