@@ -8,6 +8,7 @@ PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c con
 LESSONS = $(patsubst lessons/%.py,%,$(wildcard lessons/*.py))
 SOURCES = $(shell find src/nanogpt -name '*.py')
 
+.DELETE_ON_ERROR:  # a lesson that failed is not kept as if it had been exported
 .PHONY: help demo test lint format bench lessons docs clean
 
 help:  ## this list
