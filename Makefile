@@ -3,7 +3,15 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench lessons format clean
+# Lessons run when they are exported, 3 to 50 seconds each, so they are exported again only when
+# they or the package have changed. `make docs LESSONS=` builds the site without them.
+LESSONS = $(patsubst lessons/%.py,%,$(wildcard lessons/*.py))
+SOURCES = $(shell find src/nanogpt -name '*.py')
+
+.PHONY: help demo test lint format bench lessons docs clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F ': ' '{printf "make %-9s%s\n", $$1, $$2}'
 
 demo: .venv/installed  ## from raw text to generated text, in under three minutes
 	.venv/bin/nanogpt demo
@@ -16,25 +24,30 @@ lint: .venv/installed-dev  ## style and types
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+format: .venv/installed-dev  ## put the code in its standard form
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
 bench: .venv/installed-bench  ## speed beside public peers; writes docs/benchmarks.md
 	.venv/bin/python benchmarks/tokenizer.py
 	.venv/bin/python benchmarks/training.py
 	.venv/bin/python benchmarks/generation.py
 
-lessons: .venv/installed-learn  ## each lesson as .ipynb, for Jupyter and Colab, and as HTML, in build/lessons
-	mkdir -p build/lessons
-	for lesson in lessons/*.py; do \
-	  name=build/lessons/$$(basename $$lesson .py); \
-	  .venv/bin/marimo export ipynb $$lesson --force --output $$name.ipynb || exit 1; \
-	  .venv/bin/marimo export html $$lesson --force --output $$name.html || exit 1; \
-	done
+lessons: $(LESSONS:%=build/lessons/%.ipynb) $(LESSONS:%=build/lessons/%.html)  ## each lesson as .ipynb, for Jupyter and Colab, and as HTML, in build/lessons
 
-format: .venv/installed-dev  ## put the code in its standard form
-	.venv/bin/ruff check --fix .
-	.venv/bin/ruff format .
+docs: .venv/installed-docs $(LESSONS:%=build/lessons/%.html)  ## the documentation as a site with the executed lessons, in build/site
+	.venv/bin/mkdocs build --strict
 
 clean:  ## remove the environment, not the runs
 	rm -rf .venv
+
+build/lessons/%.html: lessons/%.py $(SOURCES) | .venv/installed-learn
+	mkdir -p build/lessons
+	.venv/bin/marimo export html $< --force --output $@
+
+build/lessons/%.ipynb: lessons/%.py | .venv/installed-learn
+	mkdir -p build/lessons
+	.venv/bin/marimo export ipynb $< --force --output $@
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

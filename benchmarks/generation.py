@@ -26,9 +26,10 @@ from nanogpt.evaluation.loss import evaluate
 from nanogpt.generation import packing
 from nanogpt.generation.packing import WEIGHTS
 from nanogpt.generation.reader import Reader, generate
-from nanogpt.interop.huggingface import from_hugging_face
+from nanogpt.interop.names import from_hugging_face
 from nanogpt.model.gpt import GPT
-from nanogpt.text.tokenfiles import data_folder, open_split
+from nanogpt.text.dataset import data_folder
+from nanogpt.text.tokenfiles import open_split
 from nanogpt.training.load import load
 
 PROMPT = 16
@@ -52,7 +53,7 @@ def ours(model: GPT, rows: int, use_cache: bool = True) -> Times:
 
 
 def theirs(model: GPT2LMHeadModel, rows: int) -> Times:
-    """The same of Hugging Face's generate, which is called once for each figure."""
+    """The same of generate in Hugging Face Transformers, which is called once for each figure."""
     ids = torch.full((rows, PROMPT), 7)
     spent = []
     for count in (1, NEW):

@@ -19,6 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from nanogpt.config import ModelConfig, TrainConfig
 from nanogpt.device import Compute, resolve
 from nanogpt.model.gpt import GPT
+from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import Batch
 from nanogpt.training.loop import accumulate_gradients
 from nanogpt.training.optim import build_optimizer
@@ -120,7 +121,7 @@ def main() -> None:
         steps["nanogpt, bfloat16"] = ours(compute)
         steps["nanogpt, bfloat16, compiled"] = ours(compute, compiled=True)
     speeds = measure(steps, compute.device)
-    flops = GPT(SHAPE).flops_per_token()
+    flops = flops_per_token(GPT(SHAPE))
     peaks = {p: Compute(compute.device, p).peak_flops() for p in ("float32", compute.precision)}
     lines = [
         "| who trains | tokens/s | times Hugging Face in float32 | of the measured peak |",

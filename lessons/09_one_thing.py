@@ -1,4 +1,7 @@
+
 import marimo
+
+from nanogpt.model.size import flops_per_token
 
 __generated_with = "0.25.2"
 app = marimo.App(width="medium", app_title="Lesson 9: change one thing")
@@ -108,7 +111,7 @@ def _(GPT, ModelConfig, channels, context, layers, mo, plt, vocabulary):
     axes.barh(list(parts), [n / 1e6 for n in parts.values()], color="#9db8d2")
     axes.set_xlabel("million weights")
     axes.invert_yaxis()
-    total, flops = sized.num_parameters(), sized.flops_per_token()
+    total, flops = sized.num_parameters(), flops_per_token(sized)
     mo.vstack([
         weights,
         mo.md(

@@ -17,7 +17,7 @@ def _():
     from nanogpt.cli.compare import THEIRS_ONLY, written_report
     from nanogpt.errors import UserError
     from nanogpt.interop.compare import compare, copy_of, lines_run, their_model
-    from nanogpt.interop.huggingface import to_hugging_face
+    from nanogpt.interop.names import to_hugging_face
     from nanogpt.learn.lesson import small_model, source
     from nanogpt.model.attention import CausalSelfAttention
     from nanogpt.model.trace import record

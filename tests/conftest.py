@@ -1,6 +1,9 @@
 """What several test files share: small settings, small models, a small prepared corpus."""
 
 import math
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,16 +45,26 @@ def model() -> GPT:
     return GPT(tiny()).eval()
 
 
-@pytest.fixture
-def prepared(tmp_path: Path) -> Path:
-    """A folder of token files, as `nanogpt prepare` leaves them."""
+def prepare_text(folder: Path) -> Path:
+    """Write token files and a tokenizer, as `nanogpt prepare` leaves them."""
     split = split_documents([Document("text", TEXT)], 0.1)
     tokenizer = Tokenizer.train([d.text for d in split.train], 300)
-    folder = tmp_path / "prepared"
     write_token_file(folder / "train.bin", (d.text for d in split.train), tokenizer)
     write_token_file(folder / "val.bin", (d.text for d in split.val), tokenizer)
     tokenizer.save(folder / "tokenizer.json")
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `prepared` copies. Read it, and write nothing into it."""
+    return prepare_text(tmp_path_factory.mktemp("once") / "prepared")
+
+
+@pytest.fixture
+def prepared(prepared_once: Path, tmp_path: Path) -> Path:
+    """A folder of token files, as `nanogpt prepare` leaves them, that a test may spoil."""
+    return shutil.copytree(prepared_once, tmp_path / "prepared")
 
 
 def small_run(prepared: Path, **train: object) -> Config:
@@ -67,14 +80,29 @@ def small_run(prepared: Path, **train: object) -> Config:
     )
 
 
-@pytest.fixture
-def small_trained_run(prepared: Path, tmp_path: Path) -> Path:
-    """A finished run of twelve steps."""
+@pytest.fixture(scope="session")
+def trained_run(prepared_once: Path) -> Callable[..., Path]:
+    """Finished runs: `trained_run(optimizer="muon")` trains once, and later gives the same folder.
+
+    The arguments are those of `small_run`. Read what it gives, and write nothing into it; a test
+    that must write takes a copy. Each worker of pytest-xdist trains its own.
+    """
     from nanogpt.training.start import Trainer
 
-    folder = tmp_path / "run"
-    list(Trainer.start(folder, small_run(prepared)).run())
-    return folder
+    @cache
+    def train(**settings: object) -> Path:
+        name = "-".join(f"{key}={value}" for key, value in sorted(settings.items()))
+        folder = prepared_once.parent / f"run-{name}"
+        list(Trainer.start(folder, small_run(prepared_once, **settings)).run())
+        return folder
+
+    return train
+
+
+@pytest.fixture
+def small_trained_run(trained_run: Callable[..., Path], tmp_path: Path) -> Path:
+    """A finished run of twelve steps, that a test may spoil. Its data lies elsewhere."""
+    return shutil.copytree(trained_run(), tmp_path / "run")
 
 
 def chi_square_is_fine(counts: torch.Tensor, chances: list[float]) -> bool:

@@ -1,4 +1,4 @@
-"""Settings: TOML in and out, every mistake named with its mend."""
+"""Settings: TOML in and out, every mistake named with its fix."""
 
 import tomllib
 from dataclasses import asdict, fields
@@ -81,11 +81,11 @@ def test_an_impossible_setting_is_named_with_its_mend(values, message):
 
 
 @pytest.mark.parametrize(
-    ("n_embd", "n_head", "mend"),
+    ("n_embd", "n_head", "fix"),
     [(100, 12, "use n_head=10 or n_embd=96"), (7, 12, "use n_head=7 or n_embd=12")],
 )
-def test_heads_that_do_not_divide_the_channels_get_two_ways_out(n_embd, n_head, mend):
-    message = f"model.n_embd={n_embd} is not divisible by model.n_head={n_head}: {mend}"
+def test_heads_that_do_not_divide_the_channels_get_two_ways_out(n_embd, n_head, fix):
+    message = f"model.n_embd={n_embd} is not divisible by model.n_head={n_head}: {fix}"
     with pytest.raises(UserError) as error:
         ModelConfig(n_embd=n_embd, n_head=n_head)
     assert str(error.value) == message

@@ -1,6 +1,7 @@
 """The house rules, checked."""
 
 import ast
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_packages_import_only_from_packages_below_them(package):
 def test_every_package_has_a_place_in_the_order():
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert packages == {*ORDER, "cli"} - {"base"}
-    assert {path.stem for path in PACKAGE.glob("*.py")} == BASE | {"__init__", "__main__"}
+    assert {path.stem for path in PACKAGE.glob("*.py")} == BASE | {"__init__", "__main__", "api"}
 
 
 def test_every_package_says_what_lives_there():
@@ -126,3 +127,66 @@ def test_no_model_or_data_is_committed():
         assert not name.endswith((".safetensors", ".bin", ".pt", ".npy")), name
         assert "__marimo__" not in name, name  # what the notebook's server remembers
         assert (ROOT / name).stat().st_size < 500_000, name
+
+
+def resolve(place: str) -> object:
+    """What a place such as "model.gpt.GPT.head" names; raises if there is no such thing."""
+    parts = place.split(".")
+    for n in range(len(parts) - 1, 0, -1):
+        try:
+            found = importlib.import_module("nanogpt." + ".".join(parts[:n]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[n:]:
+            fields = getattr(found, "__dataclass_fields__", {})
+            found = fields[name] if name in fields else getattr(found, name)
+        return found
+    raise AssertionError(f"there is no {place}")
+
+
+def test_every_term_of_the_glossary_stands_in_the_code_where_it_says():
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| .+ \| (.+) \|$", text, re.M)
+    assert len(rows) > 70
+    for term, places in rows:
+        for place in re.findall(r"`([\w.]+)`", places):
+            assert resolve(place) is not None, f"{term}: {place}"
+    assert [term.casefold() for term, _ in rows] == sorted(term.casefold() for term, _ in rows)
+
+
+def test_the_readme_lists_the_reading_path_in_its_order():
+    readme = (ROOT / "README.md").read_text()
+    files = [f"| `{module.replace('.', '/')}.py` |" for module in READING_PATH]
+    places = [readme.find(file) for file in files]
+    assert -1 not in places, files[places.index(-1)]
+    assert places == sorted(places)
+
+
+def test_the_readme_and_the_packages_list_every_package():
+    readme = (ROOT / "README.md").read_text()
+    for package in {*ORDER, "cli"} - {"base"}:
+        assert f"| `{package}/` |" in readme
+
+
+# Words of our own where the field has one; what a learner would search for stands beside each.
+PRIVATE = {
+    r"\bmend(s|ed|ing)?\b": "fix",
+    r"\bfilling\b|\bfilled up\b": "padding, padded",
+    r"\bbends?\b": "activation function",
+    r"\blest\b": "so that ... not",
+    r"\bbesides\b": "also, beside",
+    r"of Hugging Face's\b": "the Hugging Face folder",
+}
+
+
+def test_we_write_the_words_of_the_field():
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.split():
+        if not name.endswith((".py", ".md", ".toml")) or name == "tests/test_repo.py":
+            continue
+        text = (ROOT / name).read_text()
+        for word, better in PRIVATE.items():
+            found = re.search(word, text, re.I)
+            assert not found, f"{name}: {found.group()!r}: write {better!r}"

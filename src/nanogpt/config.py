@@ -84,6 +84,7 @@ class DataConfig:
 
     source: str = "shakespeare"  # the plays, a file, a folder, hub:NAME[:CONFIG], toy:copy
     text_field: str = "text"  # where .jsonl, .parquet and hub data sets keep their text
+    separator: str = ""  # text between documents in a file, such as <|endoftext|>; empty: none
     max_documents: int = 0  # read this many documents and no more; 0 for all
     folder: str = ""  # where the token files are kept; empty: inside the run
     tokenizer: str = "bpe"  # "bpe" or "char" train a new one; "gpt2" or a path take a finished one

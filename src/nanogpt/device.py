@@ -178,8 +178,8 @@ def bfloat16_is_faster(device: torch.device) -> bool:
             times.append(time.perf_counter() - start)
         return min(times)
 
-    # Three times and on one thread, lest other work on the machine decides what a run computes:
-    # threads that wait for each other slow one product down and not the other.
+    # Three times and on one thread, so that other work on the machine does not decide what a run
+    # computes: threads that wait for each other slow one product down and not the other.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

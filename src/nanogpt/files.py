@@ -1,6 +1,6 @@
-"""Files that are either whole or absent.
+"""Files that are either whole or absent. A path may be a str or a Path.
 
-Everything the package writes goes through here, but for metrics.jsonl, to which a run appends.
+Everything the package writes goes through here, except metrics.jsonl: a run appends to that.
 """
 
 import csv
@@ -21,12 +21,13 @@ from nanogpt.errors import UserError
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[IO[bytes]]:
+def writing(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a temporary neighbour of `path` for writing; on success it takes the path's place.
 
     A crash, a full disk or Ctrl-C leaves what stood at `path` before, untouched. The data are
     flushed to the disk before the rename, so a power cut cannot leave an empty file either.
     """
+    path = Path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,8 +45,9 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def writing_folder(path: Path) -> Iterator[Path]:
+def writing_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` on success and vanishes on failure."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -55,7 +57,7 @@ def writing_folder(path: Path) -> Iterator[Path]:
                 os.fsync(opened.fileno())
             open_to_others(file)
         open_to_others(temporary)
-        if path.exists():  # a folder cannot take the place of a full one in a single move
+        if path.exists():  # one move cannot replace a folder that has files in it
             path.rename(temporary.with_name(temporary.name + ".old"))
         temporary.replace(path)
     finally:
@@ -64,8 +66,9 @@ def writing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def writing_files(folder: Path) -> Iterator[Path]:
+def writing_files(folder: str | Path) -> Iterator[Path]:
     """Yield a temporary folder whose files move into `folder` once all of them are written."""
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
@@ -74,26 +77,27 @@ def writing_files(folder: Path) -> Iterator[Path]:
                 file.replace(folder / file.name)
     finally:
         with suppress(OSError):
-            folder.rmdir()  # which it refuses unless the folder is empty
+            folder.rmdir()  # which fails unless the folder is empty
 
 
-def open_to_others(path: Path) -> None:
-    """Give a temporary file or folder, born private, the permissions that any new one has."""
+def open_to_others(path: str | Path) -> None:
+    """Give a temporary file or folder, which is private, the permissions of any new one."""
+    path = Path(path)
     umask = os.umask(0)
     os.umask(umask)
     path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with writing(path) as file:
         file.write(text.encode())
 
 
-def read_text(path: Path) -> str:
+def read_text(path: str | Path) -> str:
     """Read UTF-8 text. Raises UserError if the file is missing, unreadable or not UTF-8."""
     try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        return Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
@@ -113,12 +117,12 @@ def as_csv(rows: Sequence[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: str | Path, value: Any) -> None:
     """Write JSON that a person can read and a diff can show."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: str | Path) -> dict[str, Any]:
     """Read a JSON object. Raises UserError naming the file if it is missing or damaged."""
     try:
         value = json.loads(read_text(path))
@@ -139,9 +143,9 @@ def installed_files(package: str) -> list[PackagePath]:
         raise UserError(f"{package} is not installed; run: pip install {package}") from None
 
 
-def sha256(path: Path) -> str:
+def sha256(path: str | Path) -> str:
     """The SHA-256 of a file's content."""
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from nanogpt.cli import COMMANDS, main
+from nanogpt.cli.settings import print_json
 from nanogpt.config import SampleConfig
 from nanogpt.text.batches import BATCHES
 from nanogpt.text.corpus import Document, split_rule
@@ -96,7 +97,7 @@ MISTAKES = {
     "bad jsonl": (["prepare", "bad.jsonl"], 'bad.jsonl line 1 is not a JSON object with a "text"'),
     "missing tokenizer": (["prepare", "--data.tokenizer", "none.json"], "there is no tokenizer"),
     "small vocabulary": (["prepare", "--data.vocab-size", "9"], "data.vocab_size=9: use at least"),
-    "data not prepared": (["train", "--data.folder", "none"], "tokenizer.json: no such file"),
+    "data not prepared": (["train", "--data.folder", "none"], "make them with `nanogpt prepare`"),
     "no run": (["generate", "none"], "none: no such run folder"),
     "no checkpoint": (["generate", "folder"], "folder has no checkpoint yet; train it first"),
     "resume nothing": (["train", "--resume", "none"], "none: no such run folder"),
@@ -131,7 +132,7 @@ MISTAKES = {
     "no data to show": (["data", "show", "none"], "none: no such folder; prepare some data first"),
     "tokens to show": (["data", "show", "--context-length", "0"], "--context-length 0: use at"),
     "which batch": (["data", "show", "--number", "-1"], "--number -1: use at least 0"),
-    "unknown data action": (["data", "shwo"], "'shwo' is no action: did you mean show?"),
+    "unknown data action": (["data", "shwo"], "'shwo' is not an action: did you mean show?"),
     "nothing to compare": (["tokenizer", "compare", ""], "the text is empty; give some words"),
     "stats of characters": (["tokenizer", "stats", "abc.txt", *CHARS], "nothing is merged"),
     "no processes": (["prepare", "--processes", "-1"], "--processes -1: use at least 1"),
@@ -162,7 +163,7 @@ MISTAKES = {
     "damaged tokenizer": (
         ["tokenizer", "encode", "a", "--tokenizer=empty.txt"], "empty.txt is not valid JSON",
     ),
-    "unknown action": (["tokenizer", "lern"], "'lern' is no action"),
+    "unknown action": (["tokenizer", "lern"], "'lern' is not an action"),
     "run exists": (["train", "--run", "run", *SMALL], "run is not empty; choose another --run"),
     "run in the way": (["train", "--run", "one.txt", *SMALL], "one.txt"),
 }  # fmt: skip
@@ -477,7 +478,7 @@ def test_token_files_of_other_projects_train_as_they_are(here, capsys):
         (here / "theirs" / f"{name}.bin").write_bytes(ids)
     arguments = ["train", "--data.folder", "theirs", "--run", "new", *SMALL]
     assert main(arguments) == 2
-    assert "tokenizer.json: no such file" in capsys.readouterr().err
+    assert "theirs has no tokenizer.json; name the tokenizer" in capsys.readouterr().err
     assert main([*arguments, "--data.tokenizer", "gpt2", "--train.max-steps", "2"]) == 0
     assert main(["evaluate", "new"]) == 0
     assert main(["train", "--resume", "new"]) == 0
@@ -656,6 +657,39 @@ def test_evaluate_shows_documents_tokens_references_and_novelty(run, capsys):
     assert not [part for part in parts if part not in out]
 
 
+def test_evaluate_as_json_has_the_same_figures(run, capsys):
+    assert main(["evaluate", str(run)]) == 0
+    text = capsys.readouterr().out
+    flags = ["--json", "--documents", "--tokens", "--references", "--novelty"]
+    assert main(["evaluate", str(run), *flags]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert f"loss           {found['loss_nats_per_token']:.4f} nats per token" in text
+    assert f"bits per byte  {found['bits_per_byte']:.4f}" in text
+    assert found["perplexity_per_token"] == pytest.approx(math.exp(found["loss_nats_per_token"]))
+    assert found["protocol"]["stride_tokens"] == 8
+    losses = found["token_losses_nats"]
+    assert len(losses) == found["tokens"]
+    assert sum(losses) / len(losses) == pytest.approx(found["loss_nats_per_token"])
+    assert found["documents"][0]["bits_per_byte"] > 0
+    references = found["references_bits_per_byte"]
+    assert references["this model"] == found["bits_per_byte"]
+    assert set(found["novelty"]) == {"the model", "the held-out text"}
+    assert found["novelty"]["the model"]["new_runs"]["1"] <= 1
+
+
+def test_without_flags_the_json_of_evaluate_has_only_what_was_measured(run, capsys):
+    assert main(["evaluate", str(run), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {
+        "loss_nats_per_token", "perplexity_per_token", "bits_per_byte", "tokens",
+        "bytes_per_token", "protocol",
+    }  # fmt: skip
+
+
+def test_what_json_cannot_hold_becomes_null(capsys):
+    print_json({"a": math.nan, "b": [math.inf, 1.5], "c": {7: "é"}})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5], "c": {"7": "é"}}
+
+
 def test_a_run_of_packed_documents_is_measured_with_its_documents_apart(here, tmp_path, capsys):
     texts = "".join(json.dumps({"text": f"{n} kings. " * 3}) + "\n" for n in range(200))
     (here / "t.jsonl").write_text(texts)
@@ -675,7 +709,7 @@ def test_a_run_of_packed_documents_is_measured_with_its_documents_apart(here, tm
 
 
 def test_documents_are_scored_one_by_one(tmp_path):
-    from nanogpt.cli.evaluate import document_scores
+    from nanogpt.evaluation.documents import document_scores
     from nanogpt.text.tokenfiles import write_token_file
 
     tokenizer = Tokenizer([], special_tokens={"<|endoftext|>": 256})

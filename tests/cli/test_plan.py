@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from nanogpt.cli import main
-from nanogpt.cli.plan import available_bytes, cache_bytes, duration, estimate_memory
+from nanogpt.cli.plan import duration
 from nanogpt.config import Config, DataConfig, ModelConfig, TrainConfig
 from nanogpt.device import resolve
 from nanogpt.model.cache import KVCache
+from nanogpt.training.plan import available_bytes, cache_bytes, estimate_memory
 
 from conftest import tiny
 
@@ -27,6 +28,7 @@ from nanogpt.device import resolve
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optim import build_optimizer
 from nanogpt.training.loop import accumulate_gradients
+from nanogpt.training.objective import NextToken
 
 def memory(kind):
     status = Path("/proc/self/status").read_text()
@@ -40,7 +42,7 @@ def train(model, settings, steps):
     for _ in range(steps):
         optimizer.zero_grad()
         batch = Batch(windows[:, :-1], windows[:, 1:])
-        accumulate_gradients(model, [batch], resolve("cpu", "float32"))
+        accumulate_gradients(NextToken(model), [batch], resolve("cpu", "float32"))
         optimizer.step()
 
 torch.set_num_threads(1)
@@ -105,10 +107,34 @@ def test_the_plan_of_gpt2_counts_its_parameters(capsys):
 
 
 def test_nothing_fits_where_there_is_no_memory(monkeypatch, capsys):
-    monkeypatch.setattr("nanogpt.cli.plan.available_bytes", lambda _: 10**6)
+    monkeypatch.setattr("nanogpt.training.plan.available_bytes", lambda _: 10**6)
     assert main(["plan", "demo"]) == 0
     assert "none; make the model or the context smaller" in capsys.readouterr().out
     assert available_bytes(torch.device("cpu")) > 10**8
+
+
+def test_a_system_that_does_not_say_what_is_free_still_gets_a_plan(monkeypatch, capsys):
+    """macOS and Windows have no SC_AVPHYS_PAGES."""
+    monkeypatch.setattr("os.sysconf_names", {})
+    assert main(["plan", "demo"]) == 0
+    assert "this system does not say how much memory is free" in capsys.readouterr().out
+
+
+def test_the_plan_as_json_has_the_same_figures(capsys):
+    assert main(["plan", "gpt2-124m", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["parameters"]["total"] == 124_439_808
+    assert plan["parameters"]["wte"] == 38_597_376
+    assert plan["tokens_per_step"] == 524_288
+    assert plan["flops"] == plan["flops_per_token"] * 524_288 * 19_073
+    memory = plan["memory_bytes"]
+    assert memory["weights"] == 4 * 124_439_808
+    assert memory["total"] == sum(n for name, n in memory.items() if name != "total")
+    h100 = next(time for time in plan["times"] if time["device"] == "H100")
+    assert h100["seconds"] == pytest.approx(plan["flops"] / 989e12 / 0.4)
+    assert h100["dollars"] == pytest.approx(h100["seconds"] / 3600 * 2.5)
+    assert plan["times"][0]["device"] == "this machine"
+    assert plan["times"][0]["dollars"] is None
 
 
 def test_durations_are_said_in_the_unit_that_fits():

@@ -116,7 +116,7 @@ def test_a_hand_written_and_a_fused_loss_agree_token_by_token(tokens):
 def test_transformers_own_loss_agrees_on_the_same_windows(tokens):
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from nanogpt.interop.huggingface import from_hugging_face
+    from nanogpt.interop.names import from_hugging_face
 
     torch.manual_seed(0)
     sizes = {"vocab_size": 61, "n_positions": 16, "n_embd": 24, "n_layer": 2, "n_head": 3}

@@ -1,5 +1,6 @@
 """nanogpt compare: honest about what agrees, and about what does not."""
 
+import json
 import re
 
 import pytest
@@ -11,7 +12,7 @@ from nanogpt.cli.compare import verdict
 from nanogpt.config import SampleConfig
 from nanogpt.interop import compare as side_by_side
 from nanogpt.interop.compare import Comparison, Pair, differences, lines_run
-from nanogpt.interop.export import export
+from nanogpt.interop.huggingface import export
 from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import Tokenizer
 
@@ -32,6 +33,18 @@ def test_a_run_and_its_twin_in_transformers_are_the_same_model(small_trained_run
     lines = re.search(r"lines run in one forward pass \| (\d+) \| (\d+)", report)
     assert 20 < int(lines[1]) < int(lines[2])
     assert (small_trained_run / "compare" / "report.png").stat().st_size > 10_000
+
+
+def test_a_comparison_as_json(small_trained_run, capsys):
+    assert main(["compare", str(small_trained_run), "--new-tokens", "5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["same_model"] is True
+    assert found["architecture"] == "GPT2LMHeadModel"
+    assert found["largest_logit_difference"] < 1e-3
+    assert found["greedy_ids"]["nanogpt"] == found["greedy_ids"]["transformers"]
+    speed = found["training_tokens_per_second"]
+    assert speed["ratio"] == pytest.approx(speed["nanogpt"] / speed["transformers"])
+    assert (small_trained_run / "compare" / "report.md").exists()
 
 
 def test_one_changed_weight_is_noticed(tmp_path):

@@ -14,13 +14,14 @@ from nanogpt.config import ModelConfig, SampleConfig
 from nanogpt.errors import UserError
 from nanogpt.generation.reader import Reader, generate
 from nanogpt.interop.compare import differences
-from nanogpt.interop.export import ARCHITECTURES, architecture_of, config_json, export
-from nanogpt.interop.huggingface import from_pretrained
+from nanogpt.interop.huggingface import export, from_pretrained
+from nanogpt.interop.names import ARCHITECTURES, architecture_of, config_json
 from nanogpt.interop.tokenizers import to_huggingface
 from nanogpt.model.gpt import GPT
 from nanogpt.text.formats import load_tokenizer
 from nanogpt.text.splitter import PATTERNS
 from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
+from nanogpt.training.load import load
 
 from conftest import TEXT, tiny
 
@@ -95,6 +96,17 @@ def test_token_ids_agree_both_ways(tmp_path, text):
     assert theirs(text).input_ids == ids
     assert theirs.decode(ids) == text
     assert theirs.eos_token_id == TOKENIZER.special_tokens["<|endoftext|>"]
+    assert theirs.pad_token == "<|endoftext|>"
+    assert theirs.model_max_length == 40
+
+
+def test_transformers_pads_a_batch_with_an_exported_tokenizer(tmp_path):
+    """Without a pad token it refuses to."""
+    export(tmp_path / "out", model_of("gpt2"), TOKENIZER, SampleConfig(), "")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    batch = theirs(["DUKE", "DUKE: three kings"], padding=True)
+    assert len(set(map(len, batch.input_ids))) == 1
+    assert 0 in batch.attention_mask[0]
 
 
 def test_a_character_tokenizer_is_exported_too(tmp_path):
@@ -107,13 +119,19 @@ def test_a_character_tokenizer_is_exported_too(tmp_path):
     assert theirs.decode(characters.encode(text)) == text
 
 
-def test_a_gpt2_comes_back_as_it_went(tmp_path):
-    model = model_of("gpt2")
-    export(tmp_path / "out", model, TOKENIZER, SampleConfig(), "")
-    again = from_pretrained(tmp_path / "out")
+def test_what_is_exported_comes_back_as_it_went(exported):
+    model, folder, _ = exported
+    again = from_pretrained(folder)
     assert vars(again.config) | {"kernels": ""} == vars(model.config) | {"kernels": ""}
     state, back = model.state_dict(), again.state_dict()
+    assert state.keys() == back.keys()
     assert all(torch.equal(state[name], back[name]) for name in state)
+    ids = torch.arange(30)[None]
+    with torch.no_grad():
+        assert torch.equal(model(ids), again(ids))
+    _, tokenizer, config = load(folder)
+    assert config.model == again.config
+    assert tokenizer.encode(TEXT[:99]) == TOKENIZER.encode(TEXT[:99])
 
 
 def test_what_transformers_cannot_be_is_refused_with_the_nearest_that_it_can():
@@ -124,6 +142,11 @@ def test_what_transformers_cannot_be_is_refused_with_the_nearest_that_it_can():
     with pytest.raises(UserError, match=r"MistralForCausalLM, which needs model\.qk_norm=false"):
         architecture_of(ModelConfig(**LLAMA | {"qk_norm": True, "window": 3}))
     assert architecture_of(ModelConfig(n_kv_head=12)) == "gpt2"
+
+
+def test_a_gpt2_names_its_context_as_llama_cpp_reads_it():
+    """Without n_ctx convert_hf_to_gguf.py stops at a KeyError."""
+    assert config_json(tiny())["n_ctx"] == config_json(tiny())["n_positions"] == 16
 
 
 def test_nothing_is_overwritten(tmp_path):
@@ -146,10 +169,11 @@ def test_the_configuration_names_no_setting_that_transformers_does_not_know(name
     values = config_json(tiny(**MODELS[name]), None)
     known = AutoConfig.for_model(values["model_type"]).to_dict().keys()
     elsewhere = {
+        "n_ctx": "for llama.cpp",
         "rope_theta": "for Transformers before 5",
+        "rope_scaling": "for Transformers before 5",
         "attention_bias": "of Llama and Qwen3, not of Mistral",
         "mlp_bias": "of Llama alone",
-        "sliding_window": "of Mistral and Qwen3",
     }
     assert values.keys() - known <= elsewhere.keys()
 

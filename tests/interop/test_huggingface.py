@@ -6,6 +6,7 @@ Tolerances are in float32; the error observed stands beside each.
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,13 +15,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    MistralConfig,
+    Qwen3Config,
+)
 
 import nanogpt
 from nanogpt.config import PRESETS, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.errors import UserError
 from nanogpt.generation.reader import Reader, generate
-from nanogpt.interop.huggingface import from_hugging_face, from_pretrained, to_hugging_face
+from nanogpt.interop.huggingface import from_pretrained
+from nanogpt.interop.names import from_hugging_face, to_hugging_face
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optim import build_optimizer
 
@@ -235,20 +244,124 @@ def test_old_checkpoints_without_a_prefix_and_with_masks_are_read(folder):
         ("tie_word_embeddings", False),
         ("add_cross_attention", True),
         ("n_inner", 17),
-        ("model_type", "llama"),
+        ("model_type", "opt"),
+        ("model_type", ["gpt2"]),
     ],
 )
 def test_what_we_cannot_represent_is_refused_by_name(folder, setting, value):
     edit(folder / "config.json", **{setting: value})
-    with pytest.raises(
-        UserError, match=rf"config.json: {setting}={value!r} is not supported, only"
-    ):
+    wanted = f"config.json: {setting}={value!r} is not supported, only "
+    with pytest.raises(UserError, match=re.escape(wanted)):
         from_pretrained(folder)
 
 
 def test_the_usual_inner_width_written_out_is_fine(folder):
     edit(folder / "config.json", n_inner=96)
     from_pretrained(folder)
+
+
+FAMILIES = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen3": Qwen3Config}
+SHAPE = {
+    "vocab_size": 61, "hidden_size": 24, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 16, "tie_word_embeddings": True, "bos_token_id": 0,
+    "eos_token_id": 0,
+}  # fmt: skip
+VARIANTS = {
+    "llama": {},
+    "llama with biases": {"attention_bias": True, "mlp_bias": True},
+    "llama with one key head each": {"num_key_value_heads": 4},
+    "mistral": {"sliding_window": 5},
+    "mistral without a window": {"sliding_window": None},
+    "qwen3": {},
+}
+
+
+def family_folder(name: str, folder: Path, **more: object) -> torch.nn.Module:
+    """A tiny random model of one of the three families, saved as Transformers saves it."""
+    torch.manual_seed(4)
+    config = FAMILIES[name.split()[0]](**SHAPE | VARIANTS[name] | more)
+    theirs = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():  # make every parameter matter, but for the gains of QK norm
+        for parameter_name, parameter in theirs.named_parameters():
+            if not parameter_name.endswith(("q_norm.weight", "k_norm.weight")):
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    theirs.save_pretrained(folder)
+    return theirs
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_models_that_transformers_made_are_read(name, tmp_path):
+    theirs = family_folder(name, tmp_path)
+    ours = from_pretrained(tmp_path)
+    assert ours.num_parameters() == sum(
+        p.numel() for n, p in theirs.named_parameters() if "q_norm" not in n and "k_norm" not in n
+    )
+    # observed 2.4e-7
+    torch.testing.assert_close(logits_of(ours), logits_of(theirs), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("llama", "hidden_act", "gelu"),
+        ("llama", "rms_norm_eps", 1e-6),
+        ("llama", "tie_word_embeddings", False),
+        ("llama", "intermediate_size", 96),
+        ("llama", "mlp_bias", True),
+        ("llama", "rope_theta", 5e5),
+        ("llama", "rope_parameters", {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
+        ("llama", "rope_scaling", {"type": "linear", "factor": 2.0}),
+        ("mistral", "attention_bias", True),
+        ("mistral", "head_dim", 8),
+        ("qwen3", "use_sliding_window", True),
+        ("qwen3", "attention_bias", True),
+    ],
+)
+def test_a_setting_that_ours_has_only_one_way_of_is_refused(name, setting, value, tmp_path):
+    family_folder(name, tmp_path)
+    edit(tmp_path / "config.json", **{setting: value})
+    wanted = f"config.json: {setting}={value!r} is not supported, only "
+    with pytest.raises(UserError, match=re.escape(wanted)):
+        from_pretrained(tmp_path)
+
+
+def test_a_setting_that_is_left_out_means_what_it_means_to_transformers(tmp_path):
+    family_folder("llama", tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    for key, message in {
+        "rms_norm_eps": "rms_norm_eps=1e-06 is not supported, only 1e-05",
+        "tie_word_embeddings": "tie_word_embeddings=False is not supported",
+        "hidden_size": "there is no hidden_size, which llama needs",
+    }.items():
+        rest = {name: value for name, value in values.items() if name != key}
+        (tmp_path / "config.json").write_text(json.dumps(rest))
+        with pytest.raises(UserError, match=re.escape(message)):
+            from_pretrained(tmp_path)
+
+
+def test_learned_gains_of_qk_norm_are_refused(tmp_path):
+    family_folder("qwen3", tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.1.self_attn.k_norm.weight"][3] = 1.5
+    save_file(tensors, path)
+    with pytest.raises(UserError, match=r"layers\.1\.self_attn\.k_norm\.weight has learned gains"):
+        from_pretrained(tmp_path)
+
+
+def test_a_piece_of_a_joined_matrix_that_is_missing_costs_one_line(tmp_path):
+    family_folder("llama", tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = {n: t for n, t in load_file(path).items() if "layers.0.self_attn.v_proj" not in n}
+    save_file(tensors, path)
+    with pytest.raises(UserError, match=r"h.0.attn.c_attn.weight is \(36, 24\), but .*\(48, 24\)"):
+        from_pretrained(tmp_path)
+
+
+def test_a_run_folder_says_how_it_is_opened(small_trained_run):
+    with pytest.raises(UserError, match=r"is a run folder: open it with nanogpt\.load\("):
+        from_pretrained(small_trained_run)
 
 
 def test_damaged_folders_cost_one_line(folder):
@@ -269,7 +382,7 @@ def test_damaged_folders_cost_one_line(folder):
     with pytest.raises(UserError, match=r"c_attn.bias is \(72,\), but .* make it \(144,\)"):
         from_pretrained(folder)
     (folder / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="has no model_type"):
+    with pytest.raises(UserError, match="there is no model_type"):
         from_pretrained(folder)
     path.unlink()
 

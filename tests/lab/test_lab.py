@@ -301,8 +301,8 @@ def test_budgets_of_tokens_are_steps_of_every_arm(tmp_path):
 
 
 def test_every_study_of_ours_can_be_read(monkeypatch):
-    from nanogpt.cli.settings import check_choices, find_recipe
     from nanogpt.config import read_toml
+    from nanogpt.training.variants import check_choices, find_recipe
 
     studies = sorted((ROOT / "configs" / "studies").glob("*.toml"))
     assert studies

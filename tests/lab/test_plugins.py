@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nanogpt.cli import main
 from nanogpt.config import with_settings
 from nanogpt.generation.stream import generate_text
 from nanogpt.lab.contracts import check_all
@@ -14,7 +15,7 @@ from nanogpt.training.load import load
 from nanogpt.training.start import Trainer
 from nanogpt.training.variants import TABLES, added_since, snapshot
 
-from conftest import small_run
+from conftest import SMALL, small_run
 
 PLUGINS = sorted((Path(__file__).parent.parent / "plugins").glob("*.py"))
 
@@ -251,7 +252,7 @@ class Modest(AdamW):
     state_per_weight = 1
 OPTIMIZERS["modest"] = Modest
 """,
-        "but state_size says",
+        "by state_per_weight it is",
     ),
 }
 
@@ -263,3 +264,16 @@ def test_a_broken_variant_is_refused_with_the_right_sentence(mistake, tmp_path):
     path.write_text(HEAD + body)
     found = check_all(*added_by(path))
     assert words in " ".join(found.values()), found
+
+
+def test_a_new_kind_of_batch_works_in_every_command(tmp_path, monkeypatch, capsys):
+    """Training, measuring, drawing and planning ask the class and no list of names."""
+    monkeypatch.chdir(tmp_path)
+    plugin = next(p for p in PLUGINS if p.stem == "fill_in_the_middle")
+    Path("text.txt").write_text("If 3 kings hold the crown, then 9 fools will pay. " * 80)
+    kind = ["--plugin", str(plugin), "--data.batches", "fill-in-the-middle"]
+    assert main(["train", "--data.source", "text.txt", "--run", "run", *SMALL, *kind]) == 0
+    assert main(["evaluate", "run", *kind[:2]]) == 0
+    assert main(["plan", *SMALL, *kind]) == 0
+    assert main(["data", "show", "run", "--kind", "fill-in-the-middle", *kind[:2]]) == 0
+    assert "Half of the windows as they are" in capsys.readouterr().out

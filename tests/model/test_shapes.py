@@ -183,8 +183,6 @@ def cut_batches_and_resize() -> None:
     text = tokenfiles.TokenFile(Path("none"), np.arange(SIZES["T"] * SIZES["B"] + 1) % 5, about)
     model, cpu = gpt.GPT(settings()), device.resolve("cpu", "float32")
     loss.evaluate(model, text, cpu, batch_size=SIZES["B"], stride=SIZES["T"])
-    grown = gpt.GPT(replace(settings(), vocab_size=SIZES["V"] - 2))
-    grown.resize_vocabulary(SIZES["V"])
 
 
 def cross_entropy_of_rows() -> None:

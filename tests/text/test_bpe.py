@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt.text.bpe import encode_long_word, encode_word, merge, merge_steps, train, train_naive
+from nanogpt.text.bpe import encode_word, merge, merge_steps, train, train_naive
+from nanogpt.text.long_words import encode_long_word
 
 # Few letters make many ties, overlaps and repeats: the hard cases.
 words = st.dictionaries(

@@ -81,7 +81,25 @@ def test_a_longer_download_moves_no_document():
 
 ragged = st.lists(
     st.sampled_from(
-        ["one", " two", "\n", "\r\n", "é", "日本", ".", "…", " ", "  ", "x\ny", "½", "\x1c", "'s"]
+        [
+            "one",
+            " two",
+            "\n",
+            "\r\n",
+            "é",
+            "日本",
+            ".",
+            "…",
+            " ",
+            "  ",
+            "x\ny",
+            "½",
+            "\x1c",
+            "'s",
+            "/",
+            "A",
+            "e\u0301",
+        ]
     ),
     max_size=40,
 ).map("".join)

@@ -5,20 +5,22 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from nanogpt.cli import main
 from nanogpt.config import DataConfig
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.text import prepare as pipeline
 from nanogpt.text.corpus import HELD_OUT_PLAYS, Document, Split
 from nanogpt.text.formats import load_tokenizer
 from nanogpt.text.prepare import UNFINISHED, prepare
+from nanogpt.text.sources import has_unused_separators, stream_documents, whole_texts
 from nanogpt.text.sources import load_split as divided
-from nanogpt.text.sources import stream_documents, whole_texts
 from nanogpt.text.tokenfiles import open_split, read_token_file, write_token_file
 from nanogpt.text.tokenizer import Tokenizer
 
@@ -228,6 +230,83 @@ def test_a_long_text_in_pieces_gives_the_same_files(tmp_path, monkeypatch):
     assert read_token_file(tmp_path / "pieces" / "train.bin").about.documents == 1
 
 
+def write_stories(path: Path, separator: str) -> None:
+    """The stories in one file as TinyStories has them, with a very long one among them."""
+    stories = [f"\n{text}\n\nThe end.\n" for text in STORIES]
+    stories[7] = "\n\n" + "Once upon a time. " * 200 + "\n" * 70
+    path.write_text(separator.join([*stories, "\n\n", ""]))
+
+
+@pytest.mark.parametrize("separator", ["<|endoftext|>", "\n\n\nTHE END\n", "="])
+@pytest.mark.parametrize("long", [2**22, 1000])
+def test_documents_are_cut_at_a_separator_in_any_pieces(separator, long, tmp_path, monkeypatch):
+    monkeypatch.setattr("nanogpt.text.corpus.LONG_DOCUMENT", long)
+    path = tmp_path / "stories.txt"
+    write_stories(path, separator)
+    data = DataConfig(source=str(path), separator=separator, vocab_size=300)
+    found = load_documents(str(path), separator=separator)
+    texts = list(whole_texts(data))
+    assert texts[:2] == [f"{text}\n\nThe end." for text in STORIES[:2]]
+    assert texts[7] == ("Once upon a time. " * 200)
+    assert len(texts) == len(STORIES)
+    assert not any(separator in text for text in texts)
+    assert [d.name for d in found if d.ends] == [f"stories.txt:{n}" for n in range(1, 61)]
+    assert (len(found) > len(texts)) == (long == 1000)
+    prepare(data, tmp_path / "whole", 1)
+    about = [read_token_file(tmp_path / "whole" / f"{side}.bin").about for side in ("train", "val")]
+    assert sum(side.documents for side in about) == 60
+    assert about[1].documents > 1  # chosen by their hashes
+    for piece in (1, 7, 64, 3000):
+        monkeypatch.setattr("nanogpt.text.corpus.PIECE", piece)
+        assert load_documents(str(path), separator=separator) == found, piece
+    prepare(data, tmp_path / "pieces", 2)
+    assert contents(tmp_path / "whole") == contents(tmp_path / "pieces")
+
+
+def test_rows_are_cut_at_a_separator_too(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one|two"}\n{"text": "|three|"}\n')
+    found = load_documents(str(tmp_path / "a.jsonl"), separator="|")
+    assert [(d.name, d.text) for d in found] == [
+        ("a.jsonl:1:1", "one"), ("a.jsonl:1:2", "two"), ("a.jsonl:2:1", "three"),
+    ]  # fmt: skip
+
+
+def test_many_markers_in_a_text_are_noticed(tmp_path, capsys):
+    path = tmp_path / "stories.txt"
+    write_stories(path, "<|endoftext|>")
+    assert has_unused_separators(DataConfig(source=str(path)))
+    assert has_unused_separators(DataConfig(source=str(tmp_path)))
+    assert not has_unused_separators(DataConfig(source=str(path), separator="<|endoftext|>"))
+    assert not has_unused_separators(DataConfig())
+    assert main(["prepare", str(path), "--data.folder", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "add --data.separator '<|endoftext|>'" in told
+    path.write_text("A text that explains <|endoftext|> once. " * 2)
+    assert not has_unused_separators(DataConfig(source=str(path)))
+
+
+def test_a_setting_that_does_not_matter_lets_it_go_on(order, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "GROUPS_BETWEEN_ENTRIES", 1)
+    phases: list[str] = []
+
+    def interrupt(phase: str, characters: int, total: int | None) -> None:
+        phases.append(phase)
+        if phases.count("encoding") == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(order, tmp_path / "out", 1, interrupt)
+    phases.clear()
+    other = replace(order, batches="sliding", stride=3, folder="elsewhere")
+    prepare(other, tmp_path / "out", 1, lambda phase, *_: phases.append(phase))
+    assert "learning" not in phases
+
+
+def test_a_setting_that_matters_is_ordered():
+    assert set(pipeline.ORDERED) <= {field.name for field in fields(DataConfig)}
+
+
 def test_a_missing_shard_is_named(order, tmp_path):
     prepare(order, tmp_path / "out", 1)
     tokenizer = load_tokenizer(tmp_path / "out" / "tokenizer.json")
@@ -287,7 +366,7 @@ def run_killed(order: DataConfig, out: Path, *numbers: int) -> int:
 
 
 def test_a_killed_preparation_resumes_to_the_same_bytes(order, tmp_path):
-    """Killed again and again, at random moments, by the end of which it must be done."""
+    """Killed again and again, at random moments; in the end it must be done."""
     prepare(order, tmp_path / "whole", 1)
     draw = random.Random(0)
     deaths = 0

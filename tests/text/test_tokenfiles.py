@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nanogpt.config import Config
 from nanogpt.errors import UserError
+from nanogpt.text.dataset import tokenizer_of
 from nanogpt.text.tokenfiles import (
     check_ids,
     check_length,
@@ -30,6 +34,7 @@ def test_a_token_file_holds_the_ids_and_says_what_they_are(tmp_path):
         "vocab_size": 257,
         "tokenizer": TOKENIZER.fingerprint(),
         "sha256": hashlib.sha256((tmp_path / "a.bin").read_bytes()).hexdigest(),
+        "largest": 256,
     }
     assert (tmp_path / "a.bin").read_bytes()[:2] == bytes([ord("h"), 0])  # little-endian
     assert isinstance(tokens.ids, np.memmap)
@@ -81,6 +86,56 @@ def test_missing_empty_short_and_impossible_files_are_named(tmp_path):
         check_ids(tokens, 256)
 
 
+def test_the_largest_id_is_read_from_the_sidecar(tmp_path, monkeypatch):
+    """A corpus of billions of tokens must not be read through whenever a run starts."""
+    tokens = write_token_file(tmp_path / "a.bin", ["hello"], TOKENIZER)
+    monkeypatch.setattr("nanogpt.text.tokenfiles.largest_id", None)
+    check_ids(read_token_file(tokens.path), 257)
+    with pytest.raises(UserError, match="holds id 256"):
+        check_ids(read_token_file(tokens.path), 256)
+
+
+def test_a_file_that_is_newer_than_its_sidecar_is_read_for_its_largest_id(tmp_path):
+    """A changed id must be one line of words, not a crash in the embedding."""
+    path = write_token_file(tmp_path / "a.bin", ["hello"], TOKENIZER).path
+    path.write_bytes(b"\xff\xff" + path.read_bytes()[2:])
+    later = path.with_suffix(".json").stat().st_mtime + 1
+    os.utime(path, (later, later))
+    with pytest.raises(UserError, match="holds id 65535"):
+        check_ids(read_token_file(path), 257)
+
+
+def test_an_older_sidecar_without_the_largest_id_still_serves(tmp_path):
+    path = write_token_file(tmp_path / "train-00000-of-00002.bin", ["hello"], TOKENIZER).path
+    write_token_file(tmp_path / "train-00001-of-00002.bin", ["hello"], TOKENIZER)
+    values = json.loads(path.with_suffix(".json").read_text())
+    del values["largest"]
+    path.with_suffix(".json").write_text(json.dumps(values))
+    for tokens in (read_token_file(path), open_split(tmp_path, "train", TOKENIZER)):
+        assert tokens.about.largest is None
+        check_ids(tokens, 257)
+        with pytest.raises(UserError, match="holds id 256"):
+            check_ids(tokens, 256)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_paths_may_be_strings(kind, tmp_path):
+    path = kind(tmp_path / "train.bin")
+    write_token_file(path, ["hello"], TOKENIZER)
+    found = open_split(kind(tmp_path), "train", TOKENIZER)
+    assert found.ids.tolist() == read_token_file(path).ids.tolist()
+
+
+def test_missing_token_files_say_how_to_make_them(tmp_path):
+    with pytest.raises(UserError, match=r"none: no such token files; make them with `nanogpt prep"):
+        tokenizer_of(tmp_path / "none", Config())
+    (tmp_path / "train.bin").write_bytes(b"\x01\x00")
+    with pytest.raises(
+        UserError, match=r"has no tokenizer\.json; name the tokenizer with data\.tok"
+    ):
+        tokenizer_of(tmp_path, Config())
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = write_token_file(tmp_path / "a.bin", ["hello"], CharTokenizer("helo")).path
     before = {p: p.read_bytes() for p in tmp_path.iterdir()}
@@ -125,7 +180,7 @@ def test_nanogpts_bare_ids_are_read(tmp_path):
 
 
 def llmc_file(count: int, magic: int = 20240520, version: int = 1) -> bytes:
-    """256 integers, of which three mean something, and then 16-bit ids."""
+    """256 integers, the first three of them in use, and then 16-bit ids."""
     header = b"".join(n.to_bytes(4, "little") for n in (magic, version, count))
     return header + bytes(4 * 253) + bytes([104, 0, 105, 0, 0, 1])
 
@@ -147,9 +202,9 @@ def test_llmcs_headered_files_are_read_in_the_order_of_their_names(tmp_path):
         (llmc_file(3)[:-1], r"a\.bin has 1029 bytes where its header promises 1030"),
         (llmc_file(3)[:900], r"a\.bin has an unknown or cut-off header"),
         (llmc_file(3, version=2), r"a\.bin has an unknown or cut-off header"),
-        (llmc_file(0)[:1024], r"a\.bin has 1024 bytes, which are no 16-bit ids"),
-        (b"", r"a\.bin has 0 bytes, which are no 16-bit ids"),
-        (b"abc", r"a\.bin has 3 bytes, which are no 16-bit ids"),
+        (llmc_file(0)[:1024], r"a\.bin has 1024 bytes, which cannot be 16-bit ids"),
+        (b"", r"a\.bin has 0 bytes, which cannot be 16-bit ids"),
+        (b"abc", r"a\.bin has 3 bytes, which cannot be 16-bit ids"),
         (b"\xff\xff", r"a\.bin holds id 65535, beyond the vocabulary of 257"),
     ],
 )

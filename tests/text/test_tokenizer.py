@@ -1,16 +1,21 @@
 """Tokenizers: any text survives the round trip, and GPT-2's vocabulary gives GPT-2's ids."""
 
+import base64
 import importlib.metadata
 import json
+import pickle
 import random
 import shutil
+import unicodedata
 from itertools import count, islice, pairwise, product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import regex
 import tiktoken
 import tokenizers
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
@@ -19,15 +24,17 @@ from transformers import AutoTokenizer
 from nanogpt.errors import UserError
 from nanogpt.interop.tokenizers import from_tiktoken, to_huggingface, to_tiktoken
 from nanogpt.text.corpus import shakespeare
+from nanogpt.text.encoding import WordCache
 from nanogpt.text.formats import (
     find_tokenizer,
     from_gpt2,
     from_huggingface,
+    from_tiktoken_file,
     load_tokenizer,
     train_tokenizer,
 )
 from nanogpt.text.splitter import PATTERNS, Splitter
-from nanogpt.text.tokenizer import CharTokenizer, Tokenizer, WordCache
+from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
 
 TRAINED = Tokenizer.train(
     ["The king's fool, the fools' king. " * 5, "naïve café — 日本語 🎭🎭"], 320
@@ -39,6 +46,7 @@ assigned = st.text(st.characters(exclude_categories=["Cn", "Cs"]))
 nasty_text = st.lists(
     st.sampled_from(
         ["Hello", ",", " ", "  ", "\n", "\t", "'s", "'LL", "don't", "123", "é", "e\u0301", "日本",
+         "日本A", "b", "'l", "l", "/",
          "ß", "🎭", "👩‍👩‍👧", "\u00a0", "\u2028", "\x00", "\r\n", "٣", "½", "<|endoftext|>", "_"]
     ),
     max_size=12,
@@ -278,6 +286,257 @@ def test_gpt2_from_tiktoken_is_gpt2_from_its_files(gpt2, reference):
     assert from_tiktoken(reference).to_dict() == gpt2.to_dict()
 
 
+SPECIAL = {
+    "cl100k_base": {
+        "<|endoftext|>": 100257, "<|fim_prefix|>": 100258, "<|fim_middle|>": 100259,
+        "<|fim_suffix|>": 100260, "<|endofprompt|>": 100276,
+    },
+    "o200k_base": {"<|endoftext|>": 199999, "<|endofprompt|>": 200018},
+}  # fmt: skip
+WORLD = (
+    "naïve café — 日本語の文 한글 ไทย 🎭🎭 Ǆ ٣٣ don't WE'LL it's\n\n\t  x = 10_000;\r\n// path/to\n"
+    * 9
+)
+
+
+def write_ranks(path: Path, ranks: dict[bytes, int]) -> None:
+    """As tiktoken publishes a vocabulary."""
+    lines = [f"{base64.b64encode(token).decode()} {i}\n" for token, i in ranks.items()]
+    path.write_text("".join(lines))
+
+
+@pytest.fixture(scope="module", params=SPECIAL)
+def encodings(request, tmp_path_factory) -> tuple[Tokenizer, tiktoken.Encoding]:
+    """A small vocabulary in a file named as a real one: ours, and tiktoken's own reading of it.
+
+    Pattern, special tokens, their ids and the gaps are the real ones; only the merges are few.
+    """
+    name = request.param
+    pattern = name.partition("_")[0]
+    few = Tokenizer.train([PLAY, WORLD], 900, (), pattern)
+    order = bytes(range(33, 127)) + bytes(b for b in range(256) if not 33 <= b < 127)
+    place = {b: order.index(b) for b in range(256)}  # as in the real ones, "!" has id 0
+    merges = [(place.get(a, a), place.get(b, b)) for a, b in few.merges]
+    ranks = {token: i for i, token in Tokenizer(merges, pattern, {}, order).vocabulary.items()}
+    path = tmp_path_factory.mktemp("tiktoken") / f"{name}.tiktoken"
+    write_ranks(path, ranks)
+    theirs = tiktoken.Encoding(
+        name, pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens=SPECIAL[name]
+    )
+    ours = find_tokenizer(path)
+    assert isinstance(ours, Tokenizer)
+    return ours, theirs
+
+
+def random_text(draw: random.Random, parts: list[str]) -> str:
+    """Troublesome parts, and characters of every plane that are assigned."""
+    texts = []
+    for _ in range(draw.randint(0, 25)):
+        character = chr((draw.choice([0, 0, 0, 1, 2, 3, 14, 15, 16]) << 16) + draw.randrange(65536))
+        assigned = unicodedata.category(character) not in ("Cn", "Cs")
+        texts.append(character if assigned and draw.random() < 0.5 else draw.choice(parts))
+    return "".join(texts)
+
+
+def check_against_tiktoken(encodings, count: int) -> None:
+    ours, theirs = encodings
+    draw = random.Random(0)
+    # Names of special tokens, whole and halved, and what o200k cuts in a way of its own.
+    parts = [*PARTS, *ours.special_tokens, "日本A", "日本Ab", "'S", "'ſ", "!\n/", "we'l", "l"]
+    for _ in range(count):
+        text = random_text(draw, parts)
+        plain, special = ours.encode(text), ours.encode(text, special="allow")
+        assert plain == theirs.encode_ordinary(text), repr(text)
+        assert special == theirs.encode(text, allowed_special="all"), repr(text)
+        assert ours.decode(plain) == ours.decode(special) == text
+        assert theirs.decode(special) == text
+
+
+def test_tiktokens_files_give_tiktokens_ids(encodings):
+    check_against_tiktoken(encodings, 2_000)
+
+
+@pytest.mark.slow
+def test_tiktokens_files_give_tiktokens_ids_on_twenty_thousand_strings(encodings):
+    check_against_tiktoken(encodings, 20_000)
+
+
+def test_ids_with_gaps_survive_every_way_of_keeping_them(encodings, tmp_path):
+    ours, theirs = encodings
+    largest = max(ours.special_tokens.values())
+    assert ours.vocab_size == theirs.n_vocab == largest + 1
+    assert ours.special_tokens == theirs._special_tokens
+    ours.save(tmp_path / "tokenizer.json")
+    to_huggingface(ours, tmp_path / "hf")
+    again = [
+        load_tokenizer(tmp_path / "tokenizer.json"), from_huggingface(tmp_path / "hf"),
+        from_tiktoken(theirs), from_tiktoken(to_tiktoken(ours)), pickle.loads(pickle.dumps(ours)),
+    ]  # fmt: skip
+    for other in again:
+        assert other.fingerprint() == ours.fingerprint()
+        assert other.vocab_size == ours.vocab_size
+    text = "a<|endoftext|>naïve 日本<|endofprompt|>"
+    hugging = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert hugging.encode(text) == ours.encode(text, special="allow")
+    assert hugging.decode(hugging.encode(text)) == text
+
+
+def test_an_id_in_a_gap_is_named(encodings):
+    ours = encodings[0]
+    gap = ours.special_tokens["<|endoftext|>"] - 1
+    with pytest.raises(UserError, match=f"id {gap} is not in the vocabulary: it lies in a gap"):
+        ours.decode([0, gap])
+
+
+def test_tokens_added_to_ids_with_gaps_follow_the_last(encodings):
+    ours = encodings[0]
+    more = ours.with_special_tokens(["<|user|>"])
+    assert more.encode("<|user|>", special="allow") == [ours.vocab_size]
+    assert more.encode("the fool") == ours.encode("the fool")
+
+
+@pytest.mark.parametrize("ids", [[0, 1], [5, 300], [258, 261], [400, 500]])
+def test_special_tokens_may_have_any_ids(ids, tmp_path):
+    """In p50k_base one stands between merges, in Pythia they are the first of all."""
+    plain = Tokenizer.train([PLAY], 320, ())
+    names = dict(zip(["<|a|>", "<|b|>"], ids, strict=True))
+    free = [i for i in range(400) if i not in ids]
+    merges = [(free[a], free[b]) for a, b in plain.merges]
+    moved = Tokenizer(merges, special_tokens=names)
+    text = PLAY[:3000]
+    assert moved.encode(text) == [free[i] for i in plain.encode(text)]
+    assert moved.encode("<|b|><|a|>", special="allow") == [ids[1], ids[0]]
+    assert moved.decode(moved.encode(text + "<|a|>", special="allow")) == text + "<|a|>"
+    moved.save(tmp_path / "tokenizer.json")
+    assert load_tokenizer(tmp_path / "tokenizer.json").to_dict() == moved.to_dict()
+    to_huggingface(moved, tmp_path)
+    assert from_huggingface(tmp_path).to_dict() == moved.to_dict()
+    hugging = AutoTokenizer.from_pretrained(tmp_path)
+    assert hugging.encode(text + "<|b|>") == moved.encode(text + "<|b|>", special="allow")
+    assert from_tiktoken(to_tiktoken(moved)).to_dict() == moved.to_dict()
+
+
+@pytest.mark.parametrize("ids", [{"<|a|>": 300, "<|b|>": 300}, {"<|a|>": -1}])
+def test_impossible_ids_of_special_tokens_are_refused(ids):
+    with pytest.raises(UserError, match="special tokens need different ids from 0 on"):
+        Tokenizer([], special_tokens=ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "message"),
+    [
+        ("mine", "IQ== 0\n", r"mine\.tiktoken: the pattern that goes with it is unknown; call it"),
+        ("r50k_base", "IQ== 0\n???\n", r"r50k_base\.tiktoken line 2 is not a token in base64"),
+        ("r50k_base", "IQ== 0\nIg== one\n", "line 2 is not a token in base64"),
+        ("r50k_base", "IQ== 0\n", "has 1 tokens of one byte; 256 are needed"),
+        ("r50k_base", "", "has 0 tokens of one byte; 256 are needed"),
+    ],
+)
+def test_unusable_tiktoken_files_are_named(name, lines, message, tmp_path):
+    (tmp_path / f"{name}.tiktoken").write_text(lines)
+    with pytest.raises(UserError, match=message):
+        find_tokenizer(str(tmp_path / f"{name}.tiktoken"))
+
+
+def test_a_tiktoken_file_of_any_name_takes_a_pattern(tmp_path):
+    end = TRAINED.special_tokens["<|endoftext|>"]
+    ranks = {token: i for i, token in TRAINED.vocabulary.items() if i != end}
+    write_ranks(tmp_path / "mine.tiktoken", ranks)
+    special = {"<|endoftext|>": end}
+    found = from_tiktoken_file(str(tmp_path / "mine.tiktoken"), "gpt2", special)
+    assert found.to_dict() == TRAINED.to_dict()
+
+
+def test_ranks_that_are_no_merges_are_refused(tmp_path):
+    ranks = {bytes([b]): b for b in range(256)}
+    write_ranks(tmp_path / "r50k_base.tiktoken", ranks | {b"abc": 256})
+    with pytest.raises(UserError, match="b'abc' is not the merge of two earlier tokens"):
+        find_tokenizer(tmp_path / "r50k_base.tiktoken")
+    write_ranks(tmp_path / "r50k_base.tiktoken", ranks | {b"ab": 257})
+    with pytest.raises(UserError, match=r"merge 1 does not fit .* only special tokens may leave"):
+        find_tokenizer(tmp_path / "r50k_base.tiktoken")
+
+
+def test_added_tokens_that_are_always_found_are_refused(tmp_path):
+    """Hugging Face finds them in every text; ours would take them for text, without a word."""
+    to_huggingface(TRAINED, tmp_path)
+    values = json.loads((tmp_path / "tokenizer.json").read_text())
+    values["added_tokens"][0]["special"] = False
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="has added tokens that are not special"):
+        from_huggingface(tmp_path)
+
+
+def test_a_special_token_that_is_a_word_is_not_exported(tmp_path):
+    with pytest.raises(UserError, match="a special and another token are 'ab'"):
+        to_huggingface(Tokenizer([(97, 98)], special_tokens={"ab": 300}), tmp_path)
+
+
+TEXTS = ["", "?", "hello world!!!? (안녕하세요!) lol123 😉", PLAY[:5000]]
+WITH_SPECIAL = """<|endoftext|>Hello world this is one document
+<|endoftext|><|fim_prefix|>And this one has<|fim_suffix|> tokens.<|fim_middle|> FIM
+<|endoftext|>Last document!!! 👋<|endofprompt|>"""
+
+
+@pytest.mark.parametrize("text", [*TEXTS, WITH_SPECIAL])
+@pytest.mark.parametrize("tokenizer", [Tokenizer([]), TRAINED, *LEARNED.values()])
+def test_decoding_undoes_encoding(tokenizer, text):
+    """As minbpe has it, without merges and with them, for every pattern."""
+    for special in ("as-text", "allow"):
+        assert tokenizer.decode(tokenizer.encode(text, special)) == text
+
+
+def test_the_example_of_wikipedia():
+    """aaabdaaabac becomes XdXac: https://en.wikipedia.org/wiki/Byte_pair_encoding"""
+    tokenizer = Tokenizer.train(["aaabdaaabac"], 259, ())
+    assert tokenizer.encode("aaabdaaabac") == [258, 100, 258, 97, 99]
+    assert tokenizer.vocabulary[258] == b"aaab"
+
+
+@pytest.mark.parametrize("special", [{}, SPECIAL["cl100k_base"]])
+def test_special_tokens_given_later_are_saved(special, tmp_path):
+    trained = LEARNED["cl100k"]
+    tokenizer = Tokenizer(trained.merges, trained.pattern, special)
+    ids = tokenizer.encode(WITH_SPECIAL, special="allow")
+    assert set(special.values()) <= set(ids)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    again = load_tokenizer(str(tmp_path / "tokenizer.json"))
+    assert again.encode(WITH_SPECIAL, special="allow") == ids
+    assert again.decode(ids) == tokenizer.decode(ids) == WITH_SPECIAL
+
+
+@pytest.mark.parametrize("kind", [Tokenizer, CharTokenizer])
+def test_what_is_no_list_of_texts_is_refused(kind, tmp_path):
+    """A lone string is a sequence of its letters, and a path as a string is text: both learned
+    from the letters of a name, without a word."""
+    size = (300,) if kind is Tokenizer else ()
+    path = tmp_path / "play.txt"
+    path.write_text("some text")
+    for texts in ("abc", path, str(path)):
+        with pytest.raises(UserError, match="give a list of texts, or of Paths of files"):
+            kind.train(texts, *size)
+    with pytest.raises(UserError, match=r"play\.txt' is the name of a file: Path\('.*'\) reads it"):
+        kind.train([str(path)], *size)
+    assert kind.train([path], *size).to_dict() == kind.train(["some text"], *size).to_dict()
+    # Later texts are text, whatever they say.
+    learned = kind.train(["x", str(path)], *size)
+    assert learned.decode(learned.encode("play")) == "play"
+
+
+def test_ids_are_decoded_from_lists_arrays_and_tensors():
+    ids = TRAINED.encode("The king's fool")
+    for kind in (list, tuple, iter, np.array, torch.tensor):
+        assert TRAINED.decode(kind(ids)) == "The king's fool"
+
+
+@pytest.mark.parametrize(
+    "wrong", [5, np.int64(5), torch.tensor(5), torch.tensor([[1, 2]]), np.array([[1]]), [[1]], None]
+)
+def test_ids_of_no_or_of_many_texts_are_refused(wrong):
+    with pytest.raises(UserError, match=r"decode takes the ids of one text, as in \[15496\] or"):
+        TRAINED.decode(wrong)
+
+
 def test_tokens_of_the_same_bytes_are_not_exported(tmp_path):
     twice = Tokenizer([(97, 98), (98, 99), (256, 99), (97, 257)])  # ab, bc, ab+c, a+bc
     with pytest.raises(UserError, match="two tokens stand for b'abc'"):
@@ -415,7 +674,7 @@ def test_training_fills_the_vocabulary_and_counts_special_tokens():
     tokenizer = Tokenizer.train(["low lower lowest " * 9], 262, ["<|a|>", "<|b|>"])
     assert tokenizer.vocab_size == 262
     assert tokenizer.special_tokens == {"<|a|>": 260, "<|b|>": 261}
-    assert tokenizer.vocabulary[256:259] == [b"ow", b"low", b" low"]
+    assert [tokenizer.vocabulary[i] for i in range(256, 259)] == [b"ow", b"low", b" low"]
 
 
 def test_training_refuses_a_vocabulary_without_room():

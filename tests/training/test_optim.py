@@ -14,6 +14,7 @@ from nanogpt.training.optim import (
     learning_rate,
     orthogonalize,
 )
+from nanogpt.training.variants import optimizer_state_size
 
 from conftest import tiny
 
@@ -227,5 +228,5 @@ def test_muon_makes_queries_keys_and_values_orthogonal_each_by_itself():
 @pytest.mark.parametrize(("name", "numbers"), [("sgd", 1), ("adamw", 2), ("fused-adamw", 2)])
 def test_an_optimizer_says_how_much_it_keeps(name, numbers):
     model = GPT(tiny())
-    size = OPTIMIZERS[name].state_size(model, TrainConfig(optimizer=name))
+    size = optimizer_state_size(model, TrainConfig(optimizer=name))
     assert size == numbers * model.num_parameters()

@@ -22,11 +22,12 @@ COMMANDS = {
     "generate": "continue a prompt with a trained model",
     "chat": "write with a trained model, turn by turn",
     "evaluate": "measure a trained model: loss, perplexity, bits per byte",
-    "compare": "the same model in Hugging Face Transformers: same numbers, which speed",
+    "compare": "the same model in Hugging Face Transformers: same numbers, speed side by side",
     "lab": "studies, scaling laws, attention heads, and checks of your own ideas",
     "learn": "the learning path: lessons that run in the browser, and your progress",
-    "exercise": "write the parts of a GPT yourself, and be told what is wrong with them",
+    "exercise": "write the parts of a GPT yourself; learn what is wrong, and how to fix it",
     "export": "a folder that Hugging Face Transformers opens",
+    "completion": "a script that lets the shell complete commands, options and recipes",
 }
 
 HELP = """\
@@ -48,7 +49,7 @@ def help_text() -> str:
 def main(argv: Sequence[str]) -> int:
     """Run one command and return the exit code.
 
-    0 for success, 2 for a mistake that the user can mend (one line on stderr), 130 when
+    0 for success, 2 for a mistake that the user can fix (one line on stderr), 130 when
     interrupted. Any other exception is a bug and keeps its traceback.
     """
     try:

@@ -15,20 +15,20 @@ from nanogpt.errors import UserError, did_you_mean
 from nanogpt.generation.reader import Reader
 from nanogpt.generation.stream import prompt_ids, stream
 from nanogpt.model.gpt import GPT
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 
 ABOUT = """\
-Write something, and the model goes on with it: it continues texts and knows no questions. It sees
-your text and its own, up to its context length.
+Write something, and the model continues it. It continues texts; it does not answer questions. It
+sees your text and its own, up to its context length.
 
   /temperature 0.5   change a setting: {settings}
   /settings          show them; /help shows all of this
-  (an empty line)    let the model go on
+  (an empty line)    let the model continue
   /reset             begin a new text
   /quit              leave; so does Ctrl-D. Ctrl-C ends the model's turn
 """
 
-# What a person sets here; the prompt is what they write.
+# What a person can set here; the prompt is what they write.
 CHANGEABLE = [field.name for field in fields(SampleConfig) if field.name != "prompt"]
 
 
@@ -36,7 +36,7 @@ class Chat:
     """One text that a person and a model write in turns."""
 
     def __init__(
-        self, model: GPT, tokenizer: AnyTokenizer, settings: SampleConfig, stops: Sequence[str]
+        self, model: GPT, tokenizer: BaseTokenizer, settings: SampleConfig, stops: Sequence[str]
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -46,7 +46,7 @@ class Chat:
         self.turns = 0
 
     def answer(self, text: str) -> Iterator[str]:
-        """Add a person's text, then let the model go on; its turn ends as a sample does.
+        """Add a person's text, then let the model continue; its turn ends as a sample does.
 
         Raises UserError for text that the tokenizer cannot encode.
         """
@@ -73,7 +73,7 @@ class Chat:
     def command(self, line: str) -> str:
         """Carry out a line that begins with a slash; what to say about it.
 
-        Raises UserError for a command that is unknown or a value that cannot be.
+        Raises UserError for an unknown command or an impossible value.
         """
         name, _, value = line[1:].strip().partition(" ")
         name = name.replace("-", "_")
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
     model, tokenizer, config = load_model(options)
     stops = ["\n\n"] if options.stop is None else options.stop
     chat = Chat(model, tokenizer, sample_settings(config, options), stops)
-    with suppress(ImportError):  # what Windows lacks: arrow keys and a history for input()
+    with suppress(ImportError):  # arrow keys and a history for input(); not on Windows
         importlib.import_module("readline")
     print(ABOUT.format(settings=", ".join(CHANGEABLE)))
     while True:

@@ -28,10 +28,10 @@ from nanogpt.errors import UserError
 from nanogpt.evaluation.loss import evaluate
 from nanogpt.evaluation.references import BIGRAM, reference_points
 from nanogpt.text.corpus import Split
+from nanogpt.text.dataset import data_folder
 from nanogpt.text.prepare import Prepared
 from nanogpt.text.sources import load_split
-from nanogpt.text.tokenfiles import data_folder
-from nanogpt.text.tokenizer import AnyTokenizer, Tokenizer
+from nanogpt.text.tokenizer import BaseTokenizer, Tokenizer
 from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.training.start import Trainer
 from nanogpt.training.timing import steps_within
@@ -133,7 +133,7 @@ def familiar_sentence(split: Split) -> str:
     return split.train[0].text[:60]
 
 
-def show_tokenizer(tokenizer: AnyTokenizer, sentence: str, console: Console) -> None:
+def show_tokenizer(tokenizer: BaseTokenizer, sentence: str, console: Console) -> None:
     """Show what was learned first, what last, and how a sentence is cut."""
     if isinstance(tokenizer, Tokenizer):
         for title, merges in (("first", tokenizer.merges[:6]), ("last", tokenizer.merges[-6:])):

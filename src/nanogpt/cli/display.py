@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""What a person sees while a model trains."""
 
 import signal
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from nanogpt.cli.text import printable
 from nanogpt.errors import UserError
+from nanogpt.model.size import flops_per_token
 from nanogpt.training.records import Reached, Record, Sample, Step, Validation
 from nanogpt.training.start import Trainer
 
@@ -76,7 +77,7 @@ class Display:
 
     def __init__(self, trainer: Trainer, console: Console) -> None:
         self.console = console
-        self.flops_per_token = trainer.model.flops_per_token()
+        self.flops_per_token = flops_per_token(trainer.model)
         self.peak = trainer.compute.peak_flops()
         self.losses: list[float] = []
         self.speeds: list[float] = []

@@ -2,40 +2,43 @@
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nanogpt.cli.settings import Parser
+from nanogpt.cli.settings import Parser, print_json
 from nanogpt.cli.text import printable, visible
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import Config, DataConfig
 from nanogpt.device import Compute, resolve
 from nanogpt.errors import UserError
-from nanogpt.evaluation.loss import Score, default_stride, token_losses
+from nanogpt.evaluation.documents import (
+    DocumentScore,
+    Losses,
+    document_scores,
+    excerpts,
+    separator_of,
+    text_losses,
+    text_score,
+)
+from nanogpt.evaluation.loss import Score, default_stride
 from nanogpt.evaluation.novelty import LENGTHS, Known, Novelty
 from nanogpt.evaluation.references import reference_points, text_of
 from nanogpt.generation.reader import Reader
 from nanogpt.generation.stream import prompt_ids, stream
 from nanogpt.model.gpt import GPT
-from nanogpt.text.batches import BATCHES
+from nanogpt.text.dataset import data_folder
 from nanogpt.text.sources import whole_texts
-from nanogpt.text.tokenfiles import (
-    TokenFile,
-    data_folder,
-    end_of_text,
-    open_split,
-    write_token_file,
-)
-from nanogpt.text.tokenizer import AnyTokenizer
-from nanogpt.text.worlds import World, find_world
+from nanogpt.text.tokenfiles import TokenFile, open_split, write_token_file
+from nanogpt.text.tokenizer import BaseTokenizer
+from nanogpt.text.worlds import find_world
 
 SHOWN_TOKENS = 400  # with --tokens
 SHOWN_DOCUMENTS = 10  # the hardest and the easiest, this many of each
@@ -43,6 +46,21 @@ SAMPLES = 20  # with --novelty
 
 # From light to dark: how many bits a token cost, up to each of these.
 BITS = {1: "green", 3: "cyan", 6: "yellow", 10: "red", float("inf"): "bold magenta"}
+
+FLOOR = "the floor: the entropy of this toy world"
+
+
+@dataclass
+class Findings:
+    """What was measured; None where it was not asked for."""
+
+    protocol: dict[str, Any]  # how it was measured
+    tokens: TokenFile
+    losses: Losses  # nats of every token but the first
+    score: Score
+    documents: list[DocumentScore] | None = None
+    references: dict[str, float] | None = None  # bits per byte, by name
+    novelty: dict[str, Novelty] | None = None  # the model's, and that of human text
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -61,34 +79,67 @@ def main(arguments: Sequence[str]) -> None:
         "--novelty", action="store_true",
         help="how much of what the model writes is copied from its training text",
     )  # fmt: skip
+    parser.add_json(
+        "loss_nats_per_token, perplexity_per_token, bits_per_byte, tokens, bytes_per_token, "
+        "protocol; with the options above also documents, token_losses_nats, "
+        "references_bits_per_byte, novelty (new_runs: shares of runs of n words)"
+    )
     options = parser.parse(arguments)
     if options.batch_size < 1:
         raise UserError(f"--batch-size {options.batch_size}: use at least 1")
     model, tokenizer, config = load_model(options)
     # Packed and int8 layers have a precision of their own.
     compute = resolve(str(model.device), "auto" if options.weights == "plain" else "float32")
-    console = Console(soft_wrap=True, highlight=False)
     with tempfile.TemporaryDirectory() as folder:
         tokens = open_text(options, tokenizer, config, Path(folder))
-        with console.status("evaluating ..."):
-            losses = measure(model, tokens, compute, options, tokenizer, config)
-        show_score(model, tokens, losses, compute, options, console)
-        if options.documents:
-            show_documents(tokens, losses, tokenizer, console)
-        if options.tokens:
-            show_tokens(tokens, losses, tokenizer, console)
-        if options.references:
-            train = train_split(options, tokenizer, config)
-            world = None if options.text else find_world(config.data.source)
-            score = score_of(losses, tokens)
-            show_references(train, tokens, tokenizer, world, score.bits_per_byte, console)
-        if options.novelty:
-            train = train_split(options, tokenizer, config)
-            show_novelty(model, tokenizer, config, train, tokens, options.text or "", console)
+        found = measure(model, tokens, compute, options, tokenizer, config)
+        if options.json:
+            print_json(figures(found, options.tokens))
+        else:
+            show(found, options.tokens, tokenizer, Console(soft_wrap=True, highlight=False))
+
+
+def measure(
+    model: GPT,
+    tokens: TokenFile,
+    compute: Compute,
+    options: argparse.Namespace,
+    tokenizer: BaseTokenizer,
+    config: Config,
+) -> Findings:
+    """The losses, and what else was asked for. Progress goes to stderr."""
+    progress = Console(stderr=True)
+    length = model.config.context_length
+    protocol = {
+        "context_length_tokens": length,
+        "stride_tokens": options.stride or default_stride(length),
+        "weights": options.weights,
+        "precision": compute.precision,
+    }
+    separator = separator_of(config.data.batches, tokenizer)
+    with progress.status("evaluating ..."):
+        losses = text_losses(model, tokens, compute, options.batch_size, options.stride, separator)
+    found = Findings(protocol, tokens, losses, text_score(losses, tokens))
+    if options.documents:
+        found.documents = list(document_scores(tokens, losses, tokenizer))
+    if options.references:
+        train = train_split(options, tokenizer, config)
+        with progress.status("asking simpler predictors ..."):
+            found.references = reference_points(train, tokens, tokenizer)
+        world = None if options.text else find_world(config.data.source)
+        found.references["this model"] = found.score.bits_per_byte
+        if world:
+            found.references[FLOOR] = world.floor()
+    if options.novelty:
+        train = train_split(options, tokenizer, config)
+        other = Path(options.text).name if options.text else "the held-out text"
+        with progress.status(f"writing {SAMPLES} samples, and looking for them in the text ..."):
+            found.novelty = novelty(model, tokenizer, config, train, tokens, other)
+    return found
 
 
 def open_text(
-    options: argparse.Namespace, tokenizer: AnyTokenizer, config: Config, folder: Path
+    options: argparse.Namespace, tokenizer: BaseTokenizer, config: Config, folder: Path
 ) -> TokenFile:
     """The text that was named, or the held-out text of the run."""
     if options.text is not None:
@@ -102,97 +153,99 @@ def open_text(
     return open_split(data_folder(options.run, config), "val", tokenizer)
 
 
-def train_split(options: argparse.Namespace, tokenizer: AnyTokenizer, config: Config) -> TokenFile:
+def train_split(options: argparse.Namespace, tokenizer: BaseTokenizer, config: Config) -> TokenFile:
     """What the run was trained on. Raises UserError for a model that is no run."""
     if not (options.run / "config.toml").exists():
         raise UserError(f"{options.run} is no run: what it was trained on is not known here")
     return open_split(data_folder(options.run, config), "train", tokenizer)
 
 
-def measure(
+def novelty(
     model: GPT,
-    tokens: TokenFile,
-    compute: Compute,
-    options: argparse.Namespace,
-    tokenizer: AnyTokenizer,
+    tokenizer: BaseTokenizer,
     config: Config,
-) -> NDArray[np.float32]:
-    """The loss of every token but the first."""
-    apart = BATCHES[config.data.batches].documents_apart
-    separator = end_of_text(tokenizer) if apart else None
-    parts = list(
-        token_losses(model, tokens.ids, compute, options.batch_size, options.stride, separator)
-    )
-    if not parts:
-        raise UserError("the text is too short to evaluate: it needs at least two tokens")
-    losses = np.concatenate(parts)
-    if np.isnan(losses).any():
-        raise UserError("the model's weights are not numbers; use an earlier checkpoint")
-    return losses
+    train: TokenFile,
+    val: TokenFile,
+    other: str,
+) -> dict[str, Novelty]:
+    """How much of what the model writes is in the training text, beside a human text.
+
+    The samples start a document, with the settings of the run; as much human text is compared.
+    """
+    reader = Reader(model, [prompt_ids(tokenizer, "")] * SAMPLES)
+    written = [""] * SAMPLES
+    for piece in stream(reader, tokenizer, replace(config.sample, prompt="")):
+        written[piece.row] += piece.text
+    known = Known(text_of(train, tokenizer, b"\n").decode("utf-8", "replace"))
+    human = text_of(val, tokenizer, b"\n").decode("utf-8", "replace")
+    length = sum(map(len, written))
+    return {
+        "the model": known.novelty(written),
+        other: known.novelty(excerpts(human, length, SAMPLES)),
+    }
 
 
-def score_of(losses: NDArray[np.float32], tokens: TokenFile) -> Score:
-    """The mean of single losses."""
-    return Score(float(losses.mean(dtype=np.float64)), len(losses), tokens.bytes_per_token)
+def figures(found: Findings, with_tokens: bool) -> dict[str, Any]:
+    """The findings as --json prints them."""
+    score = found.score
+    values: dict[str, Any] = {
+        "loss_nats_per_token": score.loss,
+        "perplexity_per_token": score.perplexity,
+        "bits_per_byte": score.bits_per_byte,
+        "tokens": score.tokens,
+        "bytes_per_token": score.bytes_per_token,
+        "protocol": found.protocol,
+    }
+    if found.documents is not None:
+        values["documents"] = [
+            {"number": d.number, "start_token": d.start, "tokens": d.tokens}
+            | {"loss_nats_per_token": d.loss, "bits_per_byte": d.bits_per_byte}
+            for d in found.documents
+        ]
+    if with_tokens:
+        values["token_losses_nats"] = found.losses.tolist()
+    if found.references is not None:
+        values["references_bits_per_byte"] = found.references
+    if found.novelty is not None:
+        values["novelty"] = {
+            name: {"words": part.words, "new_runs": part.novel}
+            | {"longest_copied_words": part.longest_words, "longest_copied": part.longest}
+            for name, part in found.novelty.items()
+        }
+    return values
 
 
-def show_score(
-    model: GPT,
-    tokens: TokenFile,
-    losses: NDArray[np.float32],
-    compute: Compute,
-    options: argparse.Namespace,
-    console: Console,
-) -> None:
+def show(found: Findings, with_tokens: bool, tokenizer: BaseTokenizer, console: Console) -> None:
+    """Print the findings for a person."""
+    show_score(found.score, found.protocol, console)
+    if found.documents is not None:
+        show_documents(found.documents, found.tokens, tokenizer, console)
+    if with_tokens:
+        show_tokens(found.tokens, found.losses, tokenizer, console)
+    if found.references is not None:
+        show_references(found.references, console)
+    if found.novelty is not None:
+        show_novelty(found.novelty, console)
+
+
+def show_score(score: Score, protocol: dict[str, Any], console: Console) -> None:
     """The three figures, and how they were measured."""
-    score = score_of(losses, tokens)
-    length = model.config.context_length
     console.print(
         f"loss           {score.loss:.4f} nats per token\n"
         f"perplexity     {score.perplexity:.2f} per token\n"
         f"bits per byte  {score.bits_per_byte:.4f}\n"
         f"[dim]{score.tokens:,} tokens of {score.bytes_per_token:.2f} bytes, each predicted once,\n"
-        f"in windows of {length} tokens every {options.stride or default_stride(length)}, "
-        f"{options.weights} weights, {compute.precision} arithmetic[/]"
+        f"in windows of {protocol['context_length_tokens']} tokens every "
+        f"{protocol['stride_tokens']}, {protocol['weights']} weights, "
+        f"{protocol['precision']} arithmetic[/]"
     )
 
 
-@dataclass(frozen=True)
-class DocumentScore:
-    """The loss of one document, its end-of-text token included."""
-
-    number: int
-    start: int  # of its first token in the text
-    tokens: int  # predicted ones
-    loss: float  # nats per token
-    bits_per_byte: float
-
-
-def document_scores(
-    tokens: TokenFile, losses: NDArray[np.float32], tokenizer: AnyTokenizer
-) -> Iterator[DocumentScore]:
-    """Each document by itself. The first token of the text has no loss."""
-    ids = np.asarray(tokens.ids[:])
-    end = end_of_text(tokenizer)
-    ends = np.flatnonzero(ids == end) + 1 if end is not None else np.array([], dtype=int)
-    edges = [0, *ends.tolist()]
-    if edges[-1] < len(ids):
-        edges.append(len(ids))
-    for number, (start, stop) in enumerate(pairwise(edges)):
-        part = losses[max(start - 1, 0) : stop - 1]
-        predicted = ids[max(start, 1) : stop].tolist()
-        text = tokenizer.decode_bytes(i for i in predicted if i != end)
-        if len(part) and text:
-            total = float(part.sum(dtype=np.float64))
-            bits = total / np.log(2) / len(text)
-            yield DocumentScore(number + 1, start, len(part), total / len(part), float(bits))
-
-
 def show_documents(
-    tokens: TokenFile, losses: NDArray[np.float32], tokenizer: AnyTokenizer, console: Console
+    scores: Sequence[DocumentScore], tokens: TokenFile, tokenizer: BaseTokenizer, console: Console
 ) -> None:
     """The hardest documents and the easiest."""
-    scores = sorted(document_scores(tokens, losses, tokenizer), key=lambda s: -s.bits_per_byte)
+    scores = sorted(scores, key=lambda s: -s.bits_per_byte)
     shown = scores
     if len(scores) > 2 * SHOWN_DOCUMENTS:
         shown = scores[:SHOWN_DOCUMENTS] + scores[-SHOWN_DOCUMENTS:]
@@ -210,7 +263,7 @@ def show_documents(
 
 
 def show_tokens(
-    tokens: TokenFile, losses: NDArray[np.float32], tokenizer: AnyTokenizer, console: Console
+    tokens: TokenFile, losses: Losses, tokenizer: BaseTokenizer, console: Console
 ) -> None:
     """The beginning of the text, each token in the colour of its loss."""
     text = Text()
@@ -230,76 +283,29 @@ def show_tokens(
     console.print(legend)
 
 
-def show_references(
-    train: TokenFile,
-    val: TokenFile,
-    tokenizer: AnyTokenizer,
-    world: World | None,
-    reached: float,
-    console: Console,
-) -> None:
+def show_references(references: dict[str, float], console: Console) -> None:
     """What simpler predictors reach on the same text."""
     table = Table("bits per byte of this text", "", box=None, header_style="bold")
-    with console.status("asking simpler predictors ..."):
-        for name, bits in reference_points(train, val, tokenizer).items():
-            table.add_row(name, f"{bits:.4f}")
-    table.add_row("this model", f"{reached:.4f}", style="bold")
-    if world:
-        table.add_row("the floor: the entropy of this toy world", f"{world.floor():.4f}")
+    for name, bits in references.items():
+        table.add_row(name, f"{bits:.4f}", style="bold" if name == "this model" else "")
     console.print()
     console.print(table)
 
 
-def show_novelty(
-    model: GPT,
-    tokenizer: AnyTokenizer,
-    config: Config,
-    train: TokenFile,
-    val: TokenFile,
-    source: str,
-    console: Console,
-) -> None:
-    """How much of what the model writes is in the training text, beside the held-out text."""
-    with console.status(f"writing {SAMPLES} samples ..."):
-        written = write_samples(model, tokenizer, config)
-    with console.status("looking for them in the training text ..."):
-        known = Known(text_of(train, tokenizer, b"\n").decode("utf-8", "replace"))
-        ours = known.novelty(written)
-        held_out = text_of(val, tokenizer, b"\n").decode("utf-8", "replace")
-        theirs = known.novelty(pieces(held_out, sum(map(len, written)), SAMPLES))
-    other = Path(source).name if source else "the held-out text"
-    table = Table("runs of words that are new", "the model's", f"{other}'s", box=None)
+def show_novelty(found: dict[str, Novelty], console: Console) -> None:
+    """How much of what the model writes is in the training text, beside the other text."""
+    table = Table("runs of words that are new", *(f"{name}'s" for name in found), box=None)
     for n in LENGTHS:
-        row = [f"{part.novel[n]:.1%}" if n in part.novel else "" for part in (ours, theirs)]
+        row = [f"{part.novel[n]:.1%}" if n in part.novel else "" for part in found.values()]
         table.add_row(f"{n} words" if n > 1 else "1 word", *row)
     console.print()
     console.print(table)
-    for name, part in (("the model", ours), (other, theirs)):
+    for name, part in found.items():
         console.print(longest_copy(name, part))
 
 
-def write_samples(model: GPT, tokenizer: AnyTokenizer, config: Config) -> list[str]:
-    """Samples from the start of a document, with the settings of the run."""
-    settings = replace(config.sample, prompt="")
-    reader = Reader(model, [prompt_ids(tokenizer, "")] * SAMPLES)
-    texts = [""] * SAMPLES
-    for piece in stream(reader, tokenizer, settings):
-        texts[piece.row] += piece.text
-    return texts
-
-
-def pieces(text: str, length: int, count: int) -> list[str]:
-    """A text of about this length, taken from `count` places that lie evenly in it.
-
-    >>> pieces("abcdefgh", 4, 2)
-    ['ab', 'ef']
-    """
-    each = max(1, min(length, len(text)) // count)
-    return [text[n * len(text) // count :][:each] for n in range(count)]
-
-
 def longest_copy(name: str, found: Novelty) -> Text:
-    """One line about the longest run of words that the training text has, too."""
+    """One line about the longest run of words that is in the training text, too."""
     return Text(
         f"longest run that {name} shares with the training text: {found.longest_words} words"
     ).append(f"\n  {printable(found.longest)}", "dim")

@@ -1,4 +1,4 @@
-"""nanogpt exercise: write parts of the package again, and learn what is wrong with them."""
+"""nanogpt exercise: write the parts of a GPT, and learn what is wrong and how to fix it."""
 
 import tempfile
 import traceback
@@ -24,7 +24,7 @@ from nanogpt.learn.progress import FOLDER, load_progress, save_progress
 from nanogpt.training.records import Record, Step
 from nanogpt.workers import usable_cores
 
-SAME = 0.01  # nats; sums in another order differ by less in a short run
+SAME = 0.01  # nats; in a short run another order of summation changes the loss by less
 
 ABOUT = f"""
 Write the parts of a GPT yourself: {len(EXERCISES)} exercises, in the order in which it is built.
@@ -50,8 +50,8 @@ def file_of(exercise: Exercise, folder: Path) -> Path:
 
 
 def start(arguments: Sequence[str]) -> None:
-    """Put the stubs into a folder of your own; existing files stay as they are."""
-    parser = exercise_parser("start", "Put the files to fill in into a folder of your own.")
+    """Write the files to fill in to a folder of your own; existing files stay."""
+    parser = exercise_parser("start", "Write the files to fill in to a folder of your own.")
     options = parser.parse(arguments)
     console = Console(highlight=False, soft_wrap=True)
     for exercise in EXERCISES.values():
@@ -73,6 +73,7 @@ def check(arguments: Sequence[str]) -> int:
     """Judge one exercise, several, or all of them. Exit code 1 if one does not pass."""
     parser = exercise_parser("check", "Judge exercises: what is right, what is wrong and why.")
     parser.add_argument("names", nargs="*", metavar="EXERCISE", help="default: all")
+    parser.names += EXERCISES
     options = parser.parse(arguments)
     chosen = [find_exercise(EXERCISES, name) for name in options.names] or [*EXERCISES.values()]
     if not options.folder.is_dir():
@@ -126,6 +127,7 @@ def hint(arguments: Sequence[str]) -> None:
         "hint", "The next of three hints, from a first idea to nearly the solution."
     )
     parser.add_argument("name", metavar="EXERCISE")
+    parser.names += EXERCISES
     options = parser.parse(arguments)
     exercise = find_exercise(EXERCISES, options.name)
     progress = load_progress(options.folder)
@@ -192,7 +194,7 @@ def play_with(arguments: Sequence[str]) -> int:
 
 
 def candidate_of(exercise: Exercise, folder: Path) -> Any:
-    """The learner's version. Raises UserError if it is gone."""
+    """The learner's version. Raises UserError if it is no longer there."""
     path = file_of(exercise, folder)
     if not path.exists():
         raise UserError(f"{path} is gone; check the exercises again")

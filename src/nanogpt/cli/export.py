@@ -7,9 +7,10 @@ from rich.console import Console
 
 from nanogpt.cli.settings import Parser
 from nanogpt.config import Config
-from nanogpt.interop.export import ARCHITECTURES, architecture_of, export
+from nanogpt.interop.huggingface import export
+from nanogpt.interop.names import ARCHITECTURES, architecture_of
 from nanogpt.model.gpt import GPT
-from nanogpt.text.tokenizer import END_OF_TEXT, AnyTokenizer
+from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 from nanogpt.training.load import load
 from nanogpt.training.records import read_metrics
 
@@ -40,7 +41,7 @@ tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})"""
 
 
 def model_card(
-    run: Path, checkpoint: str, folder: Path, model: GPT, tokenizer: AnyTokenizer, config: Config
+    run: Path, checkpoint: str, folder: Path, model: GPT, tokenizer: BaseTokenizer, config: Config
 ) -> str:
     """README.md: what the model is, what it was trained on and for how long, how good it is."""
     shape = model.config

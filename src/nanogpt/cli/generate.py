@@ -17,7 +17,7 @@ from nanogpt.config import Config, SampleConfig, from_dict
 from nanogpt.errors import UserError
 from nanogpt.generation.reader import Reader
 from nanogpt.generation.stream import Piece, prompt_ids, stream
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 
 RUNNERS_UP = 3
 
@@ -99,7 +99,7 @@ def show(prompt: str, sample: Iterable[Piece], at_once: bool) -> None:
         print(clean(prompt + "".join(piece.text for piece in sample)))
 
 
-def explain(sample: Sequence[Piece], tokenizer: AnyTokenizer) -> None:
+def explain(sample: Sequence[Piece], tokenizer: BaseTokenizer) -> None:
     """A table of the tokens that were chosen, how likely each was, and what else was likely."""
     table = Table("token", "probability", "", "likeliest", box=None, header_style="bold")
     for piece in sample:

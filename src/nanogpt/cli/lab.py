@@ -10,13 +10,14 @@ from rich.table import Table
 
 from nanogpt.cli.settings import (
     Parser,
+    by_name,
     find_recipe,
     load_settings,
-    recipe_folder,
     run_action,
+    studies,
 )
 from nanogpt.cli.weights import add_model_options, load_model
-from nanogpt.config import DataConfig, ModelConfig, TrainConfig, choose, read_toml
+from nanogpt.config import DataConfig, ModelConfig, TrainConfig, read_toml
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.lab.contracts import check_all
 from nanogpt.lab.heads import HABITS, LONGEST, score_heads, write_heads
@@ -44,9 +45,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a study and write its report. The same command goes on with one that was stopped."""
+    """Run a study and write its report. The same command continues one that was stopped."""
     parser = Parser("lab run", "Run a study: the same budget for every arm, several seeds.")
-    parser.add_argument("study", help="a TOML file, or the name of one in configs/studies/")
+    parser.add_argument("study", help="a TOML file, or the name of a study below")
+    parser.list_names("studies", studies())
     parser.add_argument("--out", type=Path, help="folder to write (default: studies/NAME)")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one a core)")
     options = parser.parse(arguments)
@@ -73,12 +75,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def find_study(name: str) -> Path:
     """A study by its path, or one of ours by its name. Raises UserError if there is none."""
-    if Path(name).is_file():
-        return Path(name)
-    studies = {path.stem: path for path in (recipe_folder() / "studies").glob("*.toml")}
-    if Path(name).suffix or "/" in name:
-        raise UserError(f"{name}: no such study; use a path, or one of {', '.join(studies)}")
-    return choose(studies, "study", name)
+    return Path(name) if Path(name).is_file() else by_name(studies(), "study", name)
 
 
 def stopped(error: BaseException, console: Console) -> int:
@@ -92,7 +89,7 @@ def stopped(error: BaseException, console: Console) -> int:
 def scaling(arguments: Sequence[str]) -> int:
     """Fit a scaling law to a ladder of small models, predict a recipe's own, and train that."""
     parser = Parser("lab scaling", "How loss falls with size and text, and what comes next.")
-    parser.add_argument("recipe", nargs="?", default="demo", help="whose model is to be predicted")
+    parser.add_recipe("whose model is to be predicted (default: demo)", default="demo")
     parser.add_argument("--minutes", type=float, default=12.0, help="how long it may take, about")
     parser.add_argument("--out", type=Path, help="folder to write (default: studies/scaling)")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one a core)")
@@ -155,7 +152,7 @@ def check(arguments: Sequence[str]) -> int:
     added = added_since(before)
     if not added:
         raise UserError(
-            f"{options.plugin} adds no variant; put one into a dictionary, "
+            f"{options.plugin} adds no variant; put one into a table, "
             'such as POSITIONS["mine"] = Mine'
         )
     console = Console(highlight=False, soft_wrap=True)

@@ -12,7 +12,8 @@ from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
 from nanogpt.text.prepare import SIDES, Prepared, prepare
-from nanogpt.text.sources import COMPRESSIONS, HUB, READERS
+from nanogpt.text.sources import COMPRESSIONS, HUB, READERS, has_unused_separators
+from nanogpt.text.tokenizer import END_OF_TEXT
 from nanogpt.workers import usable_cores
 
 TITLES = {"train": "training", "val": "held out"}
@@ -66,7 +67,15 @@ def name_of(source: str) -> str:
 def prepare_with_progress(
     data: DataConfig, folder: Path, console: Console, processes: int = 0
 ) -> Prepared:
-    """Prepare a source, showing how far it is."""
+    """Prepare a source, showing the progress."""
+    if has_unused_separators(data):
+        Console(stderr=True).print(
+            f"{data.source} holds many {END_OF_TEXT} markers, which are read as text; to cut it "
+            f"into documents there, add --data.separator {shlex.quote(END_OF_TEXT)}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -115,7 +124,7 @@ def show_documents(prepared: Prepared, console: Console) -> None:
 
 
 def show_files(prepared: Prepared, console: Console) -> None:
-    """Say how many tokens became of it."""
+    """Say how many tokens each side has."""
     for side in SIDES:
         tokens = prepared.files[side]
         console.print(

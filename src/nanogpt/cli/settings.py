@@ -6,8 +6,13 @@ Defaults give way to the recipe, the recipe to the command line.
 """
 
 import argparse
+import itertools
+import json
+import math
 import os
+import re
 import sys
+import textwrap
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -24,13 +29,43 @@ from nanogpt.config import (
     section_name,
 )
 from nanogpt.errors import UserError, did_you_mean
+from nanogpt.files import read_text
+
+# The settings that people change; `--help` shows these, `--help-all` shows all.
+COMMON = (
+    "model.context_length", "model.n_layer", "model.n_head", "model.n_embd", "model.dropout",
+    "model.position",
+    "data.source", "data.folder", "data.tokenizer", "data.vocab_size", "data.batches",
+    "train.max_steps", "train.batch_size", "train.grad_accum_steps", "train.optimizer", "train.lr",
+    "train.warmup_steps", "train.eval_interval", "train.seed", "train.device",
+    "sample.prompt", "sample.temperature",
+)  # fmt: skip
+
+# Given instead of arguments, it makes a command answer with its parser or its actions.
+ASK: tuple[str, ...] = ("what can be given here?",)
+
+
+class Answer(Exception):
+    """What a command that was called with ASK can be given: its parser, or its actions."""
+
+    def __init__(self, about: "Parser | Actions") -> None:
+        super().__init__()
+        self.about = about
+
+
+Actions = Mapping[str, Callable[[Sequence[str]], int | None]]
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line and whose options are never guessed."""
 
     def __init__(self, command: str, description: str) -> None:
-        super().__init__(prog=f"nanogpt {command}", description=description, allow_abbrev=False)
+        super().__init__(
+            prog=f"nanogpt {command}", description=description, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        self.names: list[str] = []  # of recipes or studies that can be given
+        self.help_of_hidden: dict[argparse.Action, str] = {}
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see `{self.prog} --help`")
@@ -40,9 +75,11 @@ class Parser(argparse.ArgumentParser):
 
         An option may be written as a recipe writes it, too: --model.n_layer.
         """
+        if arguments is ASK:
+            raise Answer(self)
         end = arguments.index("--") if "--" in arguments else len(arguments)
         arguments = [*map(with_dashes, arguments[:end]), *arguments[end:]]
-        # Unknown options come first: what stands behind one may look like another argument.
+        # Unknown options come first: the word after one may look like another argument.
         known = [option for action in self._actions for option in action.option_strings]
         for argument in arguments:
             option = argument.partition("=")[0]
@@ -50,23 +87,84 @@ class Parser(argparse.ArgumentParser):
                 break
             if option.startswith("--") and option not in known:
                 raise UserError(f"{option} is not an option: {did_you_mean(option, known)}")
+        if "--help-all" in arguments[:end]:
+            for action, text in self.help_of_hidden.items():
+                action.help = text
+            self.print_help()
+            self.exit()
         return self.parse_args(arguments)
 
-    def add_settings(self, *sections: type) -> None:
-        """Add one option for each field of the sections."""
+    def format_usage(self) -> str:
+        """One line: with dozens of settings argparse's own would fill the screen."""
+        formatter = self._get_formatter()
+        formatter.add_usage(None, self._get_positional_actions(), [], "usage: ")
+        return formatter.format_help().rstrip() + " [options]\n"
+
+    def format_help(self) -> str:
+        self.usage = self.format_usage().removeprefix("usage: ").rstrip()
+        return super().format_help()
+
+    def add_recipe(self, explanation: str = "", **more: Any) -> None:
+        """Add the argument that names a recipe, and list ours below the options."""
+        text = explanation or "a TOML file, or the name of a recipe below"
+        self.add_argument("recipe", nargs="?", help=text, **more)
+        self.list_names("recipes", recipes())
+
+    def list_names(self, title: str, files: Mapping[str, Path]) -> None:
+        """List files that can be given by name, and what each is."""
+        self.names += files
+        width = max(map(len, files)) + 4
+        lines = [
+            textwrap.fill(
+                explanation_of(path), 90, initial_indent=f"  {name:<{width - 2}}",
+                subsequent_indent=" " * width,
+            )
+            for name, path in files.items()
+        ]  # fmt: skip
+        self.epilog = "\n".join([f"{title}:", *lines])
+
+    def add_json(self, keys: str) -> None:
+        """Add the option that prints figures for programs instead of people."""
+        self.add_argument(
+            "--json", action="store_true", help=f"print one JSON object instead: {keys}"
+        )
+
+    def add_settings(self, *sections: type, shown: Sequence[str] = ()) -> None:
+        """Add one option for each field of the sections.
+
+        --help shows those that are named; else all of a single section, and of several what
+        people change.
+        """
+        if not shown and len(sections) > 1:
+            shown = COMMON
         for cls in sections:
             section = section_name(cls)
             group = self.add_argument_group(f"{section} settings", cls.__doc__)
             texts = explanations(cls)
             for field in fields(cls):
                 default = getattr(cls, field.name)
-                group.add_argument(
+                action = group.add_argument(
                     f"--{section}.{field.name.replace('_', '-')}",
                     dest=f"{section}.{field.name}",
                     metavar=type(default).__name__.upper(),
                     default=SUPPRESS,
                     help=f"{texts[field.name]} (default: {default!r})".replace("%", "%%"),
                 )
+                if shown and action.dest not in shown:
+                    self.help_of_hidden[action], action.help = action.help or "", SUPPRESS
+        if self.help_of_hidden and "--help-all" not in self._option_string_actions:
+            text = f"show all settings: {len(self.help_of_hidden)} more"
+            self.add_argument("--help-all", action="store_true", default=SUPPRESS, help=text)
+
+
+def explanation_of(path: Path) -> str:
+    """A study's question, or the first sentence of the comment at the top of a recipe."""
+    question = read_toml(path).get("question")
+    if question:
+        return str(question)
+    lines = itertools.takewhile(lambda line: line.startswith("#"), read_text(path).splitlines())
+    comment = " ".join(line.lstrip("# ") for line in lines)
+    return re.split(r"(?<=[.?]) (?=[A-Z`])", comment)[0]
 
 
 def with_dashes(argument: str) -> str:
@@ -90,10 +188,10 @@ def settings_in(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
 
 
 def load_settings(recipe: str | None, arguments: argparse.Namespace) -> Config:
-    """Defaults, then the recipe, then the command line. Raises UserError for what cannot be.
+    """Defaults, then the recipe, then the command line. Raises UserError for impossible settings.
 
     Where training begins with other weights and there is no recipe, their shape and their
-    tokenizer stand in for one.
+    tokenizer take its place.
     """
     values: dict[str, Any] = read_toml(find_recipe(recipe)) if recipe else {}
     init = getattr(arguments, "train.init", "")
@@ -114,7 +212,7 @@ def load_settings(recipe: str | None, arguments: argparse.Namespace) -> Config:
 
 
 def settings_of_weights(path: Path) -> dict[str, Any]:
-    """The shape and the tokenizer of a run, or of a folder of Hugging Face's."""
+    """The shape and the tokenizer of a run, or of a Hugging Face folder."""
     from nanogpt.interop.huggingface import hugging_face_config
     from nanogpt.training.checkpoint import find_checkpoint, load_state
     from nanogpt.training.load import hugging_face_folder, own_tokenizer
@@ -129,16 +227,41 @@ def settings_of_weights(path: Path) -> dict[str, Any]:
     return {"model": asdict(model), "data": {"tokenizer": tokenizer}}
 
 
+def variants() -> dict[str, Mapping[str, Any]]:
+    """The settings that name a variant, with the variants there are."""
+    from nanogpt.model.layers import KERNELS
+    from nanogpt.training.variants import TABLES
+
+    return {**TABLES, "model.kernels": KERNELS}
+
+
 def find_recipe(name: str) -> Path:
     """A recipe by its path, or one of ours by its name. Raises UserError if there is none."""
     if Path(name).is_file():
         return Path(name)
-    recipes = {path.stem: path for path in recipe_folder().glob("*.toml")}
+    return by_name(recipes(), "recipe", name)
+
+
+def recipes() -> dict[str, Path]:
+    """Our recipes, by name."""
+    return toml_files(recipe_folder())
+
+
+def studies() -> dict[str, Path]:
+    """Our studies, by name."""
+    return toml_files(recipe_folder() / "studies")
+
+
+def toml_files(folder: Path) -> dict[str, Path]:
+    """The TOML files of a folder, by name, in alphabetical order."""
+    return dict(sorted((path.stem, path) for path in folder.glob("*.toml")))
+
+
+def by_name(files: Mapping[str, Path], kind: str, name: str) -> Path:
+    """One of our files by its name. Raises UserError with the names there are."""
     if Path(name).suffix or "/" in name:
-        raise UserError(
-            f"{name}: no such recipe; use a path, or one of {', '.join(sorted(recipes))}"
-        )
-    return choose(recipes, "recipe", name)
+        raise UserError(f"{name}: no such {kind}; use a path, or one of {', '.join(files)}")
+    return choose(files, kind, name)
 
 
 def recipe_folder() -> Path:
@@ -148,23 +271,20 @@ def recipe_folder() -> Path:
     return installed if installed.is_dir() else package.parent.parent / "configs"
 
 
-def run_action(
-    command: str,
-    about: str,
-    actions: Mapping[str, Callable[[Sequence[str]], int | None]],
-    arguments: Sequence[str],
-) -> int:
+def run_action(command: str, about: str, actions: Actions, arguments: Sequence[str]) -> int:
     """Call the action that the first argument names, and return its exit code.
 
-    Raises UserError if there is none such.
+    Raises UserError for an unknown name.
     """
+    if arguments is ASK:
+        raise Answer(actions)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: nanogpt {command} {' | '.join(actions)}\n\n{about.strip()}")
         for name, action in actions.items():
             print(f"  {name:<8}{(action.__doc__ or '').partition('.')[0]}")
         return 0
     if arguments[0] not in actions:
-        raise UserError(f"{arguments[0]!r} is no action: {did_you_mean(arguments[0], actions)}")
+        raise UserError(f"{arguments[0]!r} is not an action: {did_you_mean(arguments[0], actions)}")
     return actions[arguments[0]](arguments[1:]) or 0
 
 
@@ -178,3 +298,16 @@ def read_argument(text: str) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise UserError(f"the input is not UTF-8 text (byte {error.start}); convert it") from None
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """Print one JSON object. Numbers that JSON cannot hold, such as NaN, become null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): plain(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [plain(inner) for inner in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    print(json.dumps(plain(values), indent=1, ensure_ascii=False))

@@ -18,7 +18,7 @@ from nanogpt.text.formats import find_tokenizer, gpt2_tokenizer, train_tokenizer
 from nanogpt.text.prepare import pieces
 from nanogpt.text.sources import rule_for, stream_documents
 from nanogpt.text.statistics import cutting, examples, growth, plot_growth, words_of
-from nanogpt.text.tokenizer import AnyTokenizer, Tokenizer, to_bytes
+from nanogpt.text.tokenizer import BaseTokenizer, Tokenizer, to_bytes
 from nanogpt.workers import usable_cores
 
 DEMO = Path("runs/demo/tokenizer.json")
@@ -40,8 +40,8 @@ def main(arguments: Sequence[str]) -> None:
 def add_tokenizer(
     parser: Parser, default: str | None = "gpt2", help: str = "default: gpt2"
 ) -> None:
-    """The option by which all actions choose a tokenizer."""
-    parser.add_argument("--tokenizer", default=default, help=f"a tokenizer.json or gpt2 ({help})")
+    """The option for choosing a tokenizer, the same for all actions."""
+    parser.add_argument("--tokenizer", default=default, help=f"gpt2, or a file or folder ({help})")
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ def train(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("tokenizer.json"), help="file to write")
     options = parser.parse(arguments)
     data = DataConfig(source=options.source)
-    rule_for(data)  # which complains if there is nothing to read
+    rule_for(data)  # raises UserError if there is nothing to read
     texts = (d.text for d in stream_documents(data))
     processes = options.processes or usable_cores()
     tokenizer = train_tokenizer(options.kind, texts, options.vocab_size, processes)
@@ -98,7 +98,7 @@ def explain(arguments: Sequence[str]) -> None:
         print(f"      {sum(map(len, word[-1]))} bytes, {len(word[-1])} tokens\n")
 
 
-def byte_pairs(tokenizer: AnyTokenizer, name: str) -> Tokenizer:
+def byte_pairs(tokenizer: BaseTokenizer, name: str) -> Tokenizer:
     """The tokenizer itself. Raises UserError if it does not work by merging."""
     if not isinstance(tokenizer, Tokenizer):
         raise UserError(f"{name} has one id per character; nothing is merged")
@@ -131,7 +131,7 @@ def compare(arguments: Sequence[str]) -> None:
     )
 
 
-def learned_from_plays() -> AnyTokenizer:
+def learned_from_plays() -> BaseTokenizer:
     """The demo's tokenizer: as its run left it, or learned now, which takes a second."""
     if DEMO.exists():
         return find_tokenizer(str(DEMO))
@@ -166,8 +166,8 @@ def coloured(parts: list[bytes], console: Console) -> Text:
 
 
 def stats(arguments: Sequence[str]) -> None:
-    """Say what a tokenizer makes of a corpus, and plot vocabulary size against compression."""
-    parser = Parser("tokenizer stats", "Say what a tokenizer makes of a corpus.")
+    """Say how a tokenizer cuts a corpus, and plot vocabulary size against compression."""
+    parser = Parser("tokenizer stats", "Say how a tokenizer cuts a corpus.")
     parser.add_argument("source", nargs="?", default=BUILT_IN, help="text (default: the plays)")
     add_tokenizer(parser, None, "default: one learned from the corpus")
     parser.add_argument("--vocab-size", type=int, default=8192, help="to learn (default: 8192)")
@@ -202,7 +202,7 @@ def stats(arguments: Sequence[str]) -> None:
         for word, count in some:
             parts = [tokenizer.vocabulary[i] for i in tokenizer.encode_word(word)]
             console.print(f"{count:>8,}  ", coloured(parts, console), highlight=False, sep="")
-    console.print("\n[bold]had training stopped at[/]", highlight=False)
+    console.print("\n[bold]if training had stopped at[/]", highlight=False)
     for size, values in sizes.items():
         bar = "█" * round(10 * values["val"])
         console.print(

@@ -14,27 +14,27 @@ from nanogpt.cli.prepare import prepare_with_progress, show_prepared
 from nanogpt.cli.settings import Parser, load_settings, settings_in
 from nanogpt.config import DataConfig, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.errors import UserError
-from nanogpt.text.tokenfiles import data_folder
+from nanogpt.text.dataset import data_folder
 from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.training.start import Trainer
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train from a recipe, or go on with a run."""
+    """Train from a recipe, or continue a run."""
     parser = Parser("train", "Train a model from a recipe, or resume a run.")
-    parser.add_argument("recipe", nargs="?", help="a TOML file, or the name of one in configs/")
+    parser.add_recipe()
     parser.add_argument("--run", type=Path, help="the folder to write (default: runs/RECIPE)")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue a stopped run")
     parser.add_argument(
         "--init", dest="train.init", default=SUPPRESS, metavar="RUN",
-        help="begin with the weights of a run, or of a folder of Hugging Face's",
+        help="begin with the weights of a run or of a Hugging Face folder",
     )  # fmt: skip
     parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig)
     options = parser.parse(arguments)
     console = Console()
     if options.resume:
         if options.recipe or options.run or settings_in(options):
-            raise UserError("--resume goes on with the settings the run has; give it alone")
+            raise UserError("--resume continues with the settings of the run; give it alone")
         trainer = Trainer.resume(options.resume)
         if trainer.complete:
             name = shlex.quote(str(options.resume))
@@ -75,7 +75,7 @@ def is_taken(path: Path) -> bool:
 
 @contextmanager
 def undone_on_mistake(run: Path) -> Iterator[None]:
-    """If setting up a run in a free folder fails, or is interrupted, leave nothing of it behind."""
+    """If setting up a run in a free folder fails, or is interrupted, leave nothing."""
     existed = run.exists()
     try:
         yield
@@ -109,7 +109,7 @@ def finish(trainer: Trainer, console: Console) -> int:
 
 
 def conclude(trainer: Trainer, complete: bool, console: Console) -> int:
-    """Write loss.png and samples.md and say how to go on. Returns the exit code."""
+    """Write loss.png and samples.md and say how to continue. Returns the exit code."""
     run = trainer.folder
     name = shlex.quote(str(run))
     write_loss_plot(run)

@@ -8,7 +8,7 @@ from nanogpt.config import Config
 from nanogpt.device import resolve
 from nanogpt.generation.packing import WEIGHTS
 from nanogpt.model.gpt import GPT
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.load import load
 
 
@@ -16,7 +16,7 @@ def add_model_options(parser: Parser) -> None:
     """Add the run, its checkpoint, and the precision of its weights."""
     parser.add_argument(
         "run", type=Path,
-        help="a run folder, such as runs/demo, a folder of Hugging Face's, gpt2, or hub:NAME",
+        help="a run folder, such as runs/demo, a Hugging Face folder, gpt2, or hub:NAME",
     )  # fmt: skip
     parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
     parser.add_argument(
@@ -25,7 +25,7 @@ def add_model_options(parser: Parser) -> None:
     )  # fmt: skip
 
 
-def load_model(options: argparse.Namespace) -> tuple[GPT, AnyTokenizer, Config]:
+def load_model(options: argparse.Namespace) -> tuple[GPT, BaseTokenizer, Config]:
     """The model that the options name, on the best device of this machine."""
     model, tokenizer, config = load(options.run, options.checkpoint)
     return WEIGHTS[options.weights](model.to(resolve().device)), tokenizer, config

@@ -84,13 +84,9 @@ def estimate(
 
 
 def token_losses(
-    model: GPT,
-    ids: Ids,
-    compute: Compute,
-    batch_size: int = 16,
-    stride: int = 0,
+    model: GPT, ids: Ids, compute: Compute, batch_size: int = 16, stride: int = 0,
     separator: int | None = None,
-) -> Iterator[NDArray[np.float32]]:
+) -> Iterator[NDArray[np.float32]]:  # fmt: skip
     """The loss in nats of every token of a text but the first, in order, some at a time.
 
     Windows of the context length move on by `stride` tokens, by default half the context length;
@@ -111,13 +107,9 @@ def token_losses(
 
 
 def evaluate(
-    model: GPT,
-    tokens: TokenFile,
-    compute: Compute,
-    batch_size: int = 16,
-    stride: int = 0,
+    model: GPT, tokens: TokenFile, compute: Compute, batch_size: int = 16, stride: int = 0,
     separator: int | None = None,
-) -> Score:
+) -> Score:  # fmt: skip
     """The mean loss over a whole text: see token_losses.
 
     Raises UserError if there is nothing to predict.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt.text.tokenfiles import TokenFile, end_of_text
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 
 # Statistics of the training text are taken from at most this much of it.
 MOST_TOKENS = 20_000_000
@@ -17,7 +17,7 @@ BIGRAM = "bigram: the token before"
 
 
 def reference_points(
-    train: TokenFile, val: TokenFile, tokenizer: AnyTokenizer, slow: bool = True
+    train: TokenFile, val: TokenFile, tokenizer: BaseTokenizer, slow: bool = True
 ) -> dict[str, float]:
     """Bits per byte of the held-out text under several ways to guess it.
 
@@ -39,7 +39,7 @@ def reference_points(
     return points
 
 
-def text_of(tokens: TokenFile, tokenizer: AnyTokenizer, between: bytes = b"") -> bytes:
+def text_of(tokens: TokenFile, tokenizer: BaseTokenizer, between: bytes = b"") -> bytes:
     """The text behind token files, at most MOST_BYTES, and what stands between its documents."""
     ids = np.asarray(tokens.ids[:MOST_TOKENS])
     ends = np.flatnonzero(ids == end_of_text(tokenizer))

@@ -8,7 +8,7 @@ from nanogpt.config import SampleConfig
 from nanogpt.errors import UserError
 from nanogpt.generation.reader import Reader, generate
 from nanogpt.model.gpt import GPT
-from nanogpt.text.tokenizer import END_OF_TEXT, AnyTokenizer
+from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TextStream:
 
 def stream(
     reader: Reader,
-    tokenizer: AnyTokenizer,
+    tokenizer: BaseTokenizer,
     config: SampleConfig,
     stops: Sequence[str] = (),
     top: int = 0,
@@ -80,7 +80,7 @@ def stream(
 
 
 def generate_text(
-    model: GPT, tokenizer: AnyTokenizer, config: SampleConfig, stops: Sequence[str] = ()
+    model: GPT, tokenizer: BaseTokenizer, config: SampleConfig, stops: Sequence[str] = ()
 ) -> Iterator[str]:
     """Continue the prompt of the settings, piece by piece.
 
@@ -92,7 +92,7 @@ def generate_text(
             yield piece.text
 
 
-def prompt_ids(tokenizer: AnyTokenizer, prompt: str) -> list[int]:
+def prompt_ids(tokenizer: BaseTokenizer, prompt: str) -> list[int]:
     """The ids to continue. An empty prompt starts a document, or a line, or with any token.
 
     Raises UserError for a prompt that the tokenizer cannot encode.

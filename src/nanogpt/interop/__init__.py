@@ -1,7 +1,7 @@
 """In and out of other projects.
 
-huggingface  read GPT-2 from Hugging Face's files, by folder or by name
-export       write a folder that Transformers opens
+names        the settings and weights of a model under Transformers' names, both ways
+huggingface  Hugging Face folders: read, fetch, write
 tokenizers   tokenizers for the packages tokenizers and tiktoken
 compare      the same model in Transformers, beside ours
 """

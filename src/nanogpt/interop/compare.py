@@ -23,13 +23,17 @@ from nanogpt.config import SampleConfig
 from nanogpt.errors import UserError
 from nanogpt.generation.packing import pack
 from nanogpt.generation.reader import Reader, generate
-from nanogpt.interop.export import ARCHITECTURES, architecture_of, export
+from nanogpt.interop.huggingface import export
+from nanogpt.interop.names import ARCHITECTURES, architecture_of
 from nanogpt.model.gpt import GPT
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 
-ROUNDS = 5  # of each timing, taken in turns, after one to warm up
+ROUNDS = 5  # of each timing, alternating, after one to warm up
 BATCH_SIZE = 4
 LONGEST = 256  # tokens in one row of a training batch
+
+# The largest difference that float32 rounding explains; mistakes are far larger.
+ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """How many times theirs ours is."""
+        """Ours divided by theirs."""
         return self.ours / self.theirs
 
 
@@ -51,7 +55,7 @@ class Comparison:
 
     architecture: str  # what the model is in Transformers
     parameters: int
-    tokens: int  # of the text that both tokenizers cut
+    tokens: int  # of the text that both tokenizers encode
     same_ids: bool
     logits: float  # largest differences
     loss: float
@@ -65,8 +69,15 @@ class Comparison:
     lines: Pair  # that run in one forward pass
     files: Pair  # that they are in
 
+    @property
+    def same_model(self) -> bool:
+        """Whether ids and greedy text are the same, and numbers up to rounding."""
+        numbers = [self.logits, self.loss, *self.gradients.values()]
+        close = all(number <= ROUNDING for number in numbers)  # which NaN is not
+        return self.same_ids and close and self.greedy_ours == self.greedy_theirs
 
-def their_model(model: GPT, tokenizer: AnyTokenizer, folder: Path) -> tuple[Any, Any]:
+
+def their_model(model: GPT, tokenizer: BaseTokenizer, folder: str | Path) -> tuple[Any, Any]:
     """The same model and tokenizer in Transformers, by way of an exported folder.
 
     Raises UserError if the package is missing, or has no such architecture.
@@ -85,15 +96,15 @@ def their_model(model: GPT, tokenizer: AnyTokenizer, folder: Path) -> tuple[Any,
 
 def compare(
     model: GPT,
-    tokenizer: AnyTokenizer,
+    tokenizer: BaseTokenizer,
     text: str,
     new_tokens: int,
-    source: Path | None,
+    source: str | Path | None,
     say: Callable[[str], None] = lambda doing: None,
 ) -> Comparison:
-    """Compare everything, in this one process but for start-up and memory.
+    """Compare everything. Start-up and memory are measured in fresh processes.
 
-    `source` is the run; without one the exported folder stands for it. `say` is told what is being
+    `source` is the run; without one the exported folder is used. `say` is told what is being
     done. Raises UserError as their_model does, and for a text too short to compare.
     """
     model = model.eval()
@@ -155,7 +166,7 @@ def differences(model: GPT, theirs: Any, ids: Tensor) -> tuple[float, float, dic
     theirs.zero_grad()
     their_loss.backward()
     gradients = {name: p.grad for name, p in ours.named_parameters() if p.grad is not None}
-    as_theirs = ARCHITECTURES[architecture_of(model.config)].tensors
+    as_theirs = ARCHITECTURES[architecture_of(model.config)].to_tensors
     found = as_theirs(gradients, model.config)
     known = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
     theirs.zero_grad()
@@ -165,13 +176,13 @@ def differences(model: GPT, theirs: Any, ids: Tensor) -> tuple[float, float, dic
         {
             name: float((known[name] - gradient).abs().max())
             for name, gradient in found.items()
-            if not name.endswith(("q_norm.weight", "k_norm.weight"))  # gains that ours has not
+            if not name.endswith(("q_norm.weight", "k_norm.weight"))  # ours has no gains
         },
     )
 
 
 def training_speed(model: GPT, theirs: Any, ids: Tensor) -> Pair:
-    """Tokens per second of whole training steps with torch's AdamW, taken in turns."""
+    """Tokens per second of whole training steps with torch's AdamW, alternating."""
     ours = copy_of(model)
     our_optimizer = torch.optim.AdamW(ours.parameters(), lr=0.0, fused=True)
     their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.0, fused=True)
@@ -194,7 +205,7 @@ def training_speed(model: GPT, theirs: Any, ids: Tensor) -> Pair:
 def generating_speed(
     model: GPT, theirs: Any, prompt: list[int], count: int
 ) -> tuple[list[int], list[int], Pair]:
-    """The greedy continuations, and tokens per second, taken in turns."""
+    """The greedy continuations, and tokens per second, alternating."""
     texts: dict[str, list[int]] = {}
 
     def our_text() -> None:
@@ -217,7 +228,7 @@ def generating_speed(
 
 
 def in_turns(ours: Callable[[], None], theirs: Callable[[], None]) -> Pair:
-    """Median seconds of each, the two taking turns so that a busy machine is fair to both."""
+    """Median seconds of each. They alternate, so that a busy machine is fair to both."""
     times: dict[Callable[[], None], list[float]] = {ours: [], theirs: []}
     for round_number in range(ROUNDS + 1):
         for action, spent in times.items():
@@ -228,11 +239,11 @@ def in_turns(ours: Callable[[], None], theirs: Callable[[], None]) -> Pair:
     return Pair(statistics.median(times[ours]), statistics.median(times[theirs]))
 
 
-def lines_run(action: Callable[[], object], root: Path) -> tuple[int, int]:
+def lines_run(action: Callable[[], object], root: str | Path) -> tuple[int, int]:
     """How many different lines of the files under `root` an action runs, and in how many files."""
-    action()  # what happens only the first time is not part of following it
+    action()  # set-up that happens only the first time does not count
     lines: set[tuple[str, int]] = set()
-    root = root.resolve()
+    root = Path(root).resolve()
     inside: dict[str, bool] = {}  # Python may know a file by another path than its real one
 
     def tracer(frame: FrameType, event: str, argument: object) -> Any:
@@ -283,10 +294,10 @@ print("peak", peak_memory() / 1e6)
 """
 
 
-def start_up(code: str, folder: Path) -> tuple[float, float]:
-    """Seconds of a process of its own from its start to the first logits, and its memory in MB.
+def start_up(code: str, folder: str | Path) -> tuple[float, float]:
+    """Seconds of a fresh process from its start to the first logits, and its memory in MB.
 
-    The better of two: the first may have to fetch the library from the disk.
+    The better of two: the first may have to read the library from the disk.
     """
     command = [sys.executable, "-c", "import sys, torch" + code + REPORT, str(folder)]
     seconds, peak = [], 0.0
@@ -298,7 +309,7 @@ def start_up(code: str, folder: Path) -> tuple[float, float]:
     return min(seconds), peak
 
 
-def start_on_both_sides(source: Path, folder: Path) -> tuple[Pair, Pair]:
+def start_on_both_sides(source: str | Path, folder: str | Path) -> tuple[Pair, Pair]:
     """Seconds until the first logits, and the memory until then in MB."""
     ours, theirs = start_up(OURS, source), start_up(THEIRS, folder)
     return Pair(ours[0], theirs[0]), Pair(ours[1], theirs[1])

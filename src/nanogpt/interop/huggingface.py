@@ -1,109 +1,68 @@
-"""GPT-2 as Hugging Face Transformers keeps it: the same weights under slightly different names.
+"""Folders of Hugging Face Transformers: read one, fetch one from the hub, write one.
 
-OpenAI's code kept the matrices of linear layers as (in, out), torch keeps them as (out, in). And
-Transformers puts the network inside a wrapper. So the map is: add or strip a prefix, transpose the
-weights with four suffixes. The tied head has no entry of its own on either side.
+Which settings and names a model has there is in names.py.
 """
 
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nanogpt.config import PRESETS, ModelConfig, from_dict
+from nanogpt.config import PRESETS, ModelConfig, SampleConfig
 from nanogpt.errors import UserError
-from nanogpt.files import read_json
+from nanogpt.files import read_json, write_json, write_text, writing_files, writing_folder
+from nanogpt.interop.names import ARCHITECTURES, architecture_of, config_json, settings_from_json
+from nanogpt.interop.tokenizers import to_huggingface
 from nanogpt.model.build import build
 from nanogpt.model.gpt import GPT
-
-PREFIX = "transformer."
-TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
-# The tied head, and the causal masks that old checkpoints carry along.
-NOT_WEIGHTS = ("lm_head.weight", ".attn.bias", ".attn.masked_bias")
+from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 
 
-def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of a GPT2LMHeadModel as the state of our GPT.
+def hugging_face_config(folder: str | Path) -> ModelConfig:
+    """The settings of the model in a Hugging Face folder, from its config.json.
 
-    >>> theirs = {"transformer.h.0.mlp.c_fc.weight": torch.zeros(2, 8)}
-    >>> {name: tuple(t.shape) for name, t in from_hugging_face(theirs).items()}
-    {'h.0.mlp.c_fc.weight': (8, 2)}
+    Raises UserError if the file is missing or damaged, or asks for what our model does not have.
     """
-    ours = {}
-    for name, tensor in tensors.items():
-        if not name.endswith(NOT_WEIGHTS):
-            turned = tensor.T if name.endswith(TRANSPOSED) else tensor
-            ours[name.removeprefix(PREFIX)] = turned.contiguous()
-    return ours
-
-
-def to_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse: the state of our GPT as that of a GPT2LMHeadModel, without its tied head."""
-    return {
-        PREFIX + name: (tensor.T if name.endswith(TRANSPOSED) else tensor).contiguous()
-        for name, tensor in tensors.items()
-    }
-
-
-# What a config.json may say of settings that we have only one way of.
-SUPPORTED: dict[str, Any] = {
-    "model_type": "gpt2",
-    "activation_function": "gelu_new",
-    "layer_norm_epsilon": 1e-5,
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "add_cross_attention": False,
-    "tie_word_embeddings": True,
-}
-
-
-def hugging_face_config(folder: Path) -> ModelConfig:
-    """The shape of a GPT-2 in Hugging Face's config.json.
-
-    Raises UserError if the file is missing or damaged, or asks for what our GPT-2 has not.
-    """
-    path = folder / "config.json"
+    path = Path(folder) / "config.json"
     values = read_json(path)
-    if "model_type" not in values:
-        raise UserError(f"{path} has no model_type; it describes no model of Transformers'")
-    own_width = {"n_inner": 4 * values.get("n_embd", 0)} if values.get("n_inner") else {}
-    for name, ours in (SUPPORTED | own_width).items():
-        if values.get(name, ours) != ours:
-            raise UserError(f"{path}: {name}={values[name]!r} is not supported, only {ours!r}")
-    keys = {"context_length": "n_positions"}
-    keys |= {name: name for name in ("vocab_size", "n_layer", "n_head", "n_embd")}
     try:
-        return from_dict(ModelConfig, {ours: values[theirs] for ours, theirs in keys.items()})
-    except KeyError as error:
-        raise UserError(f"{path} has no {error}; it is not a GPT-2's") from None
+        return settings_from_json(values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
 def from_pretrained(name: str | Path) -> GPT:
-    """A GPT-2 from a folder of Hugging Face's, or by its name on their hub, such as "gpt2".
+    """A model from a Hugging Face folder, or by its name on their hub, such as "gpt2".
 
-    Raises UserError if there is no such model, no network to fetch it, a file is missing or
-    damaged, or the model is one that our GPT-2 cannot be.
+    It may be a GPT-2, or a Llama, Mistral or Qwen3 with the settings that ours can have. Raises
+    UserError if there is no such model, no network to fetch it, a file is missing or damaged, or
+    the model is one that ours cannot be.
     """
     folder = Path(name) if Path(name).is_dir() else fetch(str(name))
+    if (folder / "config.toml").exists() and not (folder / "config.json").exists():
+        raise UserError(f"{folder} is a run folder: open it with nanogpt.load({str(folder)!r})")
     config = hugging_face_config(folder)
     path, tensors = read_weights(folder)
     floats = {name: tensor.float() for name, tensor in tensors.items()}
-    return build(config, from_hugging_face(floats), path).eval()
+    del tensors  # or both would be in memory at once
+    try:
+        ours = ARCHITECTURES[architecture_of(config)].from_tensors(floats)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return build(config, ours, path).eval()
 
 
-def read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+def read_weights(folder: str | Path) -> tuple[Path, dict[str, Tensor]]:
     """All tensors of a folder, in one file or several, and the file that leads to them.
 
     Raises UserError naming the file that is missing or damaged.
     """
+    folder = Path(folder)
     names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
     path = next((folder / name for name in names if (folder / name).exists()), folder / names[0])
     parts = [path.name]
@@ -125,8 +84,9 @@ def read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     return path, tensors
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of one file. Of a .bin only tensors are unpickled, never code."""
+    path = Path(path)
     if path.suffix != ".bin":
         return load_file(path)
     mapped = zipfile.is_zipfile(path)  # files from before torch 1.6 cannot be
@@ -163,3 +123,40 @@ def fetch(name: str) -> Path:
         absent = any(getattr(r, "status_code", 0) in (401, 404) for r in responses)
         reason = "the hub has no such model" if absent else "the hub cannot be reached"
     raise UserError(f"{name!r} is no folder here and cannot be fetched: {reason}")
+
+
+def generation_json(sample: SampleConfig, end: int | None, context_length: int) -> dict[str, Any]:
+    """The content of generation_config.json: how the run samples.
+
+    Transformers does not go past the context of a GPT-2, so that is the most it should make.
+    """
+    values: dict[str, Any] = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    values |= {"max_length": context_length, "repetition_penalty": sample.repetition_penalty}
+    if sample.temperature == 0:
+        return values | {"do_sample": False}
+    names = ("temperature", "top_k", "top_p", "min_p")
+    return values | {"do_sample": True} | {name: getattr(sample, name) for name in names}
+
+
+def export(
+    folder: str | Path, model: GPT, tokenizer: BaseTokenizer, sample: SampleConfig, card: str
+) -> None:
+    """Write a folder that AutoModelForCausalLM and AutoTokenizer open, whole or not at all.
+
+    The card becomes its README.md. Raises UserError if there is something in the folder, for a
+    model that Transformers has no architecture for, and for a tokenizer that it cannot have.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not empty; name a new folder")
+    end = tokenizer.special_tokens.get(END_OF_TEXT)
+    values, length = config_json(model.config, end), model.config.context_length
+    state = {name: tensor.detach().cpu().float() for name, tensor in model.state_dict().items()}
+    tensors = ARCHITECTURES[values["model_type"]].to_tensors(state, model.config)
+    # An empty folder may be the current one, which cannot be replaced, only filled.
+    with (writing_files if folder.exists() else writing_folder)(folder) as temporary:
+        write_json(temporary / "config.json", values)
+        write_json(temporary / "generation_config.json", generation_json(sample, end, length))
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        to_huggingface(tokenizer, temporary, length)
+        write_text(temporary / "README.md", card)

@@ -1,25 +1,28 @@
-"""Tokenizers as those of Hugging Face and tiktoken, and tiktoken's as ours."""
+"""Our tokenizers for Hugging Face and tiktoken, and tiktoken's as ours."""
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanogpt.errors import UserError
 from nanogpt.files import write_json
-from nanogpt.text.bpe import Pair, encode_word
-from nanogpt.text.formats import gpt2_characters
+from nanogpt.text.formats import from_ranks, gpt2_characters
 from nanogpt.text.splitter import PATTERNS, portable
-from nanogpt.text.tokenizer import END_OF_TEXT, AnyTokenizer, CharTokenizer, Tokenizer
+from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer, CharTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     import tiktoken
 
 
-def to_huggingface(tokenizer: AnyTokenizer, folder: Path) -> None:
+def to_huggingface(
+    tokenizer: BaseTokenizer, folder: str | Path, context_length: int | None = None
+) -> None:
     """Write what AutoTokenizer opens: tokenizer.json and tokenizer_config.json.
+
+    Transformers warns of texts longer than the context length, where it is given.
 
     Raises UserError if two tokens stand for the same bytes, which the format cannot hold.
     """
+    folder = Path(folder)
     char = isinstance(tokenizer, CharTokenizer)
     values = characters_json(tokenizer) if char else bpe_json(tokenizer)  # type: ignore[arg-type]
     special = [
@@ -30,7 +33,10 @@ def to_huggingface(tokenizer: AnyTokenizer, folder: Path) -> None:
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     config["clean_up_tokenization_spaces"] = False
     if END_OF_TEXT in tokenizer.special_tokens:
-        config |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+        # The end of a text also serves as padding, whose targets are ignored.
+        config |= dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
+    if context_length:
+        config["model_max_length"] = context_length
     whole = {"version": "1.0", "normalizer": None, "post_processor": None, **values}
     write_json(folder / "tokenizer.json", whole | {"added_tokens": special})
     write_json(folder / "tokenizer_config.json", config)
@@ -39,7 +45,13 @@ def to_huggingface(tokenizer: AnyTokenizer, folder: Path) -> None:
 def bpe_json(tokenizer: Tokenizer) -> dict[str, Any]:
     """Byte-level BPE as the package `tokenizers` describes it."""
     characters = gpt2_characters()
-    written = ["".join(characters[b] for b in token) for token in ordinary_tokens(tokenizer)]
+    written = {
+        i: "".join(characters[byte] for byte in token)
+        for token, i in ordinary_tokens(tokenizer).items()
+    }
+    vocab = {text: i for i, text in written.items()}
+    for text in vocab.keys() & tokenizer.special_tokens.keys():
+        raise UserError(f"a special and another token are {text!r}; this format cannot hold both")
     pattern = portable(PATTERNS.get(tokenizer.pattern, tokenizer.pattern))
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
@@ -49,14 +61,15 @@ def bpe_json(tokenizer: Tokenizer) -> dict[str, Any]:
         "decoder": byte_level | {"use_regex": True},
         "model": {
             "type": "BPE",
-            "vocab": {text: i for i, text in enumerate(written)},
+            # An added token that is not here would get the next free id, whatever its own is.
+            "vocab": vocab | tokenizer.special_tokens,
             "merges": [[written[a], written[b]] for a, b in tokenizer.merges],
         },
     }
 
 
 def characters_json(tokenizer: CharTokenizer) -> dict[str, Any]:
-    """One token a character: BPE that never learned a merge. Unknown characters are left out."""
+    """One token per character: BPE without merges. Unknown characters are left out."""
     vocab = {character: i for i, character in enumerate(tokenizer.characters)}
     return {
         "pre_tokenizer": None,
@@ -76,7 +89,7 @@ def to_tiktoken(tokenizer: Tokenizer) -> "tiktoken.Encoding":
     return tiktoken.Encoding(
         name="nanogpt",
         pat_str=PATTERNS.get(tokenizer.pattern, tokenizer.pattern),
-        mergeable_ranks={token: i for i, token in enumerate(ordinary_tokens(tokenizer))},
+        mergeable_ranks=ordinary_tokens(tokenizer),
         special_tokens=tokenizer.special_tokens,
     )
 
@@ -84,37 +97,26 @@ def to_tiktoken(tokenizer: Tokenizer) -> "tiktoken.Encoding":
 def from_tiktoken(encoding: "str | tiktoken.Encoding") -> Tokenizer:
     """Take over an encoding of tiktoken's, given itself or by name, such as "gpt2".
 
-    By name tiktoken may have to download it. It keeps no merges, only the order of tokens; each
-    merge is found again by encoding its token with the ones before it. Raises UserError for an
-    encoding that did not come about by merging pairs one by one.
+    Given a name, tiktoken may have to download it. Raises UserError if a token is not the merge of
+    two earlier ones: see `formats.from_ranks`.
     """
     import tiktoken
 
     found = tiktoken.get_encoding(encoding) if isinstance(encoding, str) else encoding
-    ranks: dict[bytes, int] = found._mergeable_ranks
-    tokens = sorted(ranks, key=ranks.__getitem__)
-    if [ranks[token] for token in tokens] != list(range(len(tokens))):
-        raise UserError(f"the ids of {found.name} have gaps; it cannot be taken over")
-    byte_ids = bytes(tokens.index(bytes([b])) for b in range(256))
-    merges: dict[Pair, int] = {}
-    for new_id, token in enumerate(tokens[256:], start=256):
-        parts = encode_word(token.translate(byte_ids), merges)
-        if len(parts) != 2:
-            raise UserError(f"{found.name}: {token!r} is not the merge of two earlier tokens")
-        merges[parts[0], parts[1]] = new_id
-    names = {pattern: name for name, pattern in PATTERNS.items()}
-    pattern = names.get(found._pat_str, found._pat_str)
-    return Tokenizer(list(merges), pattern, found._special_tokens, b"".join(tokens[:256]))
+    return from_ranks(found._mergeable_ranks, found._pat_str, found._special_tokens, found.name)
 
 
-def ordinary_tokens(tokenizer: Tokenizer) -> list[bytes]:
-    """The bytes of each token that is not special, by id.
+def ordinary_tokens(tokenizer: Tokenizer) -> dict[bytes, int]:
+    """The id of each token that is not special, by its bytes.
 
     Raises UserError if two are the same: formats that name tokens by their bytes cannot tell
     them apart.
     """
-    tokens = tokenizer.vocabulary[: 256 + len(tokenizer.merges)]
-    if len(set(tokens)) < len(tokens):
-        twice = next(token for token, n in Counter(tokens).items() if n > 1)
-        raise UserError(f"two tokens stand for {twice!r}; this format cannot hold both")
-    return tokens
+    special = set(tokenizer.special_tokens.values())
+    ids: dict[bytes, int] = {}
+    for i, token in tokenizer.vocabulary.items():
+        if i not in special:
+            if token in ids:
+                raise UserError(f"two tokens stand for {token!r}; this format cannot hold both")
+            ids[token] = i
+    return ids

@@ -19,7 +19,8 @@ from nanogpt.model.gpt import GPT
 from nanogpt.text.batches import BATCHES, Batch, Batches
 from nanogpt.text.tokenfiles import Sidecar, TokenFile
 from nanogpt.training.checkpoint import optimizer_tensors, restore_optimizer
-from nanogpt.training.optim import OPTIMIZERS, build_optimizer, learning_rate
+from nanogpt.training.optim import build_optimizer, learning_rate
+from nanogpt.training.variants import optimizer_state_size
 
 VOCABULARY = 29
 SEPARATOR = 0
@@ -174,13 +175,13 @@ def resumes(name: str) -> str:
 
 
 def says_its_size(name: str) -> str:
-    """It keeps as many numbers for each weight as `state_size` says, by which memory is planned."""
+    """It keeps as many numbers for each weight as `state_per_weight` says."""
     model, config = tiny_model(), TrainConfig(optimizer=name)
     optimizer = build_optimizer(model, config)
     steps(name, model, optimizer, 2)
     kept = sum(t.numel() for t in optimizer_tensors(model, optimizer).values() if t.ndim)
-    said = OPTIMIZERS[name].state_size(model, config)
-    return "" if kept == said else f"it keeps {kept:,} numbers, but state_size says {said:,}"
+    said = optimizer_state_size(model, config)
+    return "" if kept == said else f"it keeps {kept:,} numbers; by state_per_weight it is {said:,}"
 
 
 def within_bounds(name: str) -> str:

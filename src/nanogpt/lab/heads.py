@@ -21,7 +21,7 @@ from nanogpt.errors import UserError
 from nanogpt.files import as_csv, write_text, writing
 from nanogpt.model.gpt import GPT
 from nanogpt.model.trace import record
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 
 ROWS = 16
 LONGEST = 128  # tokens before they repeat
@@ -44,7 +44,7 @@ class Heads:
         return [(*divmod(n, scores.shape[1]), scores.flatten()[n].item()) for n in order]
 
 
-def repeated_tokens(model: GPT, tokenizer: AnyTokenizer, length: int = LONGEST) -> Tensor:
+def repeated_tokens(model: GPT, tokenizer: BaseTokenizer, length: int = LONGEST) -> Tensor:
     """Different tokens in random order, twice in a row: (B, T). The same ones at every call.
 
     So many of them, or as many as fit into the context and the vocabulary. Raises UserError if
@@ -65,7 +65,7 @@ def repeated_tokens(model: GPT, tokenizer: AnyTokenizer, length: int = LONGEST) 
 
 
 @torch.no_grad()
-def score_heads(model: GPT, tokenizer: AnyTokenizer, length: int = LONGEST) -> Heads:
+def score_heads(model: GPT, tokenizer: BaseTokenizer, length: int = LONGEST) -> Heads:
     """Score every head of every layer. Raises UserError as repeated_tokens does."""
     ids = repeated_tokens(model.eval(), tokenizer, length)
     with record(model, "h.*.attn.weights") as seen:

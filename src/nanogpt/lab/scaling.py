@@ -20,7 +20,8 @@ from nanogpt.lab.law import SURE, Law, Point, Uncertainty, bootstrap, fit, need_
 from nanogpt.lab.runner import prepare_data, run_study
 from nanogpt.lab.study import Arm, Study, data_name, with_steps
 from nanogpt.model.gpt import GPT
-from nanogpt.text.tokenfiles import open_split, tokenizer_of
+from nanogpt.text.dataset import tokenizer_of
+from nanogpt.text.tokenfiles import open_split
 from nanogpt.training.timing import seconds_per_step
 from nanogpt.workers import usable_cores
 

@@ -160,7 +160,7 @@ def arm_config(
 
 
 def with_steps(config: Config, steps: int) -> Config:
-    """The same settings for so many steps: ten looks at the validation text, nothing besides."""
+    """The same settings for so many steps: ten looks at the validation text, and nothing else."""
     return with_settings(
         config,
         train={

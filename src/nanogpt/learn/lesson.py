@@ -13,7 +13,7 @@ from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainC
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
 from nanogpt.text.prepare import prepare
-from nanogpt.text.tokenizer import AnyTokenizer, Tokenizer
+from nanogpt.text.tokenizer import BaseTokenizer, Tokenizer
 from nanogpt.training.load import load
 from nanogpt.training.records import Step, Validation
 from nanogpt.training.start import Trainer
@@ -94,7 +94,7 @@ def source(*things: Callable[..., Any]) -> str:
     return "\n\n".join(parts)
 
 
-def small_model(steps: int = 200, run: Path = Path("runs/lesson")) -> tuple[GPT, AnyTokenizer]:
+def small_model(steps: int = 200, run: Path = Path("runs/lesson")) -> tuple[GPT, BaseTokenizer]:
     """A trained model to look into: the learner's demo, or a small one that is trained once.
 
     That takes about twenty seconds on two cores.
@@ -109,7 +109,7 @@ def small_model(steps: int = 200, run: Path = Path("runs/lesson")) -> tuple[GPT,
     return load(run)[:2]
 
 
-def is_as_lessons_say(config: Config, tokenizer: AnyTokenizer) -> bool:
+def is_as_lessons_say(config: Config, tokenizer: BaseTokenizer) -> bool:
     """Whether a run is a GPT-2 with merged tokens, and no smaller than the lessons' own model."""
     least, gpt2 = small_config(1), ModelConfig()
     return (

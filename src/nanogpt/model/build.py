@@ -1,10 +1,11 @@
 """A model made of tensors that were read from a file."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig
 from nanogpt.errors import UserError
@@ -30,3 +31,18 @@ def check_tensors(model: GPT, tensors: Mapping[str, Tensor], path: Path) -> None
         wanted = tuple(ours[name]) if name in ours else "absent"
         if found != wanted:
             raise UserError(f"{path}: {name} is {found}, but the settings make it {wanted}")
+
+
+def resize_vocabulary(model: GPT, vocab_size: int) -> None:
+    """Make room for tokens that were added to the tokenizer; the others keep their vectors.
+
+    A new token starts as the mean of all: unremarkable, so that it does not drown the others
+    before it has learned anything (Hewitt 2021). Raises UserError for a smaller vocabulary.
+    """
+    old = model.wte.weight
+    if vocab_size < len(old):
+        raise UserError(f"vocab_size={vocab_size} would lose tokens: use at least {len(old)}")
+    mean = old.data.mean(dim=0, keepdim=True)
+    vectors = torch.cat([old.data, mean.repeat(vocab_size - len(old), 1)])
+    model.wte = nn.Embedding.from_pretrained(vectors, freeze=not old.requires_grad)
+    model.config = replace(model.config, vocab_size=vocab_size)

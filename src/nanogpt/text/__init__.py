@@ -3,12 +3,16 @@
 In the order to read it:
 
     bpe         byte-pair encoding as pure functions: count pairs, merge, encode a word
+    long_words  the same for words of thousands of bytes
     splitter    how text is cut into words, across whose borders nothing merges
     tokenizer   from text to ids and back: byte-level BPE, or one id per character
-    formats     tokenizers from files: ours, GPT-2's, Hugging Face's
+    encoding    the same for much text: word counts, batches in processes, endless streams
+    formats     tokenizers from files: ours, GPT-2's, Hugging Face's, tiktoken's
     corpus      documents, and which of them are held out for validation
     tokenfiles  the ids of many texts on disk
+    dataset     the token files of a run
     batches     how token files are cut into what the model is trained on
+    loader      the batches of the next step, made ahead
 
 What feeds it:
 

@@ -13,10 +13,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
+from nanogpt.text.long_words import encode_long_word
+
 Pair = tuple[int, int]
 
 NEVER = 2**62  # the rank of a pair that does not merge: later than every merge
-GONE = -1  # marks the right part of a merge in a linked list
 LONG_WORD = 200  # bytes; from here on rescanning a word costs more than a heap
 
 
@@ -206,35 +207,3 @@ def encode_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
         if i < len(due):
             due[i] = rank_of((new_id, word[i + 1]), NEVER)
     return word
-
-
-def encode_long_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
-    """`encode_word` for words of thousands of bytes, in n log n steps: a heap and a linked list.
-
-    Such words are no words, but base64, or a million times the letter a.
-    """
-    word = list(ids)
-    following = [*range(1, len(word)), -1]
-    before = list(range(-1, len(word) - 1))
-    heap: list[tuple[int, int, Pair]] = []  # (new id, place of the left part, pair)
-
-    def push(left: int, right: int) -> None:
-        if left >= 0 and right >= 0:
-            pair = word[left], word[right]
-            if pair in ranks:
-                heapq.heappush(heap, (ranks[pair], left, pair))
-
-    for left in range(len(word) - 1):
-        push(left, left + 1)
-    while heap:
-        new_id, left, pair = heapq.heappop(heap)
-        right = following[left]
-        if right < 0 or (word[left], word[right]) != pair:
-            continue  # one of the two has merged with another neighbour meanwhile
-        word[left], word[right] = new_id, GONE
-        following[left] = following[right]
-        if following[left] >= 0:
-            before[following[left]] = left
-        push(before[left], left)
-        push(left, following[left])
-    return [i for i in word if i != GONE]

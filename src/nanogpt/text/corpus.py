@@ -1,11 +1,12 @@
 """Where text comes from: the built-in plays of Shakespeare, or your own files.
 
-A corpus is a stream of documents, so it may be larger than memory. Which of them are held out for
-validation is decided here, once, so that no text can ever be on both sides.
+A corpus is a stream of documents, so it may be larger than memory. Which documents are held out for
+validation is decided here, once, so no text can be on both sides.
 """
 
 import codecs
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -15,9 +16,11 @@ from typing import IO, Literal
 
 from nanogpt.errors import UserError
 from nanogpt.files import installed_files, read_text
+from nanogpt.text.splitter import piece_end
 
 BUILT_IN = "shakespeare"
 PIECE = 2**22  # bytes; longer texts are read in pieces
+LONG_DOCUMENT = 2**22  # characters; longer ones that a separator ends go on in pieces
 
 # One play of each kind: a tragedy, a comedy, a history, a romance. Together 9 % of the text.
 HELD_OUT_PLAYS = ("Macbeth", "Twelfth Night", "Henry V", "The Tempest")
@@ -27,7 +30,7 @@ Side = Literal["train", "val"]
 
 @dataclass(frozen=True)
 class Document:
-    """A text that stands on its own, or a piece of one that is too long to be held in memory."""
+    """A text that stands on its own, or a piece of one that is too long for the memory."""
 
     name: str
     text: str
@@ -36,7 +39,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Split:
-    """A corpus divided into what the model learns from and what it is judged by."""
+    """A corpus divided into training set and validation set."""
 
     train: Sequence[Document]
     val: Sequence[Document]
@@ -75,10 +78,10 @@ class SplitRule:
 def split_rule(documents: Iterable[Document], val_fraction: float) -> SplitRule:
     """Hold out about `val_fraction` of the documents, chosen by a hash of their text.
 
-    A document's side depends on its text alone (of a long one, on its first piece), so a longer
-    download moves no document from validation into training. Reads only until it has met both
+    A document's side depends on its text alone (on the first piece of a long one), so a longer
+    download moves no document from validation into training. Reads only until it has seen both
     sides. Two exceptions serve small corpora: if all documents fall on one side, the nearest one
-    changes over; and a lone document is cut, its end being held out.
+    changes over; and the end of a lone document is held out.
     """
     shares: list[float] = []
     characters = 0
@@ -117,12 +120,69 @@ def hashed_share(text: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def read_pieces(path: Path, opened: Callable[[Path], IO[bytes]] | None = None) -> Iterator[str]:
-    """A UTF-8 file of any size, in pieces that end where no word does: see `safe_cut`.
+def cut_documents(documents: Iterable[Document], separator: str) -> Iterator[Document]:
+    """Cut documents where the separator stands, and remove the newlines around what is left.
+
+    What comes out does not depend on the pieces in which long documents come in. Empty documents
+    are left out.
+
+    >>> [d.text for d in cut_documents([Document("a", "one\\n<|s|>\\ntwo")], "<|s|>")]
+    ['one', 'two']
+    """
+    held, number, begins = "", 1, True
+    for piece in documents:
+        parts = (held + piece.text).split(separator)
+        for n, text in enumerate(parts, start=1):
+            name, ends = f"{piece.name}:{number}", n < len(parts) or piece.ends
+            # Half a separator may be at the end. Newlines before it may have to go.
+            place = len(text) if ends else max(0, len(text) + 1 - len(separator))
+            sure, unsure = text[:place], text[place:]
+            sure = sure.lstrip("\n") if begins else sure
+            length = len(sure.rstrip("\n"))
+            text = sure[:length] if ends else sure + unsure
+            size = LONG_DOCUMENT
+            while length > size:
+                if cut := piece_end(text[:size]):
+                    yield Document(name, text[:cut], ends=False)
+                    text, length, size, begins = text[cut:], length - cut, LONG_DOCUMENT, False
+                else:
+                    size += LONG_DOCUMENT
+            held = "" if ends else text
+            if ends and text:
+                yield Document(name, text)
+                number += 1
+            begins = begins or ends
+        if piece.ends:
+            number = 1
+
+
+def text_pieces(texts: Iterable[str | Path]) -> Iterator[str]:
+    """Texts as they are, and files given by their Path in pieces.
+
+    Raises UserError for a lone str or Path in place of a list, whose letters would be taken for
+    texts, and if the first str is the name of a file. Later ones are not checked: in a corpus of
+    millions of texts, one may well be the name of a file.
+    """
+    if isinstance(texts, str | Path):
+        raise UserError(f"texts={str(texts)[:40]!r}: give a list of texts, or of Paths of files")
+    for number, text in enumerate(texts):
+        if isinstance(text, Path):
+            yield from read_pieces(text)
+            continue
+        if number == 0 and os.path.isfile(text):
+            raise UserError(f"{text!r} is the name of a file: Path({text!r}) reads it")
+        yield text
+
+
+def read_pieces(
+    path: str | Path, opened: Callable[[Path], IO[bytes]] | None = None
+) -> Iterator[str]:
+    """A UTF-8 file of any size, in pieces that do not cut a word: see `splitter.piece_end`.
 
     The pieces do not depend on who reads them. Raises UserError if the file is missing, unreadable
     or not UTF-8; `opened` opens files that are more than plain text.
     """
+    path = Path(path)
     if not path.is_file():
         read_text(path)  # which says what is wrong
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
@@ -133,7 +193,7 @@ def read_pieces(path: Path, opened: Callable[[Path], IO[bytes]] | None = None) -
                 held += decoder.decode(block)
                 done += len(block)
                 held = held[:-1].replace("\r\n", "\n") + held[-1:]  # its \n may be yet to come
-                if cut := safe_cut(held):
+                if cut := piece_end(held):
                     yield held[:cut]
                     held = held[cut:]
             held += decoder.decode(b"", final=True)
@@ -145,24 +205,6 @@ def read_pieces(path: Path, opened: Callable[[Path], IO[bytes]] | None = None) -
     except PermissionError:
         raise UserError(f"{path} cannot be read; check its permissions") from None
     yield held.replace("\r\n", "\n")
-
-
-def safe_cut(text: str) -> int:
-    """Where a text may be cut so that both parts give the words of the whole; 0 if nowhere.
-
-    That is behind a line break that stands alone, or before a space between two letters: borders
-    in both of our split patterns.
-
-    >>> safe_cut("one two\\nthree"), safe_cut("one two"), safe_cut("a\\n\\nb")
-    (8, 3, 0)
-    """
-    for pattern in (r"(?<=\S\n)(?=\S)", r"(?<=[^\W\d_])(?= [^\W\d_])"):
-        # Near the end is near enough, and only where there is nothing the whole text is searched.
-        for start in (max(0, len(text) - 2**12), 0):
-            places = [m.start() for m in re.finditer(pattern, text[start:])]
-            if places:
-                return start + places[-1]
-    return 0
 
 
 def shakespeare() -> Iterator[Document]:
@@ -188,7 +230,7 @@ def play_text(markdown: str) -> str:
 def plain_paragraph(paragraph: str) -> str:
     """Remove the Markdown from one paragraph of a play.
 
-    Italics are stage directions and come out in square brackets. The source has a few spans whose
+    Italics are stage directions and come out in square brackets. In a few places of the source
     underscores or brackets are unbalanced; the patterns below accept those too.
     """
     text = re.sub(r"[ \t]+\n", "\n", paragraph.strip())

@@ -1,5 +1,6 @@
-"""Tokenizers from files: our own, GPT-2's, Hugging Face's."""
+"""Tokenizers from files: our own, GPT-2's, Hugging Face's, tiktoken's."""
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,52 @@ import regex
 from nanogpt.config import choose
 from nanogpt.errors import UserError
 from nanogpt.files import installed_files, read_json, read_text
+from nanogpt.text.bpe import Pair, encode_word
 from nanogpt.text.splitter import PATTERNS, portable
-from nanogpt.text.tokenizer import END_OF_TEXT, AnyTokenizer, CharTokenizer, Tokenizer
+from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer, CharTokenizer, Tokenizer
+
+# The files that tiktoken fetches, by name: the pattern that cuts words, and the special tokens. The
+# ids of those are not in the file and leave gaps. From openai_public.py in tiktoken.
+GPT2_SPECIAL = {END_OF_TEXT: 50256}
+TIKTOKEN_FILES: dict[str, tuple[str, dict[str, int]]] = {
+    "gpt2": ("gpt2", GPT2_SPECIAL),
+    "r50k_base": ("gpt2", GPT2_SPECIAL),
+    "p50k_base": ("gpt2", GPT2_SPECIAL),  # with 24 tokens of spaces after the special one
+    "cl100k_base": (
+        "cl100k",
+        {
+            END_OF_TEXT: 100257,
+            "<|fim_prefix|>": 100258,
+            "<|fim_middle|>": 100259,
+            "<|fim_suffix|>": 100260,
+            "<|endofprompt|>": 100276,
+        },
+    ),
+    "o200k_base": ("o200k", {END_OF_TEXT: 199999, "<|endofprompt|>": 200018}),
+}
+
+# tiktoken writes GPT-2's pattern in this way, which cuts alike.
+GPT2_IN_TIKTOKEN = (
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+)
+
+
+def pattern_name(pattern: str) -> str:
+    """The name in PATTERNS of a regular expression, or else the expression itself."""
+    names = {portable(p): name for name, p in PATTERNS.items()}
+    return (names | {GPT2_IN_TIKTOKEN: "gpt2"}).get(portable(pattern), pattern)
 
 
 def split_pattern(pre_tokenizer: Mapping[str, Any]) -> str:
-    """The regular expression by which a tokenizer.json cuts words. Raises UserError if unknown."""
+    """The name or regular expression by which a tokenizer.json cuts words.
+
+    Raises UserError if it does it in another way than byte-level BPE.
+    """
     if pre_tokenizer["type"] == "ByteLevel" and not pre_tokenizer.get("add_prefix_space"):
         return "gpt2"
     steps = pre_tokenizer.get("pretokenizers", [])
     if [step["type"] for step in steps] == ["Split", "ByteLevel"]:
-        pattern = steps[0]["pattern"]["Regex"]
-        return {portable(p): name for name, p in PATTERNS.items()}.get(portable(pattern), pattern)
+        return pattern_name(steps[0]["pattern"]["Regex"])
     raise UserError(f"pre_tokenizer {pre_tokenizer['type']} is not byte-level BPE's")
 
 
@@ -30,8 +65,10 @@ TOKENIZERS: dict[str, type[Tokenizer] | type[CharTokenizer]] = {
 }
 
 
-def load_tokenizer(path: Path) -> AnyTokenizer:
-    """Read a tokenizer of either kind. Raises UserError naming the file if it is not one."""
+def load_tokenizer(path: str | Path) -> BaseTokenizer:
+    """Read a tokenizer of any kind. Raises UserError naming the file if it is not one."""
+    if Path(path).suffix == ".tiktoken":
+        return from_tiktoken_file(path)
     values = read_json(path)
     if "model" in values and values.get("decoder") != {"type": "Fuse"}:
         return from_huggingface(path)
@@ -45,8 +82,8 @@ def load_tokenizer(path: Path) -> AnyTokenizer:
 
 
 def train_tokenizer(
-    kind: str, texts: Iterable[str], vocab_size: int, processes: int = 1
-) -> AnyTokenizer:
+    kind: str, texts: Iterable[str | Path], vocab_size: int, processes: int = 1
+) -> BaseTokenizer:
     """Train a tokenizer, "bpe" or "char", or take a finished one: see find_tokenizer."""
     if kind == "bpe":
         return Tokenizer.train(texts, vocab_size, processes=processes)
@@ -55,17 +92,18 @@ def train_tokenizer(
     return find_tokenizer(kind)
 
 
-def find_tokenizer(name: str) -> AnyTokenizer:
+def find_tokenizer(name: str | Path) -> BaseTokenizer:
     """GPT-2's tokenizer by the name "gpt2", or any by its path.
 
-    The path is our tokenizer.json, Hugging Face's, or a folder with one of them or with the two
-    files of GPT-2's vocabulary. Raises UserError if there is none.
+    The path is our tokenizer.json, Hugging Face's, one of tiktoken's files such as
+    cl100k_base.tiktoken, or a folder with a tokenizer.json or with the two files of GPT-2's
+    vocabulary. Raises UserError if there is none.
     """
     if name == "gpt2":
         return gpt2_tokenizer()
     path = Path(name)
     if not path.exists():
-        raise UserError(f"there is no tokenizer {name!r}: use gpt2, or the path of one")
+        raise UserError(f"there is no tokenizer {str(name)!r}: use gpt2, or the path of one")
     if path.is_file():
         return load_tokenizer(path)
     for vocab, merges in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
@@ -84,7 +122,7 @@ def gpt2_tokenizer() -> Tokenizer:
     return from_gpt2(vocab, merges)
 
 
-def from_gpt2(vocab: Path, merges: Path) -> Tokenizer:
+def from_gpt2(vocab: str | Path, merges: str | Path) -> Tokenizer:
     """Read the two files in which OpenAI published GPT-2's vocabulary.
 
     Raises UserError if the files are missing, damaged, or do not belong together.
@@ -96,17 +134,20 @@ def from_gpt2(vocab: Path, merges: Path) -> Tokenizer:
     return from_characters(ids, pairs, "gpt2", special, source=f"{vocab}, {merges}")
 
 
-def from_huggingface(path: Path) -> Tokenizer:
-    """Read the tokenizer.json of a byte-level BPE tokenizer of Hugging Face's, or its folder.
+def from_huggingface(path: str | Path) -> Tokenizer:
+    """Read a Hugging Face tokenizer.json of byte-level BPE, given by its path or its folder.
 
     Raises UserError if the file is missing or describes another kind of tokenizer.
     """
+    path = Path(path)
     path = path / "tokenizer.json" if path.is_dir() else path
     values = read_json(path)
     try:
         model = values["model"]
         if model["type"] != "BPE" or values.get("normalizer"):
             raise UserError(f"{path} is no plain byte-level BPE; only that can be read")
+        if any(token.get("special") is False for token in values["added_tokens"]):
+            raise UserError(f"{path} has added tokens that are not special; they cannot be read")
         pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
         pattern = split_pattern(values["pre_tokenizer"])
         special = {t["content"]: t["id"] for t in values["added_tokens"]}
@@ -122,14 +163,94 @@ def from_characters(
     special: Mapping[str, int],
     source: str,
 ) -> Tokenizer:
-    """Build from tokens whose bytes are written as GPT-2 writes them: see gpt2_characters."""
+    """Build from tokens as GPT-2 writes them, one printable character a byte: see gpt2_characters.
+
+    Raises UserError, naming the source, if merges and ids do not belong together.
+    """
     byte_of = {character: byte for byte, character in gpt2_characters().items()}
     byte_order = bytes(byte_of[c] for c in sorted(byte_of, key=lambda c: ids.get(c, -1)))
-    for n, pair in enumerate(pairs):
-        known = len(pair) == 2 and all(part in ids for part in pair)
-        if not known or ids.get("".join(pair)) != 256 + n:
-            raise UserError(f"{source}: merge {n + 1} does not fit the vocabulary")
-    return Tokenizer([(ids[a], ids[b]) for a, b in pairs], pattern, special, byte_order)
+    merges: dict[Pair, int] = {}
+    for n, pair in enumerate(pairs, start=1):
+        if len(pair) != 2 or not ids.keys() >= {*pair, "".join(pair)}:
+            raise UserError(f"{source}: merge {n} does not fit the vocabulary")
+        merges[ids[pair[0]], ids[pair[1]]] = ids["".join(pair)]
+    return from_merges(merges, pattern, special, byte_order, source)
+
+
+def from_tiktoken_file(
+    path: str | Path,
+    pattern: str | None = None,
+    special_tokens: Mapping[str, int] | None = None,
+) -> Tokenizer:
+    """Read a vocabulary in tiktoken's format: on each line a token in base64, and its id.
+
+    Pattern and special tokens are not in the file. Those of TIKTOKEN_FILES are known by the name of
+    the file; for another one name the pattern, as in PATTERNS or as a regular expression. Raises
+    UserError if the file is missing or damaged, or its name is unknown and there is no pattern.
+    """
+    path = Path(path)
+    known_pattern, known_special = TIKTOKEN_FILES.get(path.stem, (None, {}))
+    pattern = pattern or known_pattern
+    if pattern is None:
+        raise UserError(
+            f"{path}: the pattern that goes with it is unknown; call it one of "
+            f"{', '.join(TIKTOKEN_FILES)}, or give from_tiktoken_file a pattern"
+        )
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        try:
+            token, rank = line.split(" ")
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except ValueError:
+            message = f"{path} line {number} is not a token in base64 and its id; fetch it again"
+            raise UserError(message) from None
+    special = known_special if special_tokens is None else special_tokens
+    return from_ranks(ranks, pattern, special, str(path))
+
+
+def from_ranks(
+    ranks: Mapping[bytes, int], pattern: str, special: Mapping[str, int], source: str
+) -> Tokenizer:
+    """Build from the ids of tokens, as tiktoken has them: without merges, but in their order.
+
+    Each merge is found again by encoding its token with the ones before it. Raises UserError if
+    that does not leave two parts.
+    """
+    tokens = sorted(ranks, key=ranks.__getitem__)
+    byte_order = b"".join(token for token in tokens if len(token) == 1)
+    if len(byte_order) != 256:
+        raise UserError(f"{source} has {len(byte_order)} tokens of one byte; 256 are needed")
+    byte_ids = [ranks[bytes([byte])] for byte in range(256)]
+    merges: dict[Pair, int] = {}
+    for token in tokens:
+        if len(token) == 1:
+            continue
+        parts = encode_word([byte_ids[byte] for byte in token], merges)
+        if len(parts) != 2:
+            raise UserError(f"{source}: {token!r} is not the merge of two earlier tokens")
+        merges[parts[0], parts[1]] = ranks[token]
+    return from_merges(merges, pattern_name(pattern), special, byte_order, source)
+
+
+def from_merges(
+    merges: Mapping[Pair, int],
+    pattern: str,
+    special: Mapping[str, int],
+    byte_order: bytes,
+    source: str,
+) -> Tokenizer:
+    """Build from merges and the ids that they make. Raises UserError if ours would be others."""
+    try:
+        tokenizer = Tokenizer(list(merges), pattern, special, byte_order)
+    except KeyError as error:
+        raise UserError(f"{source}: a merge uses id {error} before there is one") from None
+    for n, (pair, i) in enumerate(merges.items(), start=1):
+        if tokenizer.ranks[pair] != i:
+            raise UserError(
+                f"{source}: merge {n} does not fit the vocabulary: id {i} where "
+                f"{tokenizer.ranks[pair]} follows; only special tokens may leave gaps"
+            )
+    return tokenizer
 
 
 def gpt2_characters() -> dict[int, str]:

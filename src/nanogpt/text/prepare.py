@@ -1,9 +1,9 @@
 """Text to token files: in parallel, in shards, and resumable after any interruption.
 
-Three passes over a source, each a stream: which documents are held out, which words there are, and
-at last their ids. What is unfinished stays in a hidden folder beside a journal, which says how far
-it got. The work is cut into groups of text that depend on the source alone; so whoever goes on,
-with however many processes, writes the same bytes.
+There are three passes over a source, each a stream: the first decides which documents are held out,
+the second counts words for the tokenizer, the third writes ids. Unfinished files stay in a hidden
+folder, and a journal there says how far the work got. The work is cut into groups of text that
+depend on the source alone. So any later call writes the same bytes, with any number of processes.
 """
 
 import os
@@ -32,7 +32,7 @@ from nanogpt.text.tokenfiles import (
     token_dtype,
     write_sidecar,
 )
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.workers import grouped, map_in_order
 
 UNFINISHED = ".unfinished"
@@ -41,6 +41,12 @@ GROUPS_BETWEEN_ENTRIES = 16  # in the journal: what a kill can cost
 NAMES = 40  # documents that the report mentions by name
 
 SIDES: tuple[Side, Side] = ("train", "val")
+
+# The settings that a preparation depends on. It starts anew if one has changed.
+ORDERED = (
+    "source", "text_field", "separator", "max_documents", "tokenizer", "vocab_size",
+    "val_fraction", "shard_tokens",
+)  # fmt: skip
 
 # Says how far a phase is: its name, the characters it has done, and how many there are if known.
 Report = Callable[[str, int, int | None], None]
@@ -59,9 +65,9 @@ class Written:
 
 @dataclass
 class Journal:
-    """What a preparation needs to go on."""
+    """What a preparation needs to resume."""
 
-    order: dict[str, Any]  # what was asked for; after another order it starts anew
+    order: dict[str, Any]  # what was asked for; another order starts anew
     rule: SplitRule | None = None
     total: int | None = None  # characters in the source
     groups: int = 0  # groups of text whose ids are written
@@ -76,7 +82,7 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path, order: dict[str, Any]) -> "Journal":
-        """Go on where the same order was interrupted, or start anew."""
+        """Resume where the same order was interrupted, or start anew."""
         with suppress(UserError, TypeError, KeyError, AttributeError):
             values = read_json(folder / "journal.json")
             if values["order"] == order:
@@ -105,23 +111,24 @@ class Encoded:
 class Prepared:
     """What a preparation made."""
 
-    tokenizer: AnyTokenizer
+    tokenizer: BaseTokenizer
     files: dict[Side, TokenFile]
     names: dict[Side, list[str]]  # the first documents of each side
 
 
 def prepare(
-    data: DataConfig, folder: Path, processes: int, report: Report = lambda *_: None
+    data: DataConfig, folder: str | Path, processes: int, report: Report = lambda *_: None
 ) -> Prepared:
     """Write tokenizer.json and the token files of both sides into a folder.
 
-    An interrupted call leaves its work in a hidden folder, and the same call goes on from there;
-    so it does after Interrupted, which is raised if a working process or the network fails. Raises
-    UserError if the source is missing, damaged or too short, or a setting is impossible; then
-    nothing is left.
+    An interrupted call leaves its work in a hidden folder, and the same call resumes from there.
+    Raises Interrupted, and leaves the work, too, if a working process or the network fails. Raises
+    UserError, and leaves nothing, if the source is missing, damaged or too short, or a setting is
+    impossible.
     """
+    folder = Path(folder)
     work = folder / UNFINISHED
-    order = {k: v for k, v in asdict(data).items() if k not in ("folder", "batches", "stride")}
+    order = {name: getattr(data, name) for name in ORDERED}
     chosen = Path(data.tokenizer)
     stamp = chosen.stat().st_mtime_ns if chosen.exists() else None
     journal = Journal.open(
@@ -137,7 +144,7 @@ def prepare(
     except UserError:
         shutil.rmtree(work, ignore_errors=True)
         with suppress(OSError):
-            folder.rmdir()  # which it refuses unless the folder is empty
+            folder.rmdir()  # which fails unless the folder is empty
         raise
     files = {side: open_split(folder, side, tokenizer) for side in SIDES}
     return Prepared(tokenizer, files, {"train": journal.train.names, "val": journal.val.names})
@@ -150,14 +157,14 @@ def pieces(data: DataConfig, rule: SplitRule) -> Iterator[tuple[Side, Document]]
 
 def learn(
     data: DataConfig, work: Path, journal: Journal, processes: int, report: Report
-) -> AnyTokenizer:
+) -> BaseTokenizer:
     """Decide the split and make the tokenizer, from the training side alone."""
     report("splitting", 0, None)
     if journal.rule is None:
         journal.rule = rule_for(data)
         journal.save(work)
     path = work / "tokenizer.json"
-    if journal.complete and not path.exists():  # it is the last to be moved to its place
+    if journal.complete and not path.exists():  # it is the last file to be moved to its place
         path = work.parent / "tokenizer.json"
     if path.exists():
         return load_tokenizer(path)
@@ -183,7 +190,7 @@ def encode(
     data: DataConfig,
     work: Path,
     journal: Journal,
-    tokenizer: AnyTokenizer,
+    tokenizer: BaseTokenizer,
     processes: int,
     report: Report,
 ) -> None:
@@ -217,7 +224,7 @@ def encode(
 
 
 def encode_group(
-    tokenizer: AnyTokenizer, group: list[tuple[Side, Document]]
+    tokenizer: BaseTokenizer, group: list[tuple[Side, Document]]
 ) -> tuple[dict[Side, Encoded], int]:
     """What one process does with a group: the ids of both sides, and the group's characters."""
     dtype, separator = token_dtype(tokenizer.vocab_size), end_of_text(tokenizer)
@@ -238,12 +245,14 @@ def encode_group(
 
 
 class Writer:
-    """Appends ids to the token files of one side, going on from what is written already.
+    """Appends ids to the token files of one side, after what is written already.
 
     Raises UserError if less is written than the journal says.
     """
 
-    def __init__(self, folder: Path, side: Side, written: Written, tokenizer: AnyTokenizer) -> None:
+    def __init__(
+        self, folder: Path, side: Side, written: Written, tokenizer: BaseTokenizer
+    ) -> None:
         self.folder, self.side, self.written, self.tokenizer = folder, side, written, tokenizer
         size = written.count * token_dtype(tokenizer.vocab_size).itemsize
         if size and (not self.path.exists() or self.path.stat().st_size < size):
@@ -257,7 +266,7 @@ class Writer:
         return self.folder / f"{self.side}-{self.written.shards:05d}.bin"
 
     def append(self, encoded: Encoded, shard_tokens: int) -> None:
-        """Add ids, and turn to the next shard if this one is full."""
+        """Add ids, and start the next shard if this one is full."""
         self.file.write(encoded.data)
         self.written.count += encoded.count
         self.written.bytes += encoded.bytes
@@ -290,7 +299,7 @@ class Writer:
 
 
 def install(work: Path, folder: Path, journal: Journal) -> None:
-    """Move what is finished to its place. Interrupted in the middle, it can be done again."""
+    """Move finished files to their place. It can be called again after an interruption."""
     moves: dict[Path, Path] = {}
     for side in SIDES:
         shards: int = getattr(journal, side).shards

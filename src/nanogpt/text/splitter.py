@@ -1,33 +1,46 @@
-"""How text is cut into words before byte-pair encoding."""
+"""How text is cut into words before byte-pair encoding, and where it may be cut before that."""
 
 import re
+from collections.abc import Callable, Iterable
 
 import regex
 
-# BPE never merges across the borders of these chunks, so that "dog", "dog." and "dog!" share a
-# token. A word keeps the space before it. From OpenAI's releases of GPT-2 and of tiktoken.
+# BPE never merges across the borders of these words, so "dog", "dog." and "dog!" share a token. A
+# word keeps the space before it. From OpenAI's releases of GPT-2 and of tiktoken.
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "cl100k": (
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
         r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
     ),
+    # A new word begins where a capital follows a small letter; a contraction is part of its word.
+    "o200k": (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
 }
 
 
-# The same for text that is all ASCII, where letters and digits are few and Python's own regular
-# expressions are twice as fast. A test holds the two forms equal.
+# The same for text that is all ASCII. It has few letters and digits, and Python's own regular
+# expressions are twice as fast there. A test holds the two forms equal.
 ASCII_PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+",
     "cl100k": (
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\nA-Za-z0-9]?+[A-Za-z]++|[0-9]{1,3}+| ?[^\sA-Za-z0-9]++[\r\n]*+"
         r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
     ),
+    "o200k": (
+        r"[^\r\nA-Za-z0-9]?(?:[A-Z]*[a-z]+|[A-Z]+)(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|[0-9]{1,3}| ?[^\sA-Za-z0-9]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
 }
 
 
 class Splitter:
-    """Cuts text into the words across whose borders BPE never merges.
+    """Cuts text into words. BPE never merges across the borders of words.
 
     `pattern` is a name from PATTERNS or a regular expression without groups.
 
@@ -49,7 +62,68 @@ class Splitter:
 def portable(pattern: str) -> str:
     """A split pattern as the package `tokenizers` reads it.
 
-    Its engine takes {1,3}+ for a group that repeats, where others take it for one that does not
-    give back; at the end of an alternative the two {1,3} are the same.
+    Its engine reads {1,3}+ as a group that repeats; others read it as one that does not give back.
+    At the end of an alternative, {1,3} alone is the same as the second.
     """
     return pattern.replace("{1,3}+", "{1,3}")
+
+
+def special_pattern(names: Iterable[str]) -> regex.Pattern[str]:
+    """A regular expression with one group that finds special tokens; without any, nothing.
+
+    >>> special_pattern(["<|end|>", "<|end|>oftext"]).split("a<|end|>oftext")
+    ['a', '<|end|>oftext', '']
+    """
+    # Of two special tokens that start alike, the longer one must be tried first.
+    longest_first = map(regex.escape, sorted(names, key=len, reverse=True))
+    return regex.compile("(" + ("|".join(longest_first) or "(?!)") + ")")
+
+
+# Where a text may be cut so that both parts give the words of the whole. There are two questions. A
+# file may be cut at any good place: piece_end. A stream should give all that it can: settled_end.
+
+
+def piece_end(text: str) -> int:
+    """Where a piece of a long text may end, whichever of PATTERNS splits it; 0 if nowhere.
+
+    That is after a line break that stands alone, or before a space between two letters.
+
+    >>> piece_end("one two\\nthree"), piece_end("one two"), piece_end("a\\n\\nb")
+    (8, 3, 0)
+    """
+    # In o200k a slash belongs to the punctuation and the line break before it.
+    for pattern in (r"(?<=\S\n)(?=[^\s/])", r"(?<=[^\W\d_])(?= [^\W\d_])"):
+        # A place near the end is good enough. The whole text is searched only if there is none.
+        for start in (max(0, len(text) - 2**12), 0):
+            places = [m.start() for m in re.finditer(pattern, text[start:])]
+            if places:
+                return start + places[-1]
+    return 0
+
+
+def settled_end(text: str, split: Callable[[str], list[str]], special: Iterable[str] = ()) -> int:
+    """Where the words begin that further text could still change: what is before them is settled.
+
+    `special` are the special tokens that are recognised; half of one may be at the end. A pattern
+    of your own has to cut each word by its own text, the next word and the white space around them.
+
+    >>> settled_end("one two three ", Splitter("gpt2")), settled_end("a<|e", str.split, ["<|end|>"])
+    (3, 0)
+    """
+    names = list(special)
+    end, start = len(text), 0
+    for length in range(min(max(map(len, names), default=1) - 1, len(text)), 0, -1):
+        if any(name.startswith(text[-length:]) for name in names):
+            end -= length
+            break
+    for match in special_pattern(names).finditer(text, endpos=end):
+        start = match.end()  # after a whole special token everything starts anew
+    # The last word may grow, and in o200k it may join the one before it: "we" and "'l", then "l".
+    # How white space is cut depends on what follows it.
+    words = 0
+    for word in reversed(split(text[start:end])):
+        words += not word.isspace()
+        if words > 2:
+            break
+        end -= len(word)
+    return end

@@ -1,32 +1,28 @@
-"""What a tokenizer makes of a corpus: how short it makes the text, and how it cuts its words."""
+"""What a tokenizer does to a corpus: how short it makes the text, and how it cuts its words."""
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
 from nanogpt.files import writing
 from nanogpt.text.corpus import Side
+from nanogpt.text.encoding import count_words
 from nanogpt.text.prepare import SIDES, pieces
 from nanogpt.text.sources import rule_for
-from nanogpt.text.splitter import Splitter
-from nanogpt.text.tokenizer import Tokenizer, count_words, to_bytes
-from nanogpt.workers import grouped, map_in_order
+from nanogpt.text.tokenizer import Tokenizer, to_bytes
 
 Words = Counter[str]
 
 
 def words_of(data: DataConfig, pattern: str, processes: int) -> dict[Side, Words]:
     """How often each word occurs on each side of a corpus."""
-    words: dict[Side, Words] = {side: Counter() for side in SIDES}
+    words: dict[Side, Words] = {}
     rule = rule_for(data)
     for side in SIDES:
         texts = (document.text for of, document in pieces(data, rule) if of == side)
-        work = partial(count_words, Splitter(pattern))
-        for counts in map_in_order(work, grouped(texts, len), processes):
-            words[side].update(counts)
+        words[side] = count_words(texts, pattern, processes)
         if not words[side]:
             raise UserError(f"{data.source} holds too little text to split; add text")
     return words
@@ -49,7 +45,7 @@ class Cutting:
 
     @property
     def tokens_per_word(self) -> float:
-        """Into how many tokens a word is cut, on average over the text."""
+        """How many tokens a word is cut into, on average over the text."""
         return self.word_tokens / max(1, self.words)
 
 
@@ -68,9 +64,9 @@ def cutting(tokenizer: Tokenizer, words: Words) -> Cutting:
 
 
 def growth(tokenizer: Tokenizer, words: dict[Side, Words]) -> dict[int, dict[Side, float]]:
-    """Bytes per token on both sides, had training stopped at a smaller vocabulary.
+    """Bytes per token on both sides, if training had stopped at a smaller vocabulary.
 
-    Merges are learned one after another, so the first of them are the smaller vocabulary.
+    Merges are learned one after another, so the first n merges are the smaller vocabulary.
     """
     sizes = [256 * 2**n for n in range(20) if 256 * 2**n < 256 + len(tokenizer.merges)]
     sizes.append(256 + len(tokenizer.merges))
@@ -97,7 +93,7 @@ def examples(words: Words, each: int = 6) -> dict[str, list[tuple[str, int]]]:
     }
 
 
-def plot_growth(sizes: dict[int, dict[Side, float]], path: Path) -> None:
+def plot_growth(sizes: dict[int, dict[Side, float]], path: str | Path) -> None:
     """Draw vocabulary size against compression as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,35 +1,34 @@
 """Token files: the ids of many texts on disk, ready to be cut into batches.
 
-A token file is plain little-endian integers with a JSON sidecar that says what they are. It is
+A token file is plain little-endian integers. A JSON sidecar says what they are. The file is
 memory-mapped: a corpus of any size opens at once and takes no memory until it is read. Documents
-lie end to end, each closed by the end-of-text token if the tokenizer has one. A large corpus is
-kept in several files, its shards, and read as one.
+follow each other, each with the end-of-text token at its end if the tokenizer has one. A large
+corpus is kept in several files, its shards, and read as one.
 
-Files that other projects wrote are read, too: nanoGPT's, which are bare 16-bit ids, and those of
-llm.c and modded-nanogpt, which begin with a header.
+Files of other projects are read, too: nanoGPT's are bare 16-bit ids, and those of llm.c and
+modded-nanogpt begin with a header.
 """
 
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt.config import Config
 from nanogpt.errors import UserError
 from nanogpt.files import read_json, sha256, write_json, writing
-from nanogpt.text.formats import find_tokenizer, load_tokenizer
-from nanogpt.text.tokenizer import END_OF_TEXT, AnyTokenizer
+from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 
-# The header of llm.c's token files: 256 32-bit integers, of which three mean something.
+# The header of llm.c's token files: 256 32-bit integers; the first three mean something.
 LLMC_MAGIC = 20240520
 LLMC_VERSION = 1
 LLMC_HEADER_BYTES = 256 * 4
 
-CHUNK = 2**24  # tokens read at a time where a whole file is gone through
+CHUNK = 2**24  # tokens read at a time where a whole file is read
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ class Sidecar:
     documents: int
     vocab_size: int
     tokenizer: str  # fingerprint of the tokenizer that made them
-    sha256: str  # of the token file: a run remembers by it what it was trained on
+    sha256: str  # of the token file: a run keeps it to know what it was trained on
+    largest: int | None = None  # id in the file; older sidecars do not say
 
 
 class Shards:
@@ -80,6 +80,13 @@ class TokenFile:
     ids: Ids
     about: Sidecar
 
+    @cached_property
+    def largest(self) -> int:
+        """The largest id. Where the sidecar does not say, all of them are read."""
+        if self.about.largest is not None:
+            return self.about.largest
+        return largest_id(self.ids)
+
     @property
     def bytes_per_token(self) -> float:
         """How much text one token carries: what turns loss per token into bits per byte."""
@@ -91,7 +98,12 @@ class TokenFile:
             yield self.ids[start : start + CHUNK]
 
 
-def end_of_text(tokenizer: AnyTokenizer) -> int | None:
+def largest_id(ids: Ids) -> int:
+    """The largest of many ids, a part at a time."""
+    return max(int(ids[n : n + CHUNK].max()) for n in range(0, len(ids), CHUNK))
+
+
+def end_of_text(tokenizer: BaseTokenizer) -> int | None:
     """The id that closes a document, if the tokenizer has one."""
     return tokenizer.special_tokens.get(END_OF_TEXT)
 
@@ -101,7 +113,7 @@ def token_dtype(vocab_size: int) -> np.dtype:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
-def write_token_file(path: Path, texts: Iterable[str], tokenizer: AnyTokenizer) -> TokenFile:
+def write_token_file(path: str | Path, texts: Iterable[str], tokenizer: BaseTokenizer) -> TokenFile:
     """Encode texts one by one and write them as a token file and its sidecar.
 
     The plain form of what `nanogpt prepare` does in parallel.
@@ -116,38 +128,40 @@ def write_token_file(path: Path, texts: Iterable[str], tokenizer: AnyTokenizer) 
             count += len(ids)
             n_bytes += len(text.encode("utf-8", "surrogatepass"))
             documents += 1
-        sidecar_path(path).unlink(missing_ok=True)  # it speaks of the file that now goes away
+        sidecar_path(path).unlink(missing_ok=True)  # it describes the file that is replaced
     write_sidecar(path, count, n_bytes, documents, tokenizer)
     return read_token_file(path)
 
 
 def write_sidecar(
-    path: Path, count: int, n_bytes: int, documents: int, tokenizer: AnyTokenizer
+    path: str | Path, count: int, n_bytes: int, documents: int, tokenizer: BaseTokenizer
 ) -> None:
     """Write what is known about a finished token file beside it."""
+    dtype = token_dtype(tokenizer.vocab_size)
     about = Sidecar(
-        dtype=token_dtype(tokenizer.vocab_size).name,
+        dtype=dtype.name,
         count=count,
         bytes=n_bytes,
         documents=documents,
         vocab_size=tokenizer.vocab_size,
         tokenizer=tokenizer.fingerprint(),
         sha256=sha256(path),
+        largest=largest_id(np.memmap(path, dtype=dtype, mode="r")) if count else None,
     )
     write_json(sidecar_path(path), asdict(about))
 
 
-def sidecar_path(path: Path) -> Path:
+def sidecar_path(path: str | Path) -> Path:
     """train.bin -> train.json"""
-    return path.with_suffix(".json")
+    return Path(path).with_suffix(".json")
 
 
-def read_token_file(path: Path, tokenizer: AnyTokenizer | None = None) -> TokenFile:
+def read_token_file(path: str | Path, tokenizer: BaseTokenizer | None = None) -> TokenFile:
     """Open a token file. Raises UserError if it is missing, damaged, or another tokenizer's.
 
-    A file without a sidecar is one of another project; opening it takes the tokenizer.
+    A file without a sidecar comes from another project; opening it needs the tokenizer.
     """
-    again = "prepare the data again"
+    path, again = Path(path), "prepare the data again"
     if not path.is_file():
         raise UserError(f"{path}: no such token file; make it with `nanogpt prepare`")
     if not sidecar_path(path).exists():
@@ -161,11 +175,14 @@ def read_token_file(path: Path, tokenizer: AnyTokenizer | None = None) -> TokenF
         expected = about.count * dtype.itemsize
     except (TypeError, ValueError) as error:
         raise UserError(f"{sidecar_path(path)} is damaged ({error}); {again}") from None
-    if path.stat().st_size != expected:
+    found = path.stat()
+    if found.st_size != expected:
         raise UserError(
-            f"{path} has {path.stat().st_size} bytes where {sidecar_path(path).name} promises "
+            f"{path} has {found.st_size} bytes where {sidecar_path(path).name} promises "
             f"{expected}; {again}"
         )
+    if found.st_mtime_ns > sidecar_path(path).stat().st_mtime_ns:
+        about = replace(about, largest=None)  # written to since; look at the ids themselves
     if about.count == 0:
         raise UserError(f"{path} holds no tokens; {again} from a text that is not empty")
     if tokenizer is not None and about.tokenizer != tokenizer.fingerprint():
@@ -173,12 +190,13 @@ def read_token_file(path: Path, tokenizer: AnyTokenizer | None = None) -> TokenF
     return TokenFile(path, np.memmap(path, dtype=dtype, mode="r"), about)
 
 
-def read_foreign_file(path: Path, tokenizer: AnyTokenizer | None) -> TokenFile:
+def read_foreign_file(path: str | Path, tokenizer: BaseTokenizer | None) -> TokenFile:
     """Open the 16-bit ids of nanoGPT, llm.c or modded-nanogpt.
 
-    How much text they came from is found by decoding. Raises UserError if the file is damaged, or
-    holds ids that the tokenizer does not know.
+    Decoding tells how much text they came from. Raises UserError if the file is damaged, or holds
+    ids that the tokenizer does not know.
     """
+    path = Path(path)
     if tokenizer is None:
         raise UserError(f"{path} has no sidecar {sidecar_path(path).name}; prepare the data again")
     size = path.stat().st_size
@@ -195,7 +213,7 @@ def read_foreign_file(path: Path, tokenizer: AnyTokenizer | None) -> TokenFile:
                 f"({header[2]:,} tokens); fetch it again"
             )
     if size % 2 or size == offset:
-        raise UserError(f"{path} has {size} bytes, which are no 16-bit ids; fetch it again")
+        raise UserError(f"{path} has {size} bytes, which cannot be 16-bit ids; fetch it again")
     ids = np.memmap(path, dtype="<u2", mode="r", offset=offset)
     about = Sidecar("uint16", len(ids), 0, 0, tokenizer.vocab_size, "", sha256(path))
     tokens = TokenFile(path, ids, about)
@@ -203,20 +221,23 @@ def read_foreign_file(path: Path, tokenizer: AnyTokenizer | None) -> TokenFile:
     counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
     for chunk in tokens.chunks():
         counts += np.bincount(chunk, minlength=len(counts))
-    lengths = [len(tokenizer.decode_bytes([i])) for i in range(tokenizer.vocab_size)]
+    lengths = [len(tokenizer.vocabulary.get(i, b"")) for i in range(tokenizer.vocab_size)]
     separator = end_of_text(tokenizer)
     documents = 0
     if separator is not None:
         lengths[separator], documents = 0, int(counts[separator])
-    return replace(tokens, about=replace(about, bytes=int(counts @ lengths), documents=documents))
+    n_bytes = int(counts @ lengths)
+    about = replace(about, bytes=n_bytes, documents=documents, largest=tokens.largest)
+    return replace(tokens, about=about)
 
 
-def open_split(folder: Path, name: str, tokenizer: AnyTokenizer) -> TokenFile:
+def open_split(folder: str | Path, name: str, tokenizer: BaseTokenizer) -> TokenFile:
     """All token files of "train" or "val" in a folder, as one.
 
     That is NAME.bin, or else, in the order of their names, all .bin files with NAME in it. Raises
     UserError if there are none, or one is missing from a numbered series.
     """
+    folder = Path(folder)
     paths = [folder / f"{name}.bin"]
     if not paths[0].exists():
         paths = sorted(folder.glob(f"*{name}*.bin")) or paths
@@ -227,38 +248,39 @@ def open_split(folder: Path, name: str, tokenizer: AnyTokenizer) -> TokenFile:
         return files[0]
     abouts = [file.about for file in files]
     digest = hashlib.sha256("".join(about.sha256 for about in abouts).encode()).hexdigest()
+    largest = [a.largest for a in abouts if a.largest is not None]
     about = replace(
         abouts[0],
         count=sum(a.count for a in abouts),
         bytes=sum(a.bytes for a in abouts),
         documents=sum(a.documents for a in abouts),
         sha256=digest,
+        largest=max(largest) if len(largest) == len(abouts) else None,
     )
     return TokenFile(folder / f"{name}-*.bin", Shards([file.ids[:] for file in files]), about)
 
 
-def shard_paths(folder: Path, name: str, count: int) -> list[Path]:
+def shard_paths(folder: str | Path, name: str, count: int) -> list[Path]:
     """What the token files of a split are called: train.bin, or train-00000-of-00002.bin ...
 
-    A number that says how many there are makes a missing one noticed.
+    The names say how many there are, so a missing one is noticed.
     """
     if count == 1:
-        return [folder / f"{name}.bin"]
-    return [folder / f"{name}-{n:05d}-of-{count:05d}.bin" for n in range(count)]
+        return [Path(folder, f"{name}.bin")]
+    return [Path(folder, f"{name}-{n:05d}-of-{count:05d}.bin") for n in range(count)]
 
 
 def check_ids(tokens: TokenFile, vocab_size: int) -> None:
     """Raise UserError if an id lies beyond the vocabulary, before it can crash an embedding."""
-    largest = max(int(chunk.max()) for chunk in tokens.chunks())
-    if largest >= vocab_size:
+    if tokens.largest >= vocab_size:
         raise UserError(
-            f"{tokens.path} holds id {largest}, beyond the vocabulary of {vocab_size}; "
+            f"{tokens.path} holds id {tokens.largest}, beyond the vocabulary of {vocab_size}; "
             "prepare the data again"
         )
 
 
 def check_unchanged(tokens: TokenFile) -> None:
-    """Raise UserError if token files of ours are no longer those that their sidecars speak of."""
+    """Raise UserError if token files of ours are no longer those that their sidecars describe."""
     for path in sorted(tokens.path.parent.glob(tokens.path.name)):
         if sidecar_path(path).exists() and sha256(path) != read_token_file(path).about.sha256:
             raise UserError(f"{path} has changed since it was prepared; prepare the data again")
@@ -271,40 +293,3 @@ def check_length(tokens: TokenFile, context_length: int) -> None:
             f"{tokens.path} has {len(tokens.ids)} tokens, too few for "
             f"model.context_length={context_length}: add text or use at most {len(tokens.ids) - 1}"
         )
-
-
-def data_folder(run: Path, config: Config) -> Path:
-    """Where the token files of a run are: in data.folder, or in the run itself."""
-    return Path(config.data.folder) if config.data.folder else run / "data"
-
-
-def tokenizer_of(data: Path, config: Config) -> AnyTokenizer:
-    """The tokenizer kept beside token files, or the finished one that data.tokenizer names.
-
-    Raises UserError if there is neither.
-    """
-    if not (data / "tokenizer.json").exists() and config.data.tokenizer not in ("bpe", "char"):
-        return find_tokenizer(config.data.tokenizer)
-    return load_tokenizer(data / "tokenizer.json")
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The token files of a run."""
-
-    train: TokenFile
-    val: TokenFile
-
-    @property
-    def fingerprint(self) -> str:
-        """What a run remembers of its data."""
-        return f"{self.train.about.sha256[:16]}-{self.val.about.sha256[:16]}"
-
-
-def open_tokens(folder: Path, config: Config, tokenizer: AnyTokenizer) -> Tokens:
-    """Open both splits. Raises UserError if they do not fit the tokenizer and the settings."""
-    tokens = Tokens(*(open_split(folder, name, tokenizer) for name in ("train", "val")))
-    for file in (tokens.train, tokens.val):
-        check_length(file, config.model.context_length)
-        check_ids(file, config.model.vocab_size)
-    return tokens

@@ -1,7 +1,7 @@
-"""Toy worlds: texts made by a rule, of which it is known how well they can be predicted at best.
+"""Toy worlds: texts made by a rule. How well they can be predicted at best is known.
 
-A world is drawn from chances that we know, so its entropy can be worked out: no model can do better
-than that floor, on average, and one that reaches it has understood the rule. Use them with
+A world is drawn with known probabilities, so its entropy can be computed. On average, no model can
+do better than that floor, and a model that reaches it has understood the rule. Use them with
 `--data.source toy:copy --data.tokenizer char`.
 """
 
@@ -21,7 +21,7 @@ LINES = 100  # in each document
 
 @dataclass(frozen=True)
 class World:
-    """One line after the other, each drawn by itself."""
+    """Lines, each drawn independently of the others."""
 
     def line(self, draw: random.Random) -> str:
         """A line, without its newline."""
@@ -79,8 +79,8 @@ class Addition(World):
 class Induction(World):
     """Different letters in a row, then some of them, each with its successor: "kxmpz:mpkx".
 
-    A letter after the colon costs bits, the one behind it is free for whoever looks up what
-    followed it before: the task that induction heads solve (Olsson et al. 2022).
+    After the colon, every other letter costs bits. The letter after it is free for a model that
+    looks up what followed it before: the task that induction heads solve (Olsson et al. 2022).
     """
 
     letters: int = 8
@@ -101,10 +101,11 @@ class Induction(World):
 
 @dataclass(frozen=True)
 class Repeat(World):
-    """Different letters in a row, again and again: "qHbeWmxoqHbeWmxoqHbeWmxo". The first is dear.
+    """Different letters in a row, again and again: "qHbeWmxoqHbeWmxoqHbeWmxo".
 
-    The rows differ so much in length that counting back does not help: only looking up what
-    followed this letter before does, so a model that comes near the floor has induction heads.
+    Only the first row costs bits. The rows differ so much in length that counting back does not
+    help. Only looking up what followed this letter before helps, so a model that comes near the
+    floor has induction heads.
     """
 
     shortest: int = 10
@@ -127,7 +128,7 @@ class Repeat(World):
 
 @dataclass(frozen=True)
 class Grammar(World):
-    """Sentences of a small grammar: "the old king sees a fool who sings". Chances are known.
+    """Sentences of a small grammar: "the old king sees a fool who sings".
 
     Subject, verb, object; a noun may have an adjective, and may have a relative clause at its end.
     """

@@ -8,7 +8,7 @@ from nanogpt.errors import UserError
 from nanogpt.interop.huggingface import fetch, from_pretrained
 from nanogpt.model.gpt import GPT
 from nanogpt.text.formats import find_tokenizer, load_tokenizer
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.checkpoint import find_checkpoint, load_state, load_weights
 
 
@@ -16,7 +16,7 @@ class Loaded(NamedTuple):
     """What it takes to generate."""
 
     model: GPT
-    tokenizer: AnyTokenizer
+    tokenizer: BaseTokenizer
     config: Config
 
 

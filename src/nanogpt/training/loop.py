@@ -23,10 +23,12 @@ from nanogpt.evaluation.loss import estimate, evaluate, tensors
 from nanogpt.files import write_text
 from nanogpt.generation.stream import generate_text
 from nanogpt.model.gpt import GPT
+from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import BATCHES, Batch, Batches
+from nanogpt.text.dataset import Tokens
 from nanogpt.text.loader import Loader
-from nanogpt.text.tokenfiles import TokenFile, Tokens, end_of_text
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenfiles import TokenFile, end_of_text
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.checkpoint import TrainState, save_checkpoint
 from nanogpt.training.divergence import divergence
 from nanogpt.training.objective import NextToken
@@ -41,15 +43,9 @@ class TrainingLoop:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        config: Config,
-        model: GPT,
-        tokenizer: AnyTokenizer,
-        tokens: Tokens,
-        compute: Compute,
-        state: TrainState,
-    ) -> None:
+        self, folder: Path, config: Config, model: GPT, tokenizer: BaseTokenizer, tokens: Tokens,
+        compute: Compute, state: TrainState,
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.config = config
         self.compute = compute
@@ -60,7 +56,7 @@ class TrainingLoop:
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
         steps = config.train.max_steps - state.step
-        flops = model.flops_per_token() * config.tokens_per_step * steps
+        flops = flops_per_token(model) * config.tokens_per_step * steps
         self.not_compiled = compile_or_why_not(config.train.compile, compute, flops)
         objective = NextToken(self.model)
         self.objective: Any = objective if self.not_compiled else torch.compile(objective)

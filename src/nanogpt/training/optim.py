@@ -25,13 +25,10 @@ def decay_groups(model: GPT, config: TrainConfig, apart: Iterable[Tensor] = ()) 
     """
     left_out = set(apart)
     rest = [p for p in model.parameters() if p.requires_grad and p not in left_out]
+    matrices, others = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]
     return [
-        {
-            "params": [p for p in rest if p.ndim >= 2],
-            "weight_decay": config.weight_decay,
-            "lr_factor": 1.0,
-        },
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "lr_factor": 1.0},
+        {"params": matrices, "weight_decay": config.weight_decay, "lr_factor": 1.0},
+        {"params": others, "weight_decay": 0.0, "lr_factor": 1.0},
     ]
 
 
@@ -45,16 +42,6 @@ class HandWritten(Optimizer):
         """Parameters that are treated alike, with what is particular to them."""
         return decay_groups(model, config)
 
-    @classmethod
-    def state_size(cls, model: GPT, config: TrainConfig) -> int:
-        """How many numbers it keeps for the whole model."""
-        groups = cls.parameter_groups(model, config)
-        return sum(
-            p.numel() * group.get("state_per_weight", cls.state_per_weight)
-            for group in groups
-            for p in group["params"]
-        )
-
     def __init__(
         self,
         params: Iterable[Any],
@@ -67,17 +54,12 @@ class HandWritten(Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """Move every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self.update(parameter, parameter.grad, group)
-        return loss
 
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         """Move one parameter tensor, in place."""
@@ -132,7 +114,7 @@ class AdamW(HandWritten):
 class FusedAdamW(torch.optim.AdamW):
     """Torch's AdamW, which updates all tensors in one pass over memory."""
 
-    parameter_groups, state_size = AdamW.parameter_groups, AdamW.state_size
+    state_per_weight, parameter_groups = AdamW.state_per_weight, AdamW.parameter_groups
 
     def __init__(self, params: Iterable[Any], **settings: Any) -> None:
         super().__init__(params, fused=True, **settings)

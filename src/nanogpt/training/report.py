@@ -7,7 +7,7 @@ from nanogpt.config import Config, SampleConfig
 from nanogpt.files import fenced, write_text, writing
 from nanogpt.generation.stream import generate_text
 from nanogpt.model.gpt import GPT
-from nanogpt.text.tokenizer import AnyTokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.records import read_metrics
 
 
@@ -91,7 +91,7 @@ def three_ways(config: SampleConfig) -> dict[str, SampleConfig]:
     }
 
 
-def side_by_side(model: GPT, tokenizer: AnyTokenizer, config: SampleConfig) -> dict[str, str]:
+def side_by_side(model: GPT, tokenizer: BaseTokenizer, config: SampleConfig) -> dict[str, str]:
     """The same prompt continued in three ways."""
     return {
         name: config.prompt + "".join(generate_text(model, tokenizer, settings))

@@ -13,13 +13,9 @@ from nanogpt.errors import UserError
 from nanogpt.files import write_text
 from nanogpt.generation.stream import prompt_ids
 from nanogpt.model.gpt import GPT
+from nanogpt.text.dataset import data_folder, open_tokens, tokenizer_of
 from nanogpt.text.formats import load_tokenizer
-from nanogpt.text.tokenfiles import (
-    check_unchanged,
-    data_folder,
-    open_tokens,
-    tokenizer_of,
-)
+from nanogpt.text.tokenfiles import check_unchanged
 from nanogpt.training.checkpoint import (
     TrainState,
     find_checkpoint,

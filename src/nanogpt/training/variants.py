@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nanogpt.config import Config, choose
+from nanogpt.config import Config, TrainConfig, choose
 from nanogpt.generation.sampling import SAMPLERS
 from nanogpt.model.attention import ATTENTION_KERNELS
-from nanogpt.model.gpt import BLOCKS
+from nanogpt.model.gpt import BLOCKS, GPT
 from nanogpt.model.layers import KERNELS, MLPS, NORMS
 from nanogpt.model.position import POSITIONS
 from nanogpt.text.batches import BATCHES
@@ -33,6 +33,16 @@ def check_choices(config: Config) -> None:
         chosen = getattr(getattr(config, section), name)
         if chosen or setting != "model.attention":  # which may be left to model.kernels
             choose(table, setting, chosen)
+
+
+def optimizer_state_size(model: GPT, config: TrainConfig) -> int:
+    """How many numbers the optimizer of the settings keeps for a whole model."""
+    kind = choose(OPTIMIZERS, "train.optimizer", config.optimizer)
+    return sum(
+        parameter.numel() * group.get("state_per_weight", kind.state_per_weight)
+        for group in kind.parameter_groups(model, config)
+        for parameter in group["params"]
+    )
 
 
 def snapshot() -> dict[str, dict[str, Any]]:

@@ -1,0 +1,135 @@
+"""What mkdocs adds to the pages in docs/: those that have their home elsewhere.
+
+The front page is README.md, the reference comes from docstrings, the lessons from the notebooks
+after they have run. A link to a file that is no page of the site leads to the repository.
+"""
+
+import ast
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "nanogpt"
+LESSON_PAGES = ROOT / "build" / "lessons"
+
+# Pages that are files outside docs/.
+PAGES = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "exercises/README.md": "exercises.md",
+}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Lead to every study and every package, without listing them by hand."""
+    studies = [
+        {study.name.capitalize(): f"studies/{study.name}/report.md"}
+        for study in sorted((ROOT / "docs" / "studies").iterdir())
+    ]
+    reference: list[dict[str, str]] = [{"nanogpt": "reference/nanogpt.md"}]
+    reference += [{name: f"reference/{name}.md"} for name in packages()]
+    config.nav = [*(config.nav or []), {"Studies": studies}, {"Reference": reference}]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that have their home elsewhere, and the lessons as they ran."""
+    for source, page in PAGES.items():
+        files.append(File.generated(config, page, content=(ROOT / source).read_text("utf-8")))
+    for name, content in reference().items():
+        files.append(File.generated(config, f"reference/{name}.md", content=content))
+    files.append(File.generated(config, "lessons.md", content=lessons()))
+    for path in LESSON_PAGES.glob("*.html"):
+        files.append(File.generated(config, f"lessons/{path.name}", abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
+    """Make the links of a page hold on the site, too."""
+    home = {page: source for source, page in PAGES.items()}
+    uri = page.file.src_uri
+    source = home.get(uri, f"docs/{uri}")
+
+    def moved(match: re.Match[str]) -> str:
+        return match[1] + target_on_the_site(match[2], source, uri, config.repo_url) + match[3]
+
+    links = re.compile(r'(\]\(|(?:src|href)=")([^)"#:\s]+)((?:#[^)"\s]*)?[)"])')
+    return links.sub(moved, markdown)
+
+
+def target_on_the_site(target: str, source: str, uri: str, repo_url: str | None) -> str:
+    """Where a link in the file `source`, which is the page `uri`, leads on the site."""
+    path = os.path.normpath(os.path.join(os.path.dirname(source), target))
+    folder = os.path.dirname(uri) or "."
+    if path in PAGES:
+        return os.path.relpath(PAGES[path], folder)
+    if path.startswith("docs/"):
+        return os.path.relpath(path.removeprefix("docs/"), folder)
+    # Without a repository to lead to, a link to a file of it stays on the page.
+    return f"{repo_url.rstrip('/')}/blob/main/{path}" if repo_url else "#"
+
+
+class WorkedExamples(griffe.Extension):
+    """Shows the worked examples of docstrings, which begin with >>>, as code."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring:
+            example = re.compile(r"^([ ]*)>>> .*?(?=\n[ ]*\n|\Z)", re.MULTILINE | re.DOTALL)
+            fenced = r"\1```pycon\n\g<0>\n\1```"
+            obj.docstring.value = example.sub(fenced, obj.docstring.value)
+
+
+def packages() -> list[str]:
+    """The packages of nanogpt, in the alphabet."""
+    return sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+
+
+def reference() -> dict[str, str]:
+    """One page for each package: what it says of itself, then its modules."""
+    pages = {"nanogpt": reference_page("nanogpt", sorted(PACKAGE.glob("*.py")))}
+    for name in packages():
+        pages[name] = reference_page(f"nanogpt.{name}", sorted((PACKAGE / name).rglob("*.py")))
+    return pages
+
+
+def reference_page(package: str, paths: list[Path]) -> str:
+    """Markdown of a package's page, which mkdocstrings fills from the docstrings."""
+    init = next(path for path in paths if path.name == "__init__.py")
+    about = ast.get_docstring(ast.parse(init.read_text("utf-8"))) or ""
+    parts = [f"# {package}", f"```text\n{about}\n```"]
+    for path in paths:
+        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        if path.name not in ("__init__.py", "__main__.py"):
+            parts.append(
+                f"## {module}\n\n::: {module}\n    options:\n      show_root_heading: false"
+            )
+    return "\n\n".join(parts) + "\n"
+
+
+def lessons() -> str:
+    """The page that leads to the lessons, stage by stage."""
+    from nanogpt.learn.lesson import LESSONS, STAGES
+
+    lines = [
+        "# Lessons",
+        "",
+        "What you see here is how each lesson ran. To move its sliders and answer its questions,",
+        "open it on your own machine: `nanogpt learn 5`.",
+    ]
+    for stage, title in STAGES.items():
+        lines += ["", f"## {stage} {title}", ""]
+        for number, lesson in LESSONS.items():
+            if lesson.stage == stage:
+                page = lesson.path.with_suffix(".html").name
+                link = f"[{lesson.title}](lessons/{page})"
+                ran = (LESSON_PAGES / page).exists()
+                lines.append(f"{number}. {link if ran else lesson.title}")
+    return "\n".join(lines) + "\n"

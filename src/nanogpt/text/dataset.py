@@ -1,0 +1,52 @@
+"""The token files of a run: their folder, their tokenizer, and both splits, checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanogpt.config import Config
+from nanogpt.errors import UserError
+from nanogpt.text.formats import find_tokenizer, load_tokenizer
+from nanogpt.text.tokenfiles import TokenFile, check_ids, check_length, open_split
+from nanogpt.text.tokenizer import BaseTokenizer
+
+
+def data_folder(run: str | Path, config: Config) -> Path:
+    """Where the token files of a run are: in data.folder, or in the run itself."""
+    return Path(config.data.folder) if config.data.folder else Path(run, "data")
+
+
+def tokenizer_of(data: str | Path, config: Config) -> BaseTokenizer:
+    """The tokenizer kept beside token files, or the finished one that data.tokenizer names.
+
+    Raises UserError if there is neither.
+    """
+    path = Path(data, "tokenizer.json")
+    if path.exists():
+        return load_tokenizer(path)
+    if config.data.tokenizer not in ("bpe", "char"):
+        return find_tokenizer(config.data.tokenizer)
+    if any(path.parent.glob("*.bin")):
+        raise UserError(f"{data} has no tokenizer.json; name the tokenizer with data.tokenizer")
+    raise UserError(f"{data}: no such token files; make them with `nanogpt prepare`")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token files of a run."""
+
+    train: TokenFile
+    val: TokenFile
+
+    @property
+    def fingerprint(self) -> str:
+        """What a run keeps, to notice when its data have changed."""
+        return f"{self.train.about.sha256[:16]}-{self.val.about.sha256[:16]}"
+
+
+def open_tokens(folder: str | Path, config: Config, tokenizer: BaseTokenizer) -> Tokens:
+    """Open both splits. Raises UserError if they do not fit the tokenizer and the settings."""
+    tokens = Tokens(*(open_split(folder, name, tokenizer) for name in ("train", "val")))
+    for file in (tokens.train, tokens.val):
+        check_length(file, config.model.context_length)
+        check_ids(file, config.model.vocab_size)
+    return tokens

@@ -1,0 +1,76 @@
+"""Encoding much text: look up words seen before, use several processes, never hold a whole stream.
+
+The ids are those of `Tokenizer.encode`. The methods of Tokenizer lead here.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanogpt.text.splitter import Splitter, settled_end
+from nanogpt.workers import grouped, map_in_order
+
+
+class WordCache(dict[str, bytes]):
+    """The ids of words seen before, four bytes each. Words repeat: most of a text is found here."""
+
+    limit = 500_000  # bounded memory, whatever the text
+
+    def __init__(self, encode_word: Callable[[str], Sequence[int]]) -> None:
+        super().__init__()
+        self.encode_word = encode_word
+
+    def __missing__(self, word: str) -> bytes:
+        if len(self) >= self.limit:
+            self.clear()
+        ids = self[word] = array("I", self.encode_word(word)).tobytes()
+        return ids
+
+
+def count_words(texts: Iterable[str], pattern: str, processes: int) -> Counter[str]:
+    """How often each word occurs: all that training needs to know of a text."""
+    words: Counter[str] = Counter()
+    work = partial(count_share, Splitter(pattern))
+    for counts in map_in_order(work, grouped(texts, len), processes):
+        words.update(counts)
+    return words
+
+
+def count_share(split: Callable[[str], list[str]], texts: Sequence[str]) -> Counter[str]:
+    """What one process of count_words does with its share of the texts."""
+    return Counter(word for text in texts for word in split(text))
+
+
+def encode_batch(
+    texts: Sequence[str], encode: Callable[[str], NDArray[np.uint32]], processes: int
+) -> list[list[int]]:
+    """Encode many texts in several processes. The result is that of one process."""
+    shares = map_in_order(partial(encode_share, encode), grouped(texts, len), processes)
+    return [ids.tolist() for share in shares for ids in share]
+
+
+def encode_share(
+    encode: Callable[[str], NDArray[np.uint32]], texts: Sequence[str]
+) -> list[NDArray[np.uint32]]:
+    """What one process of encode_batch does with its share of the texts."""
+    return [encode(text) for text in texts]
+
+
+def encode_stream(
+    stream: Iterable[str],
+    encode: Callable[[str], list[int]],
+    split: Callable[[str], list[str]],
+    special: Sequence[str],
+) -> Iterator[int]:
+    """Encode strings as they come, holding back what further text could still change."""
+    held = ""
+    for text in stream:
+        held += text
+        cut = settled_end(held, split, special)
+        yield from encode(held[:cut])
+        held = held[cut:]
+    yield from encode(held)

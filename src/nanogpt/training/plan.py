@@ -1,0 +1,204 @@
+"""What a run will need, before anything runs: parameters, operations, memory, time, cost."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from nanogpt.config import Config, ModelConfig, with_settings
+from nanogpt.device import KNOWN_PEAKS, Compute
+from nanogpt.model.gpt import GPT
+from nanogpt.model.size import flops_per_token
+from nanogpt.text.batches import BATCHES
+from nanogpt.training.variants import optimizer_state_size
+
+# Dollars for an hour of one GPU, as clouds offered them on demand in autumn 2026, rounded.
+PRICES = {"H100": 2.5, "A100": 1.3, "L4": 0.6, "RTX 4090": 0.4, "T4": 0.3}
+
+# The share of the peak that training usually reaches.
+USUAL_SHARE = 0.4
+
+PARTS = {
+    "wte": "token embeddings, also the head",
+    "wpe": "positions",
+    "attn": "attention",
+    "mlp": "feed-forward",
+    "ln": "norms",
+    "": "others",  # what a plugin adds
+}
+
+CHARACTERS = 100  # tokens of a vocabulary of characters, about
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that training needs at most."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int  # what one forward pass keeps for the backward pass
+    working: int  # what the backward pass needs for a moment, at most
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.working
+
+
+@dataclass(frozen=True)
+class Time:
+    """How long all steps take on one device, and what that costs."""
+
+    device: str
+    peak_flops: float  # operations per second
+    seconds: float
+    dollars: float | None  # None where nobody sends a bill
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will need."""
+
+    parameters: dict[str, int]  # by part: see PARTS
+    flops_per_token: int
+    tokens_per_step: int
+    steps: int
+    memory: Memory
+    cache_bytes: int  # of one sequence in generation
+    free_bytes: int | None  # on the device now; None where the system does not say
+    largest_batch: int | None  # sequences that fit into the free memory
+    times: list[Time]
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the whole run."""
+        return self.flops_per_token * self.tokens_per_step * self.steps
+
+
+def plan_run(config: Config, compute: Compute) -> Plan:
+    """The plan of a run with these settings on this device.
+
+    It runs one layer on one sequence and on two, to see what autograd keeps.
+    """
+    config = with_expected_vocabulary(config)
+    with torch.device("meta"):  # shapes without numbers: no memory, whatever the size
+        model = GPT(config.model)
+    memory = estimate_memory(config, compute)
+    free = available_bytes(compute.device)
+    steps, tokens = config.train.max_steps, config.tokens_per_step
+    return Plan(
+        parameters=count_parameters(model),
+        flops_per_token=flops_per_token(model),
+        tokens_per_step=tokens,
+        steps=steps,
+        memory=memory,
+        cache_bytes=cache_bytes(config.model),
+        free_bytes=free,
+        largest_batch=None if free is None else largest_batch(memory, config, free),
+        times=times_on_devices(flops_per_token(model) * tokens * steps, compute),
+    )
+
+
+def with_expected_vocabulary(config: Config) -> Config:
+    """The vocabulary size that training will take from the tokenizer; of characters a guess."""
+    learned = {"bpe": config.data.vocab_size, "char": CHARACTERS}
+    size = learned.get(config.data.tokenizer, config.model.vocab_size)
+    return with_settings(config, model={"vocab_size": size})
+
+
+def count_parameters(model: GPT) -> dict[str, int]:
+    """Parameters by part: see PARTS."""
+    counts = Counter[str]()
+    for name, parameter in model.named_parameters():
+        counts[next(part for part in PARTS if part in name)] += parameter.numel()
+    return dict(counts)
+
+
+def estimate_memory(config: Config, compute: Compute) -> Memory:
+    """What a run of these settings needs, apart from what Python and torch take themselves.
+
+    Weights, gradients and the optimizer's state follow from the parameters. What autograd keeps
+    differs between kernels and variants, so it is measured: on one sequence and on two, through
+    one layer and through two, which gives what each further layer and each further sequence adds.
+    """
+    with torch.device("meta"):
+        model = GPT(config.model)
+    weights = 4 * model.num_parameters()
+    masked = BATCHES[config.data.batches].documents_apart
+    # What a second sequence adds; copies of the weights in 16 bits are there only once.
+    kept = {
+        (n, rows): kept_bytes(replace(config.model, n_layer=n), compute, rows, masked)
+        for n in (1, 2)
+        for rows in (1, 2)
+    }
+    one, two = (kept[n, 2] - kept[n, 1] for n in (1, 2))
+    copies_one, copies_two = (2 * kept[n, 1] - kept[n, 2] for n in (1, 2))
+    further = config.model.n_layer - 1
+    sequences = config.train.batch_size
+    tokens = sequences * config.model.context_length
+    return Memory(
+        weights=weights,
+        gradients=weights,
+        optimizer=4 * optimizer_state_size(model, config.train),
+        activations=sequences * (one + further * (two - one))
+        + copies_one
+        + further * (copies_two - copies_one),
+        # Gradients of the logits, twice, and of the widest layer.
+        working=4 * tokens * (2 * config.model.vocab_size + 8 * config.model.n_embd),
+    )
+
+
+def kept_bytes(config: ModelConfig, compute: Compute, rows: int, masked: bool) -> int:
+    """Bytes that a forward pass keeps for the backward pass, not counting parameters."""
+    model = GPT(config).to(compute.device).train()
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+    alive = []  # memory that is freed may be handed out again, and would then be counted once
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    ids = torch.zeros(rows, config.context_length, dtype=torch.long, device=compute.device)
+    documents = torch.ones_like(ids) if masked else None
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), compute.autocast():
+        model.loss(model(ids, documents=documents), ids)
+    return sum(kept.values())
+
+
+def cache_bytes(config: ModelConfig, rows: int = 1) -> int:
+    """Bytes of the keys and values of whole contexts, in float32: see cache.KVCache."""
+    per_token = 2 * config.n_layer * config.kv_heads * config.head_size
+    return 4 * rows * config.context_length * per_token
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that is free now; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if "SC_AVPHYS_PAGES" not in getattr(os, "sysconf_names", {}):  # macOS and Windows
+        return None
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def largest_batch(memory: Memory, config: Config, free: int) -> int:
+    """How many sequences fit into so many bytes; 0 if not even one does."""
+    fixed = memory.weights + memory.gradients + memory.optimizer
+    each = (memory.activations + memory.working) / config.train.batch_size
+    return max(0, int((free - fixed) / each))
+
+
+def times_on_devices(flops: float, compute: Compute) -> list[Time]:
+    """How long so many operations take here and on GPUs, and what those cost."""
+    here = compute.peak_flops()
+    times = [Time("this machine", here, flops / here / USUAL_SHARE, None)]
+    for name, price in PRICES.items():
+        seconds = flops / KNOWN_PEAKS[name] / USUAL_SHARE
+        times.append(Time(name, KNOWN_PEAKS[name], seconds, seconds / 3600 * price))
+    return times
