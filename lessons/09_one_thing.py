@@ -1,6 +1,4 @@
-
 import marimo
-
 
 __generated_with = "0.25.2"
 app = marimo.App(width="medium", app_title="Lesson 9: change one thing")
