@@ -157,7 +157,7 @@ def test_a_plugin_that_cannot_be_loaded_costs_one_line(mistake, tmp_path, monkey
 def test_a_plugin_without_a_variant_is_told_so(tmp_path, capsys):
     (tmp_path / "empty.py").write_text("x = 1\n")
     assert main(["lab", "check", str(tmp_path / "empty.py")]) == 2
-    assert "adds no variant; put one into a dictionary" in capsys.readouterr().err
+    assert "adds no variant; put one into a table" in capsys.readouterr().err
 
 
 def test_a_replaced_variant_counts_as_added():

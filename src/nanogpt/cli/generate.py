@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.prompt is not None:
         settings = replace(settings, prompt=read_argument(options.prompt))
     reader = Reader(model, [prompt_ids(tokenizer, settings.prompt)] * options.num_samples)
-    top = min(RUNNERS_UP, tokenizer.vocab_size) if options.explain else 0
+    top = min(RUNNERS_UP, len(tokenizer.vocabulary)) if options.explain else 0
     pieces = stream(reader, tokenizer, settings, options.stop, top)
     samples = row_by_row(pieces, options.num_samples)
     for number, sample in enumerate(samples):

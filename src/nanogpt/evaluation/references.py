@@ -27,7 +27,7 @@ def reference_points(
     """
     known = np.asarray(train.ids[:MOST_TOKENS])
     points = {
-        "guessing any token": math.log2(tokenizer.vocab_size) / val.bytes_per_token,
+        "guessing any token": math.log2(len(tokenizer.vocabulary)) / val.bytes_per_token,
         "unigram: token frequencies": unigram_bits(known, val),
         BIGRAM: bigram_bits(known, val),
     }

@@ -7,7 +7,7 @@ Axes: B batch, T time, V vocabulary.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -112,22 +112,24 @@ class NextTokens(NamedTuple):
     logits: Tensor  # (B, V), what the model said, before temperature and filters
 
 
-def generate(reader: Reader, config: SampleConfig, vocab_size: int = 0) -> Iterator[NextTokens]:
+def generate(
+    reader: Reader, config: SampleConfig, tokens: Collection[int] = ()
+) -> Iterator[NextTokens]:
     """Continue the texts of a reader without end, one token per row at a time.
 
-    Ids from `vocab_size` on are never chosen: a model may have more rows than the tokenizer has
-    tokens. The model's training mode is left as it was. Raises UserError for a model whose weights
-    are not numbers.
+    Only ids in `tokens` are chosen, if any are named: a model may have more rows than the tokenizer
+    has tokens. Raises UserError for a model whose weights are not numbers.
     """
     rows = range(len(reader.rows))
     sampler = choose(SAMPLERS, "sample.sampler", config.sampler)(config, len(rows))
-    seen = None
+    size, seen = reader.model.config.vocab_size, None
+    ruled_out = [i for i in range(size) if i not in tokens] if tokens else []
     while True:
         logits = reader.predict()
         if logits.isnan().any():
             raise UserError("the model's weights are not numbers; use an earlier checkpoint")
-        if vocab_size:
-            logits[:, vocab_size:] = -math.inf
+        if ruled_out:
+            logits[:, ruled_out] = -math.inf
         if config.repetition_penalty != 1:
             if seen is None:
                 seen = torch.zeros_like(logits, dtype=torch.bool)

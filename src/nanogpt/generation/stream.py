@@ -60,10 +60,10 @@ def stream(
     """
     end = tokenizer.special_tokens.get(END_OF_TEXT)
     texts = {row: TextStream(stops) for row in range(len(reader.rows))}
-    steps = generate(reader, config, tokenizer.vocab_size)
+    steps = generate(reader, config, tokenizer.vocabulary)
     for number, step in zip(range(config.max_new_tokens), steps, strict=False):
         log_probabilities = step.logits.float().log_softmax(-1)  # (B, V)
-        values, ids = log_probabilities.topk(min(top, tokenizer.vocab_size))
+        values, ids = log_probabilities.topk(min(top, len(tokenizer.vocabulary)))
         for row, text in list(texts.items()):
             token = int(step.chosen[row])
             ended = token == end

@@ -51,7 +51,7 @@ def repeated_tokens(model: GPT, tokenizer: BaseTokenizer, length: int = LONGEST)
     context or vocabulary are too small for that.
     """
     special = set(tokenizer.special_tokens.values())
-    ordinary = torch.tensor([i for i in range(tokenizer.vocab_size) if i not in special])
+    ordinary = torch.tensor([i for i in tokenizer.vocabulary if i not in special])
     length = min(model.config.context_length // 2, len(ordinary), length)
     if model.config.window:  # what a token followed the first time should be within sight
         length = min(length, model.config.window)

@@ -55,8 +55,8 @@ class TrainingLoop:
         self.scaler = compute.scaler()
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
-        steps = config.train.max_steps - state.step
-        flops = flops_per_token(model) * config.tokens_per_step * steps
+        todo = config.tokens_per_step * (config.train.max_steps - state.step)  # tokens
+        flops = flops_per_token(model) * todo
         self.not_compiled = compile_or_why_not(config.train.compile, compute, flops)
         objective = NextToken(self.model)
         self.objective: Any = objective if self.not_compiled else torch.compile(objective)
@@ -65,8 +65,7 @@ class TrainingLoop:
         self.train_batches = self.batches_of(tokens.train)
         self.val_batches = self.batches_of(tokens.val)
         self.loader = Loader(self.load_batches, config.train.max_steps)
-        self.saved_step = state.step
-        self.stopped = False
+        self.saved_step, self.stopped = state.step, False
 
     def run(self) -> Generator[Record, None, None]:
         """Train to max_steps or until stopped, yielding records; ends with a checkpoint.

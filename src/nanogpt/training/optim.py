@@ -156,8 +156,8 @@ class Muon(AdamW):
                 if p.ndim == 2 and p.requires_grad:
                     rows = module.rows if isinstance(module, StackedLinear) else [len(p)]
                     by_rows.setdefault(tuple(rows), []).append(p)
-        ours = {"weight_decay": config.weight_decay, "lr_factor": config.muon_lr / config.lr}
-        ours["state_per_weight"] = 1
+        ours = {"lr_factor": config.muon_lr / config.lr, "state_per_weight": 1}
+        ours |= {"weight_decay": config.weight_decay}
         groups = [{"params": params, "rows": rows, **ours} for rows, params in by_rows.items()]
         return decay_groups(model, config, apart=chain(*by_rows.values())) + groups
 
