@@ -4,13 +4,9 @@ from torch import Tensor
 
 
 def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None = None,
-    causal: bool = False,
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False,
     dropout: float = 0.0,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), step by step.
 
     The values v (B, nh, S, hs), mixed by their `attention_weights` -> (B, nh, T, hs).

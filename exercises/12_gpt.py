@@ -113,20 +113,6 @@ class GPT(nn.Module):
         added = (getattr(module, "auxiliary_loss", 0.0) for module in self.h.modules())
         return sum(added, 0.0)
 
-    def resize_vocabulary(self, vocab_size: int) -> None:
-        """Make room for tokens that were added to the tokenizer; the others keep their vectors.
-
-        A new token starts as the mean of all: unremarkable, so that it does not drown the others
-        before it has learned anything (Hewitt 2021). Raises UserError for a smaller vocabulary.
-        """
-        old = self.wte.weight
-        if vocab_size < len(old):
-            raise UserError(f"vocab_size={vocab_size} would lose tokens: use at least {len(old)}")
-        mean = old.data.mean(dim=0, keepdim=True)
-        vectors = torch.cat([old.data, mean.repeat(vocab_size - len(old), 1)])  # (V, C)
-        self.wte = nn.Embedding.from_pretrained(vectors, freeze=not old.requires_grad)
-        self.config = replace(self.config, vocab_size=vocab_size)
-
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -140,15 +126,3 @@ class GPT(nn.Module):
     def num_parameters(self) -> int:
         """Number of weights. The tied head counts once, because it is there once."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-    def flops_per_token(self) -> int:
-        """Floating-point operations of training on one token (Chowdhery et al. 2022, appendix B).
-
-        6 for each weight that takes part in a matrix product: multiply and add, forward and twice
-        backward. Attention adds its scores and its weighted sum, 12 * n_layer * C * T, or a window.
-        """
-        config = self.config
-        looked_up = sum(p.numel() for p in self.wpe.parameters())
-        seen = min(config.window or config.context_length, config.context_length)
-        attention = 12 * config.n_layer * config.n_embd * seen
-        return 6 * (self.num_parameters() - looked_up) + attention

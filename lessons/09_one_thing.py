@@ -1,7 +1,4 @@
-
 import marimo
-
-from nanogpt.model.size import flops_per_token
 
 __generated_with = "0.25.2"
 app = marimo.App(width="medium", app_title="Lesson 9: change one thing")
@@ -26,6 +23,7 @@ def _():
     from nanogpt.lab.study import load_study
     from nanogpt.learn.lesson import source
     from nanogpt.model.gpt import GPT
+    from nanogpt.model.size import flops_per_token
     from nanogpt.workers import usable_cores
 
     return (
@@ -36,6 +34,7 @@ def _():
         Path,
         UserError,
         differences,
+        flops_per_token,
         load_study,
         mean,
         mo,
@@ -93,7 +92,17 @@ def _(mo):
 
 
 @app.cell(hide_code=True)
-def _(GPT, ModelConfig, channels, context, layers, mo, plt, vocabulary):
+def _(
+    GPT,
+    ModelConfig,
+    channels,
+    context,
+    flops_per_token,
+    layers,
+    mo,
+    plt,
+    vocabulary,
+):
     import torch
 
     shape = ModelConfig(
