@@ -22,6 +22,7 @@ from nanogpt.model.gpt import GPT
 from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import Batch
 from nanogpt.training.loop import accumulate_gradients
+from nanogpt.training.objective import NextToken
 from nanogpt.training.optim import build_optimizer
 
 SHAPE = ModelConfig(vocab_size=1024, context_length=256, n_layer=6, n_head=6, n_embd=384)
@@ -44,7 +45,8 @@ def ours(
     torch.manual_seed(0)
     model = GPT(ModelConfig(**{**vars(SHAPE), "kernels": kernels, **variants})).to(compute.device)
     optimizer = build_optimizer(model, TrainConfig())
-    network = torch.compile(model) if compiled else model
+    objective = NextToken(model)
+    network = torch.compile(objective) if compiled else objective
     tokens = windows()
     batch = Batch(tokens[:, :-1], tokens[:, 1:])
 

@@ -95,7 +95,7 @@ def token_losses(
     Where a separator is given, no token sees another document than its own, as in packed training.
     """
     length = model.config.context_length
-    windows = sliding_windows(ids, length, stride or default_stride(length))
+    windows = iter(sliding_windows(ids, length, stride or default_stride(length)))
 
     def stacked() -> Iterator[Batch]:
         while some := list(islice(windows, batch_size)):
