@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 import nanogpt
+from nanogpt.config import config_from_dict, load_config
 from nanogpt.errors import UserError
+from nanogpt.text.formats import load_tokenizer
+from nanogpt.training.checkpoint import find_checkpoint, load_state
+from nanogpt.training.records import read_metrics
+from nanogpt.training.report import write_loss_plot
+from nanogpt.training.start import Trainer
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 EXAMPLE = re.search(r"```python\n(.*?)```", README, re.S)[1]
@@ -102,3 +108,23 @@ def test_preparing_takes_settings_of_the_data(tmp_path):
 def test_a_setting_of_the_wrong_type_is_told_at_once(changes, complaint):
     with pytest.raises(UserError, match=complaint):
         nanogpt.ModelConfig(**changes)
+
+
+def test_paths_may_be_text_everywhere(tmp_path):
+    run = str(tmp_path / "run")
+    nanogpt.train(run, **TINY)
+    model, tokenizer, config = nanogpt.load(run)
+    assert Trainer.resume(run).complete
+    assert read_metrics(run)[0]["step"] == 0
+    assert load_state(str(find_checkpoint(run)))[0].step == 2
+    assert load_config(run + "/config.toml") == config
+    tokenizer.save(run + "/again.json")
+    assert load_tokenizer(run + "/again.json").to_dict() == tokenizer.to_dict()
+    assert write_loss_plot(run).name == "loss.png"
+    folder = str(tmp_path / "hf")
+    nanogpt.export(model, tokenizer, folder)
+    assert nanogpt.from_pretrained(folder).config.n_layer == 1
+    with pytest.raises(UserError, match=r"nanogpt\.load"):
+        nanogpt.from_pretrained(run)
+    with pytest.raises(UserError, match="nanogpt prepare"):
+        Trainer.start(str(tmp_path / "no"), config_from_dict({"data": {"folder": "/nowhere"}}))

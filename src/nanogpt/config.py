@@ -327,16 +327,18 @@ def toml_value(value: str | float) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: str | Path) -> dict[str, Any]:
     """Read a recipe as nested plain values. Raises UserError if it is missing or not TOML."""
+    path = Path(path)
     try:
         return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: str | Path) -> Config:
     """Read a configuration file. Raises UserError naming the file and what is wrong in it."""
+    path = Path(path)
     values = read_toml(path)
     try:
         return config_from_dict(values)

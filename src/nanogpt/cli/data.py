@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
@@ -12,6 +15,7 @@ from nanogpt.cli.settings import Parser, load_settings, run_action
 from nanogpt.cli.text import visible
 from nanogpt.config import Config, DataConfig, load_config
 from nanogpt.errors import UserError
+from nanogpt.model.attention import attention_mask, same_document
 from nanogpt.text.batches import BATCHES, Batch
 from nanogpt.text.dataset import data_folder, tokenizer_of
 from nanogpt.text.drawing import (
@@ -20,7 +24,6 @@ from nanogpt.text.drawing import (
     draw_batches,
     row_with_most_documents,
     token_names,
-    visible_tokens,
 )
 from nanogpt.text.formats import gpt2_tokenizer, load_tokenizer
 from nanogpt.text.tokenfiles import (
@@ -87,7 +90,7 @@ def show(arguments: Sequence[str]) -> None:
             drawn[kind] = batches.batch(options.number, options.batch_size, seed=1337)
             console.rule(f"{kind}: {(BATCHES[kind].__doc__ or '').splitlines()[0]}", align="left")
             print_batch(drawn[kind], written, console)
-        draw_batches(drawn, written, options.out)
+        draw_batches(drawn, written, visible_tokens, options.out)
     console.print(f"{options.out}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -122,6 +125,14 @@ def name_of(token: int, tokenizer: BaseTokenizer) -> str:
     """A token as one printable string."""
     end = token == end_of_text(tokenizer)
     return "<end>" if end else visible(tokenizer.decode_bytes([token]))
+
+
+def visible_tokens(batch: Batch, row: int) -> NDArray[np.bool_]:
+    """Which token (down) may look at which (across) in one row, as the model masks it: (T, T)."""
+    length = batch.ids.shape[1]
+    documents = torch.from_numpy(document_numbers_of(batch)[row : row + 1].copy())
+    same = same_document(documents, length)
+    return (attention_mask(length, length, same=same)[0, 0] & same[0]).numpy()
 
 
 def print_batch(batch: Batch, name: Name, console: Console) -> None:

@@ -85,8 +85,9 @@ def score_heads(model: GPT, tokenizer: BaseTokenizer, length: int = LONGEST) -> 
     )
 
 
-def write_heads(folder: Path, heads: Heads, title: str) -> list[Path]:
+def write_heads(folder: str | Path, heads: Heads, title: str) -> list[Path]:
     """Write heads.csv and heads.png."""
+    folder = Path(folder)
     layers, number = heads.scores["first"].shape
     rows = [
         [layer, head, *(f"{heads.scores[habit][layer, head].item():.4f}" for habit in HABITS)]

@@ -23,8 +23,9 @@ def load_plugin(name: str) -> None:
     LOADED.append(str(path.resolve()))
 
 
-def load_module(path: Path) -> ModuleType:
+def load_module(path: str | Path) -> ModuleType:
     """Run a Python file. Raises UserError naming the line of the file that went wrong."""
+    path = Path(path)
     spec = importlib.util.spec_from_file_location(f"nanogpt_plugin_{path.stem}", path.resolve())
     if spec is None or spec.loader is None:
         raise UserError(f"{path}: not a Python file; its name should end in .py")

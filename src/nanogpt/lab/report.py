@@ -19,8 +19,9 @@ COLUMNS = ("val_loss", "bits_per_byte", "parameters", "steps", "seconds", "token
 SHOWN_PAIRS = 30
 
 
-def write_report(folder: Path, study: Study, results: Results) -> str:
+def write_report(folder: str | Path, study: Study, results: Results) -> str:
     """Write everything into the study's folder; the Markdown is returned."""
+    folder = Path(folder)
     draw_curves(folder / "curves.png", study, results)
     write_text(folder / "results.csv", as_csv(rows_of(study, results)))
     text = as_markdown(study, results)

@@ -22,13 +22,14 @@ from nanogpt.workers import usable_cores
 
 
 def run_study(
-    study: Study, folder: Path, jobs: int, say: Callable[[str], None]
+    study: Study, folder: str | Path, jobs: int, say: Callable[[str], None]
 ) -> dict[str, list[dict[str, Any]]]:
     """Run what has not been run, and return all results: by arm, one a seed.
 
     What was begun is resumed, what is finished is left alone. Raises UserError for a run that
     fails, with the last line it wrote, and Interrupted if it is stopped.
     """
+    folder = Path(folder)
     studentized_range()  # without it nothing could be judged in the end
     prepare_data(study, folder, say)
     places = [

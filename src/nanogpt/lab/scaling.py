@@ -196,8 +196,9 @@ def study_of(arms: list[Arm], seeds: list[int]) -> Study:
     return Study("scaling", "How does loss scale?", arms, seeds, ("steps", 0), [])
 
 
-def write_scaling(folder: Path, findings: Findings) -> str:
+def write_scaling(folder: str | Path, findings: Findings) -> str:
     """Write report.md, scaling.png and results.csv; the report is returned."""
+    folder = Path(folder)
     rows = [
         [p.size, p.tokens, f"{p.loss:.4f}", f"{findings.law.loss(p.size, p.tokens):.4f}"]
         for p in [*findings.ladder, *findings.next]

@@ -41,11 +41,12 @@ class Study:
     plugins: list[str]
 
 
-def load_study(path: Path, recipe_values: Mapping[str, Any] | None = None) -> Study:
+def load_study(path: str | Path, recipe_values: Mapping[str, Any] | None = None) -> Study:
     """Read a study. `recipe_values` are the settings of the recipe that it names.
 
     Raises UserError naming what is missing, unknown or impossible.
     """
+    path = Path(path)
     values = read_toml(path)
     for key in values:
         if key not in KEYS:

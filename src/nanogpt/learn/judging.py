@@ -28,8 +28,11 @@ BYTES_PRINTED = 16 << 20  # the output has a file of its own, and so has the ver
 PRINTED = 2000  # characters of what a file prints that are shown
 
 
-def judge_file(path: Path, exercise: Exercise, seconds: float = SECONDS) -> tuple[Verdict, str]:
+def judge_file(
+    path: str | Path, exercise: Exercise, seconds: float = SECONDS
+) -> tuple[Verdict, str]:
     """Judge a learner's file; the verdict, and what the file printed."""
+    path = Path(path)
     if not path.exists():
         said = f"There is no {path}: `nanogpt exercise start` puts it there."
         return Verdict(False, "missing", said), ""

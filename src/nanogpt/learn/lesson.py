@@ -94,11 +94,14 @@ def source(*things: Callable[..., Any]) -> str:
     return "\n\n".join(parts)
 
 
-def small_model(steps: int = 200, run: Path = Path("runs/lesson")) -> tuple[GPT, BaseTokenizer]:
+def small_model(
+    steps: int = 200, run: str | Path = Path("runs/lesson")
+) -> tuple[GPT, BaseTokenizer]:
     """A trained model to look into: the learner's demo, or a small one that is trained once.
 
     That takes about twenty seconds on two cores.
     """
+    run = Path(run)
     demo = Path("runs/demo")
     if (demo / "checkpoints" / "latest").exists():
         model, tokenizer, config = load(demo)
@@ -122,8 +125,8 @@ def is_as_lessons_say(config: Config, tokenizer: BaseTokenizer) -> bool:
 
 def short_run(
     steps: int = 60,
-    run: Path | None = None,
-    tokens: Path = Path("runs/lesson/data"),
+    run: str | Path | None = None,
+    tokens: str | Path = Path("runs/lesson/data"),
     **changes: Mapping[str, Any],
 ) -> list[Step | Validation]:
     """Train the lessons' small model with some settings changed, and give its records.
@@ -132,6 +135,7 @@ def short_run(
     deleted unless `run` names a folder for it. `tokens` is the folder of the token files; they are
     prepared the first time. Raises UserError as training does.
     """
+    tokens = Path(tokens)
     config = with_settings(small_config(steps), **changes)
     config = with_settings(config, data={"folder": str(tokens)})
     if not (tokens / "tokenizer.json").exists():

@@ -85,7 +85,7 @@ class Played:
 
 
 def play(
-    folder: Path,
+    folder: str | Path,
     config: Config,
     candidates: Mapping[Exercise, Any],
     say: Callable[[Record], None] = lambda record: None,
@@ -94,6 +94,7 @@ def play(
 
     The run uses the plain, hand-written kernels, because the exercises are part of them.
     """
+    folder = Path(folder)
     with substituted(candidates):
         prepare(config.data, folder / "data", processes=1)
         trainer = Trainer.start(folder, config)
@@ -135,8 +136,9 @@ def settings_for(config: Config, exercises: Sequence[Exercise], steps: int) -> C
     )
 
 
-def draw_both(path: Path, ours: Played, yours: Played, names: Sequence[str]) -> None:
+def draw_both(path: str | Path, ours: Played, yours: Played, names: Sequence[str]) -> None:
     """Draw the two loss curves on top of each other."""
+    path = Path(path)
     import matplotlib
 
     matplotlib.use("Agg")

@@ -18,8 +18,9 @@ class Progress:
     lessons: list[int] = field(default_factory=list)
 
 
-def load_progress(folder: Path) -> Progress:
+def load_progress(folder: str | Path) -> Progress:
     """What is written there; nothing yet if the folder is new. Raises UserError if damaged."""
+    folder = Path(folder)
     path = folder / "progress.json"
     if not path.exists():
         return Progress()
@@ -35,6 +36,7 @@ def load_progress(folder: Path) -> Progress:
         raise UserError(f"{path} is damaged; remove it, and check the exercises again") from None
 
 
-def save_progress(folder: Path, progress: Progress) -> None:
+def save_progress(folder: str | Path, progress: Progress) -> None:
     """Write it down."""
+    folder = Path(folder)
     write_json(folder / "progress.json", asdict(progress))

@@ -12,8 +12,9 @@ from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
 
 
-def build(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -> GPT:
+def build(config: ModelConfig, tensors: Mapping[str, Tensor], path: str | Path) -> GPT:
     """A model made of these tensors, without a copy. Raises UserError if they do not fit."""
+    path = Path(path)
     with torch.device("meta"):  # shapes only: fresh weights would be thrown away at once
         model = GPT(config)
     check_tensors(model, tensors, path)

@@ -14,6 +14,7 @@ from nanogpt.files import writing
 from nanogpt.text.batches import Batch, IntArray
 
 Name = Callable[[int], str]  # how one token is written
+Visible = Callable[[Batch, int], NDArray[np.bool_]]  # which token of a row may look at which
 
 
 def token_names(batch: Batch, name: Name) -> tuple[list[list[str]], list[list[str]]]:
@@ -35,13 +36,9 @@ def row_with_most_documents(batch: Batch) -> int:
     return max(range(len(batch.ids)), key=lambda n: len(set(document_numbers_of(batch)[n])))
 
 
-def visible_tokens(batch: Batch, row: int) -> NDArray[np.bool_]:
-    """Which token (down) may look at which (across) in one row: (T, T)."""
-    numbers = document_numbers_of(batch)[row]
-    return np.tril((numbers[:, None] == numbers) & (numbers > 0))
-
-
-def draw_batches(drawn: Mapping[str, Batch], name: Name, path: str | Path) -> None:
+def draw_batches(
+    drawn: Mapping[str, Batch], name: Name, visible: Visible, path: str | Path
+) -> None:
     """A picture: for each kind of batches the tokens, their targets, and the mask of one row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -67,7 +64,7 @@ def draw_batches(drawn: Mapping[str, Batch], name: Name, path: str | Path) -> No
         left.set_title(f"{kind}: token above, its target below, coloured by document", loc="left")
         left.set_yticks(range(len(ids)), [f"row {n}" for n in range(len(ids))])
         row = row_with_most_documents(batch)
-        right.imshow(visible_tokens(batch, row), cmap="Blues", vmin=0, vmax=1.4)
+        right.imshow(visible(batch, row), cmap="Blues", vmin=0, vmax=1.4)
         right.set_title(f"row {row}: who looks at whom", loc="left")
         for axes in (left, right):
             axes.set_xticks([])

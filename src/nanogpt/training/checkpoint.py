@@ -41,7 +41,7 @@ class TrainState:
 
 
 def save_checkpoint(
-    folder: Path,
+    folder: str | Path,
     model: GPT,
     optimizer: Optimizer,
     state: TrainState,
@@ -52,6 +52,7 @@ def save_checkpoint(
 
     Checkpoints that neither names any more are removed, and so is what a crash left half-written.
     """
+    folder = Path(folder)
     checkpoints = folder / "checkpoints"
     path = checkpoints / f"step-{state.step:06d}"
     with writing_folder(path) as temporary:
@@ -77,8 +78,9 @@ def save_checkpoint(
             shutil.rmtree(old)
 
 
-def find_checkpoint(run: Path, name: str = "latest") -> Path:
+def find_checkpoint(run: str | Path, name: str = "latest") -> Path:
     """The checkpoint folder that `latest` or `best` names. Raises UserError if there is none."""
+    run = Path(run)
     if not run.is_dir():
         raise UserError(f"{run}: no such run folder; name one that `nanogpt train` made")
     pointer = run / "checkpoints" / name
@@ -90,8 +92,9 @@ def find_checkpoint(run: Path, name: str = "latest") -> Path:
     return path
 
 
-def load_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
+def load_tensors(checkpoint: str | Path, name: str) -> dict[str, Tensor]:
     """Read one safetensors file of a checkpoint. Raises UserError if it is missing or damaged."""
+    checkpoint = Path(checkpoint)
     path = checkpoint / name
     expected = read_json(checkpoint / "state.json").get("sha256", {}).get(name)
     try:
@@ -102,8 +105,9 @@ def load_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read ({error}); use another checkpoint") from None
 
 
-def load_state(checkpoint: Path) -> tuple[TrainState, Config]:
+def load_state(checkpoint: str | Path) -> tuple[TrainState, Config]:
     """Read state.json. Raises UserError naming the file if it is damaged, or of a later version."""
+    checkpoint = Path(checkpoint)
     path = checkpoint / "state.json"
     values = read_json(path)
     found = values.get("format", FORMAT)
@@ -119,8 +123,9 @@ def load_state(checkpoint: Path) -> tuple[TrainState, Config]:
         raise UserError(f"{path} is damaged ({error}); use another checkpoint") from None
 
 
-def load_weights(checkpoint: Path, config: ModelConfig) -> GPT:
+def load_weights(checkpoint: str | Path, config: ModelConfig) -> GPT:
     """Build the model of a checkpoint. Raises UserError if file and settings do not fit."""
+    checkpoint = Path(checkpoint)
     tensors = load_tensors(checkpoint, "model.safetensors")
     return build(config, tensors, checkpoint / "model.safetensors")
 

@@ -49,8 +49,9 @@ def load_model(source: str | Path) -> GPT:
     return from_pretrained(folder) if folder else load(source).model
 
 
-def hugging_face_folder(source: Path) -> Path | None:
+def hugging_face_folder(source: str | Path) -> Path | None:
     """The Hugging Face folder that is meant, fetched if need be; None if it is a run."""
+    source = Path(source)
     if (source / "config.json").exists():
         return source
     name = str(source)
@@ -59,7 +60,8 @@ def hugging_face_folder(source: Path) -> Path | None:
     return None
 
 
-def own_tokenizer(folder: Path) -> str:
+def own_tokenizer(folder: str | Path) -> str:
     """The tokenizer in a Hugging Face folder, by its path; GPT-2's if it has none."""
+    folder = Path(folder)
     files = ("tokenizer.json", "vocab.json")
     return str(folder) if any((folder / file).exists() for file in files) else "gpt2"

@@ -49,8 +49,9 @@ class Reached:
 Record = Step | Validation | Sample | Reached
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The records of a run in order; a line cut off by a crash ends the list."""
+    folder = Path(folder)
     records = []
     for line in read_text(folder / "metrics.jsonl").splitlines():
         try:

@@ -11,8 +11,9 @@ from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.records import read_metrics
 
 
-def write_loss_plot(run: Path) -> Path:
+def write_loss_plot(run: str | Path) -> Path:
     """Draw loss.png from metrics.jsonl: train and validation loss above, learning rate below."""
+    run = Path(run)
     import matplotlib
 
     matplotlib.use("Agg")
@@ -99,8 +100,9 @@ def side_by_side(model: GPT, tokenizer: BaseTokenizer, config: SampleConfig) -> 
     }
 
 
-def write_samples(run: Path, config: Config, continuations: dict[str, str]) -> Path:
+def write_samples(run: str | Path, config: Config, continuations: dict[str, str]) -> Path:
     """Write samples.md: how the model's writing grew, and the final continuations."""
+    run = Path(run)
     parts = [f"# Samples of {run.name}"]
     parts.append("## While it was learning")
     settings = config.sample
