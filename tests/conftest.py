@@ -16,6 +16,9 @@ from nanogpt.text.corpus import Document, split_documents
 from nanogpt.text.tokenfiles import write_token_file
 from nanogpt.text.tokenizer import Tokenizer
 
+# Python's doctests look into every file, and these would add their variants to the tables.
+collect_ignore_glob = ["plugins/*"]
+
 # Workers share the cores; the models here are too small to gain from several threads anyway.
 torch.set_num_threads(1)
 

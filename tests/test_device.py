@@ -81,7 +81,9 @@ def test_the_measured_peak_is_that_of_a_matrix_product(monkeypatch):
 )
 def test_compiling_happens_where_it_pays(monkeypatch, setting, kind, seconds, compiler, reason):
     monkeypatch.setattr(device.shutil, "which", lambda name: "/bin/" + name if compiler else None)
-    assert device.compile_or_why_not(setting, torch.device(kind), seconds) == reason
+    monkeypatch.setattr(device.Compute, "peak_flops", lambda self: 4e9)  # of which a quarter
+    compute = device.Compute(torch.device(kind), "float32")
+    assert device.compile_or_why_not(setting, compute, 1e9 * seconds) == reason
 
 
 def test_only_float16_scales_the_loss():

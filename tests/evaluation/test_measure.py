@@ -17,6 +17,7 @@ from nanogpt.evaluation.references import (
     unigram_bits,
     xz_size,
 )
+from nanogpt.text.loader import Loader
 from nanogpt.text.tokenfiles import write_token_file
 from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
 from nanogpt.training import timing
@@ -130,6 +131,8 @@ def test_a_step_is_timed_on_the_threads_that_are_asked_for(monkeypatch):
     clock, threads = [0.0], []
 
     class Counted:
+        loader = Loader(lambda step: [], end=0)
+
         def train_step(self):
             clock[0] += 0.5
             threads.append(torch.get_num_threads())
