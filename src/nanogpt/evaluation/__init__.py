@@ -1,6 +1,7 @@
 """How good is a model?
 
 loss        loss, perplexity and bits per byte of a text
+documents   the loss of single documents
 references  what simpler predictors reach on the same text
 novelty     how much of a generated text is copied from the training text
 """

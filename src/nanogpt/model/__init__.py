@@ -4,8 +4,8 @@ In the order to read it:
 
     layers      softmax, cross-entropy, norms, GELU, the feed-forward layers
     position    the three places where the order of tokens can enter a Transformer
+    cache       the keys and values of earlier tokens
     attention   masks and self-attention, step by step and fused
-    cache       keys and values of tokens that were read before
     gpt         the block and GPT-2: start here if you know what a token is
 
 Around it:

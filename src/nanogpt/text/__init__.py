@@ -20,4 +20,5 @@ What feeds it:
     worlds      toy languages whose entropy is known
     prepare     sources into token files: in parallel, resumable
     statistics  what a tokenizer does to a corpus
+    drawing     batches as a person can look at them
 """

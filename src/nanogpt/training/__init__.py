@@ -3,6 +3,7 @@
 In the order to read it:
 
     optim       AdamW and Muon, parameter groups, learning-rate schedules
+    objective   what training makes smaller
     loop        the training loop
     start       starting a run, resuming it, initial weights, frozen parameters
 
@@ -11,6 +12,9 @@ Around it:
     checkpoint  what a run needs to go on, in files that are whole or absent
     records     what a run writes down about itself
     report      the picture and the samples that a run leaves
+    divergence  what to say when the loss blew up
     load        open anything that was trained
+    variants    every table of variants, by the setting that chooses from it
+    plan        memory, time and cost of a run, before it starts
     timing      how long a step takes on this machine
 """
