@@ -31,7 +31,7 @@ SHOW = "import os; print(os.environ.get('GOMP_SPINCOUNT', 'unset'))"
     ids=["default", "a count of the user's", "a policy of the user's", "after torch"],
 )
 def test_threads_spin_briefly_unless_the_user_says_otherwise(before, variables, expected):
-    """Threads that spin on while they wait slowed training on a shared machine twentyfold."""
+    """Threads that spin while they wait slowed training on a crowded machine tenfold."""
     assert printed(f"{before}import nanogpt; {SHOW}", **variables) == expected
 
 
