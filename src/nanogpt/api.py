@@ -24,7 +24,8 @@ from nanogpt.text.prepare import prepare as prepare_corpus
 from nanogpt.text.tokenfiles import Sidecar, TokenFile
 from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.records import Record
-from nanogpt.training.start import Trainer
+from nanogpt.training.start import Trainer, refuse_to_overwrite
+from nanogpt.training.variants import check_choices
 
 
 def prepare(
@@ -51,16 +52,14 @@ def train(
     Settings come as a Config, or by section: train("runs/my", data={"source": "my.txt"},
     model={"n_layer": 4}, train={"max_steps": 500}). `show` is told every record. Raises UserError
     for an impossible setting, missing text, or a folder that holds a run; one that was interrupted
-    goes on with Trainer.resume(run).run().
+    goes on with `list(Trainer.resume(run).run())`.
     """
     run = Path(run)
     if config and sections:
         raise UserError("give settings as a Config or by section, not both")
-    if (run / "config.toml").exists():
-        raise UserError(
-            f"{run} holds a run: name another folder, or use Trainer.resume({str(run)!r})"
-        )
+    refuse_to_overwrite(run)
     config = config or config_from_dict(sections)
+    check_choices(config)
     if not config.data.folder:
         prepare_corpus(config.data, data_folder(run, config), processes=1)
     trainer = Trainer.start(run, config)

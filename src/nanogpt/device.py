@@ -96,7 +96,7 @@ def peak_memory() -> int:
         found = re.search(r"VmHWM:\s+(\d+)", status.read_text())
         if found:
             return 1024 * int(found[1])
-    import resource  # which Windows has not
+    import resource  # Windows does not have this module
 
     kilobytes = 1 if sys.platform == "darwin" else 1024
     return kilobytes * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

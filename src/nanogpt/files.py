@@ -74,6 +74,7 @@ def writing_files(folder: str | Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
             yield Path(temporary)
             for file in Path(temporary).iterdir():
+                open_to_others(file)
                 file.replace(folder / file.name)
     finally:
         with suppress(OSError):
@@ -119,7 +120,10 @@ def as_csv(rows: Sequence[Sequence[Any]]) -> str:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write JSON that a person can read and a diff can show."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    if not text.isascii() and text != text.encode("utf-8", "replace").decode():
+        text = json.dumps(value, indent=1)  # a name or token that is not valid Unicode
+    write_text(path, text + "\n")
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

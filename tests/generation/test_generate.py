@@ -441,3 +441,20 @@ def test_log_probabilities_are_the_models_own_whatever_the_temperature(model):
         values, ids = row.topk(3)
         assert [token for token, _ in piece.likeliest] == ids.tolist()
         assert [v for _, v in piece.likeliest] == pytest.approx(values.tolist(), abs=1e-5)
+
+
+def test_a_prediction_that_is_cut_short_in_the_head_changes_nothing_later(model, monkeypatch):
+    """The cache has the token already; it must not get it twice."""
+    reader, other = Reader(model, [[1, 2, 3]]), Reader(model, [[1, 2, 3]])
+    for one in (reader, other):
+        one.predict()
+        one.append(0, [4])
+
+    def interrupted(x):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "head", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reader.predict()
+    torch.testing.assert_close(reader.predict(), other.predict())

@@ -17,6 +17,7 @@ from nanogpt.interop.compare import differences
 from nanogpt.interop.huggingface import export, from_pretrained
 from nanogpt.interop.names import ARCHITECTURES, architecture_of, config_json
 from nanogpt.interop.tokenizers import to_huggingface
+from nanogpt.model.attention import ATTENTION_KERNELS
 from nanogpt.model.gpt import GPT
 from nanogpt.text.formats import load_tokenizer
 from nanogpt.text.splitter import PATTERNS
@@ -223,3 +224,10 @@ def test_a_run_is_exported_with_a_card_that_says_what_it_is(small_trained_run, c
     assert "is not empty" in capsys.readouterr().err
     assert main(["generate", str(folder), "--prompt", "DUKE", "--sample.max-new-tokens", "5"]) == 0
     assert capsys.readouterr().out.startswith("DUKE")
+
+
+def test_a_model_with_a_kernel_of_its_own_is_not_exported_as_another(monkeypatch):
+    monkeypatch.setitem(ATTENTION_KERNELS, "mine", ATTENTION_KERNELS["plain"])
+    assert architecture_of(ModelConfig(attention="plain")) == "gpt2"
+    with pytest.raises(UserError, match=r"model\.attention="):
+        architecture_of(ModelConfig(attention="mine"))

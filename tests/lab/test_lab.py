@@ -100,7 +100,7 @@ def test_the_idea_of_the_docs_is_ten_lines_and_sound(tmp_path, capsys):
     assert main(["lab", "check", str(path)]) == 0
     out = capsys.readouterr().out
     assert "model.position = log" in out
-    assert out.count("yes") == 8
+    assert out.count("yes") == 9
 
 
 def test_an_idea_is_trained_and_generates_in_processes_of_their_own(tmp_path):

@@ -24,12 +24,12 @@ def test_the_loader_gives_what_was_asked_for_and_works_ahead():
 
 
 def test_the_loader_says_how_long_it_was_waited_for():
-    loader = Loader(lambda step: time.sleep(0.05), end=5)
+    loader = Loader(lambda step: time.sleep(0.3), end=5)
     loader.load(0)
-    assert loader.waited >= 0.05
-    time.sleep(0.2)
+    assert loader.waited >= 0.3
+    time.sleep(0.6)
     loader.load(1)
-    assert loader.waited < 0.05
+    assert loader.waited < 0.3
     loader.close()
 
 

@@ -22,10 +22,11 @@ from nanogpt.config import IGNORED, load_config
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
 from nanogpt.evaluation.loss import evaluate
+from nanogpt.generation.sampling import SAMPLERS
 from nanogpt.model.gpt import GPT
 from nanogpt.text.batches import BATCHES, Batch
 from nanogpt.text.formats import load_tokenizer
-from nanogpt.text.tokenfiles import write_token_file
+from nanogpt.text.tokenfiles import end_of_text, write_token_file
 from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
 from nanogpt.training.checkpoint import find_checkpoint, load_state, load_tensors
 from nanogpt.training.load import load
@@ -573,7 +574,8 @@ def test_weights_of_another_architecture_are_refused(change, prepared, tmp_path)
 def test_saving_leaves_the_optimizer_of_a_frozen_model_whole(prepared, tmp_path):
     trainer = Trainer.start(tmp_path / "run", small_run(prepared, freeze="wte.*", max_steps=2))
     list(trainer.run())
-    trainer.optimizer.state_dict()
+    state = trainer.optimizer.state_dict()["state"]
+    assert len(state) == len(list(trainer.model.parameters())) - 1
 
 
 def test_each_group_moves_at_its_own_rate(prepared, tmp_path):
@@ -584,3 +586,54 @@ def test_each_group_moves_at_its_own_rate(prepared, tmp_path):
         assert trainer.train_step().lr == pytest.approx(expected)
         rates = {"rows" in g: g["lr"] for g in trainer.optimizer.param_groups}
         assert rates == pytest.approx({False: expected, True: 5 * expected})
+
+
+def test_an_iterator_that_was_left_behind_does_not_undo_later_steps(prepared, tmp_path):
+    """As when a cell of a notebook is run again: the old generator is closed after the new run."""
+    records = Trainer.start(tmp_path, small_run(prepared)).run()
+    while next(records).step < 3:
+        pass
+    records.close()
+    old = Trainer.resume(tmp_path).run()
+    next(old)
+    list(Trainer.resume(tmp_path).run())
+    old.close()
+    assert find_checkpoint(tmp_path).name == "step-000012"
+
+
+def test_starting_in_the_folder_of_a_run_is_refused(prepared, tmp_path):
+    list(Trainer.start(tmp_path, small_run(prepared, max_steps=2)).run())
+    before = (tmp_path / "metrics.jsonl").read_text()
+    with pytest.raises(UserError, match="holds a run: name another folder, or resume that run"):
+        Trainer.start(tmp_path, small_run(prepared, max_steps=3))
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_weights_with_more_rows_than_the_tokenizer_has_tokens_are_fine_tuned(prepared, tmp_path):
+    """Published models often have a vocabulary that is rounded up."""
+    shape = {"vocab_size": 320, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    GPT2LMHeadModel(GPT2Config(**shape)).save_pretrained(tmp_path / "theirs")
+    config = small_run(prepared, init=str(tmp_path / "theirs"), max_steps=2)
+    trainer = Trainer.start(tmp_path / "run", config)
+    list(trainer.run())
+    assert trainer.model.config.vocab_size == 320
+    assert Trainer.resume(tmp_path / "run").model.config.vocab_size == 320
+
+
+def test_a_run_whose_plugin_is_missing_is_not_resumed(prepared, tmp_path, monkeypatch):
+    monkeypatch.setitem(SAMPLERS, "mine", SAMPLERS["standard"])
+    config = small_run(prepared, max_steps=2)
+    config = replace(config, sample=replace(config.sample, sampler="mine"))
+    list(Trainer.start(tmp_path, config).run())
+    monkeypatch.delitem(SAMPLERS, "mine")
+    with pytest.raises(UserError, match=r"sample\.sampler='mine' is unknown"):
+        Trainer.resume(tmp_path)
+
+
+def test_a_run_with_documents_apart_is_measured_with_documents_apart(prepared, tmp_path):
+    config = small_run(prepared, max_steps=1, eval_batches=0)
+    config = replace(config, data=replace(config.data, batches="packed"))
+    trainer = Trainer.start(tmp_path, config)
+    end = end_of_text(trainer.tokenizer)
+    expected = evaluate(trainer.model, trainer.tokens.val, CPU, stride=16, separator=end)
+    assert trainer.evaluate(stride=16).loss == pytest.approx(expected.loss, abs=1e-6)

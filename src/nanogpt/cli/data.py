@@ -128,7 +128,7 @@ def name_of(token: int, tokenizer: BaseTokenizer) -> str:
 
 
 def visible_tokens(batch: Batch, row: int) -> NDArray[np.bool_]:
-    """Which token (down) may look at which (across) in one row, as the model masks it: (T, T)."""
+    """Which token (down) may look at which (across) in one row, padding left out: (T, T)."""
     length = batch.ids.shape[1]
     documents = torch.from_numpy(document_numbers_of(batch)[row : row + 1].copy())
     same = same_document(documents, length)

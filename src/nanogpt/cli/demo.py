@@ -25,7 +25,6 @@ from nanogpt.config import (
     with_settings,
 )
 from nanogpt.errors import UserError
-from nanogpt.evaluation.loss import evaluate
 from nanogpt.evaluation.references import BIGRAM, reference_points
 from nanogpt.text.corpus import Split
 from nanogpt.text.dataset import data_folder
@@ -169,7 +168,7 @@ def fit_into(seconds: float, run: Path, config: Config) -> Config:
 def yardsticks(trainer: Trainer) -> dict[str, float]:
     """Bits per byte of the held-out text under several ways to guess it, the model's last."""
     tokens = trainer.tokens
-    score = evaluate(trainer.model, tokens.val, trainer.compute)
+    score = trainer.evaluate()
     points = reference_points(tokens.train, tokens.val, trainer.tokenizer)
     return points | {"this model": score.bits_per_byte}
 

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     config = load_settings(options.recipe, options)
     compute = resolve(config.train.device, config.train.precision)
-    with Console(stderr=True).status("running one layer on one sequence ..."):
+    with Console(stderr=True).status("running one layer and two ..."):
         plan = plan_run(config, compute)
     if options.json:
         print_json(figures(plan))

@@ -13,7 +13,7 @@ from nanogpt.cli.display import watch
 from nanogpt.cli.prepare import prepare_with_progress, show_prepared
 from nanogpt.cli.settings import Parser, load_settings, settings_in
 from nanogpt.config import DataConfig, ModelConfig, SampleConfig, TrainConfig
-from nanogpt.errors import UserError
+from nanogpt.errors import Interrupted, UserError
 from nanogpt.text.dataset import data_folder
 from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.training.start import Trainer
@@ -79,6 +79,8 @@ def undone_on_mistake(run: Path) -> Iterator[None]:
     existed = run.exists()
     try:
         yield
+    except Interrupted:  # what is prepared stays, for the same command to go on with it
+        raise
     except BaseException:
         shutil.rmtree(run / "data", ignore_errors=True)
         if not existed:

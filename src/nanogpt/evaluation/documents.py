@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from nanogpt.config import choose
 from nanogpt.device import Compute
 from nanogpt.errors import UserError
 from nanogpt.evaluation.loss import Score, token_losses
@@ -56,7 +57,8 @@ def separator_of(batches: str, tokenizer: BaseTokenizer) -> int | None:
 
     None where training let tokens see other documents than their own.
     """
-    return end_of_text(tokenizer) if BATCHES[batches].documents_apart else None
+    kind = choose(BATCHES, "data.batches", batches)
+    return end_of_text(tokenizer) if kind.documents_apart else None
 
 
 def text_score(losses: Losses, tokens: TokenFile) -> Score:

@@ -86,7 +86,10 @@ class Reader:
         pairs = list(zip(self.in_cache, visible, strict=True))
         grown = {new[1] - old[1] for old, new in pairs}
         forgot = any(old[0] != new[0] for old, new in pairs)
-        return 0 if self.cache is None or forgot or len(grown) > 1 else grown.pop()
+        if self.cache is None or forgot or len(grown) > 1:
+            return 0
+        longest = max(end - start for start, end in self.in_cache)
+        return grown.pop() if self.cache.length == longest else 0  # else a pass was cut short
 
     def start_over(self, texts: list[list[int]]) -> Tensor:
         """Empty the cache and stack the texts, padded on the left, as ids (B, T)."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nanogpt.config import ModelConfig, from_dict
 from nanogpt.errors import UserError
-from nanogpt.model.layers import MLPS
+from nanogpt.model.layers import KERNELS, MLPS
 
 Tensors = Mapping[str, Tensor]
 Values = Mapping[str, Any]
@@ -268,10 +268,12 @@ ARCHITECTURES = {
 def architecture_of(config: ModelConfig) -> str:
     """The architecture of Transformers that a model is. Raises UserError if it is none of them."""
     settings = {**vars(config), "n_kv_head": config.kv_heads % config.n_head}
+    if config.attention in KERNELS:  # the same numbers, computed differently
+        settings["attention"] = ""
     wrong = {
         name: [
             f"model.{key}={str(value).lower()}"
-            for key, value in architecture.needs.items()
+            for key, value in {"attention": "", **architecture.needs}.items()
             if settings[key] != value
         ]
         for name, architecture in ARCHITECTURES.items()

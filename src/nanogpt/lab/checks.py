@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -67,6 +68,8 @@ def repeatable(name: str) -> str:
         found = in_order.batch(number, ROWS, 1)
     if not same(ahead, found):
         return "batch 3 is another one if batches 0 to 2 were made before it: keep no state"
+    if same(found, in_order.batch(2, ROWS, 1)):
+        return "batches 2 and 3 are the same: the number has to matter"
     if not same(found, in_order.batch(3, ROWS, 1)):
         return (
             "batch 3 is another one when it is asked for again: draw from the seed and the number"
@@ -84,6 +87,11 @@ def well_formed(name: str) -> str:
                 continue
             if array.shape != batch.ids.shape or array.ndim != 2 or array.dtype != np.int64:
                 return f"{part} are {array.shape} of {array.dtype}: make them (B, T) of int64"
+        if len(batch.ids) != ROWS:
+            return f"a batch has {len(batch.ids)} rows where {ROWS} were asked for"
+        real = batch.targets[:, :-1] != IGNORED
+        if (batch.targets[:, :-1] != batch.ids[:, 1:])[real].any():
+            return "a target is not the next token of its row"
         if batch.ids.shape[1] > LENGTH:
             return f"a row has {batch.ids.shape[1]} tokens, more than the context of {LENGTH}"
         if batch.ids.min() < 0 or batch.ids.max() >= VOCABULARY:
@@ -104,6 +112,10 @@ def apart(name: str) -> str:
             return "documents_apart is true, but the batches have no documents"
         if batch.documents is not None and (batch.targets[batch.documents == 0] != IGNORED).any():
             return f"padding has targets: set them to {IGNORED}"
+        if batch.documents is not None and BATCHES[name].documents_apart:
+            before, after = batch.documents[:, :-1], batch.documents[:, 1:]
+            if (before == after)[(batch.ids[:, 1:] == SEPARATOR) & (after > 0)].any():
+                return "the tokens on both sides of a border have the same document number"
         ids, targets, documents = tensors(batch, torch.device("cpu"))
         model = tiny_model()
         if not model.loss(model(ids, documents=documents), targets).isfinite():
@@ -164,7 +176,7 @@ def resumes(name: str) -> str:
     steps(name, whole, build_optimizer(whole, config), 6)
     first = build_optimizer(half, config)
     steps(name, half, first, 3)
-    saved = {key: value.clone() for key, value in optimizer_tensors(half, first).items()}
+    saved = load(save(optimizer_tensors(half, first)))  # as a checkpoint does
     second = build_optimizer(half, config)
     restore_optimizer(half, second, saved)
     steps(name, half, second, 3)
@@ -202,7 +214,7 @@ def within_bounds(name: str) -> str:
 def draws(name: str, config: SampleConfig, rows: int, count: int = 40) -> Tensor:
     """Tokens drawn one after another from changing logits: (count, B)."""
     sampler = SAMPLERS[name](config, rows)
-    return torch.stack([sampler(logits_of(step, config.seed, rows)) for step in range(count)])
+    return torch.stack([sampler(logits_of(step, config.seed, rows), None) for step in range(count)])
 
 
 def logits_of(step: int, seed: int, rows: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from nanogpt.config import ModelConfig
 from nanogpt.generation.reader import Reader
 from nanogpt.lab import checks
-from nanogpt.model.attention import ATTENTION_KERNELS
+from nanogpt.model.attention import ATTENTION_KERNELS, attention_mask
 from nanogpt.model.cache import KVCache
 from nanogpt.model.gpt import GPT
 from nanogpt.model.layers import KERNELS
@@ -58,10 +58,12 @@ def causality(settings: Settings) -> str:
     model, ids = build(settings), some_ids()
     changed = ids.clone()
     changed[:, 7:] = (changed[:, 7:] + 1) % VOCABULARY
-    before, after = model(ids), model(changed)
-    for position in range(7):
-        if furthest(before[:, position], after[:, position]) > ROUNDING:
-            return f"token {position} sees tokens that come later: changing token 7 changes it"
+    for mode in (True, False):  # a norm over the batch sees the future in training alone
+        model.train(mode)
+        before, after = model(ids), model(changed)
+        for position in range(7):
+            if furthest(before[:, position], after[:, position]) > ROUNDING:
+                return f"token {position} sees tokens that come later: changing token 7 changes it"
     if torch.equal(before[:, 7:], after[:, 7:]):
         return "tokens are not seen at all: changing token 7 changes nothing after it either"
     return ""
@@ -101,6 +103,17 @@ def generation(settings: Settings) -> str:
 
 
 @torch.no_grad()
+def rows(settings: Settings) -> str:
+    """A row gives the same alone and beside other rows."""
+    model, ids = build(settings), some_ids(rows=3)
+    together = model(ids)
+    for row in range(3):
+        if (difference := furthest(together[row], model(ids[row : row + 1])[0])) > ROUNDING:
+            return f"row {row} differs by {difference:.1g} beside other rows: keep rows apart"
+    return ""
+
+
+@torch.no_grad()
 def padding(settings: Settings) -> str:
     """Padding and other documents in the row change nothing."""
     model = build(settings)
@@ -124,7 +137,7 @@ def gradients(settings: Settings) -> str:
         for name, gradient in found.items():
             if not gradient.isfinite().all():
                 return f"the gradient of {name} is not a number"
-        without = {name for name, _ in model.named_parameters()} - {
+        without = {name for name, p in model.named_parameters() if p.requires_grad} - {
             name for name, gradient in found.items() if gradient.abs().max() > 0
         }
         missing = missing & without if seed else without
@@ -164,16 +177,30 @@ def weights(settings: Settings) -> str:
     """The attention weights that a kernel shows are those that it uses."""
     name = settings.get("attention") or settings.get("kernels", "fused")
     kernel = ATTENTION_KERNELS[name](ModelConfig(n_head=2, n_embd=24)).eval()
-    q, k, v = torch.randn(3, 2, 2, LENGTH, 12, generator=torch.Generator().manual_seed(1))
-    difference = furthest(kernel(q, k, v, None, True), kernel.weights(q, k, None, True) @ v)
-    return (
-        "" if difference < ROUNDING else f"`weights` differs from what is used by {difference:.1g}"
-    )
+    draw = torch.Generator().manual_seed(1)
+    q, k, v = torch.randn(3, 2, 2, LENGTH, 12, generator=draw)
+    numbers = torch.randn(2, 2, LENGTH, LENGTH, generator=draw)
+    visible = attention_mask(LENGTH, LENGTH, window=5)
+    for mask, causal in ((None, True), (visible, False), (numbers, False)):
+        used, shown = kernel(q, k, v, mask, causal), kernel.weights(q, k, mask, causal) @ v
+        if (difference := furthest(used, shown)) > ROUNDING:
+            return f"`weights` differs from what is used by {difference:.1g}"
+    return ""
 
 
 CHECKS: dict[str, Callable[[Settings], str]] = {
     check.__name__: check
-    for check in (causality, cache, generation, padding, gradients, kernels, collapse, weights)
+    for check in (
+        causality,
+        cache,
+        generation,
+        rows,
+        padding,
+        gradients,
+        kernels,
+        collapse,
+        weights,
+    )
 }
 
 # For what is not part of the model, by setting.
@@ -202,7 +229,7 @@ def check_all(setting: str, name: str) -> dict[str, str]:
     section, key = setting.split(".")
     asked: dict[str, Callable[[], str]]
     if section == "model":
-        asked = {about(check): partial(check, {key: name}) for check in CHECKS.values()}
+        asked = {about(check): partial(in_company, check, key, name) for check in CHECKS.values()}
     else:
         asked = {about(check): partial(check, name) for check in OTHER_CHECKS[setting]}
     found = {}
@@ -212,6 +239,18 @@ def check_all(setting: str, name: str) -> dict[str, str]:
         except Exception as error:  # whatever a learner's code may raise
             found[question] = f"{type(error).__name__}: {error}"
     return found
+
+
+# Parts that have gone wrong together: numbers added to scores, fewer key heads, a window.
+COMPANIONS: tuple[Settings, ...] = ({}, {"position": "alibi", "n_kv_head": 1, "window": 5})
+
+
+def in_company(check: Callable[[Settings], str], key: str, name: str) -> str:
+    """What a check says of a variant by itself, or else beside other variants."""
+    for others in COMPANIONS:
+        if wrong := check({**others, key: name}):
+            return wrong
+    return ""
 
 
 def about(check: Callable[..., str]) -> str:

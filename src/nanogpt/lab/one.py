@@ -12,7 +12,6 @@ import torch
 
 from nanogpt.config import config_from_dict
 from nanogpt.device import peak_memory
-from nanogpt.evaluation.loss import evaluate
 from nanogpt.files import read_json, write_json
 from nanogpt.generation.stream import generate_text
 from nanogpt.lab.plugin import load_plugin
@@ -51,7 +50,7 @@ def main(folder: Path) -> int:
 
 def result(trainer: Trainer) -> dict[str, Any]:
     """What a report needs to know of a finished run."""
-    score = evaluate(trainer.model, trainer.tokens.val, trainer.compute)
+    score = trainer.evaluate()
     sample = "".join(generate_text(trainer.model, trainer.tokenizer, trainer.config.sample))
     records = read_metrics(trainer.folder)
     return {

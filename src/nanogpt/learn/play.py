@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt.config import Config, with_settings
-from nanogpt.evaluation.loss import evaluate
 from nanogpt.files import writing
 from nanogpt.generation.stream import generate_text
 from nanogpt.learn.exercise import Exercise
@@ -104,7 +103,7 @@ def play(
             if isinstance(record, Validation):
                 losses.append((record.step, record.val_loss))
         stride = config.model.context_length  # each token in one window only: half the work
-        whole = evaluate(trainer.model, trainer.tokens.val, trainer.compute, stride=stride)
+        whole = trainer.evaluate(stride)
         text = "".join(generate_text(trainer.model, trainer.tokenizer, trainer.config.sample))
     return Played(losses, whole.loss, config.sample.prompt + text)
 

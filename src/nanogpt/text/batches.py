@@ -175,12 +175,9 @@ class Batches:
     documents_apart = False  # whether no token sees another document than its own
 
     def __init__(
-        self,
-        tokens: TokenFile,
-        context_length: int,
-        separator: int | None = None,
+        self, tokens: TokenFile, context_length: int, separator: int | None = None,
         settings: DataConfig | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.tokens = tokens
         self.context_length = context_length
         self.separator = separator

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 
 import regex
 
+from nanogpt.errors import UserError
+
 # BPE never merges across the borders of these words, so "dog", "dog." and "dog!" share a token. A
 # word keeps the space before it. From OpenAI's releases of GPT-2 and of tiktoken.
 PATTERNS = {
@@ -42,20 +44,30 @@ ASCII_PATTERNS = {
 class Splitter:
     """Cuts text into words. BPE never merges across the borders of words.
 
-    `pattern` is a name from PATTERNS or a regular expression without groups.
+    `pattern` is a name from PATTERNS or a regular expression without groups. What it does not match
+    is a word, too, so nothing of a text is lost. Raises UserError for a pattern with groups.
 
     >>> Splitter("gpt2")("It's 2 o'clock.")
     ['It', "'s", ' 2', ' o', "'", 'clock', '.']
+    >>> Splitter(r"\\w+")("hello, world")
+    ['hello', ', ', 'world']
     """
 
     def __init__(self, pattern: str) -> None:
-        self._find = regex.compile(PATTERNS.get(pattern, pattern)).findall
+        compiled = regex.compile(PATTERNS.get(pattern, pattern))
+        if compiled.groups:
+            raise UserError(f"the split pattern {pattern!r} has groups: write (?:...) for (...)")
+        self._find = compiled.findall
+        # Ours match every character. Another may leave some out: its parts and what is between.
+        self._parts = None if pattern in PATTERNS else regex.compile(f"({pattern})")
         ascii_pattern = ASCII_PATTERNS.get(pattern)
         self._find_ascii = re.compile(ascii_pattern, re.ASCII).findall if ascii_pattern else None
 
     def __call__(self, text: str) -> list[str]:
         if self._find_ascii and text.isascii():
             return self._find_ascii(text)
+        if self._parts:
+            return [part for part in self._parts.split(text) if part]
         return self._find(text)
 
 

@@ -12,7 +12,7 @@ Around it:
     checkpoint  what a run needs to go on, in files that are whole or absent
     records     what a run writes down about itself
     report      the picture and the samples that a run leaves
-    divergence  what to say when the loss blew up
+    trouble     a loss that blows up, a model that cannot be compiled
     load        open anything that was trained
     variants    every table of variants, by the setting that chooses from it
     plan        memory, time and cost of a run, before it starts

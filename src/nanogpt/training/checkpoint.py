@@ -78,6 +78,13 @@ def save_checkpoint(
             shutil.rmtree(old)
 
 
+def latest_step(run: str | Path) -> int:
+    """The step of the latest checkpoint of a run; -1 if it has none."""
+    pointer = Path(run) / "checkpoints" / "latest"
+    digits = read_text(pointer).strip().removeprefix("step-") if pointer.exists() else ""
+    return int(digits) if digits.isdecimal() else -1
+
+
 def find_checkpoint(run: str | Path, name: str = "latest") -> Path:
     """The checkpoint folder that `latest` or `best` names. Raises UserError if there is none."""
     run = Path(run)

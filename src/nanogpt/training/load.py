@@ -64,4 +64,5 @@ def own_tokenizer(folder: str | Path) -> str:
     """The tokenizer in a Hugging Face folder, by its path; GPT-2's if it has none."""
     folder = Path(folder)
     files = ("tokenizer.json", "vocab.json")
-    return str(folder) if any((folder / file).exists() for file in files) else "gpt2"
+    # The whole path: a folder may be called gpt2, which is also the name of a tokenizer.
+    return str(folder.resolve()) if any((folder / file).exists() for file in files) else "gpt2"

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nanogpt.config import Config, choose, to_toml, with_settings
+from nanogpt.config import Config, choose
 from nanogpt.device import Compute, compile_or_why_not
 from nanogpt.errors import UserError
-from nanogpt.evaluation.loss import estimate, evaluate, tensors
-from nanogpt.files import write_text
+from nanogpt.evaluation.loss import Score, estimate, evaluate, tensors
 from nanogpt.generation.stream import generate_text
 from nanogpt.model.gpt import GPT
 from nanogpt.model.size import flops_per_token
@@ -29,11 +28,11 @@ from nanogpt.text.dataset import Tokens
 from nanogpt.text.loader import Loader
 from nanogpt.text.tokenfiles import TokenFile, end_of_text
 from nanogpt.text.tokenizer import BaseTokenizer
-from nanogpt.training.checkpoint import TrainState, save_checkpoint
-from nanogpt.training.divergence import divergence
+from nanogpt.training.checkpoint import TrainState, latest_step, save_checkpoint
 from nanogpt.training.objective import NextToken
 from nanogpt.training.optim import build_optimizer, learning_rate
 from nanogpt.training.records import Reached, Record, Sample, Step, Validation
+from nanogpt.training.trouble import divergence, give_up_compiling
 
 
 class TrainingLoop:
@@ -127,8 +126,8 @@ class TrainingLoop:
             self.save()
 
     def save(self, best: bool = False) -> None:
-        """Write a checkpoint of this moment, unless there is one."""
-        if self.saved_step != self.state.step:
+        """Write a checkpoint of this moment, unless there is this one or a later one."""
+        if self.saved_step != self.state.step and latest_step(self.folder) <= self.state.step:
             state = replace(self.state, scaler=self.scaler.state_dict())
             save_checkpoint(self.folder, self.model, self.optimizer, state, self.config, best)
             self.saved_step = self.state.step
@@ -142,7 +141,7 @@ class TrainingLoop:
         start = time.perf_counter()
         lr = learning_rate(step, settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["lr_factor"]
+            group["lr"] = lr * group.get("lr_factor", 1.0)
         torch.manual_seed(dropout_seed(settings.seed, step))
         batches = self.loader.load(step)
         loss = self.gradients(batches)
@@ -168,10 +167,7 @@ class TrainingLoop:
         try:
             return accumulate_gradients(self.objective, batches, self.compute, self.scaler)
         except torch._dynamo.exc.TorchDynamoException as error:
-            self.not_compiled = f"it failed ({str(error).strip().splitlines()[0]})"
-            self.config = with_settings(self.config, train={"compile": "off"})
-            write_text(self.folder / "config.toml", to_toml(self.config))
-            self.objective = NextToken(self.model)
+            give_up_compiling(self, error)
             return self.gradients(batches)
 
     def batches_of(self, tokens: TokenFile) -> Batches:
@@ -205,10 +201,14 @@ class TrainingLoop:
         if count:
             score = estimate(self.model, batches, self.compute, size, count, settings.seed)
         else:
-            separator = batches.separator if batches.documents_apart else None
-            stride = self.config.model.context_length
-            score = evaluate(self.model, self.tokens.val, self.compute, size, stride, separator)
+            score = self.evaluate(stride=self.config.model.context_length)
         return Validation(self.state.step, score.loss, score.bits_per_byte)
+
+    def evaluate(self, stride: int = 0) -> Score:
+        """The loss over the whole validation text; documents are apart if training has them so."""
+        separator = self.val_batches.separator if self.val_batches.documents_apart else None
+        size = self.config.train.batch_size
+        return evaluate(self.model, self.tokens.val, self.compute, size, stride, separator)
 
     def sample(self) -> Sample:
         """Let the model write, with the settings of the section sample, at most 64 tokens."""

@@ -150,15 +150,14 @@ class Muon(AdamW):
     @classmethod
     def parameter_groups(cls, model: GPT, config: TrainConfig) -> Groups:
         """The matrices inside the blocks, grouped by their rows, after all the rest."""
+        rows = {m.weight: m.rows for m in model.h.modules() if isinstance(m, StackedLinear)}
         by_rows: dict[tuple[int, ...], list[Tensor]] = {}
-        for module in model.h.modules():
-            for p in module.parameters(recurse=False):
-                if p.ndim == 2 and p.requires_grad:
-                    rows = module.rows if isinstance(module, StackedLinear) else [len(p)]
-                    by_rows.setdefault(tuple(rows), []).append(p)
+        for p in model.h.parameters():
+            if p.ndim == 2 and p.requires_grad:
+                by_rows.setdefault(tuple(rows.get(p, [len(p)])), []).append(p)
         ours = {"lr_factor": config.muon_lr / config.lr, "state_per_weight": 1}
         ours |= {"weight_decay": config.weight_decay}
-        groups = [{"params": params, "rows": rows, **ours} for rows, params in by_rows.items()]
+        groups = [{"params": params, "rows": cuts, **ours} for cuts, params in by_rows.items()]
         return decay_groups(model, config, apart=chain(*by_rows.values())) + groups
 
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from nanogpt.device import KNOWN_PEAKS, Compute
 from nanogpt.model.gpt import GPT
 from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import BATCHES
+from nanogpt.text.formats import find_tokenizer, load_tokenizer
+from nanogpt.training.start import freeze
 from nanogpt.training.variants import optimizer_state_size
 
 # Dollars for an hour of one GPU, as clouds offered them on demand in autumn 2026, rounded.
@@ -81,7 +84,7 @@ class Plan:
 def plan_run(config: Config, compute: Compute) -> Plan:
     """The plan of a run with these settings on this device.
 
-    It runs one layer on one sequence and on two, to see what autograd keeps.
+    It runs one layer and two, on one sequence and on two, to see what autograd keeps.
     """
     config = with_expected_vocabulary(config)
     with torch.device("meta"):  # shapes without numbers: no memory, whatever the size
@@ -105,7 +108,11 @@ def plan_run(config: Config, compute: Compute) -> Plan:
 def with_expected_vocabulary(config: Config) -> Config:
     """The vocabulary size that training will take from the tokenizer; of characters a guess."""
     learned = {"bpe": config.data.vocab_size, "char": CHARACTERS}
-    size = learned.get(config.data.tokenizer, config.model.vocab_size)
+    name, prepared = config.data.tokenizer, Path(config.data.folder) / "tokenizer.json"
+    if config.data.folder and prepared.exists():
+        size = load_tokenizer(prepared).vocab_size
+    else:
+        size = learned[name] if name in learned else find_tokenizer(name).vocab_size
     return with_settings(config, model={"vocab_size": size})
 
 
@@ -126,7 +133,9 @@ def estimate_memory(config: Config, compute: Compute) -> Memory:
     """
     with torch.device("meta"):
         model = GPT(config.model)
+    freeze(model, config.train.freeze)
     weights = 4 * model.num_parameters()
+    trained = 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
     masked = BATCHES[config.data.batches].documents_apart
     # What a second sequence adds; copies of the weights in 16 bits are there only once.
     kept = {
@@ -141,7 +150,7 @@ def estimate_memory(config: Config, compute: Compute) -> Memory:
     tokens = sequences * config.model.context_length
     return Memory(
         weights=weights,
-        gradients=weights,
+        gradients=trained,
         optimizer=4 * optimizer_state_size(model, config.train),
         activations=sequences * (one + further * (two - one))
         + copies_one

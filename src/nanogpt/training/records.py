@@ -13,7 +13,7 @@ class Step:
     """What one optimizer step did."""
 
     step: int  # steps done, this one included
-    loss: float  # mean training loss of the step's batch, nats per token, before the update
+    loss: float  # of the step's batch, nats per token, before the update; auxiliary losses included
     lr: float
     grad_norm: float  # before clipping
     tokens_per_second: float

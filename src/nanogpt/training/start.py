@@ -19,6 +19,7 @@ from nanogpt.text.tokenfiles import check_unchanged
 from nanogpt.training.checkpoint import (
     TrainState,
     find_checkpoint,
+    latest_step,
     load_state,
     load_tensors,
     load_weights,
@@ -47,6 +48,9 @@ def initial_model(config: Config) -> GPT:
         return GPT(config.model)
     path = config.train.init
     model = load_model(path)
+    # Rows beyond the tokenizer's tokens stand for nothing; many published models have some.
+    size = max(model.config.vocab_size, config.model.vocab_size)
+    config = with_settings(config, model={"vocab_size": size})
     for name in asdict(config.model):
         if name in CHOSEN_ANEW:
             continue
@@ -56,6 +60,12 @@ def initial_model(config: Config) -> GPT:
     adapted = GPT(config.model)
     adapted.load_state_dict(model.state_dict())
     return adapted
+
+
+def refuse_to_overwrite(folder: Path) -> None:
+    """Raise UserError if a folder holds a run that has come as far as a checkpoint."""
+    if latest_step(folder) >= 0:
+        raise UserError(f"{folder} holds a run: name another folder, or resume that run")
 
 
 def freeze(model: GPT, patterns: str) -> None:
@@ -86,6 +96,7 @@ class Trainer(TrainingLoop):
         Raises UserError, and writes nothing, if a setting or a token file is unusable.
         """
         folder = Path(folder)
+        refuse_to_overwrite(folder)
         compute = resolve(config.train.device, config.train.precision)
         check_choices(config)
         data = data_folder(folder, config)
@@ -100,6 +111,7 @@ class Trainer(TrainingLoop):
         tokens = open_tokens(data, config, tokenizer)
         torch.manual_seed(config.train.seed)
         model = initial_model(config)
+        config = with_settings(config, model={"vocab_size": model.config.vocab_size})
         freeze(model, config.train.freeze)
         state = TrainState(tokens=tokens.fingerprint)
         trainer = cls(folder, config, model, tokenizer, tokens, compute, state)
@@ -123,6 +135,7 @@ class Trainer(TrainingLoop):
             return cls.start(folder, load_config(folder / "config.toml"))
         checkpoint = find_checkpoint(folder)
         state, config = load_state(checkpoint)
+        check_choices(config)
         compute = resolve(config.train.device, config.train.precision)
         tokenizer = load_tokenizer(folder / "tokenizer.json")
         data = data_folder(folder, config)

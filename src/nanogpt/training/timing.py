@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -22,13 +22,13 @@ def seconds_per_step(config: Config, threads: int = 0, seconds: float = SECONDS)
     """
     with tempfile.TemporaryDirectory() as folder, limited_to(threads or torch.get_num_threads()):
         trainer = Trainer.start(Path(folder), config)
-        for _ in range(WARM_UP):
-            trainer.train_step()
-        steps, start = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < seconds:
-            trainer.train_step()
-            steps += 1
-        trainer.loader.close()
+        with closing(trainer.loader):
+            for _ in range(WARM_UP):
+                trainer.train_step()
+            steps, start = 0, time.perf_counter()
+            while (elapsed := time.perf_counter() - start) < seconds:
+                trainer.train_step()
+                steps += 1
     return elapsed / steps
 
 

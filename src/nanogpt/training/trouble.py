@@ -1,14 +1,18 @@
-"""What a person needs to know when the loss blew up."""
+"""When training goes wrong: a loss that blows up, a model that cannot be compiled."""
 
 import math
 from typing import TYPE_CHECKING
+
+from nanogpt.config import to_toml, with_settings
+from nanogpt.files import write_text
+from nanogpt.training.objective import NextToken
 
 if TYPE_CHECKING:
     from nanogpt.training.loop import TrainingLoop
 
 
 def divergence(run: "TrainingLoop", loss: float, grad_norm: float) -> str:
-    """When and where, the largest gradients, and what to do. No weight has moved in this step."""
+    """When and where the loss blew up, the largest gradients, and what to do."""
     norms = {
         name: float(parameter.grad.norm())
         for name, parameter in run.model.named_parameters()
@@ -24,3 +28,11 @@ def divergence(run: "TrainingLoop", loss: float, grad_norm: float) -> str:
         f"(loss {loss}, gradient norm {grad_norm}; largest gradients: {listed}): start again with "
         f"a train.lr below {settings.lr}{saved}"
     )
+
+
+def give_up_compiling(run: "TrainingLoop", error: Exception) -> None:
+    """Train on without torch.compile, and say so in the run's settings."""
+    run.not_compiled = f"it failed ({str(error).strip().splitlines()[0]})"
+    run.config = with_settings(run.config, train={"compile": "off"})
+    write_text(run.folder / "config.toml", to_toml(run.config))
+    run.objective = NextToken(run.model)
