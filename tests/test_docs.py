@@ -119,7 +119,13 @@ def test_contributing_names_only_what_the_package_has():
 
 
 def test_make_help_lists_every_target():
-    done = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert {line.split()[1] for line in done.stdout.splitlines()} == TARGETS
     assert all(len(line.split()) > 3 for line in done.stdout.splitlines())
 
