@@ -90,6 +90,8 @@ class GPT(nn.Module):
                 f"{known} tokens do not fit into model.context_length="
                 f"{config.context_length}: shorten the text"
             )
+        if documents is not None and documents.shape != (len(ids), known):
+            raise UserError(f"documents of shape {tuple(documents.shape)}: use {(len(ids), known)}")
         same = None if documents is None else same_document(documents, new)
         pos = positions(new, known, same, ids.device)
         bias = self.wpe.bias(pos, cache.key_positions(pos) if cache else pos)

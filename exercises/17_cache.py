@@ -11,7 +11,7 @@ class KVCache:
 
     The memory for a whole context is taken at once: 2 * n_layer * context_length * nkv * hs
     numbers for each row. Within a forward pass each layer calls `update`; after it the model calls
-    `advance`, and nothing else changes `length`. So a pass that was cut short leaves no trace.
+    `advance`. So a pass that was cut short in its layers leaves no trace.
     """
 
     def __init__(
