@@ -115,7 +115,7 @@ class TrainConfig:
     stop_at_target: bool = False  # end the run when the last target is reached
     batch_size: int = 16  # sequences in one forward pass
     grad_accum_steps: int = 1  # forward passes whose gradients make one step
-    optimizer: str = "fused-adamw"  # "adamw" is the same by hand; also "sgd", "muon"
+    optimizer: str = "fused-adamw"  # fused-adamw, adamw (the same by hand), muon, sgd
     lr: float = 1e-3  # peak learning rate
     muon_lr: float = 0.02  # that of the matrices inside the blocks, where Muon moves them
     min_lr: float = 1e-4  # learning rate at the end of the schedule

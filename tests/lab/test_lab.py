@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanogpt.cli import main
+from nanogpt.cli import main, with_plugins
 from nanogpt.errors import UserError
 from nanogpt.lab.contracts import CHECKS, about, check_all
 from nanogpt.lab.judge import differences, spread
@@ -377,3 +377,9 @@ def test_missing_scipy_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(UserError, match=r"needs scipy: pip install 'nanogpt\[lab\]'"):
         differences({"a": [1.0], "b": [2.0]})
+
+
+def test_after_two_dashes_nothing_is_an_option():
+    assert with_plugins(["generate", "run", "--", "--plugin", "x.py"]) == [
+        "generate", "run", "--", "--plugin", "x.py",
+    ]  # fmt: skip

@@ -99,6 +99,8 @@ def with_plugins(argv: Sequence[str]) -> list[str]:
     rest: list[str] = []
     arguments = iter(argv)
     for argument in arguments:
+        if argument == "--":  # what follows is no option
+            return [*rest, argument, *arguments]
         option, equals, path = argument.partition("=")
         if option != "--plugin":
             rest.append(argument)
