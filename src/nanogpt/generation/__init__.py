@@ -3,7 +3,7 @@
 In the order to read it:
 
     sampling    greedy, temperature, top-k, top-p, min-p, repetition penalty
-    reader      texts that grow token by token, and the cache behind them
+    reader      texts that grow token by token, with a cache
     stream      from tokens to text as it is made
     packing     finished models, made faster: packed and int8 weights
 """

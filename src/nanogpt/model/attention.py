@@ -112,7 +112,7 @@ class PlainAttention(nn.Module):
     def weights(
         self, q: Tensor, k: Tensor, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
-        """The weights behind the result: (B, nh, T, S)."""
+        """The attention weights of which the result is made: (B, nh, T, S)."""
         return attention_weights(q, k, mask, causal)
 
     def forward(
