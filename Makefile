@@ -9,6 +9,7 @@ LESSONS = $(patsubst lessons/%.py,%,$(wildcard lessons/*.py))
 SOURCES = $(shell find src/nanogpt -name '*.py')
 
 .DELETE_ON_ERROR:  # a lesson that failed is not kept as if it had been exported
+.PRECIOUS: .venv/installed-%  # which make would otherwise remove as a step on the way
 .PHONY: help demo test lint format bench lessons docs clean
 
 help:  ## this list
