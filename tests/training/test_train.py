@@ -591,11 +591,11 @@ def test_each_group_moves_at_its_own_rate(prepared, tmp_path):
 def test_an_iterator_that_was_left_behind_does_not_undo_later_steps(prepared, tmp_path):
     """As when a cell of a notebook is run again: the old generator is closed after the new run."""
     records = Trainer.start(tmp_path, small_run(prepared)).run()
-    while next(records).step < 3:
+    while next(records).step < 5:
         pass
     records.close()
     old = Trainer.resume(tmp_path).run()
-    next(old)
+    assert next(old).step == 6  # which no checkpoint holds yet
     list(Trainer.resume(tmp_path).run())
     old.close()
     assert find_checkpoint(tmp_path).name == "step-000012"
@@ -631,9 +631,14 @@ def test_a_run_whose_plugin_is_missing_is_not_resumed(prepared, tmp_path, monkey
 
 
 def test_a_run_with_documents_apart_is_measured_with_documents_apart(prepared, tmp_path):
+    tokenizer = load_tokenizer(prepared / "tokenizer.json")
+    lines = [f"{n} fools will pay for it." for n in range(60)]
+    write_token_file(prepared / "val.bin", lines, tokenizer)
     config = small_run(prepared, max_steps=1, eval_batches=0)
     config = replace(config, data=replace(config.data, batches="packed"))
-    trainer = Trainer.start(tmp_path, config)
-    end = end_of_text(trainer.tokenizer)
-    expected = evaluate(trainer.model, trainer.tokens.val, CPU, stride=16, separator=end)
-    assert trainer.evaluate(stride=16).loss == pytest.approx(expected.loss, abs=1e-6)
+    trainer = Trainer.start(tmp_path / "run", config)
+    val, end = trainer.tokens.val, end_of_text(tokenizer)
+    apart = evaluate(trainer.model, val, CPU, stride=16, separator=end).loss
+    together = evaluate(trainer.model, val, CPU, stride=16).loss
+    assert abs(apart - together) > 1e-5
+    assert trainer.evaluate(stride=16).loss == pytest.approx(apart, abs=1e-7)

@@ -6,7 +6,7 @@ In the order to read it:
     position    the three places where the order of tokens can enter a Transformer
     cache       the keys and values of earlier tokens
     attention   masks and self-attention, step by step and fused
-    gpt         the block and GPT-2: start here if you know what a token is
+    gpt         the block and GPT-2: the whole network on two pages
 
 Around it:
 
