@@ -172,7 +172,7 @@ def test_rotary_angles_are_worked_out_in_float32_whatever_the_model_is_made_of()
     pos = torch.arange(1024)[None]
     expected = rope.rotate(q.float(), q.float(), pos)[0]
     error = (rope.rotate(q, q, pos)[0].float() - expected).abs().max()
-    assert error < 0.02  # observed 0.008; with angles in bfloat16 it is above 1
+    assert error < 0.02  # observed 0.011; with angles in bfloat16 2.7
 
 
 @pytest.mark.parametrize(
