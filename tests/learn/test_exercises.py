@@ -7,6 +7,7 @@ import io
 import json
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import learners_right
@@ -16,6 +17,7 @@ from learners_right import RIGHT
 from learners_wrong import WRONG
 
 from nanogpt.cli import main
+from nanogpt.cli.exercise import counted
 from nanogpt.config import load_config
 from nanogpt.generation import sampling
 from nanogpt.learn.exercise import judge, stub_of
@@ -87,10 +89,48 @@ def test_a_stub_has_the_signature_and_the_text_of_the_package_and_does_nothing(n
             if getattr(one, "name", "") in exercise.write
         ]
         assert len(pairs) == len(exercise.write)
-        assert ast.get_docstring(written) == ast.get_docstring(given)
+    if exercise.task:
+        assert ast.get_docstring(given) == textwrap.dedent(exercise.task).strip()
+    else:
+        assert ast.get_docstring(given) == ast.get_docstring(written)
     for one, other in pairs:
         assert ast.dump(one.args) == ast.dump(other.args)
-        assert ast.get_docstring(one) == ast.get_docstring(other)
+        assert other is given or ast.get_docstring(one) == ast.get_docstring(other)
+
+
+def test_a_task_takes_the_place_of_the_docstring():
+    def docstring_in_stub(name, task):
+        stub = stub_of(replace(EXERCISES[name], task=task))
+        (given,) = [n for n in ast.parse(stub).body if hasattr(n, "args") or hasattr(n, "bases")]
+        assert "your turn" in stub
+        return ast.get_docstring(given)
+
+    several = "What to do.\n\nx holds numbers.\n    Four spaces stay."
+    for name in ("softmax", "adamw"):
+        assert docstring_in_stub(name, several) == several
+        assert docstring_in_stub(name, "One line.") == "One line."
+
+
+def test_a_plain_form_takes_its_place_in_the_model_and_the_later_of_two_counts():
+    def twice(x):
+        return 2 * layers.gelu(x)
+
+    plain = replace(
+        EXERCISES["merge"], replaces=layers.gelu, adapt=lambda candidate: candidate(twice)
+    )
+    with substituted({plain: lambda function: function}):
+        assert layers.KERNELS["plain"].gelu is twice
+    with substituted({plain: lambda function: function, EXERCISES["gelu"]: RIGHT["gelu"][0]}):
+        assert layers.KERNELS["plain"].gelu is RIGHT["gelu"][0]
+
+
+def test_optional_exercises_are_counted_apart():
+    first, second, third = list(EXERCISES.values())[:3]
+    further = replace(third, optional=True)
+    chosen = [first, second, further]
+    assert counted([first], chosen) == "1 of 2 pass, 0 of 1 optional"
+    assert counted([further], [further]) == "1 of 1 optional"
+    assert counted([first, second], [first, second]) == "2 of 2 pass"
 
 
 @every_exercise
@@ -359,7 +399,7 @@ def test_many_learners_are_graded_each_by_itself(learner, tmp_path, capsys):
     assert [row["passed"] for row in rows] == ["1", "0"]
     assert (rows[0]["merge"], rows[0]["gelu"], rows[0]["rope"]) == ("right", "exact", "not-written")
     assert (rows[1]["merge"], rows[1]["gelu"]) == ("ends-by-itself", "missing")
-    assert list(rows[0])[2:] == list(EXERCISES)
+    assert list(rows[0])[3:] == list(EXERCISES)
 
 
 def test_a_learners_functions_are_put_everywhere_and_taken_out_again():

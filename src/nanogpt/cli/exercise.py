@@ -58,7 +58,7 @@ def start(arguments: Sequence[str]) -> None:
         path = file_of(exercise, options.folder)
         if not path.exists():
             write_text(path, stub_of(exercise))
-            console.print(f"[bold]{escape(str(path))}[/]  {exercise.title}")
+            console.print(f"[bold]{escape(str(path))}[/]  {exercise.title}{optional(exercise)}")
         else:
             console.print(f"[dim]{escape(str(path))}  exists and stays as it is[/]")
     first = next(iter(EXERCISES.values()))
@@ -70,7 +70,10 @@ def start(arguments: Sequence[str]) -> None:
 
 
 def check(arguments: Sequence[str]) -> int:
-    """Judge one exercise, several, or all of them. Exit code 1 if one does not pass."""
+    """Judge one exercise, several, or all of them.
+
+    Exit code 1 if one does not pass; an optional one counts only if it is named.
+    """
     parser = exercise_parser("check", "Judge exercises: what is right, what is wrong and why.")
     parser.add_argument("names", nargs="*", metavar="EXERCISE", help="default: all")
     parser.names += EXERCISES
@@ -79,10 +82,10 @@ def check(arguments: Sequence[str]) -> int:
     if not options.folder.is_dir():
         raise UserError(f"{options.folder}: no such folder; `nanogpt exercise start` makes it")
     console = Console(highlight=False, soft_wrap=True)
-    passed = 0
+    passed: list[Exercise] = []
     for exercise, (verdict, printed) in judged(chosen, options.folder):
         show_verdict(exercise, verdict, printed, console)
-        passed += verdict.passed
+        passed += [exercise] if verdict.passed else []
         progress = load_progress(options.folder)  # another command may have changed it meanwhile
         if verdict.passed and exercise.name not in progress.passed:
             progress.passed.append(exercise.name)
@@ -90,8 +93,23 @@ def check(arguments: Sequence[str]) -> int:
             progress.passed.remove(exercise.name)
         save_progress(options.folder, progress)
     if len(chosen) > 1:
-        console.print(f"\n{passed} of {len(chosen)} pass")
-    return 0 if passed == len(chosen) else 1
+        console.print(f"\n{counted(passed, chosen)}")
+    asked = chosen if options.names else [e for e in chosen if not e.optional]
+    return 0 if all(exercise in passed for exercise in asked) else 1
+
+
+def counted(passed: Sequence[Exercise], chosen: Sequence[Exercise]) -> str:
+    """How many pass, such as "12 of 20 pass, 2 of 5 optional"."""
+    parts = []
+    for kind, word in ((False, " pass"), (True, " optional")):
+        all_of, some = ([e for e in group if e.optional is kind] for group in (chosen, passed))
+        parts += [f"{len(some)} of {len(all_of)}{word}"] if all_of else []
+    return ", ".join(parts)
+
+
+def optional(exercise: Exercise) -> str:
+    """What stands beside an optional exercise."""
+    return "  [dim](optional)[/]" if exercise.optional else ""
 
 
 def judged(
@@ -108,7 +126,7 @@ def show_verdict(exercise: Exercise, verdict: Verdict, printed: str, console: Co
     mark = "[green]right[/]" if verdict.passed else "[red]wrong[/]"
     if verdict.mistake == "not-written":
         mark = "[dim]to do[/]"
-    console.print(f"{mark}  [bold]{exercise.name}[/]  [dim]{exercise.title}[/]")
+    console.print(f"{mark}  [bold]{exercise.name}[/]  [dim]{exercise.title}[/]{optional(exercise)}")
     if verdict.diagnosis:
         console.print(f"       {verdict.diagnosis}", markup=False)
     if verdict.example:
@@ -150,7 +168,8 @@ def play_with(arguments: Sequence[str]) -> int:
     if options.steps < 10:
         raise UserError(f"--steps {options.steps}: use at least 10")
     passed = load_progress(options.folder).passed
-    exercises = [exercise for name, exercise in EXERCISES.items() if name in passed]
+    usable = [exercise for exercise in EXERCISES.values() if exercise.in_model]
+    exercises = [exercise for exercise in usable if exercise.name in passed]
     if not exercises:
         raise UserError("no exercise passes yet: `nanogpt exercise check` says what is wrong")
     candidates = {exercise: candidate_of(exercise, options.folder) for exercise in exercises}
@@ -183,7 +202,7 @@ def play_with(arguments: Sequence[str]) -> int:
     draw_both(options.folder / "play.png", ours, yours, names)
     console.print(
         f"\nThe losses never differ by more than {apart:.1g}, and both wrote the same text. It is "
-        f"one model, and {len(names)} of its {len(EXERCISES)} parts are yours."
+        f"one model, and {len(names)} of its {len(usable)} parts are yours."
         if same
         else f"\nThe losses differ by up to {apart:.2g}"
         + (", and the two texts differ." if ours.text != yours.text else ".")
@@ -228,15 +247,18 @@ def grade(arguments: Sequence[str]) -> None:
         if not any(file_of(exercise, folder).exists() for exercise in EXERCISES.values()):
             raise UserError(f"{folder} has none of the exercises; name the folder that holds them")
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
-    header = ["folder", "passed", *EXERCISES]
+    header = ["folder", "passed", "optional", *EXERCISES]
     rows: list[list[Any]] = []
     for number, folder in enumerate(options.folders, 1):
-        verdicts = [verdict for _, (verdict, _) in judged([*EXERCISES.values()], folder)]
-        passed = sum(verdict.passed for verdict in verdicts)
-        rows.append([str(folder), passed, *map(mark_of, verdicts)])
+        results = list(judged([*EXERCISES.values()], folder))
+        passed = [exercise for exercise, (verdict, _) in results if verdict.passed]
+        further = sum(exercise.optional for exercise in passed)
+        marks = [mark_of(verdict) for _, (verdict, _) in results]
+        rows.append([str(folder), len(passed) - further, further, *marks])
         if options.csv:  # after each learner, so that nothing is lost
             write_text(options.csv, as_csv([header, *rows]))
-        done = f"{number} of {len(options.folders)}  {folder}: {passed} of {len(verdicts)}"
+        count = counted(passed, [exercise for exercise, _ in results])
+        done = f"{number} of {len(options.folders)}  {folder}: {count}"
         progress.print(done, markup=False)
     if not options.csv:
         print(as_csv([header, *rows]), end="")

@@ -42,6 +42,10 @@ class Exercise:
 
     `drive` makes a candidate show what it does in a case; a function is simply called. Of a class
     the learner writes only the methods in `write`; the others are given.
+
+    `task` is the docstring of the stub (of its class, if it is one) where the package's own would
+    give the solution away. Of a plain form, `adapt` makes what `play` puts into the model, in place
+    of `replaces`; by default the candidate itself takes the place of the reference.
     """
 
     name: str
@@ -54,11 +58,22 @@ class Exercise:
     write: tuple[str, ...] = ()
     drive: Callable[..., Any] = field(default=lambda candidate, *case: candidate(*case))
     describe: Callable[..., str] | None = None  # a case in words; by default as a call
+    optional: bool = False  # a second step: what the package does with more options
+    task: str = ""
+    adapt: Callable[[Any], Any] | None = None
+    replaces: Any = None
 
     @property
     def symbol(self) -> str:
         """The name that the learner's file has to define."""
         return self.reference.__name__
+
+    @property
+    def in_model(self) -> bool:
+        """Whether the real model has a place for it, so that `play` can use it."""
+        return self.replaces is not None or not self.reference.__module__.startswith(
+            "nanogpt.learn"
+        )
 
 
 @dataclass(frozen=True)
@@ -318,26 +333,40 @@ def shown(value: Any) -> str:
 
 
 def stub_of(exercise: Exercise) -> str:
-    """The file that a learner starts from: signature and docstring of the package's function."""
+    """The file that a learner starts from: signature and docstring of the package's function.
+
+    `exercise.task` takes the place of that docstring, if there is one.
+    """
     source = textwrap.dedent(inspect.getsource(exercise.reference))
     lines = source.splitlines()
     (node,) = ast.parse(source).body
-    tasks = [node] if isinstance(node, ast.FunctionDef) else [
-        part for part in ast.walk(node)
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    to_write = [node] if isinstance(node, ast.FunctionDef) else [
+        part for part in node.body
         if isinstance(part, ast.FunctionDef) and part.name in exercise.write
     ]  # fmt: skip
-    for task in sorted(tasks, key=lambda part: -part.lineno):
-        has_text = ast.get_docstring(task) is not None
-        first = task.body[1] if has_text and len(task.body) > 1 else task.body[0]
-        indent = " " * first.col_offset
-        lines[first.lineno - 1 : task.end_lineno] = [
+    for part in sorted(to_write, key=lambda part: -part.lineno):  # from below: lines keep numbers
+        rest = part.body[1:] if ast.get_docstring(part) and len(part.body) > 1 else part.body
+        indent = " " * rest[0].col_offset
+        lines[rest[0].lineno - 1 : part.end_lineno] = [
             f'{indent}raise NotImplementedError("{YOUR_TURN}")'
         ]
+    if exercise.task:
+        first = node.body[0]
+        after = first.end_lineno or 0 if ast.get_docstring(node) else first.lineno - 1
+        lines[first.lineno - 1 : after] = docstring(exercise.task, first.col_offset)
     code = "\n".join(lines)
     # The stub of a class has the imports that the package's own methods use.
     imports = imports_for(exercise, source if exercise.write else code)
     head = f'"""{exercise.title}"""\n\n{imports}'
     return f"{head.strip()}\n\n\n{code}\n"
+
+
+def docstring(text: str, indent: int) -> list[str]:
+    """A text as the lines of a docstring, indented by so many spaces."""
+    text = textwrap.dedent(text).strip()
+    text += "\n" if "\n" in text else ""
+    return textwrap.indent(f'"""{text}"""', " " * indent).splitlines()
 
 
 def imports_for(exercise: Exercise, code: str) -> str:

@@ -24,13 +24,20 @@ FAST_TWINS: dict[Any, Any] = {bpe.train_naive: bpe.train}
 
 @contextmanager
 def substituted(candidates: Mapping[Exercise, Any]) -> Iterator[None]:
-    """Put the learner's functions wherever the package uses its own; afterwards undo that."""
+    """Put the learner's functions wherever the package uses its own; afterwards undo that.
+
+    Where two exercises are about the same part, the later one counts: it does more.
+    """
+    parts: dict[Any, Any] = {}
+    for exercise, candidate in candidates.items():
+        part = exercise.replaces or exercise.reference
+        used = exercise.adapt(candidate) if exercise.adapt else candidate
+        parts[part] = as_called(part, used)
     with ExitStack() as undo:
-        for exercise, candidate in candidates.items():
-            candidate = as_called(exercise.reference, candidate)
-            for reference in (exercise.reference, FAST_TWINS.get(exercise.reference)):
+        for part, used in parts.items():
+            for reference in (part, FAST_TWINS.get(part)):
                 if reference is not None:
-                    put(reference, candidate, undo)
+                    put(reference, used, undo)
         yield
 
 
