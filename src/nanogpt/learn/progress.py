@@ -11,11 +11,13 @@ FOLDER = Path("my_gpt")
 
 @dataclass
 class Progress:
-    """Exercises that passed, how many hints were asked for, and lessons that were opened."""
+    """What passed, was asked for, opened and answered."""
 
-    passed: list[str] = field(default_factory=list)
-    hints: dict[str, int] = field(default_factory=dict)
-    lessons: list[int] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)  # exercises
+    hints: dict[str, int] = field(default_factory=dict)  # how many of each exercise
+    shown: list[str] = field(default_factory=list)  # exercises whose solution was shown
+    lessons: list[int] = field(default_factory=list)  # lessons that were opened
+    answered: dict[str, bool] = field(default_factory=dict)  # questions: whether the last was right
 
 
 def load_progress(folder: str | Path) -> Progress:
@@ -26,9 +28,13 @@ def load_progress(folder: str | Path) -> Progress:
         return Progress()
     try:
         progress = Progress(**read_json(path))
-        for kind, values in ((str, progress.passed), (int, progress.lessons)):
+        for kind, values in (
+            (str, progress.passed), (str, progress.shown), (int, progress.lessons),
+        ):  # fmt: skip
             if not isinstance(values, list) or not all(type(value) is kind for value in values):
                 raise TypeError
+        if not all(type(right) is bool for right in dict(progress.answered).values()):
+            raise TypeError
         if not all(type(n) is int and n > 0 for n in dict(progress.hints).values()):
             raise TypeError
         return progress
