@@ -14,7 +14,8 @@ def _():
 
     from nanogpt.cli.text import visible
     from nanogpt.generation.stream import prompt_ids
-    from nanogpt.learn.lesson import small_model, source
+    from nanogpt.learn.models import small_model
+    from nanogpt.learn.notebook import source
     from nanogpt.model.gpt import GPT, Block
     from nanogpt.model.layers import softmax
     from nanogpt.model.trace import record

@@ -15,7 +15,7 @@ def _():
 
     from nanogpt.cli.text import visible
     from nanogpt.config import DataConfig
-    from nanogpt.learn.lesson import source
+    from nanogpt.learn.notebook import source
     from nanogpt.text.bpe import encode_word, merge, train_naive
     from nanogpt.text.sources import whole_texts
     from nanogpt.text.tokenizer import Tokenizer

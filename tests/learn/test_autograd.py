@@ -64,7 +64,9 @@ def test_a_network_equals_torchs_and_learns_to_tell_two_equal_signs():
     first = loss()
     first.backward()
     layers = [
-        torch.tensor([[w.data for w in unit] for unit in layer], dtype=torch.float64).requires_grad_()
+        torch.tensor(
+            [[w.data for w in unit] for unit in layer], dtype=torch.float64
+        ).requires_grad_()
         for layer in network.layers
     ]
     x = torch.tensor(points, dtype=torch.float64)

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
-import nanogpt
+import nanogpt.learn.questions
 from nanogpt.cli import main
 from nanogpt.config import with_settings
 from nanogpt.learn.exercise import judge
 from nanogpt.learn.exercises import EXERCISES
-from nanogpt.learn.lesson import LESSONS, STAGES, is_as_lessons_say, small_config, source
+from nanogpt.learn.lesson import LESSONS, STAGES
+from nanogpt.learn.models import is_as_lessons_say, small_config
+from nanogpt.learn.notebook import source
 from nanogpt.learn.progress import Progress, save_progress
+from nanogpt.learn.questions import load_questions
 from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
 
 PACKAGE = Path(nanogpt.__file__).parent
@@ -68,32 +71,119 @@ def test_a_lesson_quotes_the_package_and_defines_none_of_it_again(lesson):
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
     }
     assert not (defined - {"_"}) & names_of_the_package()
-    assert "source(" in text
-    for part in ("After this lesson you can", "**Predict", ".form()", "mo.ui.slider", "**Papers.**",
-                 "Your turn"):  # fmt: skip
+    assert "package_code(" in text
+    assert "\n@app.cell\n" in text, "no cell of code is visible"
+    for part in ("After this lesson you can", "subplots(", "mo.ui.slider", "**Papers.**"):
         assert part in text, part
 
 
 @every_lesson
-def test_a_lesson_ends_with_its_exercises(lesson):
+def test_a_lesson_asks_for_predictions_and_says_why_a_usual_guess_is_wrong(lesson):
+    calls = [n for n in ast.walk(ast.parse(lesson.path.read_text())) if isinstance(n, ast.Call)]
+    named = [c for c in calls if isinstance(c.func, ast.Name)]
+    replies = [c for c in named if c.func.id == "reply"]
+    assert len([c for c in named if c.func.id == "predict"]) == len(replies) >= 3
+    for call in replies:
+        (wrong,) = [k.value for k in call.keywords if k.arg == "wrong"]
+        assert not isinstance(wrong, ast.Dict) or wrong.keys
+
+
+@every_lesson
+def test_a_lesson_ends_with_five_questions_and_its_exercises(lesson):
     text = lesson.path.read_text()
+    assert f"self_test({lesson.number})" in text
+    assert f"judged({lesson.number}, " in text
+    questions = load_questions(lesson.number)
+    assert len(questions) == 5
+    for question in questions:
+        assert question.wrong, "no reason why another answer is wrong"
+        assert question.is_right(question.answer)
+        assert len({question.answer, *question.wrong}) == len(question.wrong) + 1
+        assert not any(map(question.is_right, question.wrong))
+        assert all(reason.endswith((".", "?", "`")) for reason in question.wrong.values())
     asked = set(re.findall(r"nanogpt exercise check ([\w-]+)", text))
     mine = {name for name, exercise in EXERCISES.items() if exercise.lesson == lesson.number}
-    assert asked
-    assert asked <= set(EXERCISES)
-    assert mine <= asked, "an exercise of this lesson that it does not ask for"
-    assert lesson.stage in STAGES
+    assert mine <= asked <= set(EXERCISES)
+
+
+def terms_of_the_glossary() -> list[tuple[str, int]]:
+    """Each form of each term, the longest first, with the lesson that introduces it."""
+    text = (PACKAGE.parent.parent / "docs" / "glossary.md").read_text()
+    found = []
+    for term, lesson in re.findall(r"^\| \*\*(.+?)\*\* \|.*\| (\d*) \|$", text, re.M):
+        if term.startswith("head ("):
+            continue  # both meanings belong to lesson 1
+        forms = re.sub(r" \(.*?\)", "", term).split(", ")
+        found += [(form, int(lesson or 99)) for form in forms if form not in EVERYDAY]
+    return sorted(found, key=lambda pair: -len(pair[0]))
+
+
+# Terms that are also plain words; there is no telling which is meant.
+EVERYDAY = {"activation", "arm", "bias", "judge", "key", "recipe", "run", "study", "value", "trace"}
+
+
+def prose_of(lesson) -> str:
+    """What a lesson says in words, its questions included, its code and its papers left out."""
+    said = []
+    for node in ast.walk(ast.parse(lesson.path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            said.append("".join(str(getattr(part, "value", "")) if isinstance(part, ast.Constant)
+                                else " 1 " for part in node.values))  # fmt: skip
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            said.append(node.value)
+    said = [text for text in said if len(text.split()) >= 4]
+    said = [text.partition("**Papers.**")[0] for text in said]
+    for q in load_questions(lesson.number):
+        said += [q.text, str(q.answer), q.why, *map(str, q.wrong), *q.wrong.values()]
+    text = "\n".join(said)
+    return re.sub(r"```.*?```|`[^`]*`|https?://\S+", " ", text, flags=re.S)
+
+
+def uses(term: str) -> str:
+    """A pattern for a term in a text, its plural included."""
+    words = re.escape(term).replace(r"\ ", r"[\s-]+").replace(r"\-", r"[\s-]")
+    plural = words[:-1] + "(?:y|ies)" if term.endswith("y") else words + "(?:s|es)?"
+    return rf"(?<![\w-]){plural}(?![\w])"
+
+
+@every_lesson
+def test_no_lesson_uses_a_term_before_the_lesson_that_introduces_it(lesson):
+    prose, early = prose_of(lesson), []
+    for term, introduced in terms_of_the_glossary():
+        places = [m.start() for m in re.finditer(uses(term), prose, re.I)]
+        if places and introduced > lesson.number:
+            around = prose[max(0, places[0] - 40) : places[0] + 60].replace("\n", " ")
+            early.append(f"{term} (lesson {introduced}): ...{around}...")
+        prose = re.sub(uses(term), " ", prose, flags=re.I)  # a longer term is no use of a shorter
+    assert not early, "\n".join(early)
+
+
+def test_a_term_is_introduced_in_bold_where_the_glossary_says():
+    bold = {
+        lesson.number: re.findall(r"\*\*(.+?)\*\*", lesson.path.read_text(), re.S)
+        for lesson in LESSONS.values()
+    }
+    missing = [
+        f"lesson {lesson}: {term}"
+        for term, lesson in terms_of_the_glossary()
+        if lesson in bold and not any(re.search(uses(term), text, re.I) for text in bold[lesson])
+    ]
+    assert not missing, "\n".join(missing)
 
 
 def test_every_exercise_has_a_lesson():
-    assert {exercise.lesson for exercise in EXERCISES.values()} <= set(LESSONS)
-    assert list(LESSONS) == list(range(1, 13))
+    lessons = [exercise.lesson for exercise in EXERCISES.values()]
+    assert lessons == sorted(lessons), "exercises stand in lesson order"
+    assert set(lessons) <= set(LESSONS)
+    assert list(LESSONS) == list(range(1, 19))
     assert {lesson.stage for lesson in LESSONS.values()} == set(STAGES)
 
 
 def test_every_notebook_is_a_lesson():
     folder = next(iter(LESSONS.values())).path.parent
     assert {lesson.path for lesson in LESSONS.values()} == set(folder.glob("*.py"))
+    questions = Path(nanogpt.learn.questions.__file__).parent.glob("*.toml")
+    assert {lesson.path.stem for lesson in LESSONS.values()} == {path.stem for path in questions}
 
 
 def test_a_quoted_source_is_the_source():

@@ -129,7 +129,9 @@ def test(arguments: Sequence[str]) -> int:
     progress = load_progress(options.folder)
     try:
         for number, question in enumerate(questions, 1):
-            console.print(f"\n[bold]{number} of {len(questions)}[/]  [dim]lesson {question.name}[/]")
+            console.print(
+                f"\n[bold]{number} of {len(questions)}[/]  [dim]lesson {question.name}[/]"
+            )
             answers[question] = ask(question, console)
             progress.answered[question.name] = answers[question]
             save_progress(options.folder, progress)

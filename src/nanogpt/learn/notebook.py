@@ -91,8 +91,14 @@ def predict(question: str, choices: list[str] | None = None, step: float | None 
         element = mo.ui.number(value=None, step=step, label="your prediction:")
     else:
         element = mo.ui.radio(choices)
-    label = f"**Predict.** {textwrap.dedent(question).strip()}"
-    return element.form(label=label, submit_button_label="I predict")
+    words = with_braces(textwrap.dedent(question).strip())
+    text = mo.md(f"**Predict.** {words}\n\n{{prediction}}")
+    return text.batch(prediction=element).form(submit_button_label="I predict")
+
+
+def with_braces(text: str) -> str:
+    """A text in which marimo finds no names to fill in."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def reply(
@@ -108,7 +114,7 @@ def reply(
     """
     import marimo as mo
 
-    guess = form.value
+    guess = (form.value or {}).get("prediction")
     wrong = {key: textwrap.dedent(text).strip() for key, text in wrong.items()}
     why = textwrap.dedent(why).strip()
     usual = "\n\n".join(f"*{shown(key)}* is a usual guess. {text}" for key, text in wrong.items())
@@ -119,7 +125,9 @@ def reply(
     if guess == right or (numbers and abs(guess - right) <= tolerance + 1e-9):
         return mo.md(f"**Yes: {shown(right)}.** {why}")
     near = [
-        text for key, text in wrong.items() if key == guess or (numbers and abs(key - guess) <= tolerance)
+        text
+        for key, text in wrong.items()
+        if key == guess or (numbers and abs(key - guess) <= tolerance)
     ]
     return mo.md("\n\n".join([f"**It is {shown(right)}.** {why}", near[0] if near else usual]))
 
@@ -131,8 +139,7 @@ def self_test(lesson: int) -> Any:
     text, elements = [], {}
     for question in load_questions(lesson):
         key = "q" + question.name.replace(".", "_")
-        words = question.text.replace("{", "{{").replace("}", "}}")
-        text.append(f"**{question.name}** {words}\n\n{{{key}}}")
+        text.append(f"**{question.name}** {with_braces(question.text)}\n\n{{{key}}}")
         choices = question.choices
         elements[key] = mo.ui.radio(choices) if choices else mo.ui.number(value=None)
     return mo.md("\n\n".join(text)).batch(**elements).form(submit_button_label="Judge my answers")

@@ -18,7 +18,8 @@ def _():
     from nanogpt.errors import UserError
     from nanogpt.interop.compare import compare, copy_of, lines_run, their_model
     from nanogpt.interop.names import to_hugging_face
-    from nanogpt.learn.lesson import small_model, source
+    from nanogpt.learn.models import small_model
+    from nanogpt.learn.notebook import source
     from nanogpt.model.attention import CausalSelfAttention
     from nanogpt.model.trace import record
 

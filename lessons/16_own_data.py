@@ -21,7 +21,8 @@ def _():
     from nanogpt.evaluation.novelty import LENGTHS, Known
     from nanogpt.evaluation.references import reference_points, text_of
     from nanogpt.generation.stream import generate_text
-    from nanogpt.learn.lesson import short_run, small_config, source
+    from nanogpt.learn.models import short_run, small_config
+    from nanogpt.learn.notebook import source
     from nanogpt.text.corpus import SplitRule
     from nanogpt.text.prepare import prepare
     from nanogpt.text.sources import read_jsonl

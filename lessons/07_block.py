@@ -13,7 +13,8 @@ def _():
     from matplotlib import pyplot as plt
 
     from nanogpt.config import ModelConfig
-    from nanogpt.learn.lesson import short_run, source
+    from nanogpt.learn.models import short_run
+    from nanogpt.learn.notebook import source
     from nanogpt.model.gpt import GPT, BareBlock, Block, PostNormBlock
     from nanogpt.model.layers import MLP, SquaredReLU, gelu, layer_norm
     from nanogpt.model.trace import record

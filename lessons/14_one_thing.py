@@ -21,7 +21,7 @@ def _():
     from nanogpt.lab.report import write_report
     from nanogpt.lab.runner import run_study
     from nanogpt.lab.study import load_study
-    from nanogpt.learn.lesson import source
+    from nanogpt.learn.notebook import source
     from nanogpt.model.gpt import GPT
     from nanogpt.model.size import flops_per_token
     from nanogpt.workers import usable_cores

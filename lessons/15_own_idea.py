@@ -18,7 +18,8 @@ def _():
     from nanogpt.config import ModelConfig
     from nanogpt.lab.contracts import CHECKS, causality
     from nanogpt.lab.plugin import load_plugin
-    from nanogpt.learn.lesson import short_run, source
+    from nanogpt.learn.models import short_run
+    from nanogpt.learn.notebook import source
     from nanogpt.model.layers import softmax
     from nanogpt.model.position import POSITIONS, ALiBi, Position
     from nanogpt.training.records import Step

@@ -16,7 +16,8 @@ def _():
 
     from nanogpt.config import ModelConfig
     from nanogpt.generation.sampling import SAMPLERS
-    from nanogpt.learn.lesson import READING_PATH, source
+    from nanogpt.learn.lesson import READING_PATH
+    from nanogpt.learn.notebook import source
     from nanogpt.model.attention import ATTENTION_KERNELS, FusedAttention, attention
     from nanogpt.model.gpt import BLOCKS, GPT
     from nanogpt.model.layers import KERNELS, MLPS, NORMS

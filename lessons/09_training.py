@@ -17,7 +17,8 @@ def _():
 
     from nanogpt.cli.text import visible
     from nanogpt.config import IGNORED, TrainConfig
-    from nanogpt.learn.lesson import short_run, small_config, small_model, source
+    from nanogpt.learn.models import short_run, small_config, small_model
+    from nanogpt.learn.notebook import source
     from nanogpt.model.gpt import GPT
     from nanogpt.model.layers import cross_entropy
     from nanogpt.text.batches import padded_batch, sliding_windows

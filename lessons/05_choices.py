@@ -16,7 +16,8 @@ def _():
     from nanogpt.config import SampleConfig
     from nanogpt.generation.sampling import apply_temperature, keep_top_k
     from nanogpt.generation.stream import generate_text, prompt_ids
-    from nanogpt.learn.lesson import small_model, source
+    from nanogpt.learn.models import small_model
+    from nanogpt.learn.notebook import source
     from nanogpt.model.gpt import GPT
     from nanogpt.model.layers import softmax
 

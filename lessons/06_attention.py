@@ -13,7 +13,8 @@ def _():
     from matplotlib import pyplot as plt
 
     from nanogpt.generation.stream import prompt_ids
-    from nanogpt.learn.lesson import small_model, source
+    from nanogpt.learn.models import small_model
+    from nanogpt.learn.notebook import source
     from nanogpt.model.attention import (
         CausalSelfAttention,
         attention,
