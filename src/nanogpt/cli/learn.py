@@ -19,7 +19,6 @@ from nanogpt.learn.notebook import LEARNER
 from nanogpt.learn.progress import FOLDER, load_progress, save_progress
 from nanogpt.learn.questions import Question, all_questions, draw_questions
 
-
 ABOUT = """
 The learning path: four stages, with lessons, questions and exercises.
 

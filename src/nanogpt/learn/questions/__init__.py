@@ -61,8 +61,8 @@ class Question:
         near = [
             why for value, why in self.wrong.items()
             if value == given
-            or not isinstance(value, str) and not isinstance(given, str)
-            and abs(value - given) <= self.tolerance
+            or (not isinstance(value, str) and not isinstance(given, str)
+            and abs(value - given) <= self.tolerance)
         ]  # fmt: skip
         start = "No, it is" if given != "" else "It is"
         return " ".join([f"{start} {shown(self.answer)}.", *near[:1], self.why])
