@@ -124,22 +124,22 @@ def test(arguments: Sequence[str]) -> int:
     questions = draw_questions(options.questions, lessons, options.seed)
     console = Console(highlight=False, soft_wrap=True)
     console.print("Answer with a letter or a number. Enter skips a question; Ctrl-C ends the test.")
-    answers: dict[Question, bool] = {}
+    answers: list[tuple[Question, bool]] = []
     progress = load_progress(options.folder)
     try:
         for number, question in enumerate(questions, 1):
             console.print(
                 f"\n[bold]{number} of {len(questions)}[/]  [dim]lesson {question.name}[/]"
             )
-            answers[question] = ask(question, console)
-            progress.answered[question.name] = answers[question]
+            right = ask(question, console)
+            answers.append((question, right))
+            progress.answered[question.name] = right
             save_progress(options.folder, progress)
     except (KeyboardInterrupt, EOFError):
         console.print("\nEnded early; what was answered is kept.")
-    right = sum(answers.values())
-    console.print(f"\n{right} of {len(answers)} are right.")
-    again = {question.name.partition(".")[0] for question, known in answers.items() if not known}
-    for lesson in sorted(map(int, again)):
+    console.print(f"\n{sum(right for _, right in answers)} of {len(answers)} are right.")
+    again = {int(question.name.partition(".")[0]) for question, right in answers if not right}
+    for lesson in sorted(again):
         console.print(f"Read again: nanogpt learn {lesson}  [dim]{LESSONS[lesson].title}[/]")
     return 0
 
