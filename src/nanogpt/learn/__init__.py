@@ -6,6 +6,11 @@ In the order to read it:
     exercises/  all of them, in the order in which a GPT is built
     judging     a learner's file in a process of its own, with limits
     play        a learner's functions in the real model
-    lesson      what lessons are made of
+    autograd    how a gradient arises, in plain Python
+    plain       plain forms of what the package does with more options
+    lesson      the list of the lessons, and of the files to read
+    models      small models that lessons train
+    notebook    what a lesson shows: folded code, predictions, questions
+    questions/  the questions at the end of each lesson, and their judge
     progress    what a learner has done so far
 """
