@@ -27,14 +27,19 @@ class Value:
         self.grad = 0.0  # derivative of the loss with respect to this number
         self.inputs = tuple(inputs)
 
+    @staticmethod
+    def of(number: "Value | float") -> "Value":
+        """A plain number becomes a constant."""
+        return number if isinstance(number, Value) else Value(float(number))
+
     def __add__(self, other: "Value | float") -> "Value":
         """The sum: it changes as much as either of its terms."""
-        other = as_value(other)
+        other = self.of(other)
         return Value(self.data + other.data, [(self, 1.0), (other, 1.0)])
 
     def __mul__(self, other: "Value | float") -> "Value":
         """The product: if one factor changes, the change is multiplied by the other factor."""
-        other = as_value(other)
+        other = self.of(other)
         return Value(self.data * other.data, [(self, other.data), (other, self.data)])
 
     def __pow__(self, exponent: float) -> "Value":
@@ -79,20 +84,15 @@ class Value:
 
     def __sub__(self, other: "Value | float") -> "Value":
         """The difference."""
-        return self + -as_value(other)
+        return self + -self.of(other)
 
     def __truediv__(self, other: "Value | float") -> "Value":
         """The quotient."""
-        return self * as_value(other) ** -1.0
+        return self * self.of(other) ** -1.0
 
     def __repr__(self) -> str:
         """The number and its gradient."""
         return f"Value({self.data:.4g}, grad={self.grad:.4g})"
-
-
-def as_value(number: Value | float) -> Value:
-    """A plain number becomes a constant."""
-    return number if isinstance(number, Value) else Value(float(number))
 
 
 def in_order(result: Value) -> list[Value]:
