@@ -1,4 +1,4 @@
-"""Exercises about attention: one head, the mask, many heads, the cache, rotation, GPT."""
+"""Exercises about attention: one head; then all that the package's own attention can do."""
 
 import math
 from dataclasses import replace
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from nanogpt.learn.exercise import Exercise, Mistake
-from nanogpt.learn.exercises.network import TINY, numbers
+from nanogpt.learn.exercises.known import known, numbers
+from nanogpt.learn.exercises.network import TINY
 from nanogpt.model import attention, gpt, layers, position
 from nanogpt.model.attention import AttentionContext, attention_mask, same_document
 from nanogpt.model.cache import KVCache
@@ -102,7 +103,7 @@ ATTENTION = Exercise(
     title="Compare each query with each key, and mix the values by the result.",
     reference=attention.attention,
     cases=attention_cases,
-    lesson=5,
+    lesson=6,
     mistakes=[
         Mistake(
             "no-scale",
@@ -241,12 +242,13 @@ def mask_with(
     return mask
 
 
-MASK = Exercise(
-    name="mask",
+FULL_MASK = Exercise(
+    name="full-mask",
     title="The attention mask: hide the future, and whatever else a token may not see.",
     reference=attention.attention_mask,
     cases=mask_cases,
-    lesson=5,
+    lesson=11,
+    optional=True,
     mistakes=[
         Mistake(
             "sees-the-next",
@@ -494,8 +496,8 @@ class RepeatedInTurns(Heads):
         return x.repeat(1, self.groups, 1, 1)
 
 
-MANY_HEADS = Exercise(
-    name="heads",
+GROUPED_HEADS = Exercise(
+    name="grouped-heads",
     title="Many heads: split the channels, attend in each part, join the results.",
     reference=attention.CausalSelfAttention,
     write=("forward", "split_heads"),
@@ -509,7 +511,8 @@ MANY_HEADS = Exercise(
         f"{heads} query heads, {kv_heads} key heads, x of shape {tuple(x.shape)}"
         + WAYS_OF_ATTENDING[way]
     ),
-    lesson=5,
+    lesson=12,
+    optional=True,
     mistakes=[
         Mistake(
             "merged-without-transpose",
@@ -724,7 +727,8 @@ CACHE = Exercise(
         f"{', with positions that differ by row' if ROWS_DIFFER in sizes else ''}: for each part "
         "the positions, then keys and values by layer"
     ),
-    lesson=7,
+    lesson=12,
+    optional=True,
     mistakes=[
         Mistake(
             "stale-place",
@@ -823,7 +827,7 @@ ROTATION = Exercise(
     title="Rotary positions (RoPE): rotate pairs of channels.",
     reference=position.apply_rotary,
     cases=rotary_cases,
-    lesson=10,
+    lesson=11,
     mistakes=[
         Mistake(
             "neighbours",
@@ -1012,8 +1016,8 @@ class NoFinalNorm(OtherGPT):
         return x
 
 
-GPT = Exercise(
-    name="gpt",
+GPT_CACHED = Exercise(
+    name="gpt-cached",
     title="The forward pass of GPT-2, from ids to hidden states.",
     reference=gpt.GPT,
     write=("hidden_states",),
@@ -1024,7 +1028,8 @@ GPT = Exercise(
     ],
     drive=drive_gpt,
     describe=lambda way, *ids: WAYS_OF_READING[way].format(ids),
-    lesson=6,
+    lesson=12,
+    optional=True,
     mistakes=[
         Mistake(
             "no-positions",

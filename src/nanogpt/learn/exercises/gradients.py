@@ -16,11 +16,15 @@ Value = autograd.Value
 Inputs = Sequence[tuple[Any, float]]
 
 
-def shared(a: Any, b: Any) -> Any:
-    """Two paths of different length lead back from the result to `product`."""
+def short_and_long(a: Any, b: Any) -> Any:
+    """A short and a long path lead back from the result to `product`."""
     product = a * b
-    total = product + a
-    return total * product.tanh() + total
+    return product + (product * a).tanh()
+
+
+def long_and_short(a: Any, b: Any) -> Any:
+    product = a * b
+    return (product + b).tanh() * product
 
 
 # What the cases compute. `of two losses` calls backward twice: the gradients of a and b add up.
@@ -35,7 +39,8 @@ EXPRESSIONS: dict[str, Callable[[Any, Any], Any]] = {
     "a * b + b": lambda a, b: a * b + b,
     "(a * b).tanh()": lambda a, b: (a * b).tanh(),
     "(a - b) ** 2": lambda a, b: (a - b) ** 2,
-    "c = a * b; d = c + a; d * c.tanh() + d": shared,
+    "c + (c * a).tanh() with c = a * b": short_and_long,
+    "(c + b).tanh() * c with c = a * b": long_and_short,
 }
 TWO_LOSSES = "a * b, then of a + b"
 
@@ -164,13 +169,6 @@ VALUE = Exercise(
             "everything that was computed from it: go through reversed(in_order(self)).",
             value_with(backward=backward_with(level_by_level)),
             value_with(backward=backward_with(depth_first)),
-            value_with(backward=backward_with(lambda r: depth_first(r)[::-1])),
-        ),
-        *known(
-            "from-the-inputs",
-            "It goes from the inputs to the result. Gradients go back from the result: reverse "
-            "the order.",
-            value_with(backward=backward_with(autograd.in_order)),
         ),
         *known(
             "passed-on-twice",
@@ -210,9 +208,10 @@ VALUE = Exercise(
         ),
         *known(
             "one-level",
-            "Only the numbers just before the result get a gradient. Go on to their inputs, and so "
-            "on: in_order(self) has them all.",
+            "Only the numbers just before the result get a gradient. Go on from there to their "
+            "inputs, and so on. in_order(self) has all numbers, the result last: reverse it.",
             value_with(backward=backward_with(lambda result: [result])),
+            value_with(backward=backward_with(autograd.in_order)),
         ),
         *known(
             "weights-reset",

@@ -8,17 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt.config import ModelConfig
+from nanogpt.learn import plain
 from nanogpt.learn.exercise import Exercise, Mistake
+from nanogpt.learn.exercises.known import known, numbers
 from nanogpt.model import gpt, layers
 from nanogpt.model.attention import AttentionContext
 from nanogpt.model.position import Position
 
 TINY = ModelConfig(vocab_size=11, context_length=8, n_layer=2, n_head=2, n_embd=8)
-
-
-def numbers(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
-    """Some normal numbers, the same at every call."""
-    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def norm_cases() -> list[tuple[Any, ...]]:
@@ -61,7 +58,7 @@ LAYER_NORM = Exercise(
     title="Bring every vector to mean 0 and variance 1, then scale and shift it.",
     reference=layers.layer_norm,
     cases=norm_cases,
-    lesson=6,
+    lesson=7,
     mistakes=[
         Mistake(
             "variance-of-a-sample",
@@ -123,7 +120,7 @@ GELU = Exercise(
     title="GELU, the activation function of GPT-2.",
     reference=layers.gelu,
     cases=lambda: [(torch.tensor([0.0, 1.0]),), (torch.linspace(-4, 4, 9),), (numbers(2, 3),)],
-    lesson=6,
+    lesson=7,
     mistakes=[
         Mistake(
             "exact",
@@ -193,7 +190,7 @@ SOFTMAX = Exercise(
     title="Turn scores into positive weights that sum to 1, without overflow.",
     reference=layers.softmax,
     cases=softmax_cases,
-    lesson=7,
+    lesson=5,
     mistakes=[
         Mistake(
             "overflow",
@@ -245,6 +242,201 @@ SOFTMAX = Exercise(
 )
 
 
+def plain_loss_cases() -> list[tuple[Any, ...]]:
+    return [
+        (torch.tensor([[0.0, 0.0]]), torch.tensor([0])),
+        (torch.tensor([[0.0, math.log(3)]]), torch.tensor([1])),
+        (torch.tensor([[0.0, 2.0], [1.0, 0.0]]), torch.tensor([1, 1])),
+        (torch.tensor([[1000.0, 0.0]]), torch.tensor([1])),
+        (torch.tensor([[1000.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])),
+        (torch.tensor([[1000.0, 1001.0], [0.0, 1.0]]), torch.tensor([0, 1])),
+        (numbers(3, 3), torch.tensor([2, 0, 2])),
+        (numbers(5, 7), torch.tensor([3, 1, 0, 6, 3])),
+    ]
+
+
+def plain_loss_with(
+    logarithm: Any = lambda x: torch.log_softmax(x, -1),
+    picked: Any = lambda logs, targets: logs[torch.arange(len(targets)), targets],
+    reduced: Any = lambda found: -found.mean(),
+) -> Any:
+    """A plain cross-entropy that does one thing differently."""
+
+    def lost(logits: Tensor, targets: Tensor) -> Tensor:
+        found: Tensor = reduced(picked(logarithm(logits), targets))
+        return found
+
+    return lost
+
+
+def log_of_softmax(x: Tensor) -> Tensor:
+    return torch.log(torch.softmax(x, -1))
+
+
+def log_of_naive_softmax(x: Tensor) -> Tensor:
+    return torch.log(torch.exp(x) / torch.exp(x).sum(-1, keepdim=True))
+
+
+def log_of_naive_sum(x: Tensor) -> Tensor:
+    return x - torch.log(torch.exp(x).sum(-1, keepdim=True))
+
+
+def as_called_in_the_model(mine: Any) -> Any:
+    """A plain cross-entropy as the package calls it: with targets to ignore, and reductions."""
+
+    def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+        real = targets != layers.IGNORED
+        logits, targets = layers.at_least_float32(logits[real]), targets[real]
+        if reduction == "none":
+            rows = zip(logits.split(1), targets.split(1), strict=True)
+            return torch.stack([mine(*row) for row in rows])
+        mean: Tensor = mine(logits, targets)
+        return mean if reduction == "mean" else mean * len(targets)
+
+    return cross_entropy
+
+
+CROSS_ENTROPY = Exercise(
+    name="cross-entropy",
+    title="How surprised the model is by the right tokens, on average.",
+    reference=plain.cross_entropy,
+    replaces=layers.cross_entropy,
+    adapt=as_called_in_the_model,
+    cases=plain_loss_cases,
+    lesson=5,
+    mistakes=[
+        *known(
+            "overflow",
+            "Large logits give inf or nan: exp overflowed, or the logarithm of a probability of 0 "
+            "was taken. Subtract the maximum first, and take the logarithm of the sum of the "
+            "exponentials instead of that of the probability.",
+            plain_loss_with(log_of_softmax),
+            plain_loss_with(log_of_naive_softmax),
+            plain_loss_with(log_of_naive_sum),
+        ),
+        *known(
+            "small-number-added",
+            "A small number is added to the probabilities before the logarithm. It changes every "
+            "loss a little and large losses a lot. Work with logits - log(sum of exp) instead.",
+            *(plain_loss_with(lambda x, small=small: torch.log(torch.softmax(x, -1) + small))
+              for small in (1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5)),
+            *(plain_loss_with(lambda x, small=small: torch.log(torch.softmax(x, -1).clamp(small)))
+              for small in (1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5)),
+        ),
+        *known(
+            "maximum-of-everything",
+            "It subtracts the maximum of the whole tensor. A row far below it becomes log(0): "
+            "subtract the maximum of each row.",
+            plain_loss_with(lambda x: log_of_naive_sum(x - x.max())),
+        ),
+        *known(
+            "bits",
+            "The loss is in bits. In training it is in nats: use the natural logarithm.",
+            plain_loss_with(lambda x: torch.log_softmax(x, -1) / math.log(2)),
+            plain_loss_with(lambda x: torch.log2(torch.softmax(x, -1))),
+        ),
+        *known(
+            "base-ten", "The logarithm has base 10. Use the natural logarithm.",
+            plain_loss_with(lambda x: torch.log_softmax(x, -1) / math.log(10)),
+            plain_loss_with(lambda x: torch.log10(torch.softmax(x, -1))),
+        ),
+        *known(
+            "sign",
+            "The sign is wrong: the loss is minus the logarithm, and never negative.",
+            plain_loss_with(reduced=lambda found: found.mean()),
+            plain_loss_with(log_of_softmax, reduced=lambda found: found.mean()),
+        ),
+        *known(
+            "no-softmax",
+            "Softmax is missing: logits are not the logarithms of probabilities.",
+            plain_loss_with(lambda x: x),
+            plain_loss_with(torch.log),
+        ),
+        *known(
+            "softmax-twice",
+            "Softmax is applied twice: the probabilities went through it again. Is it in a library "
+            "function already?",
+            plain_loss_with(lambda x: torch.log_softmax(torch.softmax(x, -1), -1)),
+        ),
+        *known(
+            "no-logarithm",
+            "It uses the probability itself. The loss is minus its logarithm.",
+            plain_loss_with(lambda x: torch.softmax(x, -1)),
+            plain_loss_with(lambda x: torch.softmax(x, -1) - 1),
+        ),
+        *known(
+            "log-of-the-mean",
+            "The probabilities are averaged before the logarithm. Take the logarithm of each, then "
+            "the mean.",
+            plain_loss_with(lambda x: torch.softmax(x, -1), reduced=lambda p: -p.mean().log()),
+        ),
+        *known(
+            "product-of-all",
+            "It sums over all tokens of the vocabulary. Only the probability of the target counts.",
+            plain_loss_with(picked=lambda logs, targets: logs.sum(-1)),
+            plain_loss_with(picked=lambda logs, targets: logs),
+            plain_loss_with(picked=lambda logs, targets: logs[:, targets]),
+            plain_loss_with(picked=lambda logs, targets: logs[:, targets].sum(-1)),
+        ),
+        *known(
+            "entropy",
+            "That is the entropy of the model's distribution. The loss looks at the probability of "
+            "the target alone.",
+            plain_loss_with(lambda x: torch.softmax(x, -1) * torch.log_softmax(x, -1),
+                            lambda logs, targets: logs.sum(-1)),
+        ),
+        *known(
+            "likeliest-token",
+            "It uses the largest probability of each row. Use that of the target.",
+            plain_loss_with(picked=lambda logs, targets: logs.max(-1).values),
+        ),
+        *known(
+            "softmax-over-rows",
+            "Softmax runs over the rows. The probabilities of one row, over the vocabulary, sum to "
+            "1: use the last axis.",
+            plain_loss_with(lambda x: torch.log_softmax(x, 0)),
+        ),
+        *known(
+            "sum-for-mean", "It gives the sum. Divide by the number of targets.",
+            plain_loss_with(reduced=lambda found: -found.sum()),
+            plain_loss_with(log_of_softmax, reduced=lambda found: -found.sum()),
+        ),
+        *known(
+            "divided-by-vocabulary",
+            "The sum is divided by the wrong number. Divide it by N, the number of targets.",
+            lambda logits, targets: plain.cross_entropy(logits, targets) * len(targets)
+            / logits.shape[1],
+            lambda logits, targets: plain.cross_entropy(logits, targets) / logits.shape[1],
+        ),
+        *known(
+            "not-reduced", "It gives the loss of each row. Give their mean, one number.",
+            plain_loss_with(reduced=lambda found: -found),
+        ),
+        *known(
+            "perplexity", "That is the perplexity, exp(loss). Give the loss itself.",
+            plain_loss_with(reduced=lambda found: (-found.mean()).exp()),
+        ),
+        *known(
+            "squared", "These are squared errors. The loss is minus the logarithm of the "
+            "probability of the target.",
+            lambda logits, targets: (
+                (torch.softmax(logits, -1) - F.one_hot(targets, logits.shape[1])) ** 2
+            ).mean(),
+            lambda logits, targets: (
+                (torch.softmax(logits, -1) - F.one_hot(targets, logits.shape[1])) ** 2
+            ).sum(-1).mean(),
+        ),
+    ],
+    hints=(
+        "The loss of a target is minus the logarithm of the probability that the model gave it.",
+        "The logarithm of a softmax is the score minus the logarithm of the sum of the "
+        "exponentials. Subtract the maximum of each row first, so that exp cannot overflow.",
+        "shifted = logits - maximum of each row; loss = log(sum of exp(shifted)) - shifted at the "
+        "target; shifted[torch.arange(N), targets] looks that up. Then the mean.",
+    ),
+)  # fmt: skip
+
+
 def loss_cases() -> list[tuple[Any, ...]]:
     return [
         (torch.tensor([[0.0, 0.0]]), torch.tensor([0])),
@@ -282,9 +474,9 @@ def losses_of_all(logits: Tensor, targets: Tensor) -> Tensor:
     return -torch.log_softmax(logits, -1).gather(-1, targets.clamp(min=0)[:, None])[:, 0]
 
 
-CROSS_ENTROPY = Exercise(
-    name="cross-entropy",
-    title="How surprised the model is by the right tokens, on average.",
+MASKED_LOSS = Exercise(
+    name="masked-loss",
+    title="The loss that ignores padding: targets of -100 do not count.",
     reference=layers.cross_entropy,
     cases=loss_cases,
     lesson=8,
@@ -415,7 +607,7 @@ BLOCK = Exercise(
     cases=lambda: [(numbers(1, 1, 8),), (numbers(2, 5, 8, seed=1),), (numbers(1, 3, 8),)],
     drive=drive_block,
     describe=lambda x: f"a block with x of shape {tuple(x.shape)}",
-    lesson=6,
+    lesson=7,
     mistakes=[
         Mistake(
             "no-residuals",

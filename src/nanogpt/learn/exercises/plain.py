@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,8 +12,16 @@ from torch import Tensor, nn
 from nanogpt.learn import plain
 from nanogpt.learn.exercise import Exercise
 from nanogpt.learn.exercises.known import known, numbers
-from nanogpt.model.attention import attention
+from nanogpt.model.attention import (
+    AttentionContext,
+    CausalSelfAttention,
+    attention,
+    attention_mask,
+)
+from nanogpt.model.cache import KVCache
+from nanogpt.model.gpt import GPT
 from nanogpt.model.layers import layer_norm, softmax
+from nanogpt.model.position import Sinusoidal
 
 
 def embed_cases() -> list[tuple[Any, ...]]:
@@ -326,10 +336,24 @@ def as_floats(seen: Tensor) -> Tensor:
     return seen.float()
 
 
+def mask_in_the_model(mine: Any) -> Any:
+    """A causal mask as the package calls it: for the last tokens, with windows and documents."""
+
+    def mask(
+        new: int, known: int, window: int = 0, same: Tensor | None = None, device: Any = None
+    ) -> Tensor:
+        rest = attention_mask(new, known, window, same, device)
+        return rest & mine(known).to(device)[known - new :]
+
+    return mask
+
+
 CAUSAL_MASK = Exercise(
     name="mask",
     title="The causal mask: no token sees a later token.",
     reference=plain.causal_mask,
+    replaces=attention_mask,
+    adapt=mask_in_the_model,
     cases=lambda: [(1,), (2,), (3,), (5,)],
     lesson=6,
     mistakes=[
@@ -459,10 +483,37 @@ def chosen(choose: Any) -> Any:
     return lambda x, qkv, n: [cut(part, n) for part in choose(*qkv.chunk(3, -1), x)]
 
 
+def heads_in_the_model(mine: Any) -> type[CausalSelfAttention]:
+    """Many heads as a layer of the package, which uses them where there is no mask and no cache."""
+
+    class MyHeads(CausalSelfAttention):
+        def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
+            if context.mask is not None or context.cache or not context.causal:
+                return super().forward(x, context)
+
+            def c_attn(x: Tensor) -> Tensor:
+                """Norm, rotation and repeated key heads are done here, so `mine` need not know."""
+                q, k, v = map(self.split_heads, self.c_attn(x).split(self.widths, dim=-1))
+                if self.qk_norm:
+                    q, k = self.rms_norm(q), self.rms_norm(k)
+                q, k = context.position.rotate(q, k, context.pos)
+                k, v = (part.repeat_interleave(self.groups, dim=1) for part in (k, v))
+                return torch.cat([join(part) for part in (q, k, v)], dim=-1)
+
+            result: Tensor = self.dropout(
+                mine(x, c_attn, self.c_proj, x.shape[-1] // self.head_size)
+            )
+            return result
+
+    return MyHeads
+
+
 HEADS = Exercise(
     name="heads",
     title="Many heads: cut the channels, attend in each part, join the results.",
     reference=plain.multi_head_attention,
+    replaces=CausalSelfAttention,
+    adapt=heads_in_the_model,
     cases=lambda: [
         (numbers(1, 1, 4), 1), (numbers(1, 2, 4), 2), (numbers(1, 3, 8), 2),
         (numbers(2, 5, 8, seed=1), 2), (numbers(2, 4, 8, seed=2), 4), (numbers(3, 4, 12), 3),
@@ -742,10 +793,38 @@ def positions_each_time(x: Tensor, blocks: Any, ln_f: Any, embedded: Any) -> Ten
     return x
 
 
+def gpt_in_the_model(mine: Any) -> type[GPT]:
+    """The forward pass as the package calls it. With documents or a cache it stays the package's."""
+
+    class MyGPT(GPT):
+        def forward(
+            self, ids: Tensor, *, documents: Tensor | None = None, cache: KVCache | None = None
+        ) -> Tensor:
+            if documents is not None or cache or isinstance(self.wpe, Sinusoidal):
+                return super().forward(ids, documents=documents, cache=cache)
+            context = self.context(ids)
+
+            def through(layer: int, x: Tensor) -> Tensor:
+                x = self.drop(x) if layer == 0 else x
+                result: Tensor = self.h[layer](x, replace(context, layer=layer))
+                return result
+
+            wte, wpe = self.wte.weight, getattr(self.wpe, "weight", None)
+            if wpe is None:  # order enters somewhere else, as with RoPE
+                wpe = wte.new_zeros(self.config.context_length, wte.shape[1])
+            blocks = [partial(through, layer) for layer in range(len(self.h))]
+            logits: Tensor = mine(ids, wte, wpe, blocks, self.ln_f)
+            return logits
+
+    return MyGPT
+
+
 PLAIN_GPT = Exercise(
     name="gpt",
     title="The forward pass of GPT-2, from ids to logits.",
     reference=plain.gpt,
+    replaces=GPT,
+    adapt=gpt_in_the_model,
     cases=lambda: [
         (1, [3]), (1, [3, 1, 4]), (2, [3, 1, 4]), (3, [3, 1, 4, 1, 5], [9, 2, 6, 5, 3]),
         (2, [3, 1, 4, 1, 5, 9, 2, 10]),

@@ -402,7 +402,7 @@ WINDOWS = Exercise(
     title="Cut a text into windows of inputs and targets.",
     reference=batches.sliding_windows,
     cases=window_cases,
-    lesson=2,
+    lesson=8,
     mistakes=[
         Mistake(
             "targets-not-shifted",

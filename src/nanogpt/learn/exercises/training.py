@@ -10,7 +10,7 @@ from torch import Tensor
 from nanogpt.config import TrainConfig
 from nanogpt.generation import sampling
 from nanogpt.learn.exercise import Exercise, Mistake
-from nanogpt.learn.exercises.network import numbers
+from nanogpt.learn.exercises.known import known, numbers
 from nanogpt.training import optim
 
 
@@ -183,7 +183,7 @@ ADAMW = Exercise(
         f"weights {weights.tolist()}, {len(gradients)} steps with "
         f"{', '.join(f'{key}={value}' for key, value in settings.items())}"
     ),
-    lesson=8,
+    lesson=9,
     mistakes=[
         Mistake(
             "no-bias-correction",
@@ -308,7 +308,7 @@ SCHEDULE = Exercise(
         f"step {step} with lr={config.lr}, min_lr={config.min_lr}, warmup_steps="
         f"{config.warmup_steps}, max_steps={config.max_steps}, schedule={config.schedule!r}"
     ),
-    lesson=8,
+    lesson=9,
     mistakes=[
         Mistake(
             "zero-at-first",
@@ -440,7 +440,7 @@ TOP_K = Exercise(
     title="Rule out all but the k likeliest tokens.",
     reference=sampling.keep_top_k,
     cases=top_k_cases,
-    lesson=7,
+    lesson=5,
     mistakes=[
         Mistake(
             "ties-dropped",
