@@ -18,7 +18,7 @@ from nanogpt.learn.exercise import judge
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.lesson import LESSONS, STAGES
 from nanogpt.learn.models import is_as_lessons_say, small_config
-from nanogpt.learn.notebook import source
+from nanogpt.learn.notebook import LEARNER, source
 from nanogpt.learn.progress import Progress, save_progress
 from nanogpt.learn.questions import load_questions
 from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
@@ -197,17 +197,20 @@ def test_the_path_shows_lessons_and_what_passes(tmp_path, monkeypatch, capsys):
     assert main(["learn"]) == 0
     out = capsys.readouterr().out
     assert all(title in out for title in STAGES.values())
-    assert "0 of 12 lessons opened, 0 of 18 exercises pass" in out
+    exercises = f"of {len(EXERCISES)} exercises pass"
+    assert f"0 of 18 lessons opened, 0 of 90 questions right, 0 {exercises}" in out
     assert all(f" {name}" in out for name in EXERCISES)
-    save_progress(Path("my_gpt"), Progress(passed=["merge"]))
-    monkeypatch.setattr("subprocess.run", lambda command: Done())
-    assert main(["learn", "5"]) == 0
-    assert main(["learn", "5"]) == 0
+    assert "cache (optional)" in out
+    progress = Progress(passed=["merge"], answered={"6.1": True, "6.2": False, "gone": True})
+    save_progress(Path("my_gpt"), progress)
+    monkeypatch.setattr("subprocess.run", lambda command, env: Done())
+    assert main(["learn", "6"]) == 0
+    assert main(["learn", "6"]) == 0
     capsys.readouterr()
     main(["learn"])
     out = capsys.readouterr().out
-    assert "1 of 12 lessons opened, 1 of 18 exercises pass" in out
-    assert "✓  5  One head by hand" in out
+    assert f"1 of 18 lessons opened, 1 of 90 questions right, 1 {exercises}" in out
+    assert "✓  6  How a token looks at others  1 of 5" in out
     assert "✓merge" in out
     assert main(["learn", "99"]) == 2
     assert "there is no lesson 99" in capsys.readouterr().err
@@ -216,10 +219,12 @@ def test_the_path_shows_lessons_and_what_passes(tmp_path, monkeypatch, capsys):
 def test_a_lesson_is_opened_as_a_copy_that_its_learner_may_change(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     opened = []
-    monkeypatch.setattr("subprocess.run", lambda command: opened.append(command[4]) or Done())
+    monkeypatch.setattr(
+        "subprocess.run", lambda command, env: opened.append((command[4], env[LEARNER])) or Done()
+    )
     assert main(["learn", "3"]) == 0
     copy = Path("my_gpt/lessons/03_tokens.py")
-    assert opened == [str(copy)]
+    assert opened == [(str(copy), str(tmp_path / "my_gpt"))]
     assert copy.read_text() == LESSONS[3].path.read_text()
     copy.write_text("changed")
     main(["learn", "3"])

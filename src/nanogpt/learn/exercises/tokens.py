@@ -199,7 +199,8 @@ MERGE = Exercise(
             merge_with(put=lambda one, other, new_id: [new_id, other]),
         ),
         *known(
-            "first-stays", "The first token of a pair stays before the new one.",
+            "first-stays",
+            "The first token of a pair stays before the new one.",
             merge_with(put=lambda one, other, new_id: [one, new_id]),
         ),
         *known(
@@ -209,11 +210,13 @@ MERGE = Exercise(
             merge_with(put=lambda one, other, new_id: [one, other, new_id]),
         ),
         *known(
-            "pair-removed", "The pair is removed, but the new id is not put in its place.",
+            "pair-removed",
+            "The pair is removed, but the new id is not put in its place.",
             merge_with(put=lambda one, other, new_id: []),
         ),
         *known(
-            "new-id-twice", "The new id comes twice for each pair. One token replaces two.",
+            "new-id-twice",
+            "The new id comes twice for each pair. One token replaces two.",
             merge_with(put=lambda one, other, new_id: [new_id, new_id]),
         ),
         *known(
@@ -257,7 +260,8 @@ MERGE = Exercise(
             merge_with(more=lambda ids, i: True),
         ),
         *known(
-            "nothing-merged", "No pair is ever found, so the tokens come back as they are.",
+            "nothing-merged",
+            "No pair is ever found, so the tokens come back as they are.",
             lambda ids, pair, new_id: list(ids),
         ),
     ],
@@ -309,7 +313,7 @@ def train_with(
             for word, ids in sequences.items():
                 for pair in (count or pairwise)(ids):
                     counts[pair] += 1 if count is each_once else words[word]
-            if (enough(counts) if enough else not counts):
+            if enough(counts) if enough else not counts:
                 break
             best = (key or best_of)(counts, vocabulary)
             new_id = first_id + len(merges)
@@ -508,7 +512,8 @@ TRAIN = Exercise(
             train_with(count=no_overlap),
         ),
         *known(
-            "last-pair-lost", "The last pair of each word is not counted.",
+            "last-pair-lost",
+            "The last pair of each word is not counted.",
             train_with(count=without_the_last),
         ),
         *known(
@@ -533,10 +538,14 @@ TRAIN = Exercise(
             train_with(merged=merge_overlapping),
         ),
         *known(
-            "one-too-many", "It makes one merge too many.", train_with(wanted=lambda n: n + 1),
+            "one-too-many",
+            "It makes one merge too many.",
+            train_with(wanted=lambda n: n + 1),
         ),
         *known(
-            "one-too-few", "It makes one merge too few.", train_with(wanted=lambda n: n - 1),
+            "one-too-few",
+            "It makes one merge too few.",
+            train_with(wanted=lambda n: n - 1),
         ),
         *known(
             "byte-strings",
@@ -549,7 +558,8 @@ TRAIN = Exercise(
             train_with(written=lambda best, v: v[best[0]] + v[best[1]]),
         ),
         *known(
-            "a-mapping", "It gives a mapping. Give the list of pairs, in the order of the merges.",
+            "a-mapping",
+            "It gives a mapping. Give the list of pairs, in the order of the merges.",
             lambda words, n: {p: 256 + i for i, p in enumerate(bpe.train_naive(words, n))},
         ),
     ],
@@ -835,11 +845,13 @@ ENCODE = Exercise(
             encode_first_occurrence,
         ),
         *known(
-            "not-merged", "Nothing is merged: these are the bytes.",
+            "not-merged",
+            "Nothing is merged: these are the bytes.",
             lambda ids, ranks: list(ids),
         ),
         *known(
-            "merges-for-ids", "These are the pairs that were merged. Give the ids of the tokens.",
+            "merges-for-ids",
+            "These are the pairs that were merged. Give the ids of the tokens.",
             lambda ids, ranks: [
                 p for p, new in ranks.items() if new in bpe.encode_word(ids, ranks)
             ],
@@ -946,8 +958,9 @@ def windows_padded(inputs: int, targets: int) -> Any:
             ids, context_length, stride
         ):
             short = (0, min(context_length, len(ids) - 1) - len(x))
-            yield np.pad(x, short, constant_values=inputs), np.pad(
-                y, short, constant_values=targets
+            yield (
+                np.pad(x, short, constant_values=inputs),
+                np.pad(y, short, constant_values=targets),
             )
 
     return windows
@@ -1048,7 +1061,9 @@ WINDOWS = Exercise(
             "There is one window too many: all its targets were due before. Stop when the text is "
             "covered.",
             windows_with(more=lambda c, n, end, length, stride: n * stride < end),
-            windows_with(more=lambda c, n, end, length, stride: n * stride + length <= end + stride),
+            windows_with(
+                more=lambda c, n, end, length, stride: n * stride + length <= end + stride
+            ),
             windows_with(more=lambda c, n, end, length, stride: n * stride + 1 < end),
         ),
         *known(
