@@ -1,7 +1,7 @@
 """Small models for lessons, trained in seconds and kept, so that each is trained once."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,15 @@ def short_run(
     steps: int = 60,
     run: str | Path | None = None,
     tokens: str | Path = Path("runs/lesson/data"),
+    watch: Callable[[GPT, int], None] = lambda model, step: None,
     **changes: Mapping[str, Any],
 ) -> list[Step | Validation]:
     """Train the lessons' small model with some settings changed, and give its records.
 
     `short_run(model={"block": "no-residual"})` takes about three seconds on two cores. The run is
     deleted unless `run` names a folder for it. `tokens` is the folder of the token files; they are
-    prepared the first time. Raises UserError as training does.
+    prepared the first time. `watch` is called with the model and the number of steps done, before
+    the first step and after each. Raises UserError as training does.
     """
     tokens = Path(tokens)
     config = with_settings(small_config(steps), **changes)
@@ -65,8 +67,15 @@ def short_run(
     if not (tokens / "tokenizer.json").exists():
         prepare(config.data, tokens, usable_cores())
     with tempfile.TemporaryDirectory() as temporary:
-        records = Trainer.start(run or Path(temporary), config).run()
-        return [record for record in records if isinstance(record, Step | Validation)]
+        trainer = Trainer.start(run or Path(temporary), config)
+        watch(trainer.model, 0)
+        records: list[Step | Validation] = []
+        for record in trainer.run():
+            if isinstance(record, Step):
+                watch(trainer.model, record.step)
+            if isinstance(record, Step | Validation):
+                records.append(record)
+        return records
 
 
 def small_config(steps: int) -> Config:
