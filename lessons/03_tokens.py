@@ -69,8 +69,7 @@ def _(mo):
     mo.md("""
     # 3. Tokens: why subwords, and how a vocabulary is built
 
-    After this lesson you can train a small vocabulary by hand, cut a word that the vocabulary has
-    never seen, and say why the cuts must be made in a fixed order. You can also explain why a
+    After this lesson you can train a small vocabulary by hand, cut a word that was never seen, and say why merges have an order. You can also explain why a
     language model stumbles over spelling, over numbers, and over a space at the end of a prompt.
 
     Lesson 1 took it for granted that a text becomes a row of ids. This lesson shows how.
@@ -171,8 +170,8 @@ def _(mo):
     mo.md("""
     Word ids have a second fault: *king* and *kings* get two unrelated numbers.
 
-    So we want pieces in between: whole words where they are common, parts of words where they are
-    rare, and in the worst case single letters, so that nothing is ever unknown. Such pieces are
+    So we want pieces in between. A common word should be one piece, a rare word a few pieces. In the worst case we
+    want single letters, so that nothing is ever unknown. Such pieces are
     called subwords. Two questions remain: what is the smallest piece, and who decides
     which larger pieces there are?
 
@@ -259,9 +258,8 @@ def _(Counter, frequencies, pair_guess, pairwise, reply):
     reply(
         pair_guess,
         _most,
-        f"{_names} are in *newest* and in *widest*. Where two pairs are equally frequent, some rule "
-        "must decide; this package takes the one that comes later in the alphabet, so that "
-        "everybody gets the same vocabulary from the same text.",
+        f"{_names} are in *newest* and in *widest*. Where two pairs are equally frequent, a rule must decide. "
+        "This package takes the one that comes later in the alphabet.",
         wrong={
             2: "That counts each word once. The text contains *newest* six times, and each time "
             "counts.",
@@ -676,8 +674,8 @@ def _(gpt2, in_boxes, mo):
         | with a space at the end | {gpt2_boxes("What is the king ")} |
 
         **Spelling.** {gpt2_boxes(" strawberry")} is one token, id {gpt2.encode(" strawberry")[0]:,}. The model gets
-        this number, and no letters. If you ask how many *r* it contains, the model cannot look; it can
-        only know the answer if its training text said how the word is spelled. Even the same word without the
+        this number, and no letters. If you ask how many *r* it contains, the model cannot look. It knows
+        the answer only if its training text said how the word is spelled. Even the same word without the
         space is cut in another way: {gpt2_boxes("strawberry")}.
 
         **Rare words and errors** fall into pieces. One wrong letter changes the row:
@@ -892,10 +890,10 @@ def _(mo):
     - Subwords are a compromise: characters make rows too long, and a list of words is never complete.
     - BPE starts with the 256 bytes, so nothing is unknown. It merges the most frequent pair again and again;
       the list of merges is the vocabulary.
-    - A new text is cut by the merges in order of rank, because late merges need early ones, and because the
-      training text was cut in the same way.
-    - Text is split into words first, so that no place is wasted on *dog.* and *dog!*, and so that each
-      different word is cut only once.
+    - A new text is cut by the merges in order of rank. Late merges need early ones, and the training text
+      was cut in the same way.
+    - Text is split into words first. So no place is wasted on *dog.* and *dog!*, and each different word is
+      cut only once.
     - The model sees ids and no letters. Hence the trouble with spelling, with digits, with a space at the end.
     - A special token stands for no text. Text from outside must not be able to make one.
 

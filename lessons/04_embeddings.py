@@ -54,7 +54,7 @@ def _(mo):
     mo.md("""
     # 4. Embeddings: what a token is, and where it stands
 
-    After this lesson you can look up a text in an embedding table, say where the rows of the table come
+    After this lesson you can look up a text in an embedding table. You can say where its rows come
     from and what makes two of them alike, and measure it. You can show why a Transformer must be told the
     order of its tokens, and compare two ways of telling it.
 
@@ -98,8 +98,8 @@ def _(mo):
     stands.
 
     This look-up is a matrix product in disguise. Write each token as a one-hot row (lesson 2): a 1 at the
-    place of its id, and 0 elsewhere. Multiply this row by each column of the table, number by number, and add up: all
-    rows of the table are multiplied by 0, and one by 1.
+    place of its id, and 0 elsewhere. Multiply this row by each column of the table, number by
+    number, and add up. One row of the table is multiplied by 1, all others by 0.
     """)
     return
 
@@ -430,13 +430,12 @@ def _(cosine_of, mo, tokenizer, visible, word_wanted, wte):
 def _(mo, model, wte):
     mo.md(
         f"""
-        **The table is used twice.** At the end of the network, the language model's head compares the last
-        hidden state with a row for each token, and the product is the token's logit (lesson 1). GPT-2 takes the rows of the
-        same table: this is called a **tied embedding**. A row then has two tasks: it says what its token is
-        when it comes in, and what a hidden state must look like for it to come next. Tying saves a second table of
-        {wte.numel():,} weights, here {wte.numel() / model.num_parameters():.0%} of the model. It also means that each step moves all rows:
-        through the look-up only those that were read, through the head all of them, because each
-        token gets a logit.
+        **The table is used twice.** At the end of the network, the language model's head multiplies the last hidden state
+        by a row for each token, number by number. The sum is the token's logit (lesson 1). GPT-2 takes the rows of the
+        same table: this is called a **tied embedding**. A row then has two tasks. It says what its token is, and it says what a hidden
+        state must look like for this token to come next. Tying saves a second table of
+        {wte.numel():,} weights, here {wte.numel() / model.num_parameters():.0%} of the model. It also means that each step of training moves
+        all rows: the look-up moves only those that were read, but in the head each token gets a logit.
 
         ## The order is missing
 
@@ -462,8 +461,8 @@ def _(mo):
     text is a bag of tokens. Attention is a weighted average, and its weights are computed from the vectors themselves.
     If the vectors do not say where they stand, neither do the weights.
 
-    So the vectors must say it. **Add to each token a second vector that depends only on its position**: one for
-    the first place, another one for the second, and so on. Whatever brings the order into the model is called a **position encoding**.
+    So the vectors must say it. **Add to each token a second vector that depends only on its position.** There is one
+    for the first place, another for the second, and so on. Whatever brings the order into the model is called a **position encoding**.
     """)
     return
 
@@ -512,8 +511,8 @@ def _(average_guess, mo, plain_average, reply):
             """
             What has changed is each single vector: *dog* at the first place is another vector than *dog* at the
             third. Any step that is not a mere sum can use this. In the cell above, an activation function
-            (tanh, lesson 2) before the average is enough: the averages differ. Attention is such a step, too: its
-            weights depend on the vectors, so *dog* at the first place can get another weight than *dog* at the third.
+            (tanh, lesson 2) before the average is enough: the averages differ. Attention is such a step, too. Its weights
+            depend on the vectors, so *dog* can get another weight at the first place than at the third.
             """
         ),
     ])  # fmt: skip
@@ -696,8 +695,8 @@ def _(ModelConfig, Sinusoidal, model, plt, torch, where):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    The curve of the waves moves with the slider and keeps its shape: near positions are alike, far ones less so, and only the **distance**
-    counts. The reason is the clock: from position 3 to 5 each hand turns by the same angle as from 20 to 22. The
+    The curve of the waves moves with the slider and keeps its shape. Near positions are alike, far ones
+    less so: only the **distance** counts. The reason is the clock: from position 3 to 5 each hand turns by the same angle as from 20 to 22. The
     learned vectors of our small model show hardly any such pattern. They start at random, and after seconds of
     training they have moved little; it is enough that they differ.
 
@@ -709,7 +708,7 @@ def _(mo):
 
     The last line needs a word. Waves can be computed for any position. But the network has never seen these vectors
     in training, and does not know what to do with them. Press et al. 2022 trained such models on short texts and
-    measured longer ones: a few dozen tokens more did no harm, then the loss rose. So with both kinds, the context length
+    measured longer ones. A few dozen tokens more did no harm, then the loss rose. So with both kinds, the context length
     of the training is the limit in practice. Lesson 11 shows other ways.
 
     ## What you can say now
