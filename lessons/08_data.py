@@ -106,11 +106,11 @@ def _(mo):
 
 
 @app.cell
-def _(Path, tempfile, tokenizer, write_token_file):
+def _(Path, mo, tempfile, tokenizer, write_token_file):
     three_texts = ["Who's there?", "Nay, answer me.", "Long live the king!"]
     token_file = write_token_file(Path(tempfile.mkdtemp()) / "example.bin", three_texts, tokenizer)
 
-    token_file.ids.tolist()
+    mo.plain_text(f"{token_file.ids}")
     return (token_file,)
 
 
@@ -163,13 +163,13 @@ def _(mo):
 
 
 @app.cell
-def _(cut, np, tokenizer, visible):
+def _(cut, mo, np, tokenizer, visible):
     sentence = np.array(tokenizer.encode("Long live the king, and long live the queen!"))
     x, y = cut(sentence, [0], length=8)  # one window of 8 tokens, from token 0 on
 
     window_words = [visible(tokenizer.decode_bytes([i])) for i in x[0].tolist()]
     target_words = [visible(tokenizer.decode_bytes([i])) for i in y[0].tolist()]
-    {"inputs": window_words, "targets": target_words}
+    mo.plain_text(f"inputs   {' '.join(window_words)}\ntargets  {' '.join(target_words)}")
     return target_words, window_words
 
 
@@ -259,7 +259,7 @@ def _(IGNORED, mo, moved, np, plt, sliding_windows):
             counts = target != IGNORED
             path.add_patch(plt.Rectangle((place, -level), 0.92, 0.85, color="#c9d9ea", lw=0))
             if counts:
-                path.plot([place + 0.85], [0.42 - level], "o", ms=5, color="#d1602b")
+                path.plot([place + 0.46], [0.42 - level], "o", ms=5, color="#d1602b")
     path.set(
         xlim=(-0.2, 25),
         ylim=(-len(walked) + 0.8, 1.2),
@@ -274,7 +274,7 @@ def _(IGNORED, mo, moved, np, plt, sliding_windows):
         [
             walk,
             mo.md(
-                f"Each row is a window of 8 tokens (blue). A dot is a target that counts. **{len(walked)} windows, "
+                f"Each row is a window of 8 tokens (blue). A dot: the target of this token counts. **{len(walked)} windows, "
                 f"{8 * len(walked)} tokens computed for 24 targets.** From the second window on, each prediction "
                 f"sees at least **{least}** token{'s' * (least > 1)}."
             ),
@@ -313,13 +313,15 @@ def _(GPT, ModelConfig, mo, np, random_windows, torch):
 
     torch.manual_seed(0)
     echo_model = GPT(
-        ModelConfig(vocab_size=KINDS, context_length=64, n_layer=1, n_head=2, n_embd=64)
+        ModelConfig(
+            vocab_size=KINDS, context_length=64, n_layer=1, n_head=2, n_embd=64, init_std=0.05
+        )
     )
-    _optimizer = torch.optim.AdamW(echo_model.parameters(), lr=1e-2, weight_decay=0.0)
+    _optimizer = torch.optim.AdamW(echo_model.parameters(), lr=5e-3, weight_decay=0.0)
     with mo.status.spinner("a model of one block learns to look 16 tokens back"):
         _text = echoes(60_000, seed=1)
         for _n in range(200):
-            _optimizer.param_groups[0]["lr"] = 1e-2 * min(1, (_n + 1) / 20) * (1 - _n / 200)
+            _optimizer.param_groups[0]["lr"] = 5e-3 * min(1, (_n + 1) / 20) * (1 - _n / 200)
             _ids, _targets = map(torch.from_numpy, random_windows(_text, 64, 16, seed=0, number=_n))
             _optimizer.zero_grad()
             echo_model.loss(echo_model(_ids), _targets).backward()
@@ -358,8 +360,8 @@ def _(echo_model, echo_text, model, np, plt, resolve, shakespeare, token_losses,
 def _(predict):
     enough = predict(
         """
-        Start with a stride of 64, no overlap, and make it smaller. Look at the left picture: down to which
-        stride does the loss of the repeating text fall quickly, before it hardly changes any more?
+        Start with a stride of 64, no overlap, and make it smaller. The loss of the repeating text falls at
+        first. Look at the left picture: at which stride does it stop falling?
         """,
         step=1,
     )
@@ -522,8 +524,8 @@ def _(mo):
     Why does the loss ignore padding? After one padding token comes another one: nothing is easier to
     predict. Take 10 real targets with a loss of 4 nats and 30 targets of padding, which the model has
     learned to predict with a loss of 0. The mean over all 40 is 1.0, and looks wonderful. The model would
-    spend its training on padding. So the sum of the real losses is divided by the number of real targets,
-    10. Dividing by 40 is a common mistake. The exercise `masked-loss` asks for it.
+    spend its training on padding. So the sum of the real losses is divided by the number of real targets, which
+    is 10 here. Dividing by 40 is a common mistake. The exercise `masked-loss` asks for it.
 
     And what does padding do to the real tokens? Try it on the small model.
     """)
