@@ -1,7 +1,7 @@
 import marimo
 
 __generated_with = "0.25.2"
-app = marimo.App(width="medium", app_title="Lesson 12: beside Transformers")
+app = marimo.App(width="medium", app_title="Lesson 18: beside Transformers")
 
 
 @app.cell(hide_code=True)
@@ -13,50 +13,50 @@ def _():
     import torch
     from matplotlib import pyplot as plt
 
-    import nanogpt
-    from nanogpt.cli.compare import THEIRS_ONLY, written_report
+    from nanogpt.cli.compare import THEIRS_ONLY
     from nanogpt.errors import UserError
-    from nanogpt.interop.compare import compare, copy_of, lines_run, their_model
+    from nanogpt.interop.compare import copy_of, differences, lines_on_both_sides, their_model
     from nanogpt.interop.names import to_hugging_face
     from nanogpt.learn.models import small_model
-    from nanogpt.learn.notebook import source
+    from nanogpt.learn.notebook import judged, package_code, predict, reply, self_test, source
     from nanogpt.model.attention import CausalSelfAttention
-    from nanogpt.model.trace import record
 
     return (
         CausalSelfAttention,
         Path,
         THEIRS_ONLY,
         UserError,
-        compare,
         copy_of,
-        lines_run,
+        differences,
+        judged,
+        lines_on_both_sides,
         mo,
-        nanogpt,
+        package_code,
         plt,
-        record,
+        predict,
+        reply,
+        self_test,
         small_model,
         source,
         tempfile,
         their_model,
         to_hugging_face,
         torch,
-        written_report,
     )
 
 
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    # 12. The same model in Hugging Face Transformers
+    # 18. The same model in Hugging Face Transformers
 
-    After this lesson you can carry a model from here to Transformers and back, prove that two
-    implementations are one model, say what engineering adds to the mathematics, and what it costs
-    to read.
+    After this lesson you can carry a model to Transformers, prove that two implementations compute the
+    same, and, where they do not, find the one place where they differ.
 
-    Everything so far was one implementation, written to be understood. How do you know that it is
-    GPT-2, and not something a little like it? By taking the one that everybody uses, giving both
-    the same weights, and comparing every number.
+    Everything so far was one implementation, written to be understood. How do you know that it is GPT-2,
+    and not something a little like it? You take the one that everybody uses, give both the same weights,
+    and compare every number. Such a comparison finds mistakes that no loss curve shows. At the end, three
+    models have been converted with one thing wrong each, and you find out what it is.
     """)
     return
 
@@ -72,174 +72,498 @@ def _(Path, UserError, mo, small_model, tempfile, their_model):
             mo.stop(True, mo.md(f"**{error}**"))
     mo.md(
         f"""
-        ## The same weights
+        ## 1. The same weights, the same ids
 
-        The model was written as a folder of files and opened by Transformers, which found a
-        `{type(theirs).__name__}` in it: {", ".join(f"`{p.name}`" for p in sorted(folder.iterdir()))}.
+        The small model was written as a folder of files, and Transformers opened it as a
+        `{type(theirs).__name__}`. The files are {", ".join(f"`{p.name}`" for p in sorted(folder.iterdir()))}.
         `nanogpt export RUN FOLDER` does that for any run.
+
+        The names of the weights are the same on both sides, because both keep those of OpenAI's checkpoint.
+        One thing is not. OpenAI's code multiplied from the other side, x W where torch computes x Wᵀ, and
+        Transformers has kept its matrices so. Four matrices of each block have to be transposed.
         """
     )
-    return model, their_tokenizer, theirs, tokenizer
+    return folder, model, their_tokenizer, theirs, tokenizer
 
 
 @app.cell(hide_code=True)
-def _(mo, model, source, theirs, to_hugging_face):
-    ours_by_name = dict(model.named_parameters())
-    rows = [
-        f"| `{name.removeprefix('transformer.')}` | {' x '.join(map(str, weight.shape))} | "
-        + " x ".join(map(str, ours_by_name[name.removeprefix("transformer.")].shape))
-        + " |"
-        for name, weight in theirs.named_parameters()
-        if name.removeprefix("transformer.") in ours_by_name and ".1." not in name
+def _(mo, model, theirs):
+    _ours = dict(model.named_parameters())
+    _rows = [
+        f"| `{_name}` | {' x '.join(map(str, _weight.shape))} | {' x '.join(map(str, _ours[_name].shape))} |"
+        for _name, _weight in (
+            (n.removeprefix("transformer."), w) for n, w in theirs.named_parameters()
+        )
+        if _name.startswith("h.0.") and _weight.ndim == 2
     ]
-    mo.vstack([
-        mo.md(
-            "The names are the same, since both keep those of OpenAI's files. One thing differs: GPT-2's "
-            "matrices were stored for a layer that multiplies from the other side, and Transformers has "
-            "kept it so. They have to be transposed:\n\n| name | there | here |\n|:---|:---|:---|\n"
-            + "\n".join(rows)
-        ),
-        mo.md(source(to_hugging_face)),
-    ])
+    mo.md("| matrix | there | here |\n|:---|:---|:---|\n" + "\n".join(_rows))
     return
 
 
 @app.cell(hide_code=True)
-def _(mo, their_tokenizer, tokenizer):
-    text = "What, has this thing appeared again tonight?\nI have seen nothing. My lord, the king is not himself."
-    ids = tokenizer.encode(text)
-    mo.md(
-        f"""
-        ## The same ids
-
-        The tokenizer travels as well, in the format of the library `tokenizers`. The sentence *{text.splitlines()[0]}* and
-        the line after it become {len(ids)} tokens here, and the same there: **{their_tokenizer(text).input_ids == ids}**.
+def _(predict):
+    forgotten = predict(
         """
+        You write your own conversion and forget to transpose `attn.c_proj.weight`. What happens when you
+        load the file?
+        """,
+        choices=[
+            "an error: the shapes do not fit",
+            "no error, and wrong logits",
+            "no error, and right logits",
+        ],
+    )
+    forgotten
+    return (forgotten,)
+
+
+@app.cell(hide_code=True)
+def _(forgotten, reply):
+    reply(
+        forgotten,
+        "no error, and wrong logits",
+        """
+        This matrix is square. It fits either way, and the model runs and writes text, only worse. The other
+        three would not fit. This is why one compares numbers.
+        """,
+        wrong={
+            "an error: the shapes do not fit": "That is what happens to the other three matrices. Look at "
+            "the shape of this one in the table.",
+            "no error, and right logits": "A matrix and its transpose are the same only if the matrix "
+            "is symmetric, and a learned one is not.",
+        },
+    )
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo, package_code, their_tokenizer, to_hugging_face, tokenizer, torch):
+    text = "What, has this thing appeared again tonight?\nI have seen nothing."
+    ids = torch.tensor([tokenizer.encode(text)])
+    mo.vstack(
+        [
+            package_code(to_hugging_face),
+            mo.md(
+                f"The tokenizer is in the folder, too. It has to give the same ids, or nothing after it can be the "
+                f"same. For the text that we use from here on, {ids.shape[1]} tokens long, both give the same "
+                f"ids: **{their_tokenizer(text).input_ids == ids[0].tolist()}**."
+            ),
+        ]
     )
     return (ids,)
 
 
 @app.cell(hide_code=True)
+def _(predict):
+    rounding = predict(
+        """
+        Both models read this text in float32, numbers of about seven digits. How far apart are their
+        logits at most, compared with the largest logit?
+        """,
+        choices=["exactly 0", "about a millionth or less", "about a hundredth"],
+    )
+    rounding
+    return (rounding,)
+
+
+@app.cell(hide_code=True)
+def _(compared, reply, rounding, theirs):
+    _apart = compared(theirs)["lm_head"]
+    reply(
+        rounding,
+        "about a millionth or less",
+        f"""
+        It is {_apart:.0e}. Each side adds up the same numbers in an order of its own, and rounds after
+        each addition. So the last of the seven digits differs.
+        """,
+        wrong={
+            "exactly 0": "Only if every sum is taken in the same order. (a + b) + c and a + (b + c) are "
+            "rounded differently.",
+            "about a hundredth": "Rounding is much finer. A hundredth would be a mistake.",
+        },
+    )
+    return
+
+
+@app.cell(hide_code=True)
 def _(mo):
-    wrong = mo.ui.slider(
-        steps=[0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2], value=0, label="an error in one weight",
+    mo.md("""
+    ## 2. Station by station
+
+    Equal logits prove that the models agree on this text. Different logits say only that something
+    is wrong somewhere. To find out where, compare what each part gives, from the embeddings to the logits.
+    Both sides use the same names for their parts, so one function can record both. A *hook* is a function
+    that torch calls whenever a part has computed something.
+    """)
+    return
+
+
+@app.cell
+def _(torch):
+    def activations(network, ids, names):
+        """What each named part of a network gives, and what goes into each c_proj."""
+        seen, hooks = {}, []
+
+        def keep(name):
+            def hook(part, given, made):
+                if name.endswith("c_proj"):
+                    seen["into " + name] = given[0]
+                seen[name] = made[0] if isinstance(made, tuple) else made
+
+            return hook
+
+        for name, part in network.named_modules():
+            if (short := name.removeprefix("transformer.")) in names:
+                hooks.append(part.register_forward_hook(keep(short)))
+        with torch.no_grad():
+            network(ids)
+        for hook in hooks:
+            hook.remove()
+        return seen
+
+    return (activations,)
+
+
+@app.cell(hide_code=True)
+def _(activations, copy_of, ids, model, plt):
+    PARTS = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+    names = ["drop"]
+    for _block in (0, 1):
+        names += [*(f"h.{_block}.{part}" for part in PARTS), f"h.{_block}"]
+    names += ["ln_f", "lm_head"]
+    expected = activations(copy_of(model), ids, names)
+
+    LABELS = {
+        "drop": "embeddings", "ln_f": "last norm", "lm_head": "logits", "ln_1": "first norm",
+        "attn.c_attn": "queries, keys, values", "into attn.c_proj": "values mixed by attention",
+        "attn.c_proj": "what attention adds", "ln_2": "second norm", "mlp.c_fc": "4C channels",
+        "into mlp.c_proj": "after GELU", "mlp.c_proj": "what feed-forward adds", "": "the stream after it",
+    }  # fmt: skip
+
+    def label(name):
+        """A station in words."""
+        if ".0" not in name and ".1" not in name:
+            return LABELS[name]
+        number = 1 if "h.0" in name else 2
+        part = name.replace("h.0.", "").replace("h.1.", "").replace("h.0", "").replace("h.1", "")
+        return f"block {number}: {LABELS[part]}"
+
+    def compared(other):
+        """The largest difference at each station, as a share of the largest number there."""
+        found = activations(other, ids, names)
+        return {
+            name: ((found[name] - x).abs().max() / x.abs().max()).item()
+            for name, x in expected.items()
+        }
+
+    def stations_drawn(apart, title):
+        """Bars, from the embeddings at the top to the logits at the bottom."""
+        bars, axes = plt.subplots(figsize=(6.8, 5.6), layout="constrained")
+        rows = range(len(apart))
+        axes.barh(rows, [max(x, 1e-9) for x in apart.values()], color="#1f5a99", height=0.7)
+        axes.axvline(1e-5, color="#d1602b", lw=1.5)
+        axes.text(1.3e-5, -0.9, "more than rounding", color="#d1602b", fontsize=9)
+        axes.set_yticks(rows, [label(name) for name in apart], fontsize=9)
+        axes.set(xscale="log", xlim=(1e-9, 10), ylim=(len(apart) - 0.4, -1.6), title=title,
+                 xlabel="largest difference, as a share")  # fmt: skip
+        axes.grid(alpha=0.25, axis="x")
+        return bars
+
+    return compared, label, stations_drawn
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mistake = mo.ui.slider(
+        steps=[0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1], value=0, label="error in one weight",
         show_value=True,
     )  # fmt: skip
     mo.vstack([
         mo.md(
             """
-            ## The same numbers
-
-            Both read the sentence. After every block the two residual streams are compared, and at the
-            end the logits. float32 keeps about seven digits, and sums taken in another order differ in
-            the last; so two correct programs differ by about a millionth. How large would a
-            mistake have to be for this picture to show it? Put one into the first block of ours: a
-            single number of its first matrix, wrong by so much.
+            Here are both models side by side. How large must a mistake be to show? Make one: the slider
+            changes a single number of the first matrix of block 1.
             """
         ),
-        wrong,
+        mistake,
     ])  # fmt: skip
-    return (wrong,)
+    return (mistake,)
 
 
 @app.cell(hide_code=True)
-def _(copy_of, ids, mo, model, plt, record, theirs, torch, wrong):
-    ours = copy_of(model)
-    depth = model.config.n_layer
+def _(compared, copy_of, label, mistake, mo, model, stations_drawn, torch):
+    _changed = copy_of(model)
     with torch.no_grad():
-        ours.h[0].attn.c_attn.weight[0, 0] += wrong.value
-        with record(ours, "drop", *(f"h.{n}" for n in range(depth)), "ln_f") as seen:
-            logits = ours(torch.tensor([ids]))
-        reply = theirs(torch.tensor([ids]), output_hidden_states=True)
-    # Their list: what goes into each block, and last of all what the final norm gives.
-    stations = ["embeddings", *(f"block {n + 1}" for n in range(depth - 1)), "final norm", "logits"]
-    mine = [seen["drop"], *(seen[f"h.{n}"] for n in range(depth - 1)), seen["ln_f"], logits]
-    apart = [
-        (a - b).abs().max().item()
-        for a, b in zip(mine, [*reply.hidden_states, reply.logits], strict=True)
-    ]
-    bars, axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
-    axes.bar(stations, [max(x, 1e-9) for x in apart], color="#1f5a99")
-    axes.axhline(1e-4, color="#d1602b", lw=1)
-    axes.set(yscale="log", ylim=(1e-9, 10), ylabel="largest difference")
-    axes.text(0, 1.3e-4, "more than rounding", color="#d1602b", fontsize=8)
-    mo.vstack([
-        bars,
-        mo.md(
-            f"The logits reach up to {logits.abs().max():.1f} and differ by at most **{apart[-1]:.1e}**. "
-            "An error shows after the block where it was made and in all later blocks, so the first bar "
-            "that is too high says where to look. That is how such things are found."
-        ),
-    ])
+        _changed.h[0].attn.c_attn.weight[0, 0] += mistake.value
+    _apart = compared(_changed)
+    _first = next((name for name, x in _apart.items() if x > 1e-5), None)
+    mo.vstack(
+        [
+            stations_drawn(
+                _apart, f"one weight of {model.num_parameters():,} wrong by {mistake.value:g}"
+            ),
+            mo.md(
+                f"The first station beyond rounding: **{label(_first)}**. All later ones inherit the error."
+                if _first
+                else "No station is beyond rounding."
+            ),
+        ]
+    )
     return
 
 
 @app.cell(hide_code=True)
-def _(Path, ids, lines_run, mo, model, nanogpt, torch):
-    our_lines, our_files = lines_run(
-        lambda: model(torch.tensor([ids])), Path(nanogpt.__file__).parent
-    )
-    guess = mo.ui.number(value=None, step=10, label="your prediction:").form()
+def _(differences, ids, mo, model, theirs):
+    _logits, _loss, _gradients = differences(model, theirs, ids)
     mo.md(
         f"""
-        ## What it costs to read
+        A mistake shows at the station where it is made, and at all later ones. So **look for the first
+        station that differs**. Everything before it is proven right.
 
-        A forward pass here runs through {our_lines} different lines of this package, in {our_files} files. (A line that
-        runs often counts once; torch's own do not count.)
+        One more check: the way back. Here and in Transformers the loss of this text differs by
+        {_loss:.0e}, and the gradients of all {len(_gradients)} tensors by {max(_gradients.values()):.0e} at most. So
+        the two models also learn alike.
 
-        **Predict.** How many lines of Transformers does the same forward pass run through there?
+        ## 3. Three models with one thing wrong
 
-        {guess}
+        Each of the next three was converted from our model and opened in Transformers without an error or
+        a warning. In each, one thing is wrong. Find the first station that differs, and ask what lies
+        between it and the station before. The size of the difference tells something, too.
         """
     )
-    return (guess,)
-
-
-@app.cell(hide_code=True)
-def _(THEIRS_ONLY, compare, guess, ids, mo, model, tokenizer, written_report):
-    long_text = tokenizer.decode(ids) * 20
-    with mo.status.spinner("comparing numbers, lines, start-up, training, generation"):
-        found = compare(model, tokenizer, long_text, 20, None)
-    report = written_report("this model", found, tokenizer)
-    for left_out in ("![speed, memory and size](report.png)", "## What the library has that is not here", THEIRS_ONLY):
-        report = report.replace(left_out, "")
-    if guess.value is None:
-        answer = mo.md("Write a number first; there is nothing to lose. The comparison appears then.")
-    else:
-        word = "About right" if abs(guess.value / found.lines.theirs - 1) < 0.25 else "Not quite"
-        answer = mo.vstack([
-            mo.md(
-                f"{word}: {found.lines.theirs:,.0f} in {found.files.theirs:.0f} files; here it was "
-                f"{found.lines.ours:,.0f} in {found.files.ours:.0f}. What the other lines do is real "
-                "work: they look up which of a dozen attention kernels to take, check what kind of "
-                "cache there is, gather what hooks have asked for, serve a hundred architectures at "
-                "once. And everything else, side by side:"
-            ),
-            mo.md(report.replace("# ", "### ")),
-        ])
-    answer
     return
 
 
 @app.cell(hide_code=True)
-def _(CausalSelfAttention, mo, source, theirs):
-    layer = next(m for name, m in theirs.named_modules() if name.endswith("h.0.attn"))
-    mo.vstack([
-        mo.md("See for yourself: the same layer, here and there."),
-        mo.accordion({
-            "Attention here": mo.md(source(CausalSelfAttention)),
-            "Attention there": mo.md(source(type(layer))),
-        }),
-    ])
+def _(folder, model, torch):
+    from transformers import AutoModelForCausalLM
+
+    def opened(**settings):
+        """The exported model, opened with other settings."""
+        network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **settings)
+        return network.eval()
+
+    heads_wrong = opened(n_head=model.config.n_head // 2)
+    gelu_wrong = opened(activation_function="gelu")
+    turned_wrong = opened()
+    _weight = turned_wrong.transformer.h[1].attn.c_proj.weight
+    _weight.data = _weight.data.T.contiguous()
+    return gelu_wrong, heads_wrong, turned_wrong
+
+
+@app.cell(hide_code=True)
+def _(compared, heads_wrong, stations_drawn):
+    stations_drawn(compared(heads_wrong), "model A")
     return
 
 
 @app.cell(hide_code=True)
-def _(THEIRS_ONLY, mo):
-    mo.md(
-        "## What engineering adds\n\nNone of this is needed to understand a GPT. Each line is there because somebody "
-        "needed it, and when you do, you will want that library and not this one.\n\n" + THEIRS_ONLY
+def _(predict):
+    model_a = predict(
+        """
+        What is wrong with model A?
+        """,
+        choices=[
+            "the queries, keys and values stand in another order in the matrix",
+            "the matrix at the end of attention is not transposed",
+            "the number of heads",
+            "the epsilon of the norms",
+        ],
     )
+    model_a
+    return (model_a,)
+
+
+@app.cell(hide_code=True)
+def _(model, model_a, reply):
+    reply(
+        model_a,
+        "the number of heads",
+        f"""
+        Queries, keys and values are right, and what attention mixes from them is not. Between the two stand
+        only the split into heads, the scores, the mask and the softmax. This model has {model.config.n_head // 2}
+        heads instead of {model.config.n_head}. No weight depends on the number of heads, so nothing complains.
+        """,
+        wrong={
+            "the queries, keys and values stand in another order in the matrix": "Then the station "
+            "*queries, keys, values* would differ already.",
+            "the matrix at the end of attention is not transposed": "Then the mixed values would still be "
+            "right, and what attention adds would be the first to differ.",
+            "the epsilon of the norms": "Then the first norm would be the first to differ.",
+        },
+    )
+    return
+
+
+@app.cell(hide_code=True)
+def _(compared, gelu_wrong, stations_drawn):
+    stations_drawn(compared(gelu_wrong), "model B")
+    return
+
+
+@app.cell(hide_code=True)
+def _(predict):
+    model_b = predict(
+        """
+        What is wrong with model B?
+        """,
+        choices=[
+            "the second norm of block 1 has lost its gain",
+            "GELU: the exact formula instead of the approximation",
+            "ReLU instead of GELU",
+            "the last matrix of the feed-forward layer has lost its bias",
+        ],
+    )
+    model_b
+    return (model_b,)
+
+
+@app.cell(hide_code=True)
+def _(compared, gelu_wrong, model_b, reply):
+    _apart = compared(gelu_wrong)
+    reply(
+        model_b,
+        "GELU: the exact formula instead of the approximation",
+        f"""
+        The 4C channels are right before the activation function and wrong after it. The difference is only
+        {_apart["into h.0.mlp.c_proj"]:.0e}: another formula for the same curve. In the logits it is
+        {_apart["lm_head"]:.0e}. No text that the model writes would show it.
+        """,
+        wrong={
+            "the second norm of block 1 has lost its gain": "The second norm and the 4C channels after it "
+            "are still right.",
+            "ReLU instead of GELU": "The place is right. But ReLU differs from GELU by up to 0.17, a "
+            "thousand times as much.",
+            "the last matrix of the feed-forward layer has lost its bias": "What goes into this matrix "
+            "differs already.",
+        },
+    )
+    return
+
+
+@app.cell(hide_code=True)
+def _(compared, stations_drawn, turned_wrong):
+    stations_drawn(compared(turned_wrong), "model C")
+    return
+
+
+@app.cell(hide_code=True)
+def _(predict):
+    model_c = predict(
+        """
+        What is wrong with model C?
+        """,
+        choices=[
+            "the embeddings of the positions are shifted by one",
+            "the number of heads in block 2",
+            "the matrix at the end of attention in block 2 is not transposed",
+            "the matrix at the end of attention is not transposed, in both blocks",
+        ],
+    )
+    model_c
+    return (model_c,)
+
+
+@app.cell(hide_code=True)
+def _(model_c, reply):
+    reply(
+        model_c,
+        "the matrix at the end of attention in block 2 is not transposed",
+        """
+        All of block 1 is right. In block 2 the mixed values still are, and what attention adds is as far
+        off as its own size. Between the two stands a single matrix.
+        """,
+        wrong={
+            "the embeddings of the positions are shifted by one": "Then the first bar of all would be long.",
+            "the number of heads in block 2": "Then the mixed values of block 2 would be the first to differ.",
+            "the matrix at the end of attention is not transposed, in both blocks": "Block 1 is proven "
+            "right: none of its stations differs.",
+        },
+    )
+    return
+
+
+@app.cell(hide_code=True)
+def _(ids, lines_on_both_sides, model, predict, theirs):
+    lines, files = lines_on_both_sides(model, theirs, ids)
+    how_long = predict(
+        f"""
+        One more question, about reading. A forward pass here runs through {lines.ours:.0f} different lines of
+        the package, in {files.ours:.0f} files. Through how many lines of Transformers does the same forward pass
+        run there? (Lines of torch count on neither side.)
+        """,
+        step=10,
+    )
+    how_long
+    return files, how_long, lines
+
+
+@app.cell(hide_code=True)
+def _(files, how_long, lines, reply):
+    reply(
+        how_long,
+        lines.theirs,
+        f"""
+        In {files.theirs:.0f} files. These lines do real work: they choose one of several attention kernels, look
+        which kind of cache there is, gather what hooks asked for, and serve hundreds of architectures.
+        """,
+        wrong={
+            lines.ours: "That would be so if Transformers did only what is done here. It serves hundreds of "
+            "architectures with the same code.",
+            10_000: "The whole library is far larger than that. One forward pass runs through little of it.",
+        },
+        tolerance=0.3 * lines.theirs,
+    )
+    return
+
+
+@app.cell(hide_code=True)
+def _(CausalSelfAttention, THEIRS_ONLY, mo, source, theirs):
+    _layer = next(m for name, m in theirs.named_modules() if name.endswith("h.0.attn"))
+    mo.vstack(
+        [
+            mo.md(
+                "## 4. What engineering adds\n\nNone of this is needed to understand a GPT. Each line is there because "
+                "somebody needed it. When you need it, too, you will want that library and not this one.\n\n"
+                + THEIRS_ONLY
+            ),
+            mo.accordion(
+                {
+                    "Attention here": mo.md(source(CausalSelfAttention)),
+                    "Attention there": mo.md(source(type(_layer))),
+                }
+            ),
+        ]
+    )
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    ## What you can say now
+
+    Two implementations are one model if they give the same ids, the same logits up to rounding, and the same
+    gradients, with the same weights. In float32, rounding means about a millionth. If the logits differ,
+    compare station by station. The first station that differs says where the mistake is; everything before
+    it is right. The size says what kind it is: another formula differs a little, another weight differs a
+    lot. A model with such a mistake loads without an error and writes text, so only the comparison shows it.
+
+    ## Questions
+    """)
+    return
+
+
+@app.cell(hide_code=True)
+def _(self_test):
+    answers = self_test(18)
+    answers
+    return (answers,)
+
+
+@app.cell(hide_code=True)
+def _(answers, judged):
+    judged(18, answers)
     return
 
 
@@ -248,7 +572,8 @@ def _(mo):
     mo.md("""
     ## Your turn
 
-    Your own run, compared in every number; and OpenAI's weights, once they have been fetched:
+    Your own run beside Transformers, with speed, memory and start-up; and OpenAI's weights, once they have
+    been fetched:
 
     ```sh
     nanogpt compare runs/demo
@@ -257,11 +582,14 @@ def _(mo):
     nanogpt exercise check gpt            # is your forward pass that of everybody else?
     ```
 
+    In the notebook: open the cell that makes the three models, plant a mistake of your own, and let
+    somebody else find it. Try `layer_norm_epsilon=1e-12`.
+
     You have been all the way round. What is left is to try something that nobody has tried.
 
-    **Papers.** Wolf et al. 2020, "Transformers: State-of-the-Art Natural Language Processing".
-    Radford et al. 2019, whose weights and names both sides keep. Goldberg 1991, "What Every Computer
-    Scientist Should Know About Floating-Point Arithmetic", on why equal is not equal.
+    **Papers.** Wolf et al. 2020, "Transformers: State-of-the-Art Natural Language Processing". Radford et al.
+    2019, whose weights and names both sides keep. Goldberg 1991, "What Every Computer Scientist Should Know
+    About Floating-Point Arithmetic", on why equal is not equal.
     """)
     return
 
