@@ -27,6 +27,7 @@ def source(*things: Callable[..., Any]) -> str:
 
 def place_of(thing: Callable[..., Any]) -> str:
     """Where a function or class is defined, such as "layers.py, line 40"."""
+    thing = inspect.unwrap(thing)  # a decorator stands in another file
     file = inspect.getsourcefile(thing)
     return f"{Path(file).name}, line {inspect.getsourcelines(thing)[1]}" if file else ""
 
