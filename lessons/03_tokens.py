@@ -140,7 +140,7 @@ def _(mo, plays, re):
     known_words = set().union(*words_of_plays[:-1])  # all words of the first 29 plays
     new_words = words_of_plays[-1] - known_words  # words that only the last play has
     new_percent = 100 * len(new_words) / len(words_of_plays[-1])
-    mo.plain_text(", ".join(sorted(new_words)[100:108]) + " ...")
+    mo.md("New: " + ", ".join(sorted(new_words)[100:108]) + " ...")
     return known_words, new_percent, new_words
 
 
@@ -154,9 +154,7 @@ def _(known_words, new_guess, new_percent, new_words, reply):
         '"unknown", and its text would be lost. Reading more helps slowly, because new '
         "words never stop coming.",
         wrong={
-            0: "A language has no finite list of words. People make new ones: names, compounds, "
-            "typing errors.",
-            1: "That would be so for the words *in running text*, where *the* and *and* come again "
+            2: "That would be so for the words *in running text*, where *the* and *and* come again "
             "and again. Among the different words, most are rare, and rare words are often new.",
             50: "Half would mean that the plays share only the commonest words. They share more.",
         },
@@ -648,7 +646,7 @@ def _(mo):
 @app.cell
 def _(gpt2, mo):
     mo.plain_text(
-        "\n".join(f"{text:>5} {gpt2.encode(text)}" for text in ("king", " king", " King", " KING"))
+        "\n".join(f"{text!r:8}{gpt2.encode(text)}" for text in ("king", " king", " King", " KING"))
     )
     return
 
@@ -703,7 +701,7 @@ def _(predict):
 def _(gpt2, mo):
     one_token = [n for n in range(10_000) if len(gpt2.encode(f" {n}")) == 1]
     from_2000 = [n for n in one_token if 2000 <= n < 2100]
-    mo.plain_text(" ".join(f"{n}" + "\n" * (n % 10 == 9) for n in from_2000))
+    mo.md(" ".join(map(str, from_2000)))
     return from_2000, one_token
 
 
@@ -806,7 +804,7 @@ users get less text into the context length, and often pay more, since services 
 **Tokens without a history.** The text that makes the vocabulary need not be the text that trains the
 model. ` SolidGoldMagikarp`, a name from a web forum, is one token of GPT-2's vocabulary (id
 {gpt2.encode(" SolidGoldMagikarp")[0]:,}). Models that used this vocabulary had hardly ever seen it in training, and
-could not even repeat it (Rumbelow & Watkins 2023). A row of the table that is never trained stays as random as it began.
+could not even repeat it (Rumbelow & Watkins 2023). A row of the table that is hardly ever looked up learns nothing about its token.
 """
     )
     return

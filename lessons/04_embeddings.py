@@ -182,8 +182,9 @@ def _(mo):
     mo.md("""
     There are 21 words, and each is a token. The model has two tables. The first gives each
     word two numbers, its embedding. The second turns the two numbers into one logit for each
-    possible next word. We have met this model in lesson 2: a bigram model, trained by gradient
-    descent on the cross-entropy. Two channels are few, but we can draw them.
+    possible next word. It is a bigram model, as in lesson 2: it sees one word, predicts the next, and is
+    trained by gradient descent on the cross-entropy. New is the narrow middle: all that the model knows
+    of a word must fit into two numbers. Two channels are few, but we can draw them.
     """)
     return
 
@@ -383,10 +384,9 @@ def _(
             "nothing in common.",
             wrong={
                 0.5: f"In two or three dimensions, yes. With {_width} channels there are {_width} "
-                "products of random sign to add up, and they cancel each other almost completely.",
-                0: "They cancel almost, but not exactly.",
-                round(1 / _width, 2): f"Each product is about 1 / {_width} in size. A sum of {_width} such "
-                f"terms with random signs grows with the root of their number.",
+                "products of random sign to add up, and they cancel each other to a large part.",
+                round(1 / _width, 2): f"They do not cancel that completely. Each product is about 1 / {_width} in "
+                f"size, and a sum of {_width} of them with random signs grows with the root of their number.",
             },
             tolerance=0.03,
         ),
@@ -430,12 +430,12 @@ def _(cosine_of, mo, tokenizer, visible, word_wanted, wte):
 def _(mo, model, wte):
     mo.md(
         f"""
-        **The table is used twice.** At the end of the network, the language model's head multiplies the last hidden state
-        by a row for each token, number by number. The sum is the token's logit (lesson 1). GPT-2 takes the rows of the
+        **The table is used twice.** At the end of the network, the language model's head multiplies the hidden state
+        by a row for each token. The sum is the token's logit (lesson 1). GPT-2 takes the rows of the
         same table: this is called a **tied embedding**. A row then has two tasks. It says what its token is, and it says what a hidden
         state must look like for this token to come next. Tying saves a second table of
         {wte.numel():,} weights, here {wte.numel() / model.num_parameters():.0%} of the model. It also means that each step of training moves
-        all rows: the look-up moves only those that were read, but in the head each token gets a logit.
+        all rows: the look-up moves only those that were read, the head moves all.
 
         ## The order is missing
 

@@ -131,7 +131,7 @@ def _(mo, package_code, reply, shift_guess, softmax, torch):
         ),
         mo.md(
             f"""
-            This is useful. exp(1000) is larger than any number that a computer keeps: it gives `{_large[0].item()}`, and
+            This is useful. exp(1000) is too large for the computer's numbers. It gives `{_large[0].item()}`, and
             `{_large[0].item()}` divided by `{_large.sum().item()}` gives `{(_large / _large.sum())[0].item()}`, which
             is "not a number". So a good softmax first subtracts the largest logit from all. The
             result is the same, and the largest exp is exp(0) = 1. You will write it yourself below.
