@@ -435,7 +435,7 @@ def _(GPT, ids, mo, package_code):
             Read it from the bottom to the top. Each small carpet is the vector of one token at one
             station: a cell for each channel, orange where the number is positive, blue where it is
             negative. Lines are attention: the thicker a line, the more a token takes in from there. On
-            top stands the likeliest next token, on the right the shape of the data (all tokens of
+            top stands the likeliest next token. On the right is the shape of the data (all tokens of
             your text; the picture has room for six). Move the slider from left to right and watch
             whom a token can look at:
             """

@@ -224,7 +224,7 @@ def _(math, reply, uniform_loss):
 def _(counted, held_out):
     came = counted[held_out[:-1], held_out[1:]]  # the probability of what came, at each place
     counted_loss = -came.log().mean().item()
-    counted_loss
+    f"{counted_loss:.3f} nats"
     return (counted_loss,)
 
 
@@ -336,22 +336,24 @@ def _(mo):
     > loss = log(sum of all exp(score)) - score of b
 
     - The second part changes by -1 when the score of b rises by 1. This is the one-hot.
-    - The first part is the logarithm of a sum. Raise one score: the sum grows by its exp(score), and
-      the logarithm grows by the share of this in the sum. But exp(score) divided by the sum is p.
+    - The first part is the logarithm of a sum. Raise the score of a by 0.001. Its exp(score) is 7.39
+      and grows by 0.1 % of that. It makes up 7.39 of 11.11 of the sum, so the sum grows by 0.665 times
+      0.1 %, and the logarithm by 0.665 times 0.001. The slope is the share of a in the sum: its p.
 
     This says what training does. The letter that came is pushed up by what it lacks to 1. All others
     are pushed down by what they have. If the model was sure and right, p is nearly one-hot, and
     almost nothing moves.
 
-    One more step, and you see why training finds the counted table. Add the gradients up over all
-    places where the letter before was an `a`. The sum is zero if p equals how often each letter came
-    there. So the weights stop moving exactly where the counts are.
+    One more step, and you see why training finds the counted table. Take all places where the letter
+    before was an `a`. The mean of the one-hots over these places is the share of each letter after
+    an `a`: the counted row. So the mean gradient is p minus the counted row, and the weights stop
+    moving when p is the counted row.
 
     ## Down the slope
 
-    All weights at once: move each a little **against** its gradient. How far is the **learning
-    rate**: weight = weight - learning rate x gradient. The whole text at every step would be slow, so
-    each step looks at a few random places. These examples together are a **batch**, and the gradient
+    All weights at once: move each a little **against** its gradient. The **learning rate**
+    says how far: weight = weight - learning rate x gradient. The whole text at every step would be
+    slow, so each step looks at a few random places. These examples together are a **batch**, and the gradient
     is the mean over the batch. This is called gradient descent:
     """)
     return
@@ -382,8 +384,8 @@ def _(mo):
     mo.vstack(
         [
             mo.md("""
-        Left the table that was counted, right the table after so many steps. A row is the letter
-        before, a column the letter after; dark means likely. Move the slider and watch the table
+        Left is the table that was counted, right the table after so many steps. A row is the letter
+        before, a column the letter after, a dot is the space. Dark means likely. Move the slider and watch the table
         appear out of nothing:
         """),
             step_of_table,
@@ -406,18 +408,19 @@ def _(
         height_ratios=[2, 1],
     )  # fmt: skip
     _tables = {"counted": counted, "learned": softmax(history[step_of_table.value])}
-    _marked = [letters.index(c) for c in " aehoqtu"]
+
     for _name, _table in _tables.items():
         _ax = _axes[_name]
         _ax.imshow(_table**0.5, cmap="Blues", vmin=0, vmax=0.9)
-        _ax.set_xticks(_marked, [letters[i].replace(" ", "␣") for i in _marked])
-        _ax.set_yticks(_marked, [letters[i].replace(" ", "␣") for i in _marked])
+        _ax.set_xticks([letters.index(c) for c in " ehou"], "·ehou")
+        _ax.set_yticks([letters.index(c) for c in " ehqt"], "·ehqt")
         _ax.tick_params(length=2)
         _ax.spines[:].set_visible(False)
         _q, _u = letters.index("q"), letters.index("u")
         _ax.plot(_u, _q, "o", markersize=13, markerfacecolor="none", color=ORANGE, mew=2)
         _ax.annotate(
-            f"u after q: {_table[_q, _u]:.0%}", (_u, _q), (_u - 7, _q - 4.2), color=ORANGE, ha="center",
+            f"u after q: {_table[_q, _u]:.0%}", (_u, _q), (_u - 7, _q - 3.5), color=ORANGE, ha="center",
+            bbox={"boxstyle": "round,pad=0.15", "color": "white", "alpha": 0.85},
         )  # fmt: skip
     _axes["counted"].set_title("counted", loc="left")
     _axes["learned"].set_title(f"learned, {step_of_table.value:,} steps", loc="left")
@@ -436,8 +439,8 @@ def _(
             _figure,
             mo.md(
                 f"After {step_of_table.value:,} steps the loss is {_losses[step_of_table.value]:.2f}; "
-                f"counting gives {counted_loss:.2f}. Try other learning rates in the cell above: with 1 "
-                "the table is still pale after 1,000 steps, and with 500 the loss jumps up and down."
+                f"counting gives {counted_loss:.2f}. Try other learning rates in the cell above: "
+                "1 is slow, and with 500 the steps are so long that the loss jumps up and down."
             ),
         ]
     )
@@ -447,8 +450,7 @@ def _(
 @app.cell(hide_code=True)
 def _(mo, predict):
     zero_input = predict(
-        "In the small network below, the input x is 0 for once. What is the gradient of the first "
-        "weight, w1?",
+        "In this network, the input x is 0 for once. What is the gradient of the first weight, w1?",
         step=0.1,
     )
     weight = mo.ui.slider(-1.5, 1.5, step=0.1, value=0.5, label="w1", show_value=True)
@@ -459,7 +461,7 @@ def _(mo, predict):
 
         A table has one layer: each weight acts on a score directly. In a network, a weight of the
         first layer acts on something that acts on something that acts on the loss. The smallest such
-        network has two weights:
+        network has two weights, and its loss is the square of the distance from 1:
 
         > u = w1 · x  →  a = tanh(u)  →  y = w2 · a  →  loss = (y - 1)²
 
@@ -479,14 +481,35 @@ def _(mo, predict):
         It is easiest from the loss backward, because each product is used again for the next one:
         """),
             zero_input,
-            weight,
         ]
     )
     return weight, zero_input
 
 
 @app.cell(hide_code=True)
-def _(BLUE, GREY, ORANGE, Value, math, mo, plt, weight):
+def _(mo, reply, weight, zero_input):
+    mo.vstack(
+        [
+            reply(
+                zero_input,
+                0.0,
+                "The last factor on the way back to w1 is x, because u = w1 · x changes by x when w1 changes by "
+                "1. An input of 0 gives the weight no influence, so it gets no gradient.",
+                wrong={
+                    1.0: "This would be so if u were w1 + x. In a product, the gradient of one factor is the "
+                    "other factor.",
+                    2.0: "The factor of this step is x itself, and x is 0 now.",
+                },
+                tolerance=0.001,
+            ),
+            weight,
+        ]
+    )
+    return
+
+
+@app.cell(hide_code=True)
+def _(BLUE, ORANGE, Value, math, mo, plt, weight):
     _x, _w1, _w2 = Value(2.0), Value(float(weight.value)), Value(-1.0)
     _u = _w1 * _x
     _a = _u.tanh()
@@ -539,28 +562,11 @@ def _(BLUE, GREY, ORANGE, Value, math, mo, plt, weight):
             _figure,
             mo.md(
                 f"With x = 2 and w2 = -1. Blue numbers are computed from left to right, orange ones from "
-                f"right to left. The product of the four factors, {_w1.grad:.2f}, is the slope of the "
-                "curve at the dot. Move w1 to -1.5: tanh is nearly flat there, its factor is nearly 0, and "
+                f"right to left. The slope of tanh at u is 1 - a². The product of the four factors, "
+                f"{_w1.grad:.2f}, is the slope of the curve at the dot. Move w1 to -1.5: tanh is nearly flat there, its factor is nearly 0, and "
                 "hardly any gradient reaches w1."
             ),
         ]
-    )
-    return
-
-
-@app.cell(hide_code=True)
-def _(reply, zero_input):
-    reply(
-        zero_input,
-        0.0,
-        "The last factor on the way back to w1 is x, because u = w1 · x changes by x when w1 changes by "
-        "1. An input of 0 gives the weight no influence, so it gets no gradient.",
-        wrong={
-            1.0: "This would be so if u were w1 + x. In a product, the gradient of one factor is the "
-            "other factor.",
-            2.0: "The factor of this step is x itself, and x is 0 now.",
-        },
-        tolerance=0.001,
     )
     return
 
@@ -593,14 +599,17 @@ def _(mo, package_code, Value):
 
 
 @app.cell
-def _(Value):
+def _(Value, mo):
     x, w1, w2 = Value(2.0), Value(0.5), Value(-1.0)
     u = w1 * x
     a = u.tanh()
     y = w2 * a
     loss = (y - 1.0) ** 2
     loss.backward()  # fills in .grad of every number that loss depends on
-    {"w1": w1.grad, "w2": w2.grad, "what u stored": [(n.data, slope) for n, slope in u.inputs]}
+    stored = [(number.data, slope) for number, slope in u.inputs]
+    mo.plain_text(
+        f"w1.grad = {w1.grad:.2f}\nw2.grad = {w2.grad:.2f}\nu stored (number, slope): {stored}"
+    )
     return
 
 
@@ -649,7 +658,7 @@ def _(Value, mo, reply, twice):
                 },
             ),
             mo.md("""
-        That `backward` adds is useful: the gradients of many examples become the gradient of the
+        Adding is useful: the gradients of many examples become the gradient of the
         batch. But after a step the weights are others, and the old gradients are out of date. So you
         set them to zero **before each step**. See what happens if you forget it. One weight, and the
         loss is smallest at 3:
@@ -684,14 +693,15 @@ def _(BLUE, GREY, ORANGE, mo, paths, plt):
     _ax.text(
         _high, paths[False][_high] + 0.15, "never zeroed", color=ORANGE, ha="center", va="bottom"
     )
-    _ax.text(40, 2.75, "zeroed before each step", color=BLUE, ha="right", va="top")
+    _white = {"boxstyle": "round,pad=0.15", "color": "white", "alpha": 0.9}
+    _ax.text(40, 2.5, "zeroed before each step", color=BLUE, ha="right", va="top", bbox=_white)
     _ax.set(xlabel="steps", ylabel="the weight", ylim=(-0.8, 7.2))
     mo.vstack(
         [
             _figure,
             mo.md("""
         Without zeroing, all old gradients push on. The weight rushes past 3, swings back, and never
-        comes to rest. Nothing fails and nothing warns you, so this mistake is a classic.
+        comes to rest. Nothing fails and nothing warns you, so this mistake is common.
 
         ## 62 weights draw a heart
 
@@ -727,13 +737,15 @@ def _(Network, Value, dots, is_inside, random):
     network = Network(2, 12, 2)  # 2 numbers in, 12 in the middle, 2 logits out
     draw = random.Random(0)
     snapshots, batch_losses = [], []
-    for _ in range(800):
-        snapshots.append([[[w.data for w in unit] for unit in part] for part in network.layers])
+    for step in range(801):
+        if step % 10 == 0:
+            snapshots.append([[[w.data for w in unit] for unit in part] for part in network.layers])
         batch_loss = Value(0.0)
         for dot in draw.sample(range(len(dots)), 16):  # a batch of 16 dots
             outside, inside = network(dots[dot])
             right = inside if is_inside[dot] else outside
-            batch_loss += ((outside.exp() + inside.exp()).log() - right) / 16
+            batch_loss += (outside.exp() + inside.exp()).log() - right
+        batch_loss /= 16
         for parameter in network.parameters():
             parameter.grad = 0.0
         batch_loss.backward()
@@ -746,15 +758,20 @@ def _(Network, Value, dots, is_inside, random):
 @app.cell(hide_code=True)
 def _(mo, snapshots):
     step_of_heart = mo.ui.slider(
-        0, len(snapshots) - 1, value=len(snapshots) - 1, label="step of training", show_value=True
+        0,
+        10 * len(snapshots) - 10,
+        step=10,
+        value=10 * len(snapshots) - 10,
+        label="step of training",
+        show_value=True,
     )
     mo.vstack(
         [
             mo.md("""
         Left: the probability of "inside" at each point of the plane, orange where it is high. Right:
         what each of the 12 numbers in the middle says, orange for 1 and blue for -1. Each of them
-        knows one straight line and nothing else. Bent by tanh and added up by the second layer, 12
-        lines are a heart. Move the slider from 0:
+        knows one straight line and nothing else. The second layer adds them up, and 12 lines become a
+        heart. Move the slider from 0:
         """),
             step_of_heart,
         ]
@@ -764,7 +781,7 @@ def _(mo, snapshots):
 
 @app.cell(hide_code=True)
 def _(BLUE, ORANGE, SIDES, batch_losses, dots, is_inside, plt, snapshots, step_of_heart, torch):
-    _first, _second = (torch.tensor(part) for part in snapshots[step_of_heart.value])
+    _first, _second = (torch.tensor(part) for part in snapshots[step_of_heart.value // 10])
     _side = torch.linspace(-2, 2, 161)
     _plane = torch.stack(torch.meshgrid(_side, _side - 0.15, indexing="xy"), -1)
     _units = torch.tanh(_plane @ _first[:, :2].T + _first[:, 2])
@@ -789,7 +806,7 @@ def _(BLUE, ORANGE, SIDES, batch_losses, dots, is_inside, plt, snapshots, step_o
                 _side, _side - 0.15, _units[..., _n], levels=[0], colors="#222222", linewidths=0.8
             )
         _ax.axis("off")
-    _right.suptitle("the 12 numbers in the middle", fontsize=12)
+    _right.suptitle(f"the {_units.shape[-1]} numbers in the middle", fontsize=12)
     _figure
     return
 
@@ -805,11 +822,11 @@ def _(Value, dots, is_inside, network, torch):
     our_loss.backward()
 
     one_, two_ = (
-        torch.tensor([[w.data for w in unit] for unit in part]).double().requires_grad_()
+        torch.tensor([[w.data for w in u] for u in part], dtype=torch.float64, requires_grad=True)
         for part in network.layers
     )
-    middle = torch.tanh(torch.tensor(dots).double() @ one_[:, :2].T + one_[:, 2])
-    torch_logits = middle @ two_[:, :12].T + two_[:, 12]
+    middle = torch.tanh(torch.tensor(dots, dtype=torch.float64) @ one_[:, :-1].T + one_[:, -1])
+    torch_logits = middle @ two_[:, :-1].T + two_[:, -1]
     answers = torch.tensor(is_inside).long()
     torch.nn.functional.cross_entropy(torch_logits, answers, reduction="sum").backward()
     return one_, two_
@@ -830,8 +847,8 @@ def _(mo, network, one_, self_test, two_):
             The cell above computes the gradients of all {len(_ours)} weights twice: with our `Value`,
             and with torch, whose autograd trains every model in this course from here on. The largest
             difference is {_most:.1g}; the largest gradient is {max(map(abs, _ours)):.2g}. torch does
-            the same as `Value`, with whole tables of numbers in place of single ones. That is why it
-            is thousands of times faster.
+            the same as `Value`, with whole tables of numbers in place of single ones, and that makes it
+            much faster.
 
             ## What you can say now
 
