@@ -260,7 +260,7 @@ def _(mo):
 @app.cell(hide_code=True)
 def _(gelu, input_value, mo, plt, torch):
     xs = torch.linspace(-4, 4, 200)
-    functions, (curve, slope) = plt.subplots(1, 2, figsize=(6.8, 2.9), layout="constrained")
+    functions, (curve, slope) = plt.subplots(1, 2, figsize=(5.6, 2.7), layout="constrained")
     shapes = {"max(x, 0), ReLU": torch.relu, "GELU": gelu}
     at = torch.tensor(float(input_value.value))
     found = {}
@@ -560,10 +560,10 @@ def _(by_block, how_far, reply):
 @app.cell(hide_code=True)
 def _(WATCHED, mo):
     after = mo.ui.slider(
-        steps=list(WATCHED), value=0, label="after this many steps", show_value=True
+        steps=list(WATCHED), value=60, label="after this many steps", show_value=True
     )
     mo.vstack([
-        mo.md("Above: the training loss. Below: the gradient of each block's weights. Move the slider."),
+        mo.md("Above: the training loss. Below: the gradient of each block's weights. Move the slider back to 0, and watch how it came to this."),
         after,
     ])  # fmt: skip
     return (after,)
@@ -604,7 +604,7 @@ def _(by_block, math, mo, sums):
         f"""
         ## 6. Why pre-norm trains more easily
 
-        At step 0 the gradients are of similar size in all blocks, with the norms in the stream, too. The
+        At step 0 no gradient shrinks on its way to block 1, not even with the norms in the stream. The
         difference arises while the layers learn to write into the stream. Look at one norm in the
         stream. The layer has learned to add large vectors, so the sum in front of the norm is large.
         The norm brings it back to size 1: it divides by the size of the sum. On the way back, the
@@ -723,9 +723,9 @@ def _(GPT, ModelConfig, math, mo, plt, record, scaled, torch):
                 fresh(some_ids)
         stream_sizes = [x.std().item() for x in streams.values()]
         ends[count] = stream_sizes[-1]
-        plot.plot([n / count for n in range(1, count + 1)], stream_sizes, color=shade, lw=2)
-        plot.text(1.01, stream_sizes[-1], f"{count}", color=shade, va="center", fontsize=9)
-    plot.set(xlabel="share of the blocks (right: how many there are)", ylabel="size of the stream",
+        plot.plot([n / count for n in range(1, count + 1)], stream_sizes, color=shade, lw=2, label=f"{count} blocks")
+    plot.legend(frameon=False, fontsize=9)
+    plot.set(xlabel="share of the blocks passed", ylabel="size of the stream",
              ylim=(0, None), xlim=(0, 1.08))  # fmt: skip
     plot.grid(alpha=0.25)
     mo.vstack(
@@ -768,9 +768,9 @@ def _(F, mo, torch):
     in_training = F.dropout(ones, p=0.25, training=True)
     in_evaluation = F.dropout(ones, p=0.25, training=False)
     mo.plain_text(
-        f"in training:   {in_training[:6].tolist()}\n"
+        f"in training:   {in_training[:6]}\n"
         f"their mean:    {in_training.mean():.2f}\n"
-        f"in evaluation: {in_evaluation[:6].tolist()}"
+        f"in evaluation: {in_evaluation[:6]}"
     )
     return
 

@@ -106,11 +106,11 @@ def _(mo):
 
 
 @app.cell
-def _(Path, mo, tempfile, tokenizer, write_token_file):
+def _(Path, mo, np, tempfile, tokenizer, write_token_file):
     three_texts = ["Who's there?", "Nay, answer me.", "Long live the king!"]
     token_file = write_token_file(Path(tempfile.mkdtemp()) / "example.bin", three_texts, tokenizer)
 
-    mo.plain_text(f"{token_file.ids}")
+    mo.plain_text(np.array2string(token_file.ids, max_line_width=42))
     return (token_file,)
 
 
@@ -207,7 +207,7 @@ def _(exercises, reply):
 
 @app.cell(hide_code=True)
 def _(plt, target_words, window_words):
-    stairs, step = plt.subplots(figsize=(6.8, 3.6), layout="constrained")
+    stairs, step = plt.subplots(figsize=(6.0, 3.4), layout="constrained")
     for row, answer in enumerate(target_words):
         for column in range(row + 1):
             step.add_patch(plt.Rectangle((column, -row), 0.94, 0.86, color="#c9d9ea", lw=0))
@@ -346,7 +346,7 @@ def _(echo_model, echo_text, model, np, plt, resolve, shakespeare, token_losses,
         .reshape(-1, length)
         .mean(0),
     }
-    places, sides = plt.subplots(1, 2, figsize=(6.8, 2.9), layout="constrained")
+    places, sides = plt.subplots(1, 2, figsize=(5.6, 2.8), layout="constrained")
     for side, (text_name, losses) in zip(sides, by_place.items(), strict=True):
         side.bar(range(1, len(losses) + 1), losses, width=1.0, color="#1f5a99")
         side.set(title=text_name, xlabel="place in the window", ylim=(0, 5))
@@ -417,7 +417,7 @@ def _(
                 _began = time.perf_counter()
                 measured[_name, _stride] = losses_of(_network, _ids, _stride).mean()
                 seconds[_name, _stride] = time.perf_counter() - _began
-    gains, (fall, work) = plt.subplots(1, 2, figsize=(6.8, 2.9), layout="constrained")
+    gains, (fall, work) = plt.subplots(1, 2, figsize=(5.6, 2.8), layout="constrained")
     for _name, _hue in zip(some, ("#d1602b", "#1f5a99"), strict=True):
         fall.plot(strides, [measured[_name, s] for s in strides], "o-", color=_hue, label=_name)
         work.plot(
