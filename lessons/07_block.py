@@ -357,7 +357,7 @@ def _(mo):
 
 @app.cell(hide_code=True)
 def _(plt):
-    blocks_drawn, orders = plt.subplots(2, 1, figsize=(6.8, 4.4), layout="constrained")
+    blocks_drawn, orders = plt.subplots(2, 1, figsize=(5.6, 4.2), layout="constrained")
 
     def box(axes, x, y, words, color, width=1.9):
         axes.text(
@@ -571,7 +571,7 @@ def _(WATCHED, mo):
 
 @app.cell(hide_code=True)
 def _(Step, after, by_block, curves, math, plt):
-    race, (track, depth) = plt.subplots(2, 1, figsize=(6.8, 6.4), layout="constrained")
+    race, (track, depth) = plt.subplots(2, 1, figsize=(5.6, 6.0), layout="constrained")
     inks = dict(zip(curves, ("#1f5a99", "#888888", "#222222", "#d1602b", "#7a9a3a"), strict=True))
     styles = dict(zip(curves, ("-", "--", ":", "-", "-."), strict=True))
     for title, records in curves.items():
@@ -706,7 +706,7 @@ def _(mo):
 @app.cell(hide_code=True)
 def _(GPT, ModelConfig, math, mo, plt, record, scaled, torch):
     some_ids = torch.randint(500, (2, 32), generator=torch.Generator().manual_seed(1))
-    growth, plot = plt.subplots(figsize=(6.8, 2.9), layout="constrained")
+    growth, plot = plt.subplots(figsize=(5.6, 2.9), layout="constrained")
     ends = {}
     for count, shade in ((6, "#888888"), (12, "#7a9a3a"), (24, "#1f5a99"), (48, "#d1602b")):
         torch.manual_seed(0)

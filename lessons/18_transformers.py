@@ -248,17 +248,18 @@ def _(activations, copy_of, ids, model, plt):
         part = name.replace("h.0.", "").replace("h.1.", "").replace("h.0", "").replace("h.1", "")
         return f"block {number}: {LABELS[part]}"
 
-    def compared(other):
+    def compared(network, other=None):
         """The largest difference at each station, as a share of the largest number there."""
-        found = activations(other, ids, names)
+        found = activations(network, ids, names)
+        right = expected if other is None else activations(other, ids, names)
         return {
             name: ((found[name] - x).abs().max() / x.abs().max()).item()
-            for name, x in expected.items()
+            for name, x in right.items()
         }
 
     def stations_drawn(apart, title):
         """Bars, from the embeddings at the top to the logits at the bottom."""
-        bars, axes = plt.subplots(figsize=(6.8, 5.6), layout="constrained")
+        bars, axes = plt.subplots(figsize=(6.0, 5.6), layout="constrained")
         rows = range(len(apart))
         axes.barh(rows, [max(x, 1e-9) for x in apart.values()], color="#1f5a99", height=0.7)
         axes.axvline(1e-5, color="#d1602b", lw=1.5)
@@ -291,11 +292,11 @@ def _(mo):
 
 
 @app.cell(hide_code=True)
-def _(compared, copy_of, label, mistake, mo, model, stations_drawn, torch):
+def _(compared, copy_of, label, mistake, mo, model, stations_drawn, theirs, torch):
     _changed = copy_of(model)
     with torch.no_grad():
         _changed.h[0].attn.c_attn.weight[0, 0] += mistake.value
-    _apart = compared(_changed)
+    _apart = compared(_changed, theirs)
     _first = next((name for name, x in _apart.items() if x > 1e-5), None)
     mo.vstack(
         [
@@ -321,7 +322,7 @@ def _(differences, ids, mo, model, theirs):
         station that differs**. Everything before it is proven right.
 
         One more check: the way back. Here and in Transformers the loss of this text differs by
-        {_loss:.0e}, and the gradients of all {len(_gradients)} tensors by {max(_gradients.values()):.0e} at most. So
+        {_loss:.1g}, and the gradients of all {len(_gradients)} tensors by {max(_gradients.values()):.0e} at most. So
         the two models also learn alike.
 
         ## 3. Three models with one thing wrong
