@@ -248,8 +248,11 @@ def _(mo):
             GPT-2's activation function is **GELU**. It is x times the probability that a number from the
             standard normal distribution (the bell curve) lies below x. A large x passes unchanged, a very
             negative x becomes 0, and the way between is smooth. For x = 1 the probability is 0.84, so
-            GELU(1) = 0.84. GPT-2 computes the probability by an approximation with tanh; its formula is in
-            the task of the exercise. Move x:
+            GELU(1) = 0.84. GPT-2 does not compute this probability exactly. It uses an approximation:
+
+            (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2
+
+            Move x:
             """
         ),
         input_value,

@@ -237,7 +237,8 @@ def _(mo):
     In an evaluation nothing should be left to chance: each token should be predicted exactly once. So you
     walk through the text. The **stride** says how many tokens later the next window starts. With a stride
     of T, the windows do not overlap. With a smaller one they do, and some targets would come twice. They
-    are set to -100, and the loss ignores this number.
+    are set to -100, and the loss ignores this number. If the text does not end with a whole window, the last
+    window is moved back until it does. Its old targets are ignored as well.
     """)
     return
 
