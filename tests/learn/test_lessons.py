@@ -171,6 +171,15 @@ def test_a_term_is_introduced_in_bold_where_the_glossary_says():
     assert not missing, "\n".join(missing)
 
 
+def test_fifty_questions_have_their_place_in_a_lesson():
+    guide = (PACKAGE.parent.parent / "docs" / "teaching.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| .+ \| (\d+) \| (.+) \|$", guide, re.M)
+    assert [int(number) for number, _, _ in rows] == list(range(1, 51))
+    for _, lesson, place in rows:
+        headings = re.findall(r"^ *#+ (.+?) *$", LESSONS[int(lesson)].path.read_text(), re.M)
+        assert place in [re.sub(r"^\d+\. ", "", heading) for heading in headings], place
+
+
 def test_every_exercise_has_a_lesson():
     lessons = [exercise.lesson for exercise in EXERCISES.values()]
     assert lessons == sorted(lessons), "exercises stand in lesson order"
