@@ -70,11 +70,11 @@ def _(mo):
         text
           │  cut into pieces
         tokens and their numbers
-          │  look up a row of a table for each
+          │  look up a row of a table
         vectors
-          │  some blocks: look around, then think
+          │  blocks: look around, then think
         vectors
-          │  compare with each piece that there is
+          │  compare with every token
         scores, then probabilities
           │  draw one
         the next token
@@ -731,9 +731,12 @@ def _(mo):
     function with the package's and names the mistake. Get the files now:
 
     ```sh
-    nanogpt exercise start    # files to fill in, in my_gpt/
-    nanogpt learn             # lessons and exercises, and how far you are
+    nanogpt exercise start
+    nanogpt learn
     ```
+
+    The first command writes files to fill in, in the folder `my_gpt`. The second shows all lessons and
+    exercises, and how far you are.
 
     Two experiments:
 
@@ -742,8 +745,10 @@ def _(mo):
     - Train a model of your own and open this lesson again: it looks into your model then.
 
     ```sh
-    nanogpt demo              # a few minutes; leaves runs/demo
+    nanogpt demo
     ```
+
+    This takes a few minutes and leaves the folder `runs/demo`.
 
     A training reads its settings from a **recipe**, a file in `configs/` such as `demo.toml`: how
     many blocks, how many channels, which text.

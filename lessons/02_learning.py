@@ -164,7 +164,7 @@ def _(counted, mo, tokenizer, torch):
     written = [0]  # a space
     for _ in range(120):
         written.append(int(torch.multinomial(counted[written[-1]], 1)))
-    mo.plain_text(tokenizer.decode(written))
+    mo.md(f"`{tokenizer.decode(written)}`")
     return
 
 
