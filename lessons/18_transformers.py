@@ -235,9 +235,9 @@ def _(activations, copy_of, ids, model, plt):
 
     LABELS = {
         "drop": "embeddings", "ln_f": "last norm", "lm_head": "logits", "ln_1": "first norm",
-        "attn.c_attn": "queries, keys, values", "into attn.c_proj": "values mixed by attention",
-        "attn.c_proj": "what attention adds", "ln_2": "second norm", "mlp.c_fc": "4C channels",
-        "into mlp.c_proj": "after GELU", "mlp.c_proj": "what feed-forward adds", "": "the stream after it",
+        "attn.c_attn": "queries, keys, values", "into attn.c_proj": "mixed values",
+        "attn.c_proj": "attention adds", "ln_2": "second norm", "mlp.c_fc": "4C channels",
+        "into mlp.c_proj": "after GELU", "mlp.c_proj": "feed-forward adds", "": "the stream",
     }  # fmt: skip
 
     def label(name):
@@ -246,7 +246,7 @@ def _(activations, copy_of, ids, model, plt):
             return LABELS[name]
         number = 1 if "h.0" in name else 2
         part = name.replace("h.0.", "").replace("h.1.", "").replace("h.0", "").replace("h.1", "")
-        return f"block {number}: {LABELS[part]}"
+        return f"block {number}, {LABELS[part]}"
 
     def compared(network, other=None):
         """The largest difference at each station, as a share of the largest number there."""
@@ -259,12 +259,12 @@ def _(activations, copy_of, ids, model, plt):
 
     def stations_drawn(apart, title):
         """Bars, from the embeddings at the top to the logits at the bottom."""
-        bars, axes = plt.subplots(figsize=(6.0, 5.6), layout="constrained")
+        bars, axes = plt.subplots(figsize=(5.4, 5.8), layout="constrained")
         rows = range(len(apart))
         axes.barh(rows, [max(x, 1e-9) for x in apart.values()], color="#1f5a99", height=0.7)
         axes.axvline(1e-5, color="#d1602b", lw=1.5)
         axes.text(1.3e-5, -0.9, "more than rounding", color="#d1602b", fontsize=9)
-        axes.set_yticks(rows, [label(name) for name in apart], fontsize=9)
+        axes.set_yticks(rows, [label(name) for name in apart], fontsize=10)
         axes.set(xscale="log", xlim=(1e-9, 10), ylim=(len(apart) - 0.4, -1.6), title=title,
                  xlabel="largest difference, as a share")  # fmt: skip
         axes.grid(alpha=0.25, axis="x")
@@ -526,7 +526,7 @@ def _(CausalSelfAttention, THEIRS_ONLY, mo, source, theirs):
             mo.md(
                 "## 4. What engineering adds\n\nNone of this is needed to understand a GPT. Each line is there because "
                 "somebody needed it. When you need it, too, you will want that library and not this one.\n\n"
-                + THEIRS_ONLY
+                + THEIRS_ONLY.replace("|---|---|", "|:---|:---|")
             ),
             mo.accordion(
                 {
@@ -578,10 +578,11 @@ def _(mo):
 
     ```sh
     nanogpt compare runs/demo
-    nanogpt export runs/demo my-hf        # AutoModelForCausalLM.from_pretrained("my-hf")
-    nanogpt generate gpt2 --prompt "The meaning of life is"
-    nanogpt exercise check gpt            # is your forward pass that of everybody else?
+    nanogpt export runs/demo my-hf
+    nanogpt generate gpt2 --prompt "Long live"
     ```
+
+    `AutoModelForCausalLM.from_pretrained("my-hf")` opens the exported folder.
 
     In the notebook: open the cell that makes the three models, plant a mistake of your own, and let
     somebody else find it. Try `layer_norm_epsilon=1e-12`.
