@@ -143,7 +143,8 @@ def _(mo, torch):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    Twelve small slopes multiplied are almost zero. Twelve numbers near 1 multiplied stay near 1. Networks
+    Twelve small slopes multiplied are almost zero. Twelve numbers near 1 give a product that is
+    neither tiny nor huge. Networks
     with more than a hundred layers became trainable with such sums (He et al. 2015, 2016).
 
     ## 2. One size for every vector: layer norm
@@ -232,9 +233,9 @@ def _(mo, torch):
     token = torch.tensor([1.0, -2.0, 0.5])
 
     mo.plain_text(
-        f"two maps:         {token @ widen @ narrow}\n"
-        f"one 3 x 3 matrix: {token @ (widen @ narrow)}\n"
-        f"max(x, 0) between: {torch.relu(token @ widen) @ narrow}"
+        f"two maps:\n{token @ widen @ narrow}\n"
+        f"one 3 x 3 matrix:\n{token @ (widen @ narrow)}\n"
+        f"max(x, 0) between them:\n{torch.relu(token @ widen) @ narrow}"
     )
     return
 
@@ -587,7 +588,7 @@ def _(Step, after, by_block, curves, math, plt):
     track.axhline(math.log(512), color="#cccccc", lw=1)
     track.text(60, math.log(512) + 0.03, "knowing nothing", color="#888888", ha="right", fontsize=9)
     track.set(xlabel="step", ylabel="training loss, nats", ylim=(4.6, 6.6))
-    track.legend(frameon=False, fontsize=9, loc="lower left")
+    depth.legend(frameon=False, fontsize=9, loc="lower right")
     depth.set(
         xlabel="block", ylabel="size of the gradient", ylim=(1e-12, 30),
         title=f"after {after.value} steps: how much gradient does each block get?",
