@@ -352,7 +352,7 @@ def _(
             for block in model.h:  # attention without its mask
                 block.attn.kernel.forward = lambda q, k, v, mask=None, causal=False: attention(q, k, v)
 
-        def check(step):
+        def look(step):
             if mistake != "dropout left on in evaluation":
                 return validation_loss(model)
             torch.manual_seed(10_000 + step)
@@ -363,7 +363,7 @@ def _(
         losses, lengths, checks = [], [], []
         for step in range(steps):
             if step % 10 == 0:
-                checks.append(check(step))
+                checks.append(look(step))
             torch.manual_seed(step)
             ids, targets = batch_of(practice, *((0, 8) if one_batch else (step,)))
             if mistake == "targets not shifted":
@@ -382,7 +382,7 @@ def _(
             optimizer.step()
             losses.append(loss.item())
             lengths.append(gradient.norm().item())
-        checks.append(check(steps))
+        checks.append(look(steps))
         return {"losses": losses, "lengths": lengths, "checks": checks, "model": model}
 
     ANSWERS = {

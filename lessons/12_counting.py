@@ -330,7 +330,7 @@ def _(
             So the batch decides whether a training fits. This is why accumulation (lesson 9) helps: it
             keeps fewer sequences in memory at a time.
 
-            **Generation** needs neither gradients nor means, and the weights may be coarser. With
+            Generation needs neither gradients nor means, and the weights may be coarser. With
             **int8** each weight takes 8 bits, one byte, and each row of a matrix has one scale that says
             how large its steps are. Weights then take a quarter of the memory.
             """
