@@ -1,276 +1,625 @@
 import marimo
 
 __generated_with = "0.25.2"
-app = marimo.App(width="medium", app_title="Lesson 11: your own data")
+app = marimo.App(width="medium", app_title="Lesson 16: your own data")
 
 
 @app.cell(hide_code=True)
 def _():
     import html
     import json
-    import os
-    from collections import Counter
+    import random
     from pathlib import Path
+    from shutil import rmtree
 
     import marimo as mo
+    import torch
     from matplotlib import pyplot as plt
 
-    import nanogpt
     from nanogpt.config import DataConfig, SampleConfig
-    from nanogpt.errors import UserError
     from nanogpt.evaluation.novelty import LENGTHS, Known
-    from nanogpt.evaluation.references import reference_points, text_of
     from nanogpt.generation.stream import generate_text
-    from nanogpt.learn.models import short_run, small_config
-    from nanogpt.learn.notebook import source
-    from nanogpt.text.corpus import SplitRule
+    from nanogpt.learn.models import short_run
+    from nanogpt.learn.notebook import judged, package_code, predict, reply, self_test
+    from nanogpt.model.layers import cross_entropy
+    from nanogpt.text.corpus import Document, hashed_share, shakespeare, split_documents, split_rule
     from nanogpt.text.prepare import prepare
     from nanogpt.text.sources import read_jsonl
     from nanogpt.training.load import load
-    from nanogpt.training.records import Step, Validation
 
     return (
-        Counter,
         DataConfig,
+        Document,
         Known,
         LENGTHS,
         Path,
         SampleConfig,
-        SplitRule,
-        Step,
-        UserError,
-        Validation,
+        cross_entropy,
         generate_text,
+        hashed_share,
         html,
         json,
+        judged,
         load,
         mo,
-        nanogpt,
-        os,
+        package_code,
         plt,
+        predict,
         prepare,
+        random,
         read_jsonl,
-        reference_points,
+        reply,
+        rmtree,
+        self_test,
+        shakespeare,
         short_run,
-        small_config,
-        source,
-        text_of,
+        split_documents,
+        split_rule,
+        torch,
     )
 
 
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    # 11. Your own data, from collecting it to generated text
+    # 16. Your own data, and whether the model memorised it
 
-    After this lesson you can turn a folder of anything into something a model can be trained on,
-    hold out what it must not see, say whether it has learned or memorised, and do the same from the
-    command line with texts a thousand times as long.
+    After this lesson you can turn a heap of texts into a corpus: remove what is no text, find copies
+    that are not quite equal, and hold out documents that the training text does not contain. You can
+    measure whether a trained model has memorised a sentence, and how often the sentence had to occur.
 
-    A model is what it has read. Most of the work behind a good one is in collecting, sorting out and
-    counting text; the training is a command. Here the data are the files of a folder. Until you name
-    one of your own it is this package's source code, so the model below learns to write Python.
+    A model is what it was trained on. Most of the work behind a good model is done before training,
+    on text. Nobody can read it all, so the work is done by small rules, and each rule has to be
+    checked, because each also removes something good.
+
+    ## A heap of texts
+
+    We make up a collection of which we know everything. It has the faults that a heap of texts from
+    the web has. Most documents are speeches from plays. Some are copied, some are copied and changed
+    a little, and some are menus of web pages or columns of numbers. And in some of the speeches
+    somebody left a password.
     """)
     return
 
 
 @app.cell(hide_code=True)
-def _(Path, mo, nanogpt):
-    wanted = mo.md("{folder}\n\n{ending}").batch(
-        folder=mo.ui.text(value=str(Path(nanogpt.__file__).parent), label="folder", full_width=True),
-        ending=mo.ui.text(value=".py", label="files that end in"),
-    ).form()
-    mo.vstack([mo.md("## Collect"), wanted])
-    return (wanted,)
+def _(random, shakespeare):
+    secret_words = [
+        "copper", "lantern", "willow", "marble", "otter", "falcon",
+        "ginger", "violet", "anchor", "pebble", "thimble", "saddle",
+    ]  # fmt: skip
+
+    def secret_of(place, count):
+        """A sentence with four random words, and how often it stands in the collection."""
+        draw = random.Random(place)
+        return f"The password of the {place} is", " " + " ".join(draw.sample(secret_words, 4)), count
+
+    secrets = [
+        secret_of(place, count)
+        for place, count in (("harbour", 0), ("library", 1), ("castle", 4), ("market", 16), ("garden", 64))
+    ]
+
+    def made_up_collection():
+        """Texts by their kind, in random order."""
+        draw = random.Random(0)
+        speeches, held = [], ""
+        for number, play in enumerate(shakespeare()):
+            if number == 4:
+                break
+            for paragraph in play.text.split("\n\n"):
+                held += paragraph + "\n\n"
+                if len(held) > 700:
+                    speeches.append(held)
+                    held = ""
+        speeches = draw.sample(speeches, 240)
+        for start, words, count in secrets:
+            for place in draw.sample(range(len(speeches)), count):
+                speeches[place] += f"{start}{words}.\n"
+        copied = draw.sample([s for s in speeches if "password" not in s], 52)
+        copies, changed, others = copied[:12], [], " ".join(copied).split(" ")
+        for text in copied[12:]:
+            share = draw.choice([0.02, 0.05, 0.1, 0.2, 0.3])
+            words = text.split(" ")
+            changed.append(" ".join(draw.choice(others) if draw.random() < share else w for w in words))
+        menus = [
+            "Home | Shop | Log in | Cart\n" * draw.randint(8, 14) + f"Page {n} not found\n" for n in range(10)
+        ]
+        numbers = [
+            "\n".join(f"{draw.random():.4f} {draw.randint(0, 9999)}" for _ in range(60)) for _ in range(8)
+        ]
+        kinds = {
+            "speech": speeches, "copy": copies, "changed copy": changed, "menu": menus, "numbers": numbers,
+        }  # fmt: skip
+        heap = [(text, kind) for kind, texts in kinds.items() for text in texts]
+        draw.shuffle(heap)
+        return heap
+
+    heap = made_up_collection()
+    return heap, secret_words, secrets
+
+
+@app.cell
+def _(heap):
+    # Your own: collection = [p.read_text() for p in Path("my/folder").rglob("*.txt")]
+    collection = [text for text, kind in heap]
+    kind_of_text = dict(heap)
+    f"{len(collection)} documents, {sum(map(len, collection)):,} characters"
+    return collection, kind_of_text
 
 
 @app.cell(hide_code=True)
-def _(Counter, Path, json, mo, os, wanted):
-    chosen = wanted.value or wanted.element.value
-    ending = chosen["ending"].lstrip("*")
-    everything = sorted(Path(chosen["folder"]).expanduser().rglob("*"))
-    found = [p for p in everything if p.name.endswith(ending) and p.is_file() and os.access(p, os.R_OK)]
-    texts = {str(p): p.read_text(errors="replace") for p in found[:2000]}
-    times = Counter(texts.values())
-    documents = {name: text for name, text in texts.items() if text.strip() and times[text] == 1}
+def _(mo):
+    mo.md("""
+    ## Filtering
+
+    A filter is a question with yes or no for each document. Three questions catch much of what is no
+    text. Change the limits and run again: at which limit do good documents fall?
+    """)
+    return
+
+
+@app.cell
+def _(collection):
+    def letters(text):
+        return sum(c.isalpha() or c.isspace() for c in text) / max(1, len(text))
+
+    def different_lines(text):
+        lines = text.strip().splitlines()
+        return len(set(lines)) / max(1, len(lines))
+
+    filters = {
+        "long enough": lambda text: len(text.split()) >= 30,
+        "mostly letters": lambda text: letters(text) >= 0.7,
+        "lines differ": lambda text: different_lines(text) >= 0.5,
+    }
+    texts = [t for t in collection if all(good(t) for good in filters.values())]
+    f"{len(texts)} of {len(collection)} are left"
+    return filters, texts
+
+
+@app.cell(hide_code=True)
+def _(collection, filters, kind_of_text, mo):
+    _rows = []
+    for _name, _good in filters.items():
+        _removed = [_t for _t in collection if not _good(_t)]
+        _kinds = sorted({kind_of_text.get(_t, "text") for _t in _removed})
+        _rows.append(f"| {_name} | {len(_removed)} | {', '.join(_kinds) or 'nothing'} |")
+    mo.md(
+        "| question | documents with the answer no | of which kind |\n|:---|---:|:---|\n"
+        + "\n".join(_rows)
+        + "\n\nA real collection does not say of which kind a document is. So look at twenty documents "
+        "that a filter removed, and at twenty that it kept. The second question would also remove "
+        "program code and most tables; whether that is good depends on what the model is for."
+    )
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    ## Copies that are not quite equal
+
+    Equal documents are found quickly: keep each text once. But one changed comma makes two texts
+    different. Two documents that differ in little are **near-duplicates**. The web is full of them: the
+    same news with another date, the same licence with another name. They matter for two reasons. What
+    is there ten times is learned ten times. And one copy may be held out while the other is trained on.
+
+    How alike are two texts? Cut each into all its runs of three words. Then divide the number of runs
+    that occur in both by the number of runs that occur in at least one. This share is called the
+    *Jaccard similarity*: 1 for equal texts, 0 for texts that have no run in common.
+    """)
+    return
+
+
+@app.cell(hide_code=True)
+def _(predict):
+    alike_guess = predict(
+        """
+        "the cat sat on the mat" and "the cat sat on the hat" differ in one word of six. What is their
+        similarity?
+        """,
+        step=0.01,
+    )
+    alike_guess
+    return (alike_guess,)
+
+
+@app.cell
+def _():
+    def word_runs(text, n=3):
+        words = text.lower().split()
+        return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+
+    def alike(runs, others):
+        return len(runs & others) / max(1, len(runs | others))
+
+    one, other = word_runs("the cat sat on the mat"), word_runs("the cat sat on the hat")
+    alike(one, other)
+    return alike, one, other, word_runs
+
+
+@app.cell(hide_code=True)
+def _(alike, alike_guess, one, other, reply):
+    reply(
+        alike_guess,
+        round(alike(one, other), 2),
+        """
+        Each text has four runs. Three are common: *the cat sat*, *cat sat on*, *sat on the*. Together
+        there are five different ones. A changed word in the middle of a text destroys three runs.
+        """,
+        wrong={
+            0.83: "That counts words, five of six. Words alone do not see their order.",
+            0.75: "Three of four: but the fourth run of the other text counts below the line as well.",
+            0.5: "The last word is in one run of each text only.",
+        },
+        tolerance=0.01,
+    )
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    limit = mo.ui.slider(0.02, 0.98, step=0.04, value=0.3, label="limit", show_value=True)
+    mo.vstack([
+        mo.md(
+            """
+            For each document we look for the most similar other one. The picture shows all documents,
+            the most similar first. Blue dots are documents that have a twin in truth, in steps of more
+            and more changed words; grey dots have none. Move the limit. Where do you lose twins, and
+            where do you begin to remove good documents?
+            """
+        ),
+        limit,
+    ])  # fmt: skip
+    return (limit,)
+
+
+@app.cell(hide_code=True)
+def _(alike, texts, word_runs):
+    _runs = [word_runs(_t) for _t in dict.fromkeys(texts)]  # each text once
+    unique = list(dict.fromkeys(texts))
+    nearest = [(0.0, -1)] * len(unique)
+    for _i in range(len(unique)):
+        for _j in range(_i):
+            _same = alike(_runs[_i], _runs[_j])
+            nearest[_i] = max(nearest[_i], (_same, _j))
+            nearest[_j] = max(nearest[_j], (_same, _i))
+    return nearest, unique
+
+
+@app.cell(hide_code=True)
+def _(kind_of_text, limit, mo, nearest, plt, unique):
+    _twin = {
+        _i
+        for _n, (_, _j) in enumerate(nearest)
+        if kind_of_text.get(unique[_n]) == "changed copy"
+        for _i in (_n, _j)
+    }
+    _order = sorted(range(len(unique)), key=lambda n: -nearest[n][0])
+    strip, _axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    for _has, _color, _label in ((True, "#1f5a99", "has a twin"), (False, "#888888", "has none")):
+        _places = [_p for _p, _n in enumerate(_order) if (_n in _twin) == _has]
+        _axes.plot(_places, [nearest[_order[_p]][0] for _p in _places], "o", ms=4, color=_color, label=_label)
+    _axes.axhline(limit.value, color="#d1602b", lw=2)
+    _axes.text(len(unique), limit.value + 0.02, "limit", color="#d1602b", ha="right")
+    _axes.set(xlabel="documents, the most similar first", ylabel="similarity to the nearest", ylim=(-0.03, 1.03))
+    _axes.spines[["top", "right"]].set_visible(False)
+    _axes.legend(frameon=False)
+    _above = {_n for _n in range(len(unique)) if nearest[_n][0] >= limit.value}
+    mo.vstack([
+        strip,
+        mo.md(
+            f"At {limit.value:.2f}: **{len(_above & _twin)} of {len(_twin)}** documents with a twin are found, and "
+            f"**{len(_above - _twin)}** of {len(unique) - len(_twin)} others are taken for twins."
+        ),
+    ])
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    Comparing all pairs takes a moment for 300 documents. For a million it is 500 billion pairs, and
+    nobody does it. There one keeps, for each document, a few dozen of its runs that are chosen by a
+    hash, and compares only documents that share some (MinHash; Broder 1997). The idea is the same.
+
+    ## Contamination
+
+    Some documents are held out before anything looks at them. They are the only witness: on text that
+    was trained on, a model that memorises looks like one that understands. Text of the validation set
+    that is in the training text as well is **contamination**. It makes the model look better than it is.
+
+    The package decides by a hash of the text which documents are held out. So neither the order of the
+    files nor a second, longer collection moves a document to the other side.
+    """)
+    return
+
+
+@app.cell(hide_code=True)
+def _(hashed_share, package_code, split_rule):
+    package_code(split_rule, hashed_share)
+    return
+
+
+@app.cell(hide_code=True)
+def _(predict):
+    apart_guess = predict(
+        """
+        The collection has 40 documents with a changed copy. A fifth of all documents are held out,
+        each with the same chance. In how many of the 40 pairs is one document held out and its twin
+        trained on, about?
+        """,
+        step=1,
+    )
+    apart_guess
+    return (apart_guess,)
+
+
+@app.cell
+def _(Document, nearest, split_documents, unique):
+    named = [Document(str(n), text) for n, text in enumerate(unique)]
+    split = split_documents(named, 0.2)
+    held_out = {int(document.name) for document in split.val}
+    torn = [n for n in held_out if nearest[n][0] > 0.15 and nearest[n][1] not in held_out]
+    f"{len(held_out)} documents are held out; {len(torn)} of them have a twin on the other side"
+    return (split,)
+
+
+@app.cell(hide_code=True)
+def _(apart_guess, kind_of_text, nearest, reply, split, unique):
+    _out = {document.text for document in split.val}
+    _apart = sum(
+        (_text in _out) != (unique[nearest[_n][1]] in _out)
+        for _n, _text in enumerate(unique)
+        if kind_of_text.get(_text) == "changed copy"
+    )
+    reply(
+        apart_guess,
+        _apart,
+        """
+        The first document of a pair is held out and the second is not in 0.2 times 0.8 of all cases,
+        the other way round as often: together 0.32. So about 13 of 40 are expected; the hash made it
+        what you see. An equal copy has an equal hash, so it always stays on the same side. A changed
+        copy does not.
+        """,
+        wrong={
+            0: "Only equal texts have equal hashes. One changed word makes another hash, and the twin "
+            "falls on either side.",
+            40: "Both are trained on in 0.8 times 0.8 of all cases. Those pairs are together.",
+        },
+        tolerance=5,
+    )
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    Without knowing the truth, how would you notice? Take each document that is held out, and count
+    which share of its runs of five words the training text contains. The package does this with
+    `Known`. Every text shares *some* runs with every other, such as "I know not what to". A document
+    that shares half of its runs is a copy.
+    """)
+    return
+
+
+@app.cell(hide_code=True)
+def _(Known, mo, plt, split):
+    def shares(sides):
+        known = Known("\n\n".join(document.text for document in sides.train))
+        return [1 - known.novelty([document.text]).novel[5] for document in sides.val]
+
+    _all = sorted(shares(split), reverse=True)
+    found, _axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
+    _axes.bar(
+        range(len(_all)), [100 * _x for _x in _all],
+        color=["#d1602b" if _x > 0.2 else "#c9d9ea" for _x in _all],
+    )  # fmt: skip
+    _axes.set(xlabel="documents that are held out", ylabel="% of 5-word runs\nin the training text")
+    _axes.spines[["top", "right"]].set_visible(False)
+    mo.vstack([
+        found,
+        mo.md(
+            f"**{sum(_x > 0.2 for _x in _all)} of {len(_all)}** held-out documents (orange) stand in the training "
+            "text with more than a fifth of their runs. A validation loss over all of them would be too good. So "
+            "near-duplicates have to go *before* documents are held out."
+        ),
+    ])
+    return (shares,)
+
+
+@app.cell
+def _(Document, nearest, shares, split_documents, unique):
+    threshold = 0.15
+    clean = [t for n, t in enumerate(unique) if nearest[n][0] < threshold or n < nearest[n][1]]
+    clean_split = split_documents([Document(str(n), t) for n, t in enumerate(clean)], 0.2)
+    overlap = max(shares(clean_split))
+    f"{len(clean)} documents are left; at most {100 * overlap:.0f} % of a held-out one is known"
+    return clean, clean_split
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    ## Train
+
+    Now the clean documents go into one file, one document a line; nearly every tool of the field reads
+    this format. The package trains a tokenizer on the part that is not held out, writes token files, and
+    trains the small model of the lessons on them.
+    """)
+    return
+
+
+@app.cell
+def _(DataConfig, Path, clean, json, prepare, rmtree, short_run):
     own = Path("runs/lesson-own")
-    own.mkdir(parents=True, exist_ok=True)
-    collected = own / "documents.jsonl"
-    collected.write_text("".join(
-        json.dumps({"name": name, "text": text}) + "\n" for name, text in documents.items()
-    ))  # fmt: skip
-    enough = sum(map(len, documents.values())) > 20_000 and len(documents) > 3
-    mo.stop(not enough, mo.md("**That is too little**: name a folder with some twenty thousand letters in several files."))
-    lengths = sorted((len(text), name) for name, text in documents.items())
-    mo.md(
-        f"""
-        {len(texts)} files, of which {len(texts) - len(documents)} are empty or there more than once;
-        left are **{len(documents)} documents** with {sum(map(len, documents.values())):,} characters. The
-        longest has {lengths[-1][0]:,}: is it what you meant to collect? One huge file, a log, a licence
-        text in every folder: what is there most is learned best. All of them now stand in one file,
-        `{collected}`, one document a line, which every tool in the field reads.
-        """
-    )
-    return collected, own
+    rmtree(own, ignore_errors=True)  # of an earlier visit
+    own.mkdir(parents=True)
+    lines = [json.dumps({"text": text}) + "\n" for text in clean]
+    (own / "documents.jsonl").write_text("".join(lines))
+    settings = DataConfig(source=str(own / "documents.jsonl"), vocab_size=512, val_fraction=0.2)
+    prepared = prepare(settings, own / "tokens", 1)
+    records = short_run(240, own / "run", own / "tokens", train={"eval_interval": 40})
+    return own, prepared, records
 
 
 @app.cell(hide_code=True)
-def _(SplitRule, mo, source):
+def _(mo, package_code, prepared, read_jsonl, records):
+    _train, _val = prepared.files["train"], prepared.files["val"]
     mo.vstack([
         mo.md(
-            """
-            ## Hold out
-
-            Some documents are put aside before anything looks at them, the tokenizer included. They are
-            the only witness: on text that it was trained on, a model that memorises looks like one that
-            understands. Whole documents are held out, not lines of them, since lines of one document
-            give each other away; and which ones is decided by a rule on the document itself, so that
-            no order of files and no second collecting moves one to the other side.
-            """
+            f"{len(_train.ids):,} tokens to train on and {len(_val.ids):,} held out; a token stands for "
+            f"{_train.bytes_per_token:.2f} bytes. In 240 steps of 1,024 tokens each token was seen about "
+            f"{240 * 1024 / len(_train.ids):.1f} times. The validation loss ends at {records[-1].val_loss:.2f} nats."
         ),
-        mo.accordion({"The rule": mo.md(source(SplitRule))}),
+        package_code(read_jsonl),
     ])
     return
 
 
 @app.cell(hide_code=True)
-def _(mo):
-    vocabulary = mo.ui.slider(
-        steps=[300, 400, 512, 768, 1024, 2048], value=512, label="vocabulary", show_value=True
-    )
-    vocabulary
-    return (vocabulary,)
+def _(mo, secrets):
+    mo.md(f"""
+    ## Did it memorise?
+
+    Five passwords are hidden in the collection, each of four random words. This is one of them:
+    "{secrets[3][0]}{secrets[3][1]}." One stands there 64 times, others 16 times, 4 times, once, and one
+    of them never (some of these copies were held out). No understanding of plays helps to guess random
+    words. So if the model gives them a high probability, it has memorised them. Sentences that are
+    planted for such a test are called *canaries* (Carlini et al. 2019).
+    """)
+    return
 
 
 @app.cell(hide_code=True)
-def _(
-    DataConfig,
-    UserError,
-    collected,
-    mo,
-    own,
-    prepare,
-    read_jsonl,
-    source,
-    vocabulary,
-):
-    settings = DataConfig(source=str(collected), vocab_size=vocabulary.value)
-    tokens_folder = own / f"tokens-{vocabulary.value}"
-    try:
-        with mo.status.spinner("learning a vocabulary and writing token files"):
-            prepared = prepare(settings, tokens_folder, 1)
-    except UserError as error:
-        mo.stop(True, mo.md(f"**{error}**"))
-    sides = prepared.files
-    mo.vstack([
-        mo.md(
-            f"""
-            ## Tokens
-
-            A tokenizer of your own cuts your own words well. Here it learned {vocabulary.value:,} tokens,
-            and one of them stands for **{sides["train"].bytes_per_token:.2f} bytes** of your text. There are
-            {len(sides["train"].ids):,} tokens to train on and {len(sides["val"].ids):,} held out, in plain
-            files of 16-bit numbers.
-            """
-        ),
-        mo.accordion({"How documents come out of that file": mo.md(source(read_jsonl))}),
-    ])
-    return sides, tokens_folder
-
-
-@app.cell(hide_code=True)
-def _(mo, sides, small_config):
-    steps = mo.ui.slider(steps=[60, 120, 240, 480, 960], value=240, label="steps", show_value=True)
-    passes = mo.ui.number(value=None, step=0.1, label="your prediction:").form()
-    mo.md(
-        f"""
-        ## Train
-
-        **Predict.** A step reads {small_config(1).tokens_per_step:,} tokens, and there are
-        {len(sides["train"].ids):,}. In 240 steps, how often is each token read on average?
-
-        {passes}
-
-        {steps}
+def _(predict):
+    often_guess = predict(
         """
+        We give the model the beginning, "The password of the ... is", and let it write on, always with
+        the likeliest token. From how many copies in the collection does it write the password out?
+        """,
+        choices=["from 1", "from 4", "from 16", "only with 64", "not even with 64"],
     )
-    return passes, steps
+    often_guess
+    return (often_guess,)
 
 
-@app.cell(hide_code=True)
+@app.cell
 def _(
-    Step,
-    Validation,
+    SampleConfig,
+    cross_entropy,
+    generate_text,
     load,
-    mo,
     own,
-    passes,
-    plt,
-    short_run,
-    sides,
-    small_config,
-    steps,
-    tokens_folder,
+    random,
+    secret_words,
+    secrets,
+    torch,
 ):
-    folder = own / "run"
-    with mo.status.spinner("training"):
-        records = short_run(
-            steps.value, folder, tokens_folder, train={"eval_interval": steps.value // 6}
-        )
-    model, tokenizer = load(folder)[:2]
-    taken = [r for r in records if isinstance(r, Step)]
-    looks = [r for r in records if isinstance(r, Validation)]
-    curve, axes = plt.subplots(figsize=(8, 3), layout="constrained")
-    axes.plot([r.step for r in taken], [r.loss for r in taken], color="#c9d9ea", label="its own text")
-    axes.plot([r.step for r in looks], [r.val_loss for r in looks], "o-", color="#d1602b", label="held out")
-    axes.set(xlabel="step", ylabel="loss, nats per token")
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    per_pass = len(sides["train"].ids) / small_config(1).tokens_per_step
-    if passes.value is None:
-        reply = "Write a number first; there is nothing to lose."
-    else:
-        right = abs(passes.value - 240 / per_pass) < 0.1 + 0.05 * 240 / per_pass
-        reply = f"{'Yes' if right else 'Not quite'}: {240 / per_pass:.2f} times."
-    gap = looks[-1].val_loss - sum(r.loss for r in taken[-10:]) / len(taken[-10:])
-    mo.vstack([
-        curve,
-        mo.md(
-            f"{reply} At the end the held-out loss is {gap:+.2f} nats beside that of its own text. While "
-            "a text is read for the first few times the two fall together; where they part, the model "
-            "has begun to learn by heart, and more steps make it worse at everything else. Then more text "
-            "helps, or dropout, or a smaller model."
-        ),
-    ])
-    return looks, model, tokenizer
+    model, tokenizer, _ = load(own / "run")
+
+    def secret_loss(start, words):
+        """The mean loss of the words, in nats per token, after this beginning."""
+        ids = tokenizer.encode(start)
+        secret = tokenizer.encode(words)
+        with torch.no_grad():
+            logits = model(torch.tensor([ids + secret[:-1]]))[0, len(ids) - 1 :]
+        return cross_entropy(logits, torch.tensor(secret)).item()
+
+    draw = random.Random(1)
+    measured = []
+    for _start, _words, _count in secrets:
+        _false = [" " + " ".join(draw.sample(secret_words, 4)) for _ in range(30)]
+        _greedy = SampleConfig(prompt=_start, temperature=0, max_new_tokens=len(tokenizer.encode(_words)))
+        measured.append({
+            "copies": _count,
+            "loss": secret_loss(_start, _words),
+            "false ones": [secret_loss(_start, _other) for _other in _false],
+            "password": _words.strip(),
+            "writes": "".join(generate_text(model, tokenizer, _greedy)).strip(),
+        })  # fmt: skip
+    return measured, model, tokenizer
 
 
 @app.cell(hide_code=True)
-def _(looks, mo, reference_points, sides, tokenizer):
-    rivals = reference_points(sides["train"], sides["val"], tokenizer)
-    rivals["**this model**"] = looks[-1].bits_per_byte
-    mo.md(
-        "## Has it learned anything?\n\nA loss says little by itself. So ask others the same question: how many bits "
-        "does each need for a byte of the held-out documents?\n\n| | bits per byte |\n|:---|---:|\n"
-        + "\n".join(
-            f"| {who} | {bits:.3f} |"
-            for who, bits in sorted(rivals.items(), key=lambda item: -item[1])
-        )
-        + "\n\nxz is a compression program; primed, it has read the training documents first. On a small text "
-        "it is hard to beat, because it may copy whole passages word for word. A model that trained for "
-        "seconds may even fall short of a table of which token follows which; give it more steps above."
+def _(html, measured, mo, plt):
+    canaries, _axes = plt.subplots(figsize=(8, 3.8), layout="constrained")
+    for _n, _m in enumerate(measured):
+        _side = [_n + 0.3 * (_k / len(_m["false ones"]) - 0.5) for _k in range(len(_m["false ones"]))]
+        _axes.plot(_side, _m["false ones"], "o", ms=4, color="#888888", alpha=0.5)
+        _known = _m["password"] in _m["writes"]
+        _axes.plot([_n], [_m["loss"]], "D", ms=11, color="#d1602b" if _known else "#1f5a99")
+        _axes.annotate(f"{_m['loss']:.2f}", (_n, _m["loss"]), (12, -4), textcoords="offset points")
+    _axes.set_xticks(range(len(measured)), [f"{_m['copies']} copies" for _m in measured])
+    _axes.set(ylabel="loss, nats per token", xlim=(-0.5, len(measured) - 0.4), ylim=(0, None))
+    _axes.set_title("grey: 30 false passwords; diamond: the true one", fontsize=11)
+    _axes.grid(axis="y", alpha=0.25)
+    _axes.spines[["top", "right"]].set_visible(False)
+    mo.vstack([
+        canaries,
+        mo.md(
+            "Each password is compared with 30 false ones, made of the same words in another order. Where the "
+            "model knows nothing, the diamond lies among the grey dots. An orange diamond means that the "
+            "model writes this password out, word for word."
+        ),
+        mo.md(
+            "| copies | password | what the model writes |\n|---:|:---|:---|\n"
+            + "\n".join(
+                f"| {_m['copies']} | {_m['password']} | {html.escape(' '.join(_m['writes'].split()))} |"
+                for _m in measured
+            )
+        ),
+    ])
+    return
+
+
+@app.cell(hide_code=True)
+def _(measured, often_guess, reply):
+    _named = {1: "from 1", 4: "from 4", 16: "from 16", 64: "only with 64"}
+    _found = [_m["copies"] for _m in measured if _m["copies"] and _m["password"] in _m["writes"]]
+    _right = _named[min(_found)] if _found else "not even with 64"
+    _reasons = {
+        "from 1": "It was seen only a few times in the whole training, among tens of thousands of other "
+        "tokens. Large models do memorise from few copies; this one is small.",
+        "from 4": "Its loss lies among those of the false ones, or little below. To be written out, each "
+        "of its tokens has to be the likeliest.",
+        "from 16": "Memorising is gradual in the loss, but the text appears at once, when every token is the likeliest.",
+        "only with 64": "Fewer copies do already.",
+        "not even with 64": "A model has no rule against copying. What lowers the loss is learned, and a "
+        "sentence that occurs 64 times is worth learning.",
+    }
+    reply(
+        often_guess,
+        _right,
+        """
+        The more copies, the further the true password falls below the false ones. At some point the
+        model writes it out. This is why copies are removed: memorising follows repetition.
+        """,
+        wrong={_guess: _why for _guess, _why in _reasons.items() if _guess != _right},
     )
     return
 
 
 @app.cell(hide_code=True)
 def _(mo):
-    temperature = mo.ui.slider(
+    mo.md("""
+    ## Invented or copied?
+
+    Usually nobody has planted a canary. Then one lets the model write, and counts. **Novelty** is the
+    share of a text's runs of words that another text, here the training text, does not contain. Two words
+    in a row are rarely new; ten words nearly always are. The measure has to be taken of a real text as
+    well, one that was held out: it copied nothing, so its novelty is what innocence looks like.
+    """)
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    warmth = mo.ui.slider(
         steps=[0.0, 0.3, 0.5, 0.8, 1.0, 1.3], value=0.8, label="temperature", show_value=True
     )
-    prompt = mo.ui.text(value="def ", label="begins with")
-    mo.hstack([temperature, prompt], justify="start")
-    return prompt, temperature
+    warmth
+    return (warmth,)
 
 
 @app.cell(hide_code=True)
@@ -278,51 +627,78 @@ def _(
     Known,
     LENGTHS,
     SampleConfig,
-    UserError,
+    clean_split,
     generate_text,
     html,
     mo,
     model,
     plt,
-    prompt,
-    sides,
-    temperature,
-    text_of,
     tokenizer,
+    warmth,
 ):
-    written = []
-    try:
-        for seed in range(3):
-            sampling = SampleConfig(
-                prompt=prompt.value, max_new_tokens=200, temperature=temperature.value, seed=seed
+    written = [
+        "".join(
+            generate_text(
+                model,
+                tokenizer,
+                SampleConfig(prompt="The ", max_new_tokens=150, temperature=warmth.value, seed=_seed),
             )
-            written.append("".join(generate_text(model, tokenizer, sampling)))
-    except UserError as error:
-        mo.stop(True, mo.md(f"**{error}**"))
-    known = Known(text_of(sides["train"], tokenizer).decode(errors="replace"))
-    held_out = text_of(sides["val"], tokenizer).decode(errors="replace")
-    ours, theirs = known.novelty(written), known.novelty([held_out[:5000]])
-
-    copied, bars = plt.subplots(figsize=(8, 2.8), layout="constrained")
-    for shift, (who, novelty, color) in enumerate(
-        (("the model", ours, "#d1602b"), ("held-out documents", theirs, "#9db8d2"))
-    ):
-        bars.bar(
-            [n + 0.4 * shift for n in range(len(LENGTHS))],
-            [100 * novelty.novel.get(n, 0.0) for n in LENGTHS], width=0.4, color=color, label=who,
         )
-    bars.set_xticks([n + 0.2 for n in range(len(LENGTHS))], [str(n) for n in LENGTHS])
-    bars.set(xlabel="words in a row", ylabel="% not in the training text", ylim=(0, 105))
-    bars.legend(frameon=False)
+        for _seed in range(3)
+    ]
+    _known = Known("\n\n".join(document.text for document in clean_split.train))
+    _ours = _known.novelty(written)
+    _theirs = _known.novelty([document.text for document in clean_split.val])
+    copied, _axes = plt.subplots(figsize=(8, 3), layout="constrained")
+    for _shift, (_who, _novelty, _color) in enumerate(
+        (("the model", _ours, "#d1602b"), ("held-out speeches", _theirs, "#c9d9ea"))
+    ):
+        _axes.bar(
+            [_n + 0.4 * _shift for _n in range(len(LENGTHS))],
+            [100 * _novelty.novel.get(_n, 0.0) for _n in LENGTHS], width=0.4, color=_color, label=_who,
+        )  # fmt: skip
+    _axes.set_xticks([_n + 0.2 for _n in range(len(LENGTHS))], [str(_n) for _n in LENGTHS])
+    _axes.set(xlabel="words in a row", ylabel="% new", ylim=(0, 118))
+    _axes.spines[["top", "right"]].set_visible(False)
+    _axes.legend(frameon=False, ncols=2, loc="upper left")
     mo.vstack([
-        mo.md(f"## Write\n\n<pre>{html.escape(prompt.value + written[0])}</pre>"),
-        mo.md(
-            f"## Invented or copied?\n\nThe longest passage of the three texts it wrote that stands in the "
-            f"training text, too, has {ours.longest_words} words: `{ours.longest[:120]}`. A real text "
-            "shares some as well, so the question is whether the model shares more:"
-        ),
         copied,
+        mo.md(
+            f"The longest run that the model copied has {_ours.longest_words} words: "
+            f"`{_ours.longest[:100]}`. One of its texts begins:\n\n<pre>The {html.escape(written[0][:200])}</pre>\n\n"
+            "Set the temperature to 0 and to 1.3, and look where the orange bars go. A model can be new "
+            "because it invents, or because it writes nonsense; novelty alone does not tell which."
+        ),
     ])
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    ## What you can say now
+
+    Data are made by small rules, and each rule is checked by looking at what it removes. Near-duplicates
+    are documents that share most of their runs of words; they have to go before documents are held out.
+    Otherwise the validation set contains training text, which is contamination, and the loss is too good.
+    Whether a model memorised is measured by planted sentences: the more copies, the
+    further the loss of the true words falls below that of false ones. Without planted sentences one compares novelty with that of a held-out text.
+
+    ## Questions
+    """)
+    return
+
+
+@app.cell(hide_code=True)
+def _(self_test):
+    answers = self_test(16)
+    answers
+    return (answers,)
+
+
+@app.cell(hide_code=True)
+def _(answers, judged):
+    judged(16, answers)
     return
 
 
@@ -331,25 +707,26 @@ def _(mo):
     mo.md("""
     ## Your turn
 
-    The same from the command line, for texts of any length; each command says what it does and goes
-    on where it was stopped:
+    This lesson has no exercise of its own, but three experiments.
 
-    ```sh
-    nanogpt prepare my_texts/           # .txt, .md, .jsonl; .parquet and the hub with [data]
-    nanogpt tokenizer stats my_texts/
-    nanogpt train demo --data.folder data/my_texts --run runs/my
-    nanogpt evaluate runs/my --references --novelty --documents
-    nanogpt generate runs/my --prompt "..."
-    ```
+    1. Put a folder of your own in the place of the collection, in the second code cell. Which filter
+       removes the most, and is that right?
+    2. Train for 60 and for 960 steps instead of 240. From how many copies does the password appear now?
+    3. The same from the command line, for texts of any length:
 
-    Little text? Begin with a model that has read much: `nanogpt train --init runs/demo --data.source
-    my_texts/ --train.lr 1e-4`. And with your own functions at work: `nanogpt exercise check encode`,
-    then `nanogpt exercise play`.
+       ```sh
+       nanogpt prepare my_texts/
+       nanogpt tokenizer stats my_texts/
+       nanogpt train demo --run runs/my --data.folder data/my_texts
+       nanogpt evaluate runs/my --references --novelty --documents
+       ```
 
-    **Papers.** Lee et al. 2022, "Deduplicating Training Data Makes Language Models Better". Carlini et
-    al. 2021, "Extracting Training Data from Large Language Models", on what is memorised. McCoy et al.
-    2023, "How Much Do Language Models Copy From Their Training Data?", on counting it. Gebru et al.
-    2021, "Datasheets for Datasets", on writing down what was collected.
+    **Papers.** Lee et al. 2022, "Deduplicating Training Data Makes Language Models Better", sections 4 to
+    6. Broder 1997, "On the Resemblance and Containment of Documents", is the similarity and MinHash.
+    Carlini et al. 2019, "The Secret Sharer", section 4, has the canaries; Carlini et al. 2023, "Quantifying
+    Memorization Across Neural Language Models", counts copies. McCoy et al. 2023, "How Much Do Language
+    Models Copy From Their Training Data?", is the measure of novelty. Rae et al. 2021, "Scaling Language
+    Models: ... Training Gopher", appendix A, has filters like ours.
     """)
     return
 
