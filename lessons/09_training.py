@@ -23,6 +23,7 @@ def _():
     from nanogpt.training.loop import accumulate_gradients
     from nanogpt.training.objective import NextToken
     from nanogpt.training.optim import SGD, AdamW, cosine, decay_groups, learning_rate
+    from nanogpt.training.plan import kept_bytes
     from nanogpt.training.records import Step
     from nanogpt.training.timing import limited_to
 
@@ -48,6 +49,7 @@ def _():
         decay_groups,
         evaluating,
         judged,
+        kept_bytes,
         learning_rate,
         limited_to,
         load_split,
@@ -266,7 +268,7 @@ def _(AdamW, torch):
 @app.cell(hide_code=True)
 def _(AdamW, mo, package_code):
     rate = mo.ui.slider(
-        steps=[0.01, 0.02, 0.03, 0.05, 0.08], value=0.03, label="learning rate", show_value=True
+        steps=[0.01, 0.02, 0.03, 0.05, 0.08], value=0.05, label="learning rate", show_value=True
     )
     steep = mo.ui.slider(steps=[1, 5, 20, 50, 100], value=50, label="steepness", show_value=True)
     mo.vstack([
@@ -372,7 +374,7 @@ def _(mo, predict):
 
             There are two ways to do it. *L2* adds the pull to the gradient: gradient + decay · weight.
             **AdamW** leaves the gradient alone. It multiplies the weight by 1 - rate · decay, and Adam's
-            step comes on top (Loshchilov & Hutter 2019). For SGD the two are the same. For Adam they
+            step comes on top (Loshchilov & Hutter 2019). For plain SGD the two are the same. For Adam they
             are not.
             """
         ),
@@ -454,12 +456,10 @@ def _(
 
 
 @app.cell(hide_code=True)
-def _(load_split, mo, small_model, torch):
+def _(DataConfig, load_split, mo, small_model, torch):
     with mo.status.spinner("training a small model, once"):
         model, tokenizer = small_model()
-    from nanogpt.config import DataConfig as _DataConfig
-
-    _split = load_split(_DataConfig(max_documents=20))
+    _split = load_split(DataConfig(max_documents=20))
 
     def first_tokens(documents, characters):
         joined = "\n".join(document.text for document in documents)[:characters]
@@ -475,7 +475,7 @@ def _(load_split, mo, small_model, torch):
 def _(mo, predict):
     full_moves = predict(
         "A fresh GPT takes its very first step with AdamW at the full learning rate. What share of "
-        "its weights moves by at least 99 % of the learning rate? (Give percent.)",
+        "the weights in its blocks moves by at least 99 % of the learning rate? (Give percent.)",
         step=1,
     )
     mo.vstack([
@@ -622,7 +622,7 @@ def _(
         _axes.plot([learning_rate(n, _settings) for n in range(301)], color=_color, lw=2.2, label=_name)
     _axes.axvspan(0, climb.value, color=BLUE, alpha=0.08, lw=0)
     if climb.value >= 20:
-        _axes.text(climb.value / 2, 0.04, "warm-up", color=BLUE, ha="center", fontsize=11)
+        _axes.text(climb.value + 3, 0.04, "warm-up", color=BLUE, fontsize=12)
     _axes.set(xlabel="step", ylabel="share of the peak rate", ylim=(0, 1.08), xlim=(0, 300))
     _axes.legend(frameon=False, fontsize=12, loc="lower left", bbox_to_anchor=(0.12, 0.1))
     _half = 0.0001 + cosine(0.5) * (0.001 - 0.0001)
@@ -661,7 +661,7 @@ def _(mo, predict):
             """
             ## Gradient clipping: a limit for bad batches
 
-            Now and then a batch has a huge gradient: a page of figures, or a strange language. One such
+            Now and then a batch has a huge gradient: a page of numbers, or a strange language. One such
             step can spoil a good model. **Gradient clipping** sets a limit for the length of the whole
             gradient, over all weights together. The length is the root of the sum of all squares. A
             longer gradient is multiplied by limit/length. A shorter one stays as it is.
@@ -781,6 +781,7 @@ def _(
     NextToken,
     accumulate_gradients,
     gradients,
+    kept_bytes,
     mo,
     model,
     package_code,
@@ -790,8 +791,6 @@ def _(
     torch,
     x8,
 ):
-    from nanogpt.training.plan import kept_bytes
-
     _one, _four = gradients.values()
     _apart = ((_one - _four).norm() / _one.norm()).item()
     _compute = resolve("cpu", "float32")
@@ -1008,7 +1007,7 @@ def _(BLUE, GREY, ORANGE, amount, memorise, mo, plt):
     _axes.text(152, _unseen[-1][1], "validation", color=ORANGE, va="center", fontsize=12)
     _axes.axvline(_best[0], color=GREY, lw=1, ls="--")
     _axes.text(_best[0] + 1, 0.1, f"lowest validation loss: {_best[1]:.2f}", color=GREY, fontsize=11)
-    _axes.set(xlabel="step", ylabel="loss, nats per token", xlim=(0, 178), ylim=(0, 8))
+    _axes.set(xlabel="step", ylabel="loss, nats per token", xlim=(0, 178), ylim=(0, 1.08 * max(8, _unseen[-1][1])))
     _axes.set_title(f"{amount.value:,} tokens of training text", fontsize=13, loc="left")
     _rises = _unseen[-1][1] - _best[1]
     _epochs = 150 * 12 * 32 / amount.value

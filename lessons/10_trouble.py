@@ -405,14 +405,14 @@ def _(
 def _(BLUE, GREY, LIGHT, ORANGE, frequencies, good, know_nothing, plt, runs):
     _steps = range(0, 121, 10)
 
-    def draw_losses(axes, run, top=4.2):
+    def draw_losses(axes, run, low=0, top=4.2):
         for height in (know_nothing, frequencies):
             axes.axhline(height, color=LIGHT, lw=1.4)
         axes.plot(good["losses"], color="#c4c4c4", lw=5, solid_capstyle="round")
         axes.plot(_steps, good["checks"], color=GREY, lw=2.2, ls=":")
         axes.plot([min(x, 99) for x in run["losses"]], color=BLUE, lw=1.6)
         axes.plot(_steps, [min(x, 99) for x in run["checks"]], "o-", color=ORANGE, ms=3.5, lw=1.6)
-        axes.set(ylim=(0, top), xlim=(-2, 122))
+        axes.set(ylim=(low, top), xlim=(-2, 122))
 
     def wall(names):
         """All eight runs, each with a healthy one in grey."""
@@ -431,10 +431,14 @@ def _(BLUE, GREY, LIGHT, ORANGE, frequencies, good, know_nothing, plt, runs):
         """One run beside the healthy one: losses and the length of the gradient."""
         run = runs[letter]
         highest = max(run["losses"] + run["checks"])
+        near = max(abs(a - b) for a, b in zip(run["losses"], good["losses"], strict=True)) < 0.6
         figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
-        draw_losses(left, run, top=max(4.2, min(1.08 * highest, 16)))
+        if near:  # too close to see the difference in the usual range
+            draw_losses(left, run, low=0.8, top=2.2)
+        else:
+            draw_losses(left, run, top=max(4.2, min(1.08 * highest, 16)))
         left.set(xlabel="step", ylabel="loss")
-        left.set_title(f"run {letter}", loc="left", fontweight="bold")
+        left.set_title(f"run {letter}" + ", enlarged" * near, loc="left", fontweight="bold")
         right.semilogy(good["lengths"], color="#c4c4c4", lw=5)
         right.semilogy(run["lengths"], color=BLUE, lw=1.6)
         right.set(xlabel="step", ylim=(0.01, 300))

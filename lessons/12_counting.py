@@ -454,7 +454,12 @@ def _(
     _figure, _axes = plt.subplots(figsize=(8, 3), layout="constrained")
     _axes.barh(list(_times), [t / 3600 for t in _times.values()], left=1e-3, color=[ORANGE, BLUE, BLUE, BLUE])
     for _n, _time in enumerate(_times.values()):
-        _axes.text(_time / 3600 * 1.3, _n, duration(_time), va="center")
+        _years = _time / 3600 / 24 / 365
+        _said = f"{_years:,.1f} years" if _years > 2 else duration(_time)
+        _axes.text(
+            _time / 3600 * 1.5, _n, _said, va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+        )  # fmt: skip
     _axes.set(xscale="log", xlim=(1e-3, 1e8), xlabel="hours at 40 % of the peak")
     for _hours, _name in ((24, "a day"), (24 * 365, "a year")):
         _axes.axvline(_hours, color=LIGHT, lw=1.5, zorder=0)
@@ -522,7 +527,7 @@ def _(mo, predict):
 
 @app.cell(hide_code=True)
 def _(KVCache, mo, package_code, passes, reply):
-    at = mo.ui.slider(1, 16, value=9, label="tokens so far", show_value=True)
+    at = mo.ui.slider(5, 16, value=13, label="tokens so far", show_value=True)
     mo.vstack([
         reply(
             passes,
@@ -674,7 +679,7 @@ def _(cached_training, mo, predict, reply):
 @app.cell(hide_code=True)
 def _(PRESETS, cache_bytes, cache_size, mo, package_code, reply, total):
     key_heads = mo.ui.slider(
-        steps=[1, 2, 3, 4, 6, 12], value=12, label="heads of keys and values", show_value=True
+        steps=[1, 2, 3, 4, 6, 12], value=4, label="heads of keys and values", show_value=True
     )
     texts_at_once = mo.ui.slider(
         steps=[1, 4, 16, 64], value=16, label="texts at once", show_value=True
