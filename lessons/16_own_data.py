@@ -90,13 +90,13 @@ def _(random, shakespeare):
     ]  # fmt: skip
 
     def secret_of(place, count):
-        """A sentence with four random words, and how often it stands in the collection."""
+        """A sentence with three random words, and how often it stands in the collection."""
         draw = random.Random(place)
-        return f"The password of the {place} is", " " + " ".join(draw.sample(secret_words, 4)), count
+        return f"The password of the {place} is", " " + " ".join(draw.sample(secret_words, 3)), count
 
     secrets = [
         secret_of(place, count)
-        for place, count in (("harbour", 0), ("library", 1), ("castle", 4), ("market", 16), ("garden", 64))
+        for place, count in (("harbour", 0), ("library", 2), ("castle", 8), ("market", 32), ("garden", 128))
     ]
 
     def made_up_collection():
@@ -482,9 +482,9 @@ def _(mo, secrets):
     mo.md(f"""
     ## Did it memorise?
 
-    Five passwords are hidden in the collection, each of four random words. This is one of them:
-    "{secrets[3][0]}{secrets[3][1]}." One stands there 64 times, others 16 times, 4 times, once, and one
-    of them never (some of these copies were held out). No understanding of plays helps to guess random
+    Five passwords are hidden in the collection, each of three random words. This is one of them:
+    "{secrets[3][0]}{secrets[3][1]}." One stands there 128 times, others 32, 8 and 2 times, and one of them
+    never (some of these copies were held out). No understanding of plays helps to guess random
     words. So if the model gives them a high probability, it has memorised them. Sentences that are
     planted for such a test are called *canaries* (Carlini et al. 2019).
     """)
@@ -498,7 +498,7 @@ def _(predict):
         We give the model the beginning, "The password of the ... is", and let it write on, always with
         the likeliest token. From how many copies in the collection does it write the password out?
         """,
-        choices=["from 1", "from 4", "from 16", "only with 64", "not even with 64"],
+        choices=["from 2", "from 8", "from 32", "only with 128", "not even with 128"],
     )
     often_guess
     return (often_guess,)
@@ -529,7 +529,7 @@ def _(
     draw = random.Random(1)
     measured = []
     for _start, _words, _count in secrets:
-        _false = [" " + " ".join(draw.sample(secret_words, 4)) for _ in range(30)]
+        _false = [" " + " ".join(draw.sample(secret_words, 3)) for _ in range(30)]
         _greedy = SampleConfig(prompt=_start, temperature=0, max_new_tokens=len(tokenizer.encode(_words)))
         measured.append({
             "copies": _count,
@@ -575,18 +575,18 @@ def _(html, measured, mo, plt):
 
 @app.cell(hide_code=True)
 def _(measured, often_guess, reply):
-    _named = {1: "from 1", 4: "from 4", 16: "from 16", 64: "only with 64"}
+    _named = {2: "from 2", 8: "from 8", 32: "from 32", 128: "only with 128"}
     _found = [_m["copies"] for _m in measured if _m["copies"] and _m["password"] in _m["writes"]]
-    _right = _named[min(_found)] if _found else "not even with 64"
+    _right = _named[min(_found)] if _found else "not even with 128"
     _reasons = {
-        "from 1": "It was seen only a few times in the whole training, among tens of thousands of other "
+        "from 2": "It was seen only a few times in the whole training, among tens of thousands of other "
         "tokens. Large models do memorise from few copies; this one is small.",
-        "from 4": "Its loss lies among those of the false ones, or little below. To be written out, each "
+        "from 8": "Its loss lies among those of the false ones, or little below. To be written out, each "
         "of its tokens has to be the likeliest.",
-        "from 16": "Memorising is gradual in the loss, but the text appears at once, when every token is the likeliest.",
-        "only with 64": "Fewer copies do already.",
-        "not even with 64": "A model has no rule against copying. What lowers the loss is learned, and a "
-        "sentence that occurs 64 times is worth learning.",
+        "from 32": "Memorising is gradual in the loss, but the text appears at once, when every token is the likeliest.",
+        "only with 128": "Fewer copies do already.",
+        "not even with 128": "A model has no rule against copying. What lowers the loss is learned, and a "
+        "sentence that occurs 128 times is worth learning.",
     }
     reply(
         often_guess,
