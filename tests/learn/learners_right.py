@@ -1,6 +1,9 @@
 """Correct solutions of the exercises, as different people write them: all of them must pass."""
 
+import functools
+import inspect
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nanogpt.errors import UserError
+from nanogpt.learn import autograd
 from nanogpt.model.attention import AttentionContext, CausalSelfAttention, attention_weights
 from nanogpt.model.cache import KVCache
 from nanogpt.model.gpt import GPT, Block
@@ -125,6 +130,8 @@ def encode_one_place_at_a_time(ids, ranks):
 
 
 def windows_list(ids, context_length, stride):
+    if stride < 1 or stride > context_length:
+        raise UserError("no such stride")
     ids = [int(i) for i in ids]
     length = min(context_length, len(ids) - 1)
     out, done, start = [], 0, 0
@@ -139,6 +146,9 @@ def windows_list(ids, context_length, stride):
 
 
 def windows_generator(ids, context_length, stride):
+    if not 0 < stride <= context_length:
+        raise UserError("no such stride")
+    ids = np.array(ids, dtype=np.int64)
     last = len(ids) - 1
     context_length = min(context_length, last)
     given, start = 0, 0
@@ -172,7 +182,7 @@ def norm_by_moments(x, weight, bias=None, eps=1e-5):
 def norm_rows(x, weight, bias=None, eps=1e-5):
     rows = []
     for row in x.reshape(-1, x.shape[-1]):
-        y = (row - row.mean()) / math.sqrt(row.var(unbiased=False).item() + eps) * weight
+        y = (row - row.mean()) / (row.var(unbiased=False) + eps) ** 0.5 * weight
         rows.append(y if bias is None else y + bias)
     return torch.stack(rows).reshape(x.shape)
 
@@ -183,10 +193,10 @@ def gelu_library(x):
 
 def gelu_numbers(x):
     flat = [
-        0.5 * v * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3)))
-        for v in x.flatten().tolist()
+        0.5 * v * (1 + torch.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3)))
+        for v in x.flatten()
     ]
-    return torch.tensor(flat).reshape(x.shape)
+    return torch.stack(flat).reshape(x.shape)
 
 
 def gelu_sigmoid(x):
@@ -216,7 +226,8 @@ def hidden_scores(scores, mask, causal):
 
 def attention_einsum(q, k, v, mask=None, causal=False, dropout=0.0):
     scores = torch.einsum("bhtd,bhsd->bhts", q, k) * q.shape[-1] ** -0.5
-    return torch.einsum("bhts,bhsd->bhtd", hidden_scores(scores, mask, causal).softmax(-1), v)
+    weights = F.dropout(hidden_scores(scores, mask, causal).softmax(-1), dropout)
+    return torch.einsum("bhts,bhsd->bhtd", weights, v)
 
 
 def attention_library(q, k, v, mask=None, causal=False, dropout=0.0):
@@ -232,15 +243,18 @@ def attention_loops(q, k, v, mask=None, causal=False, dropout=0.0):
     for b in range(B):
         for h in range(nh):
             for t in range(T):
-                scores = k[b, h] @ q[b, h, t] / math.sqrt(hs)
-                for s in range(S):
+                scores = list(k[b, h] @ q[b, h, t] / math.sqrt(hs)) if S < 100 else q.new_zeros(S)
+                for s in range(S if mask is not None or causal else 0):
                     if causal and s > t:
-                        scores[s] = -math.inf
+                        scores[s] = torch.tensor(-math.inf)
                     elif mask is not None and mask.dtype == torch.bool:
-                        scores[s] = scores[s] if mask[b, h, t, s] else -math.inf
+                        scores[s] = scores[s] if mask[b, h, t, s] else torch.tensor(-math.inf)
                     elif mask is not None:
-                        scores[s] += mask[b, h, t, s]
-                out[b, h, t] = torch.softmax(scores, 0) @ v[b, h]
+                        scores[s] = scores[s] + mask[b, h, t, s]
+                scores = torch.stack(scores) if isinstance(scores, list) else scores
+                keep = torch.rand(S) >= dropout
+                weights = torch.softmax(scores, 0) * keep / max(1 - dropout, 1e-9)
+                out[b, h, t] = weights @ v[b, h]
     return out
 
 
@@ -255,8 +269,8 @@ class HeadsChunks(CausalSelfAttention):
             k, v = context.cache.update(context.layer, k, v)
         k = torch.stack([one for one in k.unbind(1) for _ in range(self.groups)], 1)
         v = torch.stack([one for one in v.unbind(1) for _ in range(self.groups)], 1)
-        y = attention_einsum(q, k, v, context.mask, context.causal)
-        return self.c_proj(torch.cat(y.unbind(1), -1))
+        y = attention_einsum(q, k, v, context.mask, context.causal, self.kernel.dropout)
+        return self.dropout(self.c_proj(torch.cat(y.unbind(1), -1)))
 
 
 class HeadsView(CausalSelfAttention):
@@ -273,8 +287,11 @@ class HeadsView(CausalSelfAttention):
         k, v = context.cache.update(context.layer, k, v) if context.cache else (k, v)
         k = k.repeat_interleave(self.groups, 1)
         v = v.repeat_interleave(self.groups, 1)
-        y = F.scaled_dot_product_attention(q, k, v, context.mask, is_causal=context.causal)
-        return self.c_proj(y.transpose(1, 2).contiguous().view(B, T, C))
+        y = F.scaled_dot_product_attention(
+            q, k, v, context.mask, self.kernel.dropout, is_causal=context.causal
+        )
+        y = self.c_proj(y.transpose(1, 2).contiguous().view(B, T, C))
+        return F.dropout(y, self.dropout.p, training=self.training)
 
 
 class HeadsOneByOne(CausalSelfAttention):
@@ -290,7 +307,7 @@ class HeadsOneByOne(CausalSelfAttention):
             g = h // self.groups
             one, key, value = q[:, h : h + 1], k[:, g : g + 1], v[:, g : g + 1]
             outs.append(self.kernel(one, key, value, context.mask, context.causal)[:, 0])
-        return self.c_proj(torch.cat(outs, dim=-1))
+        return self.dropout(self.c_proj(torch.cat(outs, dim=-1)))
 
 
 def mask_loops(new, known, window=0, same=None, device=None):
@@ -356,6 +373,8 @@ class BlockSums(Block):
 
 class GPTPlain(GPT):
     def hidden_states(self, ids, *, documents=None, cache=None):
+        if ids.dim() != 2:
+            raise UserError("ids are (B, T)")
         context = self.context(ids, documents, cache)
         x = self.drop(self.wpe.embed(self.wte(ids), context.pos))
         for n, block in enumerate(self.h):
@@ -367,8 +386,10 @@ class GPTPlain(GPT):
 
 class GPTWhile(GPT):
     def hidden_states(self, ids, *, documents=None, cache=None):
+        if ids.dim() != 2:
+            raise UserError("ids are (B, T)")
         context = self.context(ids, documents=documents, cache=cache)
-        x = self.wpe.embed(F.embedding(ids, self.wte.weight), context.pos)
+        x = self.drop(self.wpe.embed(F.embedding(ids, self.wte.weight), context.pos))
         n = 0
         while n < len(self.h):
             x = self.h[n](x, AttentionContext(**{**vars(context), "layer": n}))
@@ -380,6 +401,8 @@ class GPTWhile(GPT):
 
 class GPTOwnPositions(GPT):
     def hidden_states(self, ids, *, documents=None, cache=None):
+        if ids.dim() != 2:
+            raise UserError("ids are (B, T)")
         start = cache.length if cache else 0
         pos = torch.arange(start, start + ids.shape[1])[None]
         if documents is not None:
@@ -388,7 +411,7 @@ class GPTOwnPositions(GPT):
                 rows.append([row[:i].count(d) if d else 0 for i, d in enumerate(row)])
             pos = torch.tensor(rows)[:, -ids.shape[1] :]
         context = self.context(ids, documents, cache)
-        x = self.wpe.embed(self.wte(ids), pos)
+        x = self.drop(self.wpe.embed(self.wte(ids), pos))
         for n, block in enumerate(self.h):
             x = block(x, replace(context, pos=pos, layer=n))
         if cache:
@@ -423,13 +446,14 @@ class AdamPlain(optim.HandWritten):
     def update(self, parameter, gradient, group):
         s = self.state[parameter]
         if len(s) == 0:
-            s["t"], s["m"], s["v"] = 0, torch.zeros_like(parameter), torch.zeros_like(parameter)
-        s["t"] += 1
+            s["step"], s["exp_avg"] = 0, torch.zeros_like(parameter)
+            s["exp_avg_sq"] = torch.zeros_like(parameter)
+        s["step"] += 1
         b1, b2 = group["betas"]
-        s["m"] = b1 * s["m"] + (1 - b1) * gradient
-        s["v"] = b2 * s["v"] + (1 - b2) * gradient * gradient
-        m_hat = s["m"] / (1 - b1 ** s["t"])
-        v_hat = s["v"] / (1 - b2 ** s["t"])
+        s["exp_avg"] = b1 * s["exp_avg"] + (1 - b1) * gradient
+        s["exp_avg_sq"] = b2 * s["exp_avg_sq"] + (1 - b2) * gradient * gradient
+        m_hat = s["exp_avg"] / (1 - b1 ** s["step"])
+        v_hat = s["exp_avg_sq"] / (1 - b2 ** s["step"])
         parameter -= group["lr"] * group["weight_decay"] * parameter
         parameter -= group["lr"] * m_hat / (torch.sqrt(v_hat) + group["eps"])
 
@@ -439,8 +463,8 @@ class AdamStepSize(optim.HandWritten):
         s = self.state[parameter]
         step = s["step"] = s.get("step", 0) + 1
         lr, (b1, b2) = group["lr"], group["betas"]
-        m = s.setdefault("m", torch.zeros_like(parameter)).lerp_(gradient, 1 - b1)
-        v = s.setdefault("v", torch.zeros_like(parameter)).mul_(b2)
+        m = s.setdefault("exp_avg", torch.zeros_like(parameter)).lerp_(gradient, 1 - b1)
+        v = s.setdefault("exp_avg_sq", torch.zeros_like(parameter)).mul_(b2)
         v.addcmul_(gradient, gradient, value=1 - b2)
         parameter.mul_(1 - lr * group["weight_decay"])
         denominator = (v / (1 - b2**step)).sqrt().add_(group["eps"])
@@ -467,7 +491,7 @@ def schedule_plain(step, config):
 
 def schedule_table(step, config):
     climb = [config.lr * n / (config.warmup_steps + 1) for n in range(1, config.warmup_steps + 1)]
-    length = config.max_steps - config.warmup_steps
+    length = max(1, config.max_steps - config.warmup_steps)
     share, first = optim.SCHEDULES[config.schedule], config.warmup_steps
     fall = [share(n / length, first + n, config) for n in range(length + 1)]
     rates = climb + [config.min_lr + s * (config.lr - config.min_lr) for s in fall]
@@ -579,10 +603,215 @@ def rotate_pairs(x, cos, sin):
 
 
 def attention_of_the_package(q, k, v, mask=None, causal=False, dropout=0.0):
-    return attention_weights(q, k, mask, causal) @ v
+    return F.dropout(attention_weights(q, k, mask, causal), dropout) @ v
+
+
+def a_value(**methods):
+    """The package's Value as a class of its own, with the methods that a learner wrote."""
+    scope = dict(vars(autograd))
+    exec(inspect.getsource(autograd.Value), scope)
+    cls = scope["Value"]
+    for name, method in methods.items():
+        setattr(cls, name, method)
+    cls.__radd__, cls.__rmul__ = cls.__add__, cls.__mul__
+    return cls
+
+
+def value_sum(self, other):
+    other = self.of(other)
+    return type(self)(self.data + other.data, ((self, 1.0), (other, 1.0)))
+
+
+def value_product(self, other):
+    other = self.of(other)
+    return type(self)(self.data * other.data, [(self, other.data), (other, self.data)])
+
+
+def value_tanh(self):
+    e = math.exp(2 * self.data)
+    y = (e - 1) / (e + 1)
+    return type(self)(y, [(self, (1 - y) * (1 + y))])
+
+
+def value_tanh_cosh(self):
+    return type(self)(math.tanh(self.data), [(self, math.cosh(self.data) ** -2)])
+
+
+def backward_topological(self):
+    order, seen = [], set()
+
+    def visit(value):
+        if value not in seen:
+            seen.add(value)
+            for source, _ in value.inputs:
+                visit(source)
+            order.append(value)
+
+    visit(self)
+    self.grad = 1.0
+    for value in reversed(order):
+        for source, derivative in value.inputs:
+            source.grad += derivative * value.grad
+
+
+def backward_path_by_path(self):
+    def push(value, gradient):
+        value.grad += gradient
+        for source, derivative in value.inputs:
+            push(source, derivative * gradient)
+
+    push(self, 1.0)
+
+
+def backward_counting(self):
+    """Each number waits until all numbers that were computed from it are done."""
+    order = autograd.in_order(self)
+    waiting = Counter(source for value in order for source, _ in value.inputs)
+    self.grad, ready = 1.0, [self]
+    while ready:
+        value = ready.pop()
+        for source, derivative in value.inputs:
+            source.grad += derivative * value.grad
+            waiting[source] -= 1
+            if not waiting[source]:
+                ready.append(source)
+
+
+def embed_library(ids, wte, wpe):
+    B, T = ids.shape
+    pos = torch.arange(T).expand(B, T)
+    return F.embedding(ids, wte) + F.embedding(pos, wpe)
+
+
+def embed_one_hot(ids, wte, wpe):
+    return F.one_hot(ids, len(wte)).to(wte.dtype) @ wte + wpe[None, : ids.size(1), :]
+
+
+def embed_loops(ids, wte, wpe):
+    rows = [[wte[i] + wpe[t] for t, i in enumerate(row)] for row in ids.tolist()]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+def plain_loss_library(logits, targets):
+    return F.cross_entropy(logits, targets)
+
+
+def plain_loss_loop(logits, targets):
+    total = 0.0
+    for row, target in zip(logits, targets.tolist(), strict=True):
+        total = total + torch.logsumexp(row, 0) - row[target]
+    return total / len(targets)
+
+
+def plain_loss_one_hot(logits, targets):
+    logs = logits.log_softmax(dim=1)
+    return -(logs * F.one_hot(targets, logits.shape[1])).sum() / targets.shape[0]
+
+
+def gradient_one_hot(logits, targets):
+    return (logits.softmax(-1) - F.one_hot(targets, logits.shape[-1])) / logits.shape[0]
+
+
+def gradient_loops(logits, targets):
+    N, V = logits.shape
+    p, g = torch.softmax(logits, 1), torch.zeros(N, V)
+    for n in range(N):
+        for v in range(V):
+            g[n, v] = (p[n, v] - (1.0 if v == targets[n] else 0.0)) / N
+    return g
+
+
+def gradient_scatter(logits, targets):
+    g = torch.exp(logits - torch.logsumexp(logits, 1, keepdim=True))
+    return g.scatter_add(1, targets.view(-1, 1), -torch.ones(len(targets), 1)).div(len(targets))
+
+
+def average_cumsum(x):
+    return x.cumsum(1) / torch.arange(1, x.shape[1] + 1).view(1, -1, 1)
+
+
+def average_softmax(x):
+    T = x.size(1)
+    scores = torch.zeros(T, T).masked_fill(torch.ones(T, T).tril() == 0, float("-inf"))
+    return torch.einsum("ts,bsc->btc", F.softmax(scores, dim=-1), x)
+
+
+def average_loop(x):
+    return torch.stack([x[:, : t + 1].mean(dim=1) for t in range(x.shape[1])], dim=1)
+
+
+def causal_compare(T):
+    i = torch.arange(T)
+    return i[:, None] >= i[None, :]
+
+
+def causal_lists(T):
+    return torch.tensor([[s <= t for s in range(T)] for t in range(T)])
+
+
+def causal_triu(T):
+    return ~torch.triu(torch.ones((T, T)), diagonal=1).bool()
+
+
+def heads_nanogpt(x, c_attn, c_proj, n_head):
+    B, T, C = x.size()
+    q, k, v = c_attn(x).split(C, dim=2)
+    k = k.view(B, T, n_head, C // n_head).transpose(1, 2)
+    q = q.view(B, T, n_head, C // n_head).transpose(1, 2)
+    v = v.view(B, T, n_head, C // n_head).transpose(1, 2)
+    att = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))
+    att = att.masked_fill(torch.tril(torch.ones(T, T)) == 0, float("-inf"))
+    y = F.softmax(att, dim=-1) @ v
+    return c_proj(y.transpose(1, 2).contiguous().view(B, T, C))
+
+
+def heads_one_by_one(x, c_attn, c_proj, n_head):
+    hs, T = x.shape[-1] // n_head, x.shape[1]
+    q, k, v = c_attn(x).chunk(3, -1)
+    outs = []
+    for h in range(n_head):
+        part = slice(h * hs, (h + 1) * hs)
+        scores = q[..., part] @ k[..., part].mT / hs**0.5
+        weights = (scores + torch.full((T, T), -torch.inf).triu(1)).softmax(-1)
+        outs.append(weights @ v[..., part])
+    return c_proj(torch.cat(outs, -1))
+
+
+def heads_library(x, c_attn, c_proj, n_head):
+    qkv = c_attn(x).unflatten(-1, (3, n_head, -1)).permute(2, 0, 3, 1, 4)
+    return c_proj(F.scaled_dot_product_attention(*qkv, is_causal=True).transpose(1, 2).flatten(2))
+
+
+def gpt_steps(ids, wte, wpe, blocks, ln_f):
+    tokens = wte[ids]
+    positions = wpe[torch.arange(ids.size(1))]
+    x = tokens + positions
+    for block in blocks:
+        x = block(x)
+    return torch.matmul(ln_f(x), wte.transpose(0, 1))
+
+
+def gpt_reduce(ids, wte, wpe, blocks, ln_f):
+    x = F.embedding(ids, wte) + wpe[: ids.shape[-1]].unsqueeze(0)
+    return F.linear(ln_f(functools.reduce(lambda x, block: block(x), blocks, x)), wte)
+
+
+def gpt_recursive(ids, wte, wpe, blocks, ln_f):
+    def through(x, rest):
+        return through(rest[0](x), rest[1:]) if rest else ln_f(x)
+
+    return torch.einsum("btc,vc->btv", through(wte[ids] + wpe[: ids.shape[1]], list(blocks)), wte)
 
 
 RIGHT = {
+    "value": [
+        a_value(
+            __add__=value_sum, __mul__=value_product, tanh=value_tanh,
+            backward=backward_topological,
+        ),
+        a_value(backward=backward_path_by_path, tanh=value_tanh_cosh),
+        a_value(backward=backward_counting),
+    ],
     "merge": [merge_flag, merge_recursive, merge_in_a_copy],
     "train": [train_loops, train_sorted, bpe.train],
     "encode": [encode_ranks, encode_in_order_of_learning, encode_one_place_at_a_time],
@@ -593,11 +822,18 @@ RIGHT = {
     "attention": [
         attention_einsum, attention_library, attention_loops, attention_of_the_package,
     ],
-    "heads": [HeadsChunks, HeadsView, HeadsOneByOne],
-    "mask": [mask_loops, mask_tril, mask_lists],
+    "embed": [embed_library, embed_one_hot, embed_loops],
+    "cross-entropy": [plain_loss_library, plain_loss_loop, plain_loss_one_hot],
+    "loss-gradient": [gradient_one_hot, gradient_loops, gradient_scatter],
+    "average": [average_cumsum, average_softmax, average_loop],
+    "mask": [causal_compare, causal_lists, causal_triu],
+    "heads": [heads_nanogpt, heads_one_by_one, heads_library],
+    "gpt": [gpt_steps, gpt_reduce, gpt_recursive],
+    "grouped-heads": [HeadsChunks, HeadsView, HeadsOneByOne],
+    "full-mask": [mask_loops, mask_tril, mask_lists],
     "block": [BlockOneLine, BlockSteps, BlockSums],
-    "gpt": [GPTPlain, GPTWhile, GPTOwnPositions],
-    "cross-entropy": [loss_library, loss_loop, loss_log_softmax],
+    "gpt-cached": [GPTPlain, GPTWhile, GPTOwnPositions],
+    "masked-loss": [loss_library, loss_loop, loss_log_softmax],
     "adamw": [AdamPlain, AdamStepSize, AdamLibrary],
     "schedule": [schedule_plain, schedule_table, schedule_tensor],
     "top-k": [top_k_sort, top_k_rows, top_k_copy],

@@ -9,9 +9,11 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from learners_right import hidden_scores, merge_flag
+from learners_right import a_value, hidden_scores, merge_flag
 from torch import nn
 
+from nanogpt.errors import UserError
+from nanogpt.learn import autograd
 from nanogpt.model.attention import CausalSelfAttention
 from nanogpt.model.cache import KVCache
 from nanogpt.model.gpt import GPT, Block
@@ -221,7 +223,7 @@ def attend_wrong_scale(q, k, v, mask=None, causal=False, dropout=0.0):
 def attend_billion(q, k, v, mask=None, causal=False, dropout=0.0):
     scores = hidden_scores(q @ k.mT / q.shape[-1] ** 0.5, mask, causal)
     if mask is None or mask.dtype == torch.bool:
-        scores = scores.clamp(min=-1e10).masked_fill(scores.isinf(), -1e9)
+        scores = scores.masked_fill(scores.isinf(), -1e9)
     return scores.softmax(-1) @ v
 
 
@@ -438,14 +440,14 @@ class SomeAdam(optim.HandWritten):
 
     def update(self, parameter, gradient, group):
         s = self.state[parameter]
-        s["n"] = s.get("n", 0) + 1
+        s["step"] = s.get("step", 0) + 1
         lr, wd, eps, (b1, b2) = (group[k] for k in ("lr", "weight_decay", "eps", "betas"))
         if self.coupled:
             gradient = gradient + wd * parameter
-        m = s["m"] = b1 * s.get("m", 0) + (1 - b1) * gradient
-        v = s["v"] = b2 * s.get("v", 0) + (1 - b2) * gradient.square()
+        m = s["exp_avg"] = b1 * s.get("exp_avg", 0) + (1 - b1) * gradient
+        v = s["exp_avg_sq"] = b2 * s.get("exp_avg_sq", 0) + (1 - b2) * gradient.square()
         if not self.uncorrected:
-            m, v = m / (1 - b1 ** s["n"]), v / (1 - b2 ** s["n"])
+            m, v = m / (1 - b1 ** s["step"]), v / (1 - b2 ** s["step"])
         step = lr * m / ((v + eps).sqrt() if self.eps_inside else v.sqrt() + eps)
         shrink = 1 - (wd if self.rateless else lr * wd)
         if self.coupled:
@@ -571,7 +573,332 @@ def rotate_back(x, cos, sin):
     return x * torch.cat([cos, cos], -1) + rotated * torch.cat([sin, sin], -1)
 
 
+def value_times_itself(self, other):
+    other = self.of(other)
+    return type(self)(self.data * other.data, [(self, self.data), (other, other.data)])
+
+
+def value_tanh_of_x(self):
+    return type(self)(math.tanh(self.data), [(self, 1 - self.data * self.data)])
+
+
+def value_numbers_only(self, other):
+    return type(self)(self.data + other.data, [(self, 1.0), (other, 1.0)])
+
+
+def backward_assigning(self):
+    self.grad = 1.0
+    for value in reversed(autograd.in_order(self)):
+        for source, derivative in value.inputs:
+            source.grad = derivative * value.grad
+
+
+def backward_queue(self):
+    self.grad = 1.0
+    queue, seen = [self], {self}
+    while queue:
+        value = queue.pop(0)
+        for source, derivative in value.inputs:
+            source.grad += derivative * value.grad
+            if source not in seen:
+                seen.add(source)
+                queue.append(source)
+
+
+def backward_without_start(self):
+    for value in reversed(autograd.in_order(self)):
+        for source, derivative in value.inputs:
+            source.grad += derivative * value.grad
+
+
+def backward_recursive(self):
+    self.grad = self.grad or 1.0
+    for source, derivative in self.inputs:
+        source.grad += derivative * self.grad
+        backward_recursive(source)
+
+
+def embed_from_one(ids, wte, wpe):
+    return F.embedding(ids, wte) + wpe[torch.arange(ids.shape[1]) + 1]
+
+
+def embed_by_token(ids, wte, wpe):
+    return torch.stack([wte[i] + wpe[i] for i in ids.flatten()]).view(*ids.shape, -1)
+
+
+def embed_by_row(ids, wte, wpe):
+    return torch.stack([wte[row] + wpe[n] for n, row in enumerate(ids)])
+
+
+def plain_loss_naive(logits, targets):
+    p = logits.exp() / logits.exp().sum(1, keepdim=True)
+    return -p[range(len(targets)), targets].log().mean()
+
+
+def plain_loss_twice(logits, targets):
+    return F.cross_entropy(logits.softmax(-1), targets)
+
+
+def plain_loss_eps(logits, targets):
+    p = F.softmax(logits, dim=-1).gather(1, targets.unsqueeze(1))
+    return -torch.log(p + 1e-9).mean()
+
+
+def gradient_of_the_sum(logits, targets):
+    p = F.softmax(logits, dim=1)
+    p[torch.arange(len(targets)), targets] -= 1
+    return p
+
+
+def gradient_sign(logits, targets):
+    return (F.one_hot(targets, logits.size(1)) - logits.softmax(1)) / len(targets)
+
+
+def gradient_raw(logits, targets):
+    g = logits.clone()
+    g[torch.arange(len(targets)), targets] -= 1
+    return g / len(targets)
+
+
+def average_by_t(x):
+    T = x.shape[1]
+    return torch.tril(torch.ones(T, T)) / T @ x
+
+
+def average_columns(x):
+    w = torch.tril(torch.ones(x.size(1), x.size(1)))
+    return torch.einsum("ts,bsc->btc", w / w.sum(dim=1), x)
+
+
+def average_soft(x):
+    return F.softmax(torch.ones(x.shape[1], x.shape[1]).tril(), dim=-1) @ x
+
+
+def average_exclusive(x):
+    rows = [x[:, :t].mean(1) for t in range(x.shape[1])]
+    return torch.stack(rows, 1)
+
+
+def causal_floats(T):
+    return torch.tril(torch.ones(T, T))
+
+
+def causal_hidden(T):
+    return torch.triu(torch.ones(T, T), diagonal=1).bool()
+
+
+def causal_strict(T):
+    return torch.arange(T)[:, None] > torch.arange(T)
+
+
+def causal_infinite(T):
+    return torch.full((T, T), float("-inf")).triu(1)
+
+
+def heads_like_nanogpt(hs=None, qkv=lambda q, k, v: (q, k, v), join=None, hides=True):
+    """nanoGPT's attention with something wrong in it."""
+
+    def attend(x, c_attn, c_proj, n_head):
+        B, T, C = x.size()
+        q, k, v = qkv(*c_attn(x).split(C, dim=2))
+        q, k, v = (y.view(B, T, n_head, C // n_head).transpose(1, 2) for y in (q, k, v))
+        att = (q @ k.transpose(-2, -1)) / math.sqrt(hs(C) if hs else k.size(-1))
+        if hides:
+            att = att.masked_fill(torch.ones(T, T).tril() == 0, float("-inf"))
+        y = F.softmax(att, dim=-1) @ v
+        y = join(y) if join else y.transpose(1, 2).contiguous().view(B, T, C)
+        return c_proj(y)
+
+    return attend
+
+
+def heads_viewed(x, c_attn, c_proj, n_head):
+    B, T, C = x.shape
+    q, k, v = (y.reshape(B, n_head, T, C // n_head) for y in c_attn(x).chunk(3, -1))
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return c_proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+def gpt_summing(ids, wte, wpe, blocks, ln_f):
+    x = wte[ids] + wpe[: ids.shape[1]]
+    for block in blocks:
+        x = x + block(x)
+    return ln_f(x) @ wte.T
+
+
+def gpt_norming(ids, wte, wpe, blocks, ln_f):
+    x = F.embedding(ids, wte) + wpe[: ids.shape[1]]
+    for block in blocks:
+        x = ln_f(block(x))
+    return F.linear(x, wte)
+
+
+def gpt_orderless(ids, wte, wpe, blocks, ln_f):
+    x = F.embedding(ids, wte)
+    for block in blocks:
+        x = block(x)
+    return F.linear(ln_f(x), wte)
+
+
+def gpt_returning_early(ids, wte, wpe, blocks, ln_f):
+    x = wte[ids] + wpe[torch.arange(ids.shape[1])]
+    for block in blocks:
+        x = block(x)
+        return ln_f(x) @ wte.t()
+    return x
+
+
+def encode_by_the_mapping(ids, ranks):
+    ids = list(ids)
+    for pair in ranks:
+        ids = merge_flag(ids, pair, ranks[pair])
+    return ids
+
+
+def norm_torch_std(x, weight, bias=None, eps=1e-5):
+    y = weight * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + eps)
+    return y + bias if bias is not None else y
+
+
+def softmax_no_keepdim(x, dim=-1):
+    e = torch.exp(x - x.max(dim=dim, keepdim=True).values)
+    return e / e.sum(dim)
+
+
+class BlockForgetful(Block):
+    def forward(self, x, context):
+        y = x + self.attn(self.ln_1(x), context)
+        return x + self.mlp(self.ln_2(y))
+
+
+def attend_keys(q, k, v, mask=None, causal=False, dropout=0.0):
+    weights = hidden_scores(q @ k.mT / q.shape[-1] ** 0.5, mask, causal).softmax(-1)
+    return F.dropout(weights, dropout) @ k
+
+
+def attend_blind(q, k, v, mask=None, causal=False, dropout=0.0):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    if causal:
+        scores = scores.masked_fill(torch.ones(scores.shape[-2:]).triu().bool(), -math.inf)
+    else:
+        scores = hidden_scores(scores, mask, False)
+    return F.dropout(scores.softmax(-1), dropout) @ v
+
+
+class AdamRebinding(SomeAdam):
+    def update(self, parameter, gradient, group):
+        before = parameter.clone()
+        super().update(parameter, gradient, group)
+        parameter.copy_(before)
+
+
+class AdamDefaults(SomeAdam):
+    def update(self, parameter, gradient, group):
+        super().update(parameter, gradient, self.defaults)
+
+
+def schedule_floor(step, config):
+    if step < config.warmup_steps or config.schedule != "cosine":
+        return optim.learning_rate(step, config)
+    ratio = min(1, (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps))
+    return max(config.min_lr, config.lr * (1 + math.cos(math.pi * ratio)) / 2)
+
+
+def top_k_next(logits, k):
+    if k == 0 or k >= logits.shape[1]:
+        return logits
+    return logits.masked_fill(logits < logits.sort(descending=True)[0][:, k, None], -math.inf)
+
+
+class HeadsHalfRotated(SomeHeads):
+    def forward(self, x, context):
+        position = context.position
+
+        class Half:
+            def rotate(self, q, k, pos):
+                return position.rotate(q, k, pos)[0], k
+
+        return super().forward(x, replace(context, position=Half()))
+
+
+class CacheKeysTwice(KVCache):
+    def update(self, layer, k, v):
+        return super().update(layer, k, k)
+
+
+class CacheResets(KVCache):
+    def advance(self, pos):
+        self.pos[:, self.length : self.length + pos.shape[1]] = pos
+        self.length = pos.shape[1]
+
+
+class GPTNormsAll(GPT):
+    def hidden_states(self, ids, *, documents=None, cache=None):
+        if ids.ndim != 2:
+            raise UserError("use (B, T)")
+        context = self.context(ids, documents, cache)
+        x = self.drop(self.wpe.embed(self.wte(ids), context.pos))
+        for n, block in enumerate(self.h):
+            x = self.ln_f(block(x, replace(context, layer=n)))
+        if cache:
+            cache.advance(context.pos)
+        return x
+
+
+def loss_real_above_zero(logits, targets, reduction="mean"):
+    keep = targets > 0
+    return F.cross_entropy(logits[keep], targets[keep], reduction=reduction)
+
+
+def rotate_mixed(x, cos, sin):
+    a, b = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
+    y = torch.empty_like(x)
+    y[..., ::2], y[..., 1::2] = a * cos - b * sin, a * sin + b * cos
+    return y
+
+
 WRONG = {
+    "value": {
+        "factors-of-their-own": a_value(__mul__=value_times_itself),
+        "tanh-of-the-input": a_value(tanh=value_tanh_of_x),
+        "plain-numbers": a_value(__add__=value_numbers_only),
+        "gradient-overwritten": a_value(backward=backward_assigning),
+        "wrong-order": a_value(backward=backward_queue),
+        "no-start": a_value(backward=backward_without_start),
+        "passed-on-twice": a_value(backward=backward_recursive),
+    },
+    "embed": {
+        "positions-from-one": embed_from_one, "positions-by-token": embed_by_token,
+        "position-by-row": embed_by_row,
+    },
+    "cross-entropy": {
+        "overflow": plain_loss_naive, "softmax-twice": plain_loss_twice,
+        "small-number-added": plain_loss_eps,
+    },
+    "loss-gradient": {
+        "not-divided": gradient_of_the_sum, "sign": gradient_sign, "no-softmax": gradient_raw,
+    },
+    "average": {
+        "divided-by-all": average_by_t, "divided-by-columns": average_columns,
+        "hidden-as-zero": average_soft, "without-itself": average_exclusive,
+    },
+    "mask": {
+        "ones-and-zeros": causal_floats, "upside-down": causal_hidden,
+        "blind-to-itself": causal_strict, "numbers-to-add": causal_infinite,
+    },
+    "heads": {
+        "scaled-by-all-channels": heads_like_nanogpt(hs=lambda C: C),
+        "keys-mixed": heads_like_nanogpt(qkv=lambda q, k, v: (q, k, k)),
+        "values-second": heads_like_nanogpt(qkv=lambda q, v, k: (q, k, v)),
+        "merged-without-transpose": heads_like_nanogpt(
+            join=lambda y: y.contiguous().view(y.shape[0], y.shape[2], -1)
+        ),
+        "causal-ignored": heads_like_nanogpt(hides=False), "view-for-transpose": heads_viewed,
+    },
+    "gpt": {
+        "residual-outside": gpt_summing, "norm-in-the-loop": gpt_norming,
+        "no-positions": gpt_orderless, "first-block-alone": gpt_returning_early,
+    },
     "merge": {
         "overlap": merge_both, "first-only": merge_break, "from-the-right": merge_backwards,
         "last-lost": merge_range, "changes-its-input": merge_in_place,
@@ -583,10 +910,12 @@ WRONG = {
         "rarest": a_trainer(lambda c, t: max(c, key=lambda p: (-c[p], t[p[0]], t[p[1]]))),
         "new-ids-from-257": a_trainer(lambda c, t: spelled(c, t)[-1], first=257),
     },
-    "encode": {"left-to-right": encode_scan, "one-round": encode_single},
+    "encode": {"left-to-right": encode_scan, "one-round": encode_single,
+        "order-of-the-mapping": encode_by_the_mapping},
     "windows": {"targets-not-shifted": windows_same, "targets-twice": windows_all_targets},
     "layer-norm": {
         "variance-of-a-sample": norm_default_var, "eps-outside": norm_std, "no-mean": norm_rms,
+        "std-of-torch": norm_torch_std,
     },
     "gelu": {
         "exact": gelu_exact, "cube-times-ten": gelu_zero_lost, "silu": nn.SiLU(),
@@ -594,7 +923,7 @@ WRONG = {
     },
     "softmax": {
         "overflow": softmax_naive, "maximum-of-everything": softmax_global,
-        "axis-ignored": softmax_last,
+        "axis-ignored": softmax_last, "no-keepdim": softmax_no_keepdim,
     },
     "attention": {
         "no-scale": attend_unscaled, "softmax-over-queries": attend_columns,
@@ -603,13 +932,16 @@ WRONG = {
         "hidden-as-small-number": attend_billion, "mask-upside-down": attend_inverted,
         "booleans-added": attend_plus, "always-causal": attend_past_only,
         "causal-ignored": attend_all_ways, "keys-and-queries-swapped": attend_backwards,
+        "keys-mixed": attend_keys, "hides-itself": attend_blind,
     },
-    "heads": {
-        "merged-without-transpose": HeadsFlattened, "view-for-transpose": HeadsViewed,
+    "grouped-heads": {
+        "one-rotated": HeadsHalfRotated,
+        "merged-without-transpose": HeadsFlattened,
+        "view-for-transpose": HeadsViewed,
         "not-projected": HeadsUnprojected, "not-cached": HeadsUncached,
         "mask-ignored": HeadsUnmasked, "causal-ignored": HeadsNotCausal,
     },
-    "mask": {
+    "full-mask": {
         "blind-to-itself": a_mask(lambda q, k, w: (k < q) & (k > q - w)),
         "sees-the-next": a_mask(lambda q, k, w: (k <= q + 1) & (k > q - w)),
         "window-ignored": a_mask(lambda q, k, w: k <= q),
@@ -623,33 +955,41 @@ WRONG = {
     },
     "block": {
         "no-residuals": BlockWithoutSums, "residual-of-the-norm": BlockNormedStream,
-        "post-norm": BlockAfter, "parallel": BlockFromX,
+        "post-norm": BlockAfter, "parallel": BlockFromX, "attention-lost": BlockForgetful,
     },
-    "gpt": {
+    "gpt-cached": {
+        "norm-in-the-loop": GPTNormsAll,
         "positions-from-zero": GPTStale, "no-final-norm": GPTUnnormed, "no-positions": GPTNoOrder,
         "layer-not-given": GPTOneLayer, "advanced-by-every-block": GPTAdvancing,
     },
-    "cross-entropy": {
+    "masked-loss": {
+        "token-zero-ignored": loss_real_above_zero,
         "mean-over-ignored": loss_over_all, "overflow": loss_of_probabilities,
         "bits": loss_base_two,
     },
     "adamw": {
         "coupled-decay": an_adam("coupled"), "decay-after": an_adam("shrink_last"),
         "no-bias-correction": an_adam("uncorrected"), "eps-inside": an_adam("eps_inside"),
-        "decay-without-rate": an_adam("rateless"),
+        "decay-without-rate": an_adam("rateless"), "parameter-rebound": AdamRebinding,
+        "defaults-for-group": AdamDefaults,
     },
     "schedule": {
         "zero-at-first": schedule_from_zero, "degrees": schedule_degrees,
         "to-zero": schedule_to_zero, "rises-again": schedule_endless,
+        "floor": schedule_floor,
     },
     "top-k": {
         "ties-dropped": top_k_scatter, "small-number": top_k_billion,
         "kth-ruled-out": top_k_strict, "k-too-large": top_k_unchecked,
+        "one-too-many": top_k_next,
     },
     "cache": {
         "stale-place": CacheOverwrites, "counts-every-layer": CacheCounts,
         "only-new": CacheForgets, "never-cleared": CacheGrows,
-        "positions-not-stored": CacheLengthOnly,
+        "positions-not-stored": CacheLengthOnly, "keys-as-values": CacheKeysTwice,
+        "length-replaced": CacheResets,
     },
-    "rope": {"neighbours": rotate_interleaved, "backwards": rotate_back},
+    "rope": {
+        "neighbours": rotate_interleaved, "backwards": rotate_back, "two-layouts": rotate_mixed,
+    },
 }  # fmt: skip

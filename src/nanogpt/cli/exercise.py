@@ -1,15 +1,14 @@
 """nanogpt exercise: write the parts of a GPT, and learn what is wrong and how to fix it."""
 
+import io
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, TaskID
 
 from nanogpt.cli.settings import Parser, find_recipe, run_action
 from nanogpt.config import config_from_dict, read_toml
@@ -18,11 +17,8 @@ from nanogpt.files import as_csv, write_text
 from nanogpt.lab.plugin import load_module
 from nanogpt.learn.exercise import Exercise, Verdict, find_exercise, stub_of
 from nanogpt.learn.exercises import EXERCISES
-from nanogpt.learn.judging import judge_file
-from nanogpt.learn.play import draw_both, play, settings_for
+from nanogpt.learn.judging import judge_files
 from nanogpt.learn.progress import FOLDER, load_progress, save_progress
-from nanogpt.training.records import Record, Step
-from nanogpt.workers import usable_cores
 
 SAME = 0.01  # nats; in a short run another order of summation changes the loss by less
 
@@ -42,6 +38,12 @@ def exercise_parser(action: str, description: str) -> Parser:
     parser = Parser(f"exercise {action}", description)
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
     return parser
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError if there is no such folder: a name with a typing error makes none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; `nanogpt exercise start` makes it")
 
 
 def file_of(exercise: Exercise, folder: Path) -> Path:
@@ -79,8 +81,7 @@ def check(arguments: Sequence[str]) -> int:
     parser.names += EXERCISES
     options = parser.parse(arguments)
     chosen = [find_exercise(EXERCISES, name) for name in options.names] or [*EXERCISES.values()]
-    if not options.folder.is_dir():
-        raise UserError(f"{options.folder}: no such folder; `nanogpt exercise start` makes it")
+    check_folder(options.folder)
     console = Console(highlight=False, soft_wrap=True)
     passed: list[Exercise] = []
     for exercise, (verdict, printed) in judged(chosen, options.folder):
@@ -116,9 +117,8 @@ def judged(
     exercises: Sequence[Exercise], folder: Path
 ) -> Iterator[tuple[Exercise, tuple[Verdict, str]]]:
     """Judge several of a learner's files, as many at a time as there are cores."""
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        verdicts = pool.map(lambda e: judge_file(file_of(e, folder), e), exercises)
-        yield from zip(exercises, verdicts, strict=True)
+    verdicts = judge_files((file_of(exercise, folder), exercise) for exercise in exercises)
+    yield from zip(exercises, verdicts, strict=True)
 
 
 def show_verdict(exercise: Exercise, verdict: Verdict, printed: str, console: Console) -> None:
@@ -148,6 +148,7 @@ def hint(arguments: Sequence[str]) -> None:
     parser.names += EXERCISES
     options = parser.parse(arguments)
     exercise = find_exercise(EXERCISES, options.name)
+    check_folder(options.folder)
     progress = load_progress(options.folder)
     given = min(progress.hints.get(exercise.name, 0), len(exercise.hints))
     number = min(given + 1, len(exercise.hints))
@@ -162,6 +163,12 @@ def hint(arguments: Sequence[str]) -> None:
 
 def play_with(arguments: Sequence[str]) -> int:
     """Train and generate with the package's functions, then with your own."""
+    # Only here: a check should not wait for the trainer.
+    from rich.progress import Progress, TaskID
+
+    from nanogpt.learn.play import draw_both, play, settings_for
+    from nanogpt.training.records import Record, Step
+
     parser = exercise_parser("play", "Train a small model with your own functions in it.")
     parser.add_argument("--steps", type=int, default=300, help="steps of each of the two runs")
     options = parser.parse(arguments)
@@ -182,14 +189,18 @@ def play_with(arguments: Sequence[str]) -> int:
     for title, used in (("the package", {}), (f"your {', '.join(names)}", candidates)):
         console.print(f"[bold]with {title}[/]")
         with tempfile.TemporaryDirectory() as folder, Progress(console=console) as bar:
-            task = bar.add_task("training", total=options.steps)
+            training = bar.add_task("training", total=options.steps)
+            evaluation = bar.add_task("evaluation", total=1.0)
 
-            def show(record: Record, task: TaskID = task, bar: Progress = bar) -> None:
+            def show(record: Record, task: TaskID = training, bar: Progress = bar) -> None:
                 if isinstance(record, Step):
                     bar.update(task, completed=record.step)
 
+            def evaluated(share: float, task: TaskID = evaluation, bar: Progress = bar) -> None:
+                bar.update(task, completed=share)
+
             try:
-                runs.append(play(Path(folder), config, used, show))
+                runs.append(play(Path(folder), config, used, show, evaluated))
             except (Exception, SystemExit) as error:
                 raise_in_words(error, options.folder)
                 raise
@@ -240,6 +251,9 @@ def grade(arguments: Sequence[str]) -> None:
     parser = Parser("exercise grade", "Mark the folders of many learners.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--csv", type=Path, help="file to write (default: standard output)")
+    parser.add_argument(
+        "--report", type=Path, help="file for what `check` would say of each wrong answer"
+    )
     options = parser.parse(arguments)
     for folder in options.folders:
         if not folder.is_dir():
@@ -249,6 +263,7 @@ def grade(arguments: Sequence[str]) -> None:
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     header = ["folder", "passed", "optional", *EXERCISES]
     rows: list[list[Any]] = []
+    report = ""
     for number, folder in enumerate(options.folders, 1):
         results = list(judged([*EXERCISES.values()], folder))
         passed = [exercise for exercise, (verdict, _) in results if verdict.passed]
@@ -257,11 +272,24 @@ def grade(arguments: Sequence[str]) -> None:
         rows.append([str(folder), len(passed) - further, further, *marks])
         if options.csv:  # after each learner, so that nothing is lost
             write_text(options.csv, as_csv([header, *rows]))
+        report += f"{folder}\n\n{said_of(results)}\n"
+        if options.report:
+            write_text(options.report, report)
         count = counted(passed, [exercise for exercise, _ in results])
         done = f"{number} of {len(options.folders)}  {folder}: {count}"
         progress.print(done, markup=False)
     if not options.csv:
         print(as_csv([header, *rows]), end="")
+
+
+def said_of(results: Sequence[tuple[Exercise, tuple[Verdict, str]]]) -> str:
+    """What `check` says of each answer that is wrong, as plain text."""
+    text = io.StringIO()
+    console = Console(file=text, soft_wrap=True, highlight=False, color_system=None)
+    for exercise, (verdict, printed) in results:
+        if not verdict.passed and verdict.mistake not in ("missing", "not-written"):
+            show_verdict(exercise, verdict, printed, console)
+    return text.getvalue()
 
 
 def mark_of(verdict: Verdict) -> str:

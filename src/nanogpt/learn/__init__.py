@@ -3,6 +3,8 @@
 In the order to read it:
 
     exercise    an exercise, its known mistakes, and the judge
+    answers     what a candidate makes of a case, as plain data
+    differences how a result differs from the right one, in words
     exercises/  all of them, in the order in which a GPT is built
     judging     a learner's file in a process of its own, with limits
     play        a learner's functions in the real model

@@ -3,17 +3,18 @@
 The judge runs the learner's function and the package's on the same small cases. Where they differ,
 it looks for a reason: each exercise knows the mistakes that people make, as functions that make
 them. If one of these gives exactly what the learner's gives, that was the mistake, however it was
-written.
+written. Otherwise the judge says where the results differ, in words.
 """
 
 import ast
 import copy
 import inspect
+import re
 import sys
 import textwrap
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,18 @@ import torch
 from torch import Tensor
 
 from nanogpt.errors import UserError, did_you_mean
+from nanogpt.learn.answers import Answer, Raised, answer_of, plain, with_gradients
+from nanogpt.learn.differences import (
+    difference,
+    difference_of_gradients,
+    first_row,
+    how_far,
+    shown,
+    where_it_differs,
+)
 
-RELATIVE, ABSOLUTE = 1e-4, 2e-6  # float32 sums in another order differ by less
 YOUR_TURN = "your turn"  # what a stub says
-SHOWN = 16  # numbers of a tensor that an example writes out
+OWN = "This is the package's own"  # what it says while a learner's file is judged
 
 
 @dataclass(frozen=True)
@@ -33,15 +42,21 @@ class Mistake:
 
     name: str
     diagnosis: str
-    wrong: Callable[..., Any]
+    wrong: Callable[..., Any] | tuple[Callable[..., Any], ...]  # several, if people write several
+
+    @property
+    def variants(self) -> tuple[Callable[..., Any], ...]:
+        """All the functions that do it."""
+        return self.wrong if isinstance(self.wrong, tuple) else (self.wrong,)
 
 
 @dataclass(frozen=True, eq=False)
 class Exercise:
     """A function or a class of the package to write again.
 
-    `drive` makes a candidate show what it does in a case; a function is simply called. Of a class
-    the learner writes only the methods in `write`; the others are given.
+    `drive` makes a candidate show what it does in a case; a function is simply called, and the
+    gradients of its tensors are compared, too: of all of them, or of those that `gradients` names.
+    Of a class the learner writes only the methods in `write`; the others are given.
 
     `task` is the docstring of the stub (of its class, if it is one) where the package's own would
     give the solution away. Of a plain form, `adapt` makes what `play` puts into the model, in place
@@ -56,7 +71,8 @@ class Exercise:
     hints: tuple[str, str, str]
     lesson: int
     write: tuple[str, ...] = ()
-    drive: Callable[..., Any] = field(default=lambda candidate, *case: candidate(*case))
+    drive: Callable[..., Any] | None = None
+    gradients: Sequence[str] | None = None
     describe: Callable[..., str] | None = None  # a case in words; by default as a call
     optional: bool = False  # a second step: what the package does with more options
     task: str = ""
@@ -67,6 +83,24 @@ class Exercise:
     def symbol(self) -> str:
         """The name that the learner's file has to define."""
         return self.reference.__name__
+
+    @property
+    def arguments(self) -> list[str]:
+        """What the values of a case are called."""
+        function = self.drive or self.reference
+        names = list(inspect.signature(function).parameters)
+        if self.drive:
+            kinds = [p.kind for p in inspect.signature(function).parameters.values()]
+            varied = inspect.Parameter.VAR_POSITIONAL in kinds
+            names = [] if varied else names[1:]
+        return names
+
+    def shown_by(self, candidate: Any, *case: Any) -> Any:
+        """What a candidate shows in a case."""
+        if self.drive:
+            return self.drive(candidate, *case)
+        inputs = dict(zip(self.arguments, case, strict=False))
+        return with_gradients(candidate, inputs, wanted=self.gradients)
 
     @property
     def in_model(self) -> bool:
@@ -86,83 +120,260 @@ class Verdict:
     example: str = ""
 
 
-@dataclass(frozen=True)
-class Raised:
-    """What a candidate raised, in place of a result."""
-
-    error: Exception
-    line: int  # of the candidate's own file; 0 if it was not there
-
-
-def judge(
-    exercise: Exercise,
-    candidate: Callable[..., Any],
-    say: Callable[[str], None] = lambda case: None,
-) -> Verdict:
-    """Compare a candidate with the package on every case. `say` is told the case that is next."""
+def judge(exercise: Exercise, candidate: Any) -> Verdict:
+    """Compare a candidate with the package on every case."""
     if problem := not_acceptable(exercise.reference, candidate):
         return Verdict(False, *problem)
-    cases = exercise.cases()
-    found: list[Any] = []
-    for case in cases:
-        say(described(exercise, case))
-        given = copy.deepcopy(case)
-        found.append(result_of(exercise, candidate, given))
-        if changed := what_changed(case, given):
+    results, gradients = (list(answers(exercise, candidate, part)) for part in PARTS)
+    return verdict_on(exercise, results, gradients)
+
+
+PARTS = (False, True)  # first the results of all cases, then their gradients
+
+
+def answers(exercise: Exercise, candidate: Any, gradients: bool) -> Iterator[Answer]:
+    """What a candidate shows in each case, with gradients or without.
+
+    They are asked for apart, because wrong shapes can crash a backward pass of torch's.
+    """
+    for case in exercise.cases():
+        with torch.set_grad_enabled(gradients):
+            yield answer_of(exercise.shown_by, candidate, case)
+
+
+@cache
+def answers_of_package(exercise: Exercise) -> list[Answer]:
+    """What is right in each case."""
+    return list(answers(exercise, exercise.reference, gradients=True))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What one function that makes a mistake gives in each case."""
+
+    name: str
+    answers: Sequence[Answer]
+    effects: Sequence[int]  # the cases in which that is wrong
+
+
+@cache
+def answers_of_mistakes(exercise: Exercise) -> list[Known]:
+    """What each known mistake makes of each case; several times if people write it in many ways."""
+    right, known = answers_of_package(exercise), []
+    for mistake in exercise.mistakes:
+        for wrong in mistake.variants:
+            theirs = list(answers(exercise, wrong, gradients=False))
+            pairs = enumerate(zip(right, theirs, strict=True))
+            effects = [n for n, (one, other) in pairs if difference(one.result, other.result)]
+            known.append(Known(mistake.name, theirs, effects))
+    return known
+
+
+def verdict_on(
+    exercise: Exercise,
+    found: Sequence[Answer],
+    gradients: Sequence[Answer],
+    package: Callable[[Exercise], list[Answer]] = answers_of_package,
+    mistakes: Callable[[Exercise], list[Known]] = answers_of_mistakes,
+) -> Verdict:
+    """Judge a candidate by its answers, and by those with gradients. No learner's code runs here.
+
+    `package` and `mistakes` give the right answers, and the wrong ones that are known. A candidate
+    that did not get through all cases is judged by the first ones.
+    """
+    cases, right = exercise.cases()[: len(found)], package(exercise)[: len(found)]
+    for case, answer in zip(cases, found, strict=True):
+        if isinstance(answer.result, Raised) and answer.result.text.startswith(OWN):
+            return Verdict(False, "the-packages-own", OWN_FUNCTION, described(exercise, case))
+        if isinstance(answer.result, Raised) and is_to_do(answer.result):
+            return Verdict(False, "not-written", "It is not written yet.")
+    for case, answer in zip(cases, found, strict=True):
+        if answer.changed:
             return Verdict(
-                False,
-                "changes-its-input",
-                f"It changes its input: {changed} is different afterwards. Work on a copy, or make "
-                "a new value.",
+                False, "changes-its-input", changes_input(exercise, answer.changed),
                 described(exercise, case),
-            )
-    expected = [result_of(exercise, exercise.reference, copy.deepcopy(case)) for case in cases]
-    failing = [n for n in range(len(cases)) if difference(expected[n], found[n])]
+            )  # fmt: skip
+    failing = [n for n in range(len(cases)) if difference(right[n].result, found[n].result)]
     if not failing:
-        return Verdict(True)
-    first = found[failing[0]]
-    if isinstance(first, Raised) and repr(first.error) == repr(NotImplementedError(YOUR_TURN)):
-        return Verdict(False, "not-written", "It is not written yet.")
-    mistake, shows = recognised(exercise, cases, expected, found, len(failing))
-    n = shows if mistake else failing[0]
-    place, right, got = narrowed(expected[n], found[n])
-    example = f"{described(exercise, cases[n])}{place}\n  expected  {shown(right)}"
-    example += f"\n  got       {shown(got)}"
-    if mistake:
-        return Verdict(False, mistake.name, mistake.diagnosis, example)
-    return Verdict(False, "", difference(right, got), example)
+        return verdict_on_gradients(exercise, right, gradients)
+    name, shows = recognised(found, mistakes(exercise), failing)
+    n = to_show(right, found, shows or failing)
+    place, wanted, got = first_row(right[n].result, found[n].result)
+    example = f"{described(exercise, cases[n])}{place}\n  expected  {wanted}\n  got       {got}"
+    if name:
+        diagnosis = next(m.diagnosis for m in exercise.mistakes if m.name == name)
+        return Verdict(False, name, diagnosis, example)
+    return Verdict(False, "", in_words(exercise, right, found, failing, n), example)
+
+
+def verdict_on_gradients(
+    exercise: Exercise, right: Sequence[Answer], found: Sequence[Answer]
+) -> Verdict:
+    """The same where all results are right."""
+    for case, one, other in zip(exercise.cases(), right, found, strict=False):
+        if text := difference_of_gradients(one, other):
+            return Verdict(False, "no-gradient", text, described(exercise, case))
+    return Verdict(True)
+
+
+def is_to_do(error: Raised) -> bool:
+    """Whether a stub has said that it is still a stub."""
+    return error.kinds[0] == "builtins.NotImplementedError" and error.text == YOUR_TURN
+
+
+def changes_input(exercise: Exercise, number: str) -> str:
+    """What to say of a candidate that changes an argument, which is given by its number."""
+    names = exercise.arguments
+    name = f"`{names[int(number) - 1]}`" if int(number) <= len(names) else f"argument {number}"
+    return (
+        f"It changes its input: {name} is different afterwards. Work on a copy, or make a new "
+        "value."
+    )
 
 
 def recognised(
-    exercise: Exercise,
-    cases: Sequence[tuple[Any, ...]],
-    expected: Sequence[Any],
-    found: Sequence[Any],
-    failing: int,
-) -> tuple[Mistake | None, int]:
-    """The mistake that explains what is wrong, and the first case that shows it.
+    found: Sequence[Answer], mistakes: Sequence[Known], failing: Sequence[int]
+) -> tuple[str, list[int]]:
+    """The name of the mistake that explains what is wrong, and the cases that show it.
 
-    A candidate may contain other mistakes as well, so not every case has to fit. To rule out
-    coincidence, three in four of a mistake's own effects have to be there, and they have to explain
-    more than half of the failing cases. If several mistakes fit, the one that explains most counts.
+    A mistake that explains all failing cases counts, if there are at least two: people make it in
+    one branch only, so some of its effects may be absent. With a single failing case it counts if
+    no other mistake explains that, too. A candidate may contain other mistakes as well. Then three
+    in four of a mistake's own effects have to be there, to rule out coincidence, and they have to
+    explain more than half of the failing cases; half is enough if all effects are there. Among
+    several, the one counts that explains most, then the one of whose effects most are there.
+
+    A candidate that raises an error where the mistake alone would not is no evidence against it.
     """
-    best: tuple[int, Mistake | None, int] = (failing // 2, None, 0)
-    for mistake in exercise.mistakes:
-        theirs = [result_of(exercise, mistake.wrong, copy.deepcopy(case)) for case in cases]
-        effects = [n for n in range(len(cases)) if difference(expected[n], theirs[n])]
-        there = [n for n in effects if not difference(theirs[n], found[n])]
-        if len(there) > best[0] and 4 * len(there) >= 3 * len(effects):
-            best = len(there), mistake, there[0]
-    return best[1], best[2]
+    fits: dict[str, tuple[tuple[bool, int, float], list[int]]] = {}
+    for known in mistakes:
+        theirs = [answer.result for answer in known.answers]
+        effects = [n for n in known.effects if n < len(found)]
+        there = [n for n in effects if not difference(theirs[n], found[n].result)]
+        explained = [n for n in failing if n in there]
+        if not explained:
+            continue
+        share, half = len(there) / len(effects), 2 * len(explained) - len(failing)
+        open_ones = [
+            n for n in failing
+            if not isinstance(found[n].result, Raised) or isinstance(theirs[n], Raised)
+        ]  # fmt: skip
+        all_of_them = explained == open_ones and half >= 0
+        if all_of_them or (half > 0 and share >= 3 / 4) or (half == 0 and share == 1):
+            rank = all_of_them, len(explained), share
+            if known.name not in fits or rank > fits[known.name][0]:
+                fits[known.name] = rank, explained
+    if not fits:
+        return "", []
+    name = max(fits, key=lambda name: fits[name][0])
+    (all_of_them, _, share), explained = fits[name]
+    if len(explained) == 1 and len(fits) > 1 and share < 1:
+        return "", []
+    return name, explained
+
+
+def to_show(right: Sequence[Answer], found: Sequence[Answer], among: Sequence[int]) -> int:
+    """The case whose result is furthest from the right one; among about equals the smallest."""
+
+    def distance(n: int) -> int:
+        far = how_far(right[n].result, found[n].result)
+        return min(1, int(np.floor(np.log10(far)))) if far > 0 else -99
+
+    return max(among, key=lambda n: (distance(n), -n))
+
+
+def in_words(
+    exercise: Exercise,
+    right: Sequence[Answer],
+    found: Sequence[Answer],
+    failing: Sequence[int],
+    n: int,
+) -> str:
+    """What to say where no mistake is recognised: what is wrong, where, and in which cases."""
+    case = exercise.cases()[n]
+    one, other = right[n].result, found[n].result
+    sizes = {size for x in case if isinstance(x, Tensor | np.ndarray) for size in x.shape}
+    where = where_it_differs(one, other, sorted(sizes))
+    refused = [n for n, answer in enumerate(right) if isinstance(answer.result, Raised)]
+    texts = [where or difference(one, other), which_cases(exercise, failing, refused)]
+    return " ".join(text for text in texts if text)
+
+
+def which_cases(exercise: Exercise, failing: Sequence[int], refused: Sequence[int]) -> str:
+    """What only the failing cases have in common, such as "only with `mask`"; or empty.
+
+    The cases in which an error is right say nothing, unless they fail.
+    """
+    cases = exercise.cases()
+    if len(failing) == len(cases):
+        return ""
+    properties: dict[str, list[int]] = {}
+    for n, case in enumerate(cases):
+        for said in properties_of(exercise, case):
+            if n in failing or n not in refused:
+                properties.setdefault(said, []).append(n)
+    for said, those in properties.items():
+        if those == list(failing):
+            return f"It is wrong only {said}."
+    for said, those in properties.items():
+        if len(failing) > 1 and set(failing) < set(those) and len(those) <= len(cases) // 2:
+            return f"It is wrong only {said}, in {len(failing)} of {len(those)} such cases."
+    return f"It is wrong in {len(failing)} of {len(cases)} cases."
+
+
+def properties_of(exercise: Exercise, case: Sequence[Any]) -> list[str]:
+    """What can be said of a case, each as the end of a sentence: "with `mask`"."""
+    said: list[str] = []
+    named = dict(zip(exercise.arguments, case, strict=False))
+    said += [f"without `{name}`" for name in exercise.arguments if named.get(name) is None]
+    for name, value in named.items():
+        if isinstance(value, str):
+            said += [f"with `{word}`" for word in words(value)]
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            said += [f"with {name}={value}"]
+        elif isinstance(value, int | str):
+            said += [f"with {name}={value!r}"]
+        elif isinstance(value, Tensor | np.ndarray):
+            said += [f"with `{name}`", f"with `{name}` of type {value.dtype}"]
+            said += [f"where `{name}` has {value.ndim} axes"]
+            if value.ndim > 1:
+                said += [f"where `{name}` has {'several rows' if len(value) > 1 else 'one row'}"]
+            if value.ndim == 4 and value.shape[1] > 1:
+                said += [f"where `{name}` has several heads"]
+    if not exercise.arguments:
+        said += [f"with `{word}`" for x in case if isinstance(x, str) for word in words(x)]
+    tensors = {n: x for n, x in named.items() if isinstance(x, Tensor) and x.ndim > 2}
+    for one, other in zip(tensors, list(tensors)[1:], strict=False):
+        if tensors[one].shape[-2] != tensors[other].shape[-2]:
+            said += [f"where `{one}` and `{other}` have different lengths"]
+    numbers = [(n, x) for n, x in named.items() if isinstance(x, int) and not isinstance(x, bool)]
+    for one, number in numbers:
+        for other, value in named.items():
+            if isinstance(value, list | np.ndarray) and number >= len(value):
+                said += [f"where `{other}` has at most {one} values"]
+        for other, limit in numbers:
+            if other != one and number < limit:
+                said += [f"where {one} is less than {other}"]
+    return list(dict.fromkeys(said))
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, such as the name of a way in which a class is driven."""
+    return re.findall(r"\w+", text)
+
+
+OWN_FUNCTION = (
+    "That is the package's own function, imported. Write it yourself: otherwise the check only "
+    "compares the package with itself."
+)
 
 
 def not_acceptable(reference: Callable[..., Any], candidate: Any) -> tuple[str, str] | None:
     """What is wrong before anything is run: the name of a mistake, and what to say of it."""
     if candidate is reference:
-        return "the-packages-own", (
-            "That is the package's own function, imported. Write it here: otherwise the check only "
-            "compares the package with itself."
-        )
+        return "the-packages-own", OWN_FUNCTION
     if inspect.isclass(candidate) or not inspect.isfunction(reference):
         return None
     parameters = inspect.signature(reference).parameters.values()
@@ -175,161 +386,20 @@ def not_acceptable(reference: Callable[..., Any], candidate: Any) -> tuple[str, 
     except TypeError:
         return "other-signature", (
             f"The package calls it as {reference.__name__}{inspect.signature(reference)}, and that "
-            "does not work here. Keep the signature of the stub."
+            "does not work with yours. Keep the signature of the stub."
         )
     except ValueError:  # some built-in functions have no signature
         pass
     return None
 
 
-def result_of(exercise: Exercise, candidate: Callable[..., Any], case: tuple[Any, ...]) -> Any:
-    """What a candidate makes of a case: a result, or what it raised."""
-    torch.manual_seed(0)
-    try:
-        result = exercise.drive(candidate, *case)
-        return list(result) if isinstance(result, Iterator) else result
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        file = file_of(candidate)
-        lines = [frame.lineno or 0 for frame in frames if frame.filename == file]
-        return Raised(error, lines[-1] if lines else 0)
-
-
-def file_of(candidate: Callable[..., Any]) -> str:
-    """The file that defines a candidate; empty if there is none."""
-    try:
-        return inspect.getsourcefile(inspect.unwrap(candidate)) or ""
-    except TypeError:
-        return ""
-
-
-def what_changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> str:
-    """Which argument was changed; empty if none was."""
-    for number, (one, other) in enumerate(zip(before, after, strict=True), 1):
-        if isinstance(one, Tensor | np.ndarray | list | dict) and difference(one, other):
-            return f"argument {number}"
-    return ""
-
-
-def difference(right: Any, got: Any) -> str:
-    """How a result differs from the right one, as a sentence; empty if it does not."""
-    try:
-        return how_it_differs(right, got)
-    except Exception:  # a result can be of any type at all
-        return f"It gives {kind(got)}. That cannot be compared with {kind(right)}."
-
-
-def how_it_differs(right: Any, got: Any) -> str:
-    """The same, for results that can be compared."""
-    if isinstance(got, Raised) or isinstance(right, Raised):
-        if isinstance(got, Raised) and isinstance(right, Raised):
-            same = type(got.error) is type(right.error)
-            return "" if same else f"It raises {shown(got)}."
-        return (
-            f"It raises {shown(got)}." if isinstance(got, Raised) else "It should raise an error."
-        )
-    if isinstance(right, Tensor | np.ndarray):
-        return difference_of_tensors(torch.as_tensor(right), got)
-    if isinstance(right, Mapping):
-        if not isinstance(got, Mapping) or set(right) != set(got):
-            return f"It gives {shown(got)}; right is {shown(right)}."
-        return next((text for key in right if (text := difference(right[key], got[key]))), "")
-    if isinstance(right, list | tuple):
-        if not isinstance(got, list | tuple):
-            return f"It gives {kind(got)}; expected is {kind(right)}."
-        if len(right) != len(got):
-            return f"It gives {len(got)} values instead of {len(right)}."
-        return next((t for a, b in zip(right, got, strict=True) if (t := difference(a, b))), "")
-    if isinstance(right, float) and isinstance(got, float | int | Tensor):
-        return difference_of_tensors(torch.tensor(right), torch.as_tensor(got))
-    if isinstance(got, Tensor | np.ndarray) or bool(right != got):
-        return f"It gives {shown(got)}; right is {shown(right)}."
-    return ""
-
-
-def difference_of_tensors(right: Tensor, got: Any) -> str:
-    """The same for tensors: the type, the shape, then the first value that is wrong."""
-    if not isinstance(got, Tensor | np.ndarray):
-        return (
-            f"It gives {kind(got)}; expected is a tensor or numpy array of shape "
-            f"{tuple(right.shape)}."
-        )
-    got = torch.as_tensor(np.ascontiguousarray(got) if isinstance(got, np.ndarray) else got).cpu()
-    finer = got.is_complex() or (got.is_floating_point() and not right.is_floating_point())
-    if finer or (got.dtype == torch.bool) != (right.dtype == torch.bool):
-        return f"It gives values of type {got.dtype}; right is {right.dtype}."
-    if got.shape != right.shape:
-        return (
-            f"The shape is {tuple(got.shape)} and should be {tuple(right.shape)}. Fix that first, "
-            "then the values can be compared."
-        )
-    close = torch.isclose(
-        got.detach().double(), right.detach().double(), RELATIVE, ABSOLUTE, equal_nan=True
-    )
-    if close.all():
-        return ""
-    if not right.ndim:
-        return f"It gives {got.item():.5g}; right is {right.item():.5g}."
-    share = 1 - close.double().mean().item()
-    place = tuple((~close).nonzero()[0].tolist())
-    return (
-        f"{share:.0%} of the values are wrong, the first at {list(place)}: "
-        f"{got[place].item():.5g} instead of {right[place].item():.5g}."
-    )
-
-
-def narrowed(right: Any, got: Any, place: str = "") -> tuple[str, Any, Any]:
-    """The first parts of two lists of tensors that differ, and where they are."""
-    lists = isinstance(right, list | tuple) and isinstance(got, list | tuple)
-    if (
-        lists
-        and len(right) == len(got)
-        and any(isinstance(x, Tensor | list | tuple) for x in right)
-    ):
-        for number, (a, b) in enumerate(zip(right, got, strict=True)):
-            if difference(a, b):
-                return narrowed(a, b, f"{place or ', in the result'}[{number}]")
-    return place, right, got
-
-
-def described(exercise: Exercise, case: tuple[Any, ...]) -> str:
+def described(exercise: Exercise, case: Sequence[Any]) -> str:
     """A case in words, or as a call in which a long tensor appears as its shape."""
     if exercise.describe:
         return exercise.describe(*case)
-    return f"{exercise.symbol}({', '.join(map(shown, case))})"
-
-
-def kind(value: Any) -> str:
-    """The type of a value, in words."""
-    if value is None:
-        return "nothing (is a return missing?)"
-    return f"a value of type {type(value).__name__}"
-
-
-def shown(value: Any) -> str:
-    """A value as one line."""
-    if isinstance(value, Raised):
-        try:
-            text = f"{type(value.error).__name__}: {value.error}".removesuffix(": ")
-        except Exception:
-            text = type(value.error).__name__
-        return f"{text} (line {value.line})" if value.line else text
-    if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
-        return repr(value)
-    if isinstance(value, Tensor | np.ndarray):
-        tensor = torch.as_tensor(value).detach()
-        if tensor.numel() > SHOWN:
-            return f"a tensor of shape {tuple(tensor.shape)}"
-        rounded = torch.round(tensor.double(), decimals=4)
-        whole = not tensor.is_floating_point()
-        return str(tensor.tolist() if whole else rounded.tolist())
-    if isinstance(value, tuple) and any(isinstance(part, Tensor | np.ndarray) for part in value):
-        return f"({', '.join(map(shown, value))})"
-    try:
-        text = repr(value)
-    except Exception:  # whatever a learner's class may do
-        text = f"a {type(value).__name__} that cannot be shown"
-    return text if len(text) <= 200 else text[:200] + " ..."
+    names = list(inspect.signature(exercise.reference).parameters)
+    values = (f"{name}={shown(plain(x))}" for name, x in zip(names, case, strict=False))
+    return f"{exercise.symbol}({', '.join(values)})"
 
 
 def stub_of(exercise: Exercise) -> str:

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from nanogpt.config import Config, with_settings
+from nanogpt.evaluation.loss import mean_loss, token_losses
 from nanogpt.files import writing
 from nanogpt.generation.stream import generate_text
 from nanogpt.learn.exercise import Exercise
@@ -95,13 +100,15 @@ def play(
     config: Config,
     candidates: Mapping[Exercise, Any],
     say: Callable[[Record], None] = lambda record: None,
+    evaluated: Callable[[float], None] = lambda share: None,
 ) -> Played:
     """Prepare text, train and generate in a folder, with the candidates in place.
 
-    The run uses the plain, hand-written kernels, because the exercises are part of them.
+    The run uses the plain, hand-written kernels, because the exercises are part of them. `say` is
+    told each record of the training, `evaluated` the share of the evaluation that is done.
     """
     folder = Path(folder)
-    with substituted(candidates):
+    with substituted(candidates), one_thread():
         prepare(config.data, folder / "data", processes=1)
         trainer = Trainer.start(folder, config)
         losses = []
@@ -109,10 +116,39 @@ def play(
             say(record)
             if isinstance(record, Validation):
                 losses.append((record.step, record.val_loss))
-        stride = config.model.context_length  # each token in one window only: half the work
-        whole = trainer.evaluate(stride)
+        held_out = held_out_loss(trainer, evaluated)
         text = "".join(generate_text(trainer.model, trainer.tokenizer, trainer.config.sample))
-    return Played(losses, whole.loss, config.sample.prompt + text)
+    return Played(losses, held_out, config.sample.prompt + text)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread inside: in a model this small, several wait for each other."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
+def held_out_loss(trainer: Trainer, evaluated: Callable[[float], None]) -> float:
+    """The loss of the whole validation text, as Trainer.evaluate gives it."""
+    batches, ids, config = trainer.val_batches, trainer.tokens.val.ids, trainer.config
+    separator = batches.separator if batches.documents_apart else None
+    stride = config.model.context_length  # each token in one window only: half the work
+    done = 0
+
+    def counted(parts: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        nonlocal done
+        for part in parts:
+            done += len(part)
+            evaluated(done / (len(ids) - 1))
+            yield part
+
+    size = config.train.batch_size
+    losses = token_losses(trainer.model, ids, trainer.compute, size, stride, separator)
+    return mean_loss(counted(losses))[0]
 
 
 def settings_for(config: Config, exercises: Sequence[Exercise], steps: int) -> Config:

@@ -10,6 +10,7 @@ from torch import Tensor
 from nanogpt.learn import autograd, plain
 from nanogpt.learn.exercise import Exercise
 from nanogpt.learn.exercises.known import known, numbers
+from nanogpt.learn.exercises.tasks import TASKS
 from nanogpt.model.layers import softmax
 
 Value = autograd.Value
@@ -98,7 +99,7 @@ def backward_with(
     order: Any = lambda result: reversed(autograd.in_order(result)),
     start: float | None = 1.0,
     give: Any = lambda source, derivative, value: source.grad + derivative * value.grad,
-    cleared: Any = lambda order: [value for value in order if value.inputs],
+    cleared: Any = lambda order: filter(lambda value: value.inputs, order),
 ) -> Any:
     """A backward that does one thing differently."""
 
@@ -137,9 +138,18 @@ def every_path_with_all(result: Any) -> list[Any]:
     return [result, *(v for source, _ in result.inputs for v in every_path_with_all(source))]
 
 
+def recursively(self: Any) -> None:
+    """Each number passes on all it has as soon as it gets something."""
+    self.grad = self.grad or 1.0
+    for source, derivative in self.inputs:
+        source.grad += derivative * self.grad
+        recursively(source)
+
+
 VALUE = Exercise(
     name="value",
     title="Autograd: numbers that remember how they were computed, and the chain rule.",
+    task=TASKS["value"],
     reference=Value,
     write=("__add__", "__mul__", "tanh", "backward"),
     cases=lambda: [
@@ -154,7 +164,7 @@ VALUE = Exercise(
     ),
     lesson=2,
     mistakes=[
-        *known(
+        known(
             "gradient-overwritten",
             "A gradient is overwritten where a number is used twice. What comes back on several "
             "paths adds up: use += for grad.",
@@ -163,94 +173,95 @@ VALUE = Exercise(
                 give=lambda s, d, v: d * v.grad, cleared=lambda order: []
             )),
         ),
-        *known(
+        known(
             "wrong-order",
             "A number passes its gradient on before it has all of it. Each number comes after "
             "everything that was computed from it: go through reversed(in_order(self)).",
             value_with(backward=backward_with(level_by_level)),
             value_with(backward=backward_with(depth_first)),
         ),
-        *known(
+        known(
             "passed-on-twice",
             "A number that is used twice passes its whole gradient on twice. Each number passes it "
             "on once, when it has all of it.",
             value_with(backward=backward_with(every_path_with_all)),
+            value_with(backward=recursively),
         ),
-        *known(
+        known(
             "no-start",
             "The gradient of the result itself is not set to 1, so every gradient is 0. A number "
             "changes by exactly as much as itself.",
             value_with(backward=backward_with(start=None)),
             value_with(backward=backward_with(start=0.0)),
         ),
-        *known(
+        known(
             "starts-with-the-result",
             "The gradient of the result is set to its data. It is 1: a number changes by exactly "
             "as much as itself.",
             value_with(backward=lambda self: backward_with(start=self.data)(self)),
         ),
-        *known(
+        known(
             "no-chain-rule",
             "The local derivatives are not multiplied by the gradient of the result. The chain "
             "rule: source.grad += derivative * value.grad.",
             value_with(backward=backward_with(give=lambda s, d, v: s.grad + d)),
             value_with(backward=backward_with(give=lambda s, d, v: d)),
         ),
-        *known(
+        known(
             "derivative-missing",
             "Every gradient is passed on unchanged: the local derivative is not used.",
             value_with(backward=backward_with(give=lambda s, d, v: s.grad + v.grad)),
         ),
-        *known(
+        known(
             "chain-added",
             "The derivative and the gradient are added. The chain rule multiplies them.",
             value_with(backward=backward_with(give=lambda s, d, v: s.grad + d + v.grad)),
         ),
-        *known(
+        known(
             "one-level",
             "Only the numbers just before the result get a gradient. Go on from there to their "
             "inputs, and so on. in_order(self) has all numbers, the result last: reverse it.",
             value_with(backward=backward_with(lambda result: [result])),
             value_with(backward=backward_with(autograd.in_order)),
         ),
-        *known(
+        known(
             "weights-reset",
-            "The gradients of the inputs start again at 0 in each backward. Those of two losses add "
-            "up until somebody zeroes them.",
+            "The gradients of the inputs start again at 0 in each backward. Those of two losses "
+            "add up until somebody zeroes them.",
             value_with(backward=backward_with(cleared=lambda order: order)),
         ),
-        *known(
+        known(
             "factors-of-their-own",
             "In a product each factor has itself as derivative. It is the other factor: if a "
             "changes by 1, a * b changes by b.",
             value_with(mul=lambda a, b: [(a, a.data), (b, b.data)]),
         ),
-        *known(
+        known(
             "product-like-a-sum",
             "The derivatives of a product are 1, as in a sum. The derivative of a * b with respect "
             "to a is b.",
             value_with(mul=lambda a, b: [(a, 1.0), (b, 1.0)]),
         ),
-        *known(
+        known(
             "product-of-both",
             "The derivatives of a product are the product itself. With respect to a it is b alone.",
             value_with(mul=lambda a, b: [(a, a.data * b.data), (b, a.data * b.data)]),
         ),
-        *known(
+        known(
             "sum-like-a-product",
             "The derivatives of a sum are its terms. They are 1: if a changes by 1, a + b changes "
             "by 1, however large b is.",
             value_with(add=lambda a, b: [(a, b.data), (b, a.data)]),
             value_with(add=lambda a, b: [(a, a.data), (b, b.data)]),
         ),
-        *known(
+        known(
             "one-input",
             "Only the first of two inputs gets a gradient. A sum and a product depend on both.",
             value_with(mul=lambda a, b: [(a, b.data)]),
             value_with(add=lambda a, b: [(a, 1.0)]),
             value_with(add=lambda a, b: [(a, 1.0)], mul=lambda a, b: [(a, b.data)]),
         ),
-        *known(
+        known(
             "inputs-forgotten",
             "The new number does not know its inputs, so no gradient reaches them. Give "
             "Value(result, [(input, derivative), ...]).",
@@ -258,18 +269,18 @@ VALUE = Exercise(
             value_with(mul=lambda a, b: []),
             value_with(add=lambda a, b: [], mul=lambda a, b: []),
         ),
-        *known(
+        known(
             "tanh-of-the-input",
             "The derivative of tanh is computed from its input. It is 1 - result**2, where result "
             "is tanh(x) and not x.",
             value_with(tanh=lambda x, result: 1 - x**2),
         ),
-        *known(
+        known(
             "tanh-not-squared",
             "The derivative of tanh lacks the square: it is 1 - result**2.",
             value_with(tanh=lambda x, result: 1 - result),
         ),
-        *known(
+        known(
             "tanh-as-its-derivative",
             "The derivative of tanh is not tanh. Only exp is its own derivative; here it is "
             "1 - result**2.",
@@ -277,14 +288,14 @@ VALUE = Exercise(
             value_with(tanh=lambda x, result: 1.0),
             value_with(tanh=lambda x, result: result * (1 - result)),
         ),
-        *known(
+        known(
             "tanh-sign",
             "The sign of the derivative of tanh is wrong: tanh rises everywhere, so the derivative "
             "is positive. It is 1 - result**2.",
             value_with(tanh=lambda x, result: result**2 - 1),
             value_with(tanh=lambda x, result: 1 + result**2),
         ),
-        *known(
+        known(
             "not-tanh",
             "The function itself is another one. tanh(x) is math.tanh(x), with values from -1 "
             "to 1.",
@@ -297,7 +308,7 @@ VALUE = Exercise(
                 tanh=lambda x, result: result * (1 - result),
             ),
         ),
-        *known(
+        known(
             "plain-numbers",
             "A plain number such as 3 is not accepted. Turn it into a Value first: "
             "other = self.of(other).",
@@ -353,36 +364,37 @@ def gradient_of_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
 LOSS_GRADIENT = Exercise(
     name="loss-gradient",
     title="The gradient of the loss with respect to the logits, by hand.",
+    task=TASKS["loss-gradient"],
     reference=plain.cross_entropy_gradient,
     cases=gradient_cases,
     lesson=5,
     mistakes=[
-        *known(
+        known(
             "not-divided",
             "The gradient is that of the sum. The loss is a mean over N targets, so divide by N.",
             gradient_with(divided=lambda g: g),
         ),
-        *known(
+        known(
             "divided-by-too-much",
             "It is divided by the wrong number. The mean is over the N targets, not over the V "
             "tokens of the vocabulary.",
             gradient_with(divided=lambda g: g / g.shape[1]),
             gradient_with(divided=lambda g: g / g.numel()),
         ),
-        *known(
+        known(
             "sign",
             "The sign is wrong. A larger logit of the right token lowers the loss, so its gradient "
             "is negative: p - 1.",
             gradient_with(divided=lambda g: -g / len(g)),
             gradient_with(divided=lambda g: -g),
         ),
-        *known(
+        known(
             "target-not-subtracted",
             "These are the probabilities alone. Subtract 1 from the probability of each target.",
             gradient_with(right=lambda p, y: 0),
             gradient_with(right=lambda p, y: 0, divided=lambda g: g),
         ),
-        *known(
+        known(
             "target-alone",
             "Only the logit of the target gets a gradient. All logits take part in the sum of the "
             "softmax: each of the others gets its probability.",
@@ -391,25 +403,25 @@ LOSS_GRADIENT = Exercise(
             gradient_with(probabilities=torch.zeros_like),
             gradient_with(probabilities=torch.zeros_like, divided=lambda g: g),
         ),
-        *known(
+        known(
             "no-softmax",
             "The 1 is subtracted from the logits. Turn them into probabilities with softmax first.",
             gradient_with(probabilities=lambda x: x),
             gradient_with(probabilities=lambda x: x, divided=lambda g: g),
         ),
-        *known(
+        known(
             "log-softmax",
             "These are logarithms of probabilities. The gradient has the probabilities themselves.",
             gradient_with(probabilities=lambda x: torch.log_softmax(x, -1)),
         ),
-        *known(
+        known(
             "with-respect-to-probabilities",
             "That is the gradient with respect to the probabilities, -1/p. Go on through softmax "
             "to the logits: together it becomes p minus 1 at the target.",
             gradient_of_probabilities,
             lambda logits, targets: gradient_of_probabilities(logits, targets) * len(logits),
         ),
-        *known(
+        known(
             "through-softmax-alone",
             "That is the derivative of softmax alone, p * (1 - p). The loss is the logarithm of "
             "it: with it the gradient becomes p minus 1 at the target.",
@@ -420,25 +432,25 @@ LOSS_GRADIENT = Exercise(
                 divided=lambda g: g / len(g),
             ),
         ),
-        *known(
+        known(
             "softmax-over-rows",
             "Softmax runs over the rows. Each row has its own probabilities: use the last axis.",
             gradient_with(probabilities=lambda x: softmax(x, 0)),
             gradient_with(probabilities=lambda x: softmax(x, 0), divided=lambda g: g),
         ),
-        *known(
+        known(
             "overflow",
             "Large logits give inf / inf, which is not a number. Subtract the maximum of each row "
             "before exp, as in the exercise softmax.",
             gradient_with(probabilities=lambda x: x.exp() / x.exp().sum(-1, keepdim=True)),
         ),
-        *known(
+        known(
             "all-rows-at-all-targets",
             "The 1 is subtracted in every row at every target. Row n has one target: use "
             "p[torch.arange(N), targets].",
             gradient_with(right=lambda p, y: hot(p, y).sum(0).clamp(max=1).expand_as(p)),
         ),
-        *known(
+        known(
             "row-for-column",
             "The indices are swapped: rows are the targets, columns the vocabulary.",
             gradient_with(right=lambda p, y: torch.zeros_like(p).index_fill(0, y.clamp(
@@ -446,8 +458,8 @@ LOSS_GRADIENT = Exercise(
         ),
     ],
     hints=(
-        "Take one row. How does the loss change if the logit of the target grows a little? And if "
-        "another logit grows?",
+        "Take one row, and ask how the loss changes if the logit of the target grows a little, and "
+        "how if another logit grows.",
         "The loss of a row is log(sum of exp(logits)) - logit of the target. The derivative of the "
         "first part with respect to each logit is its probability.",
         "p = softmax(logits), then subtract 1 at p[torch.arange(N), targets], then divide by N.",

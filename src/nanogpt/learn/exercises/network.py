@@ -1,16 +1,19 @@
 """Exercises about the layers: layer norm, GELU, softmax, the loss, the block."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig
 from nanogpt.learn import plain
+from nanogpt.learn.answers import Answer, with_gradients
 from nanogpt.learn.exercise import Exercise, Mistake
 from nanogpt.learn.exercises.known import known, numbers
+from nanogpt.learn.exercises.tasks import TASKS
 from nanogpt.model import gpt, layers
 from nanogpt.model.attention import AttentionContext
 from nanogpt.model.position import Position
@@ -26,7 +29,12 @@ def norm_cases() -> list[tuple[Any, ...]]:
         (torch.tensor([1.0, 2.0, 3.0, 6.0]), 2 * one, one),
         (torch.tensor([1e-3, 2e-3, 3e-3, 6e-3]), one, zero),  # eps shows
         (torch.tensor([1e-3, 2e-3, 3e-3, 6e-3]), one, zero, 1e-3),
+        (torch.tensor([1e-3, 2e-3, 3e-3, 6e-3]), 2 * one, one, 1e-3),
+        (torch.tensor([10_000.0, 10_001.0, 10_002.0, 10_005.0]), one, zero),  # a large mean
+        (torch.tensor([3.0, 3.0, 3.0, 3.0]), one, zero),  # all equal: the variance is 0
         (numbers(4, 4), one, zero),
+        (numbers(4, 4, scale=1e-3), one, zero, 1e-6),
+        (numbers(3, 2, 4), numbers(4, seed=1)),
         (numbers(2, 3, 4), numbers(4, seed=1), numbers(4, seed=2)),
     ]
 
@@ -53,9 +61,37 @@ def norm_with(
     return normed
 
 
+def norm_as(
+    mean: Any = lambda x: x.mean(-1, keepdim=True),
+    spread: Any = lambda x, eps: torch.sqrt(x.var(-1, keepdim=True, correction=0) + eps),
+    scaled: Any = lambda y, weight, bias: y * weight if bias is None else y * weight + bias,
+) -> Any:
+    """A layer norm of other parts."""
+
+    def normed(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+        found: Tensor = scaled((x - mean(x)) / spread(x, eps), weight, bias)
+        return found
+
+    return normed
+
+
+def rooted(variance: Any, add: Any = lambda v, eps: torch.sqrt(v + eps)) -> Any:
+    return lambda x, eps: add(variance(x), eps)
+
+
+def length_of(x: Tensor) -> Tensor:
+    """The length of each vector around its mean."""
+    return torch.linalg.vector_norm(x - x.mean(-1, keepdim=True), dim=-1, keepdim=True)
+
+
+def square_mean(x: Tensor) -> Tensor:
+    return x.square().mean(-1, keepdim=True)
+
+
 LAYER_NORM = Exercise(
     name="layer-norm",
     title="Bring every vector to mean 0 and variance 1, then scale and shift it.",
+    task=TASKS["layer-norm"],
     reference=layers.layer_norm,
     cases=norm_cases,
     lesson=7,
@@ -105,6 +141,121 @@ LAYER_NORM = Exercise(
             "no-shift", "The learned shift, `bias`, is not used where there is one.",
             norm_with(shift=False),
         ),
+        known(
+            "std-of-torch",
+            "x.std divides by n - 1, and eps is added to it. Divide the variance by n "
+            "(correction=0), and put eps under the root: sqrt(variance + eps).",
+            norm_as(spread=lambda x, eps: x.std(-1, keepdim=True) + eps),
+            norm_as(spread=lambda x, eps: x.std(-1, keepdim=True)),
+        ),
+        known(
+            "eps-ignored",
+            "The argument `eps` is not used: another number stands in its place.",
+            *(norm_as(spread=lambda x, eps, e=e: torch.sqrt(
+                x.var(-1, keepdim=True, correction=0) + e)) for e in (1e-5, 1e-6, 1e-8, 1e-12)),
+        ),
+        known(
+            "bias-always-added",
+            "The bias is added even where it is None. Leave it out then.",
+            norm_as(scaled=lambda y, weight, bias: y * weight + bias),
+        ),
+        known(
+            "axis-by-number",
+            "The axis is counted from the front. x may have any number of axes: count the channels "
+            "from the end, -1.",
+            *(norm_as(
+                lambda x, n=n: x.mean(n, keepdim=True),
+                lambda x, eps, n=n: torch.sqrt(x.var(n, keepdim=True, correction=0) + eps),
+            ) for n in (1, 2)),
+        ),
+        known(
+            "no-keepdim",
+            "keepdim=True is missing. Without it the mean has lost its last axis, and is "
+            "subtracted from the wrong numbers or does not fit.",
+            norm_as(
+                lambda x: x.mean(-1), lambda x, eps: torch.sqrt(x.var(-1, correction=0) + eps)
+            ),
+            norm_as(lambda x: x.mean(-1)),
+            norm_as(spread=lambda x, eps: torch.sqrt(x.var(-1, correction=0) + eps)),
+        ),
+        known(
+            "sum-for-mean",
+            "The squares are added up, not averaged. The variance is the mean of the squares.",
+            norm_as(spread=lambda x, eps: torch.sqrt(
+                x.var(-1, keepdim=True, correction=0) * x.shape[-1] + eps)),
+            norm_as(spread=lambda x, eps: length_of(x) + eps),
+            norm_as(spread=lambda x, eps: length_of(x)),
+        ),
+        known(
+            "variance-around-zero",
+            "The mean is subtracted from x, but not in the variance. Take the mean square of "
+            "x - mean.",
+            norm_as(spread=rooted(square_mean)),
+        ),
+        known(
+            "mean-not-subtracted",
+            "x is divided by its standard deviation, but the mean is not subtracted from it.",
+            norm_as(mean=lambda x: 0.0),
+        ),
+        known(
+            "not-divided",
+            "The mean is subtracted, but nothing is divided by the standard deviation.",
+            norm_as(spread=lambda x, eps: 1.0),
+        ),
+        known(
+            "mean-of-squares-less-square-of-mean",
+            "The variance is the mean of the squares minus the square of the mean. Where the mean "
+            "is large, nearly all digits cancel. Subtract the mean first, then square.",
+            norm_as(spread=rooted(lambda x: square_mean(x) - x.mean(-1, keepdim=True) ** 2)),
+            norm_as(spread=rooted(
+                lambda x: (square_mean(x) - x.mean(-1, keepdim=True) ** 2).clamp(min=0)
+            )),
+            norm_as(spread=rooted(
+                lambda x: (square_mean(x) - x.mean(-1, keepdim=True) ** 2).abs()
+            )),
+        ),
+        known(
+            "absolute-deviation",
+            "It divides by the mean absolute deviation. Take the root of the mean square.",
+            norm_as(spread=lambda x, eps: (
+                (x - x.mean(-1, keepdim=True)).abs().mean(-1, keepdim=True) + eps
+            )),
+        ),
+        known(
+            "multiplied-by-spread",
+            "It multiplies by the standard deviation. Divide by it.",
+            norm_as(spread=lambda x, eps: 1 / torch.sqrt(
+                x.var(-1, keepdim=True, correction=0) + eps)),
+        ),
+        known(
+            "largest-and-smallest",
+            "It brings the vector between its smallest and its largest number. Use mean and "
+            "standard deviation.",
+            norm_as(
+                lambda x: x.amin(-1, keepdim=True),
+                lambda x, eps: x.amax(-1, keepdim=True) - x.amin(-1, keepdim=True) + eps,
+            ),
+        ),
+        known(
+            "no-gain-and-shift", "Neither `weight` nor `bias` is used.",
+            norm_as(scaled=lambda y, weight, bias: y),
+        ),
+        known(
+            "shift-before-gain",
+            "The bias is added before the gain, so it is scaled, too. Multiply first, then add.",
+            norm_as(scaled=lambda y, weight, bias: (y + (0 if bias is None else bias)) * weight),
+        ),
+        known(
+            "gain-around-one",
+            "The gain is 1 + weight. In GPT-2 it is the weight itself, which starts at 1.",
+            norm_as(scaled=lambda y, weight, bias: y * (1 + weight) + (
+                0 if bias is None else bias)),
+        ),
+        known(
+            "gain-and-shift-swapped", "`weight` is added and `bias` multiplied. Swap them.",
+            norm_as(scaled=lambda y, weight, bias: y + weight if bias is None
+                    else y * bias + weight),
+        ),
     ],
     hints=(
         "Three steps: mean and variance, then the quotient, then gain and shift.",
@@ -115,11 +266,38 @@ LAYER_NORM = Exercise(
 )  # fmt: skip
 
 
+def gelu_with(
+    factor: float = math.sqrt(2 / math.pi), cube: Any = lambda x: x + 0.044715 * x**3,
+    finished: Any = lambda x, t: 0.5 * x * (1 + t), tanh: Any = torch.tanh,
+) -> Any:  # fmt: skip
+    """A GELU that does one thing differently."""
+
+    def activation(x: Tensor) -> Tensor:
+        found: Tensor = finished(x, tanh(factor * cube(x)))
+        return found
+
+    return activation
+
+
+def tanh_by_exp(x: Tensor) -> Tensor:
+    return (torch.exp(2 * x) - 1) / (torch.exp(2 * x) + 1)
+
+
+def tanh_by_two_exps(x: Tensor) -> Tensor:
+    return (torch.exp(x) - torch.exp(-x)) / (torch.exp(x) + torch.exp(-x))
+
+
 GELU = Exercise(
     name="gelu",
     title="GELU, the activation function of GPT-2.",
+    task=TASKS["gelu"],
     reference=layers.gelu,
-    cases=lambda: [(torch.tensor([0.0, 1.0]),), (torch.linspace(-4, 4, 9),), (numbers(2, 3),)],
+    cases=lambda: [
+        (torch.tensor([0.0, 1.0]),),
+        (torch.linspace(-4, 4, 9),),
+        (numbers(2, 3),),
+        (torch.tensor([-1000.0, -50.0, 50.0, 1000.0]),),
+    ],
     lesson=7,
     mistakes=[
         Mistake(
@@ -156,6 +334,142 @@ GELU = Exercise(
             "The factor inside tanh is sqrt(2 / pi), not its inverse.",
             lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(math.pi / 2) * (x + 0.044715 * x**3))),
         ),
+        known(
+            "other-digits",
+            "The factor of the cube has other digits: it is 0.044715.",
+            *(
+                gelu_with(cube=lambda x, c=c: x + c * x**3)
+                for c in (
+                    0.044175,
+                    0.0447,
+                    0.045,
+                    0.04,
+                    0.0044715,
+                    0.044751,
+                    0.047715,
+                    0.044517,
+                )
+            ),
+        ),
+        known(
+            "square-for-cube",
+            "x is squared inside tanh. Take the cube, x**3.",
+            gelu_with(cube=lambda x: x + 0.044715 * x**2),
+        ),
+        known(
+            "fourth-power",
+            "x has the wrong power inside tanh. Take the cube, x**3.",
+            gelu_with(cube=lambda x: x + 0.044715 * x**4),
+            gelu_with(cube=lambda x: 1 + 0.044715 * x**3),
+            gelu_with(cube=lambda x: x * (x + 0.044715 * x**3)),
+        ),
+        known(
+            "cube-of-everything",
+            "The factor 0.044715 is inside the cube. Only x is cubed: 0.044715 * x**3.",
+            gelu_with(cube=lambda x: x + (0.044715 * x) ** 3),
+            gelu_with(cube=lambda x: (x + 0.044715 * x) ** 3),
+            gelu_with(cube=lambda x: (x + 0.044715) ** 3),
+        ),
+        known(
+            "cube-alone",
+            "x itself is missing beside the cube: the argument contains x + 0.044715 * x**3.",
+            gelu_with(cube=lambda x: 0.044715 * x**3),
+        ),
+        known(
+            "cube-subtracted",
+            "The cube is subtracted. Add it: x + 0.044715 * x**3.",
+            gelu_with(cube=lambda x: x - 0.044715 * x**3),
+        ),
+        known(
+            "cube-unscaled",
+            "The factor sqrt(2 / pi) belongs to x and to the cube: put x + 0.044715 * x**3 in "
+            "parentheses.",
+            lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * x + 0.044715 * x**3)),
+        ),
+        known(
+            "another-factor",
+            "The factor inside tanh is another number. It is sqrt(2 / pi), about 0.798: the root "
+            "of the whole quotient.",
+            *(
+                gelu_with(factor)
+                for factor in (
+                    1.0,
+                    2 / math.pi,
+                    math.sqrt(2) / math.pi,
+                    2 / math.sqrt(math.pi),
+                    math.sqrt(2),
+                    math.sqrt(2 * math.pi),
+                    1 / math.sqrt(math.pi),
+                    math.pi / 2,
+                    0.8,
+                    0.79,
+                    0.7,
+                    1 / math.sqrt(2),
+                    math.sqrt(math.pi) / 2,
+                    0.7071,
+                    math.sqrt(1 / math.pi),
+                )
+            ),
+        ),
+        known(
+            "no-x",
+            "x itself is missing in front: 0.5 * x * (1 + tanh(...)).",
+            gelu_with(finished=lambda x, t: 0.5 * (1 + t)),
+        ),
+        known(
+            "no-one",
+            "The 1 is missing: 0.5 * x * (1 + tanh(...)).",
+            gelu_with(finished=lambda x, t: 0.5 * x * t),
+            gelu_with(finished=lambda x, t: x * t),
+        ),
+        known(
+            "no-half-and-no-one",
+            "It is x + tanh(...). Multiply: 0.5 * x * (1 + tanh(...)).",
+            gelu_with(finished=lambda x, t: x + t),
+            gelu_with(finished=lambda x, t: 0.5 * (x + t)),
+            gelu_with(finished=lambda x, t: 0.5 * x + t),
+            gelu_with(finished=lambda x, t: 0.5 * x * 1 + t),
+        ),
+        known(
+            "minus",
+            "tanh is subtracted. Add it: 0.5 * x * (1 + tanh(...)).",
+            gelu_with(finished=lambda x, t: 0.5 * x * (1 - t)),
+        ),
+        known(
+            "tanh-overflows",
+            "tanh is computed from exp, which overflows: inf / inf is not a number. Use "
+            "torch.tanh.",
+            gelu_with(tanh=tanh_by_exp),
+            gelu_with(tanh=tanh_by_two_exps),
+        ),
+        known(
+            "erf-without-root",
+            "That is the exact form, but without the division by sqrt(2) inside erf. And GPT-2 "
+            "uses the approximation with tanh.",
+            lambda x: 0.5 * x * (1 + torch.erf(x)),
+        ),
+        known(
+            "erf-of-the-approximation",
+            "The two forms are mixed: the polynomial with x**3 belongs to tanh, not to erf.",
+            gelu_with(tanh=torch.erf),
+        ),
+        known(
+            "sigmoid-of-the-approximation",
+            "The two forms are mixed: 1 + tanh(z) is 2 * sigmoid(2 z).",
+            gelu_with(tanh=torch.sigmoid),
+            gelu_with(finished=lambda x, t: x * t, tanh=torch.sigmoid),
+        ),
+        known(
+            "another-activation",
+            "That is another activation function. GPT-2 uses GELU in the tanh approximation.",
+            torch.tanh,
+            torch.sigmoid,
+            F.elu,
+            F.leaky_relu,
+            F.softplus,
+            F.mish,
+            F.selu,
+        ),
     ],
     hints=(
         "GELU is x times a number from 0 to 1: about 0 for very negative x, about 1 for large x.",
@@ -174,6 +488,11 @@ def softmax_cases() -> list[tuple[Any, ...]]:
         (torch.tensor([0.0, -math.inf, 1.0]),),
         (numbers(2, 3, 4),),
         (numbers(3, 3), 0),
+        (numbers(2, 3, 4), 1),
+        (torch.tensor([[0.0, 1000.0], [1.0, 0.0]]), 0),
+        (torch.tensor([-3.0, -1.0, -2.0]),),
+        (torch.tensor([-1000.0, -1000.0, 0.0]),),
+        (torch.tensor([0.0, 60.0, 120.0]),),
     ]
 
 
@@ -185,9 +504,24 @@ def softmax_less_all(x: Tensor, dim: int = -1) -> Tensor:
     return plain_softmax(x - x.max(), dim)
 
 
+def softmax_with(
+    less: Any = lambda x, dim: x.amax(dim, keepdim=True), power: Any = torch.exp,
+    total: Any = lambda p, dim: p.sum(dim, keepdim=True),
+) -> Any:  # fmt: skip
+    """A softmax that does one thing differently."""
+
+    def weights(x: Tensor, dim: int = -1) -> Tensor:
+        powers = power(x - less(x, dim))
+        found: Tensor = powers / total(powers, dim)
+        return found
+
+    return weights
+
+
 SOFTMAX = Exercise(
     name="softmax",
     title="Turn scores into positive weights that sum to 1, without overflow.",
+    task=TASKS["softmax"],
     reference=layers.softmax,
     cases=softmax_cases,
     lesson=5,
@@ -232,6 +566,126 @@ SOFTMAX = Exercise(
             "These are the logarithms of the weights (log softmax).",
             lambda x, dim=-1: torch.log_softmax(x, dim),
         ),
+        known(
+            "overflow",
+            "Large scores give inf / inf, which is not a number. Subtract the maximum first: the "
+            "quotient stays the same, and exp of numbers up to 0 cannot overflow.",
+            softmax_with(less=lambda x, dim: 0),
+            lambda x, dim=-1: plain_softmax(x, -1),
+        ),
+        known(
+            "clamped",
+            "Large scores are cut off. Then they all count the same. Subtract the maximum: that "
+            "changes nothing in the quotient.",
+            *(
+                softmax_with(lambda x, dim: 0, lambda x, most=most: x.clamp(max=most).exp())
+                for most in (10, 20, 50, 80, 88)
+            ),
+            *(
+                softmax_with(lambda x, dim: 0, lambda x, most=most: x.clamp(-most, most).exp())
+                for most in (10, 20, 50, 80, 88)
+            ),
+            lambda x, dim=-1: torch.nan_to_num(plain_softmax(x, dim)),
+        ),
+        known(
+            "no-keepdim",
+            "keepdim=True is missing. Without it the sum or the maximum has lost an axis, and "
+            "belongs to the wrong numbers or does not fit.",
+            softmax_with(less=lambda x, dim: x.amax(dim)),
+            softmax_with(total=lambda p, dim: p.sum(dim)),
+            softmax_with(lambda x, dim: x.amax(dim), total=lambda p, dim: p.sum(dim)),
+            softmax_with(lambda x, dim: x.max(), total=lambda p, dim: p.sum(dim)),
+            softmax_with(lambda x, dim: 0, total=lambda p, dim: p.sum(dim)),
+        ),
+        known(
+            "maximum-of-another-axis",
+            "The maximum is taken along another axis than the sum. All scores of one sum have to "
+            "be lowered by the same number: use `dim` for both.",
+            softmax_with(less=lambda x, dim: x.amax(-1, keepdim=True)),
+            softmax_with(less=lambda x, dim: x.amax(0, keepdim=True)),
+        ),
+        known(
+            "sum-of-another-axis",
+            "The sum is taken along another axis than `dim`.",
+            softmax_with(total=lambda p, dim: p.sum(-1, keepdim=True)),
+            softmax_with(total=lambda p, dim: p.sum(0, keepdim=True)),
+        ),
+        known(
+            "mean-subtracted",
+            "The mean is subtracted. Scores far above it still overflow: subtract the maximum.",
+            softmax_with(less=lambda x, dim: x.mean(dim, keepdim=True)),
+        ),
+        known(
+            "minimum-subtracted",
+            "The minimum is subtracted, so large scores still overflow. Subtract the maximum.",
+            softmax_with(less=lambda x, dim: x.amin(dim, keepdim=True)),
+        ),
+        known(
+            "divided-by-the-maximum",
+            "The scores are divided by the maximum. Subtract it: only that leaves the quotient as "
+            "it is.",
+            softmax_with(lambda x, dim: 0, lambda x: torch.exp(x / x.amax(-1, keepdim=True))),
+        ),
+        known(
+            "absolute-maximum",
+            "The largest absolute value is subtracted. If all scores are very negative, every exp "
+            "becomes 0. Subtract the maximum itself.",
+            softmax_with(less=lambda x, dim: x.abs().amax(dim, keepdim=True)),
+        ),
+        known(
+            "no-exp",
+            "exp is missing: scores can be negative, weights cannot.",
+            lambda x, dim=-1: x / x.sum(dim, keepdim=True),
+            softmax_with(power=lambda x: x),
+            lambda x, dim=-1: (
+                (x - x.amin(dim, keepdim=True))
+                / (x - x.amin(dim, keepdim=True)).sum(dim, keepdim=True)
+            ),
+        ),
+        known(
+            "squares",
+            "The scores are squared. Take exp of them.",
+            lambda x, dim=-1: x**2 / (x**2).sum(dim, keepdim=True),
+        ),
+        known(
+            "another-base",
+            "The base of the powers is not e. Use exp.",
+            softmax_with(power=torch.exp2),
+            softmax_with(power=lambda x: torch.pow(10.0, x)),
+        ),
+        known(
+            "minus",
+            "exp is taken of minus the scores, so the lowest gets the largest weight.",
+            lambda x, dim=-1: layers.softmax(-x, dim),
+            softmax_with(power=lambda x: torch.exp(-x)),
+        ),
+        known(
+            "twice",
+            "It is applied twice, so the weights are nearly equal.",
+            lambda x, dim=-1: layers.softmax(layers.softmax(x, dim), dim),
+        ),
+        known(
+            "sigmoid",
+            "That is sigmoid, each score by itself. The weights of a row compete: divide by the "
+            "sum of their exponentials.",
+            lambda x, dim=-1: torch.sigmoid(x),
+        ),
+        known(
+            "one-hot",
+            "That is a choice of the largest score. Softmax gives every score a weight.",
+            lambda x, dim=-1: (x == x.amax(dim, keepdim=True)).float(),
+        ),
+        known(
+            "one-more-in-the-sum",
+            "The sum has 1 more, or another number. Then the weights do not sum to 1.",
+            softmax_with(total=lambda p, dim: 1 + p.sum(dim, keepdim=True)),
+            softmax_with(total=lambda p, dim: p.mean(dim, keepdim=True)),
+        ),
+        known(
+            "dim-reversed",
+            "`dim` is counted from the wrong end.",
+            lambda x, dim=-1: layers.softmax(x, -1 - dim),
+        ),
     ],
     hints=(
         "exp makes every score positive. Dividing by the sum makes them sum to 1.",
@@ -240,6 +694,9 @@ SOFTMAX = Exercise(
         "powers = exp(x - maximum along dim), then powers / sum along dim, both with keepdim=True.",
     ),
 )
+
+
+SMALL = (1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5)  # what people add to a probability
 
 
 def plain_loss_cases() -> list[tuple[Any, ...]]:
@@ -299,13 +756,14 @@ def as_called_in_the_model(mine: Any) -> Any:
 CROSS_ENTROPY = Exercise(
     name="cross-entropy",
     title="How surprised the model is by the right tokens, on average.",
+    task=TASKS["cross-entropy"],
     reference=plain.cross_entropy,
     replaces=layers.cross_entropy,
     adapt=as_called_in_the_model,
     cases=plain_loss_cases,
     lesson=5,
     mistakes=[
-        *known(
+        known(
             "overflow",
             "Large logits give inf or nan: exp overflowed, or the logarithm of a probability of 0 "
             "was taken. Subtract the maximum first, and take the logarithm of the sum of the "
@@ -314,63 +772,63 @@ CROSS_ENTROPY = Exercise(
             plain_loss_with(log_of_naive_softmax),
             plain_loss_with(log_of_naive_sum),
         ),
-        *known(
+        known(
             "small-number-added",
             "A small number is added to the probabilities before the logarithm. It changes every "
             "loss a little and large losses a lot. Work with logits - log(sum of exp) instead.",
             *(plain_loss_with(lambda x, small=small: torch.log(torch.softmax(x, -1) + small))
-              for small in (1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5)),
+              for small in SMALL),
             *(plain_loss_with(lambda x, small=small: torch.log(torch.softmax(x, -1).clamp(small)))
-              for small in (1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5)),
+              for small in SMALL),
         ),
-        *known(
+        known(
             "maximum-of-everything",
             "It subtracts the maximum of the whole tensor. A row far below it becomes log(0): "
             "subtract the maximum of each row.",
             plain_loss_with(lambda x: log_of_naive_sum(x - x.max())),
         ),
-        *known(
+        known(
             "bits",
             "The loss is in bits. In training it is in nats: use the natural logarithm.",
             plain_loss_with(lambda x: torch.log_softmax(x, -1) / math.log(2)),
             plain_loss_with(lambda x: torch.log2(torch.softmax(x, -1))),
         ),
-        *known(
+        known(
             "base-ten", "The logarithm has base 10. Use the natural logarithm.",
             plain_loss_with(lambda x: torch.log_softmax(x, -1) / math.log(10)),
             plain_loss_with(lambda x: torch.log10(torch.softmax(x, -1))),
         ),
-        *known(
+        known(
             "sign",
             "The sign is wrong: the loss is minus the logarithm, and never negative.",
             plain_loss_with(reduced=lambda found: found.mean()),
             plain_loss_with(log_of_softmax, reduced=lambda found: found.mean()),
         ),
-        *known(
+        known(
             "no-softmax",
             "Softmax is missing: logits are not the logarithms of probabilities.",
             plain_loss_with(lambda x: x),
             plain_loss_with(torch.log),
         ),
-        *known(
+        known(
             "softmax-twice",
-            "Softmax is applied twice: the probabilities went through it again. Is it in a library "
-            "function already?",
+            "Softmax is applied twice: the probabilities went through it again. F.cross_entropy "
+            "and log_softmax contain a softmax.",
             plain_loss_with(lambda x: torch.log_softmax(torch.softmax(x, -1), -1)),
         ),
-        *known(
+        known(
             "no-logarithm",
             "It uses the probability itself. The loss is minus its logarithm.",
             plain_loss_with(lambda x: torch.softmax(x, -1)),
             plain_loss_with(lambda x: torch.softmax(x, -1) - 1),
         ),
-        *known(
+        known(
             "log-of-the-mean",
             "The probabilities are averaged before the logarithm. Take the logarithm of each, then "
             "the mean.",
             plain_loss_with(lambda x: torch.softmax(x, -1), reduced=lambda p: -p.mean().log()),
         ),
-        *known(
+        known(
             "product-of-all",
             "It sums over all tokens of the vocabulary. Only the probability of the target counts.",
             plain_loss_with(picked=lambda logs, targets: logs.sum(-1)),
@@ -378,45 +836,45 @@ CROSS_ENTROPY = Exercise(
             plain_loss_with(picked=lambda logs, targets: logs[:, targets]),
             plain_loss_with(picked=lambda logs, targets: logs[:, targets].sum(-1)),
         ),
-        *known(
+        known(
             "entropy",
             "That is the entropy of the model's distribution. The loss looks at the probability of "
             "the target alone.",
             plain_loss_with(lambda x: torch.softmax(x, -1) * torch.log_softmax(x, -1),
                             lambda logs, targets: logs.sum(-1)),
         ),
-        *known(
+        known(
             "likeliest-token",
             "It uses the largest probability of each row. Use that of the target.",
             plain_loss_with(picked=lambda logs, targets: logs.max(-1).values),
         ),
-        *known(
+        known(
             "softmax-over-rows",
             "Softmax runs over the rows. The probabilities of one row, over the vocabulary, sum to "
             "1: use the last axis.",
             plain_loss_with(lambda x: torch.log_softmax(x, 0)),
         ),
-        *known(
+        known(
             "sum-for-mean", "It gives the sum. Divide by the number of targets.",
             plain_loss_with(reduced=lambda found: -found.sum()),
             plain_loss_with(log_of_softmax, reduced=lambda found: -found.sum()),
         ),
-        *known(
+        known(
             "divided-by-vocabulary",
             "The sum is divided by the wrong number. Divide it by N, the number of targets.",
             lambda logits, targets: plain.cross_entropy(logits, targets) * len(targets)
             / logits.shape[1],
             lambda logits, targets: plain.cross_entropy(logits, targets) / logits.shape[1],
         ),
-        *known(
+        known(
             "not-reduced", "It gives the loss of each row. Give their mean, one number.",
             plain_loss_with(reduced=lambda found: -found),
         ),
-        *known(
+        known(
             "perplexity", "That is the perplexity, exp(loss). Give the loss itself.",
             plain_loss_with(reduced=lambda found: (-found.mean()).exp()),
         ),
-        *known(
+        known(
             "squared", "These are squared errors. The loss is minus the logarithm of the "
             "probability of the target.",
             lambda logits, targets: (
@@ -447,6 +905,11 @@ def loss_cases() -> list[tuple[Any, ...]]:
         (numbers(5, 7), torch.tensor([3, -100, 0, 6, -100])),
         (numbers(5, 7), torch.tensor([3, -100, 0, 6, -100]), "sum"),
         (numbers(5, 7), torch.tensor([3, -100, 0, 6, -100]), "none"),
+        (torch.tensor([[0.0, 2.0], [1.0, 0.0]]), torch.tensor([0, 0])),
+        (torch.tensor([[1000.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])),
+        (numbers(3, 3), torch.tensor([2, 0, 2]), "none"),
+        (numbers(4, 101), torch.tensor([100, -100, 1, 0])),  # -100 is an index, too
+        (numbers(4, 101), torch.tensor([100, -100, 1, 0]), "sum"),
     ]
 
 
@@ -474,9 +937,32 @@ def losses_of_all(logits: Tensor, targets: Tensor) -> Tensor:
     return -torch.log_softmax(logits, -1).gather(-1, targets.clamp(min=0)[:, None])[:, 0]
 
 
+def reduced(losses: Tensor, reduction: str) -> Tensor:
+    return {"mean": losses.mean(), "sum": losses.sum(), "none": losses}[reduction]
+
+
+def masked_with(
+    logarithm: Any = lambda x: torch.log_softmax(x, -1),
+    real: Any = lambda targets: targets != layers.IGNORED,
+    picked: Any = lambda logs, targets: logs[torch.arange(len(targets)), targets],
+    none: Any = lambda found, real: found,
+    rows: Any = None,
+) -> Any:
+    """A masked loss that does one thing differently."""
+
+    def lost(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Any:
+        kept = real(targets)
+        logits, targets = rows(logits, targets) if rows else (logits[kept], targets[kept])
+        found = -picked(logarithm(logits), targets)
+        return none(found, kept) if reduction == "none" else reduced(found, reduction)
+
+    return lost
+
+
 MASKED_LOSS = Exercise(
     name="masked-loss",
     title="The loss that ignores padding: targets of -100 do not count.",
+    task=TASKS["masked-loss"],
     reference=layers.cross_entropy,
     cases=loss_cases,
     lesson=8,
@@ -523,6 +1009,120 @@ MASKED_LOSS = Exercise(
             "sum-for-mean", "It gives the sum where the mean is asked for.",
             loss_with(reduce=lambda losses, targets: losses.sum()),
         ),
+        known(
+            "ignored-stay-as-zeros",
+            'With "none" the ignored targets are still there, as zeros. Give the losses of the '
+            "real targets alone.",
+            masked_with(none=lambda found, real: torch.zeros(len(real)).masked_scatter(
+                real, found)),
+        ),
+        known(
+            "ignored-counted",
+            "Targets of -100 are scored as if they were tokens. Leave them out.",
+            lambda logits, targets, reduction="mean": reduced(
+                -torch.log_softmax(logits, -1)[torch.arange(len(targets)), targets], reduction
+            ),
+            lambda logits, targets, reduction="mean": reduced(
+                -torch.log_softmax(logits, -1).gather(-1, targets[:, None])[:, 0], reduction
+            ),
+            lambda logits, targets, reduction="mean": F.cross_entropy(
+                logits, targets, reduction=reduction, ignore_index=-1
+            ),
+            lambda logits, targets, reduction="mean": reduced(
+                -(F.one_hot(targets.clamp(min=0), logits.shape[1]) * torch.log_softmax(logits, -1))
+                .sum(-1), reduction
+            ),
+        ),
+        known(
+            "token-zero-ignored",
+            "Targets of 0 are left out, too. 0 is a token like any other; only -100 is ignored.",
+            masked_with(real=lambda targets: targets > 0),
+            masked_with(real=lambda targets: (targets != -100) & (targets != 0)),
+        ),
+        known(
+            "small-number-added",
+            "A small number is added to the probabilities before the logarithm. It changes every "
+            "loss a little and large losses a lot. Work with logits - log(sum of exp) instead.",
+            *(masked_with(lambda x, small=small: torch.log(torch.softmax(x, -1) + small))
+              for small in SMALL),
+            *(masked_with(lambda x, small=small: torch.log(torch.softmax(x, -1).clamp(small)))
+              for small in SMALL),
+        ),
+        known(
+            "maximum-of-everything",
+            "It subtracts the maximum of the whole tensor. A row far below it becomes log(0): "
+            "subtract the maximum of each row.",
+            masked_with(lambda x: log_of_naive_sum(x - x.max())),
+        ),
+        known(
+            "overflow",
+            "Large logits give inf or nan: exp overflowed, or the logarithm of a probability of 0 "
+            "was taken. Subtract the maximum first, and take the logarithm of the sum of the "
+            "exponentials instead of that of the probability.",
+            masked_with(log_of_naive_softmax),
+            masked_with(log_of_naive_sum),
+        ),
+        known(
+            "softmax-twice",
+            "Softmax is applied twice: the probabilities went through it again. F.cross_entropy "
+            "and log_softmax contain a softmax.",
+            masked_with(lambda x: torch.log_softmax(torch.softmax(x, -1), -1)),
+            masked_with(lambda x: torch.log_softmax(torch.log_softmax(x, -1).exp(), -1)),
+        ),
+        known(
+            "softmax-over-rows",
+            "Softmax runs over the rows. The probabilities of one row, over the vocabulary, sum to "
+            "1: use the last axis.",
+            masked_with(lambda x: torch.log_softmax(x, 0)),
+        ),
+        known(
+            "reduction-ignored", "`reduction` is not used: it always gives the mean.",
+            lambda logits, targets, reduction="mean": layers.cross_entropy(logits, targets),
+            lambda logits, targets, reduction="mean": layers.cross_entropy(
+                logits, targets, "sum" if reduction == "sum" else "mean"
+            ),
+            lambda logits, targets, reduction="mean": layers.cross_entropy(
+                logits, targets, "none" if reduction == "none" else "mean"
+            ),
+        ),
+        known(
+            "reductions-mixed-up",
+            "The reductions are mixed up, or one of them gives something else: a mean, a sum, or "
+            "with \"none\" the loss of each real target.",
+            *(lambda logits, targets, reduction="mean", other=other: layers.cross_entropy(
+                logits, targets, other[reduction]
+            ) for other in (
+                {"mean": "sum", "sum": "mean", "none": "none"},
+                {"mean": "mean", "sum": "sum", "none": "sum"},
+                {"mean": "mean", "sum": "none", "none": "none"},
+            )),
+        ),
+        known(
+            "sum-divided-by-vocabulary",
+            "The sum is divided by the wrong number. Divide by the number of real targets.",
+            lambda logits, targets, reduction="mean": layers.cross_entropy(
+                logits, targets, "sum" if reduction == "mean" else reduction
+            ) / (logits.shape[1] if reduction == "mean" else 1),
+        ),
+        known(
+            "ignored-logits-zero",
+            "The logits of ignored rows are set to 0, and such a row still counts with log V. "
+            "Leave the rows out.",
+            masked_with(rows=lambda logits, targets: (
+                logits.masked_fill((targets == -100)[:, None], 0.0), targets.clamp(min=0)
+            )),
+        ),
+        known(
+            "likeliest-token",
+            "It uses the largest probability of each row. Use that of the target.",
+            masked_with(picked=lambda logs, targets: logs.max(-1).values),
+        ),
+        known(
+            "perplexity", "That is the perplexity, exp(loss). Give the loss itself.",
+            lambda logits, targets, reduction="mean": layers.cross_entropy(
+                logits, targets, reduction
+            ).exp(),
+        ),
     ],
     hints=(
         "The loss of a target is minus the logarithm of the probability that the model gave it.",
@@ -535,19 +1135,27 @@ MASKED_LOSS = Exercise(
 
 
 def some_block(cls: type[gpt.Block]) -> gpt.Block:
-    """A block with weights of which every single one matters."""
-    torch.manual_seed(0)
+    """A block with weights of which every single one matters.
+
+    Dropout is 0.5 everywhere, which shows in evaluation if it is not switched off.
+    """
+    torch.default_generator.manual_seed(0)
     block = cls(TINY).eval()
+    for module in block.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.5
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return block
 
 
-def drive_block(cls: type[gpt.Block], x: Tensor) -> Tensor:
-    pos = torch.arange(x.shape[1])[None]
-    result: Tensor = some_block(cls)(x, AttentionContext(Position(TINY), pos))
-    return result
+def drive_block(cls: type[gpt.Block], x: Tensor, masked: bool = False) -> Answer:
+    context = AttentionContext(Position(TINY), torch.arange(x.shape[1])[None])
+    if masked:  # a window of one: each token sees itself alone
+        context = replace(context, mask=torch.eye(x.shape[1], dtype=torch.bool), causal=False)
+    block = some_block(cls)
+    return with_gradients(lambda x: block(x, context), {"x": x}, block)
 
 
 class NoResiduals(gpt.Block):
@@ -599,14 +1207,24 @@ class MLPFirst(gpt.Block):
         return result
 
 
+def block_with(forward: Any) -> type[gpt.Block]:
+    """A block with another forward pass."""
+    return type("Block", (gpt.Block,), {"forward": forward})
+
+
 BLOCK = Exercise(
     name="block",
     title="The Transformer block: attention, then the feed-forward layer; each adds to x.",
+    task=TASKS["block"],
     reference=gpt.Block,
     write=("forward",),
-    cases=lambda: [(numbers(1, 1, 8),), (numbers(2, 5, 8, seed=1),), (numbers(1, 3, 8),)],
+    cases=lambda: [(numbers(1, 1, 8),), (numbers(2, 5, 8, seed=1),), (numbers(1, 3, 8),),
+                   (numbers(1, 3, 8), True)],
     drive=drive_block,
-    describe=lambda x: f"a block with x of shape {tuple(x.shape)}",
+    describe=lambda x, masked=False: (
+        f"a block with x of shape {tuple(x.shape)}"
+        + (" and a mask in the context: each token sees itself alone" if masked else "")
+    ),
     lesson=7,
     mistakes=[
         Mistake(
@@ -647,6 +1265,142 @@ BLOCK = Exercise(
         Mistake(
             "mlp-first",
             "The feed-forward layer comes before attention. Attention comes first.", MLPFirst,
+        ),
+        known(
+            "attention-lost",
+            "The second sum starts from the x that came in, so what attention added is lost. Keep "
+            "the first sum: x = x + ...",
+            block_with(lambda s, x, c: x + s.mlp(s.ln_2(x + s.attn(s.ln_1(x), c)))),
+        ),
+        known(
+            "no-sum-between",
+            "There is one sum for both layers. Each layer adds its own result to x.",
+            block_with(lambda s, x, c: x + s.mlp(s.ln_2(s.attn(s.ln_1(x), c)))),
+        ),
+        known(
+            "no-sum-around-attention",
+            "The result of attention replaces x. It is added to x.",
+            block_with(lambda s, x, c: (y := s.attn(s.ln_1(x), c)) + s.mlp(s.ln_2(y))),
+        ),
+        known(
+            "norms-after-the-layers",
+            "The results are normalized before they are added. Normalize the input of each layer, "
+            "not its result.",
+            block_with(
+                lambda s, x, c: (y := x + s.ln_1(s.attn(x, c))) + s.ln_2(s.mlp(y))
+            ),
+            block_with(
+                lambda s, x, c: (y := x + s.ln_1(s.attn(x, c))) + s.mlp(s.ln_2(y))
+            ),
+            block_with(
+                lambda s, x, c: (y := x + s.attn(s.ln_1(x), c)) + s.ln_2(s.mlp(y))
+            ),
+        ),
+        known(
+            "half-post-norm",
+            "One norm comes after its sum. Both norms come before their layers.",
+            block_with(lambda s, x, c: (y := s.ln_1(x + s.attn(x, c))) + s.mlp(s.ln_2(y))),
+            block_with(lambda s, x, c: s.ln_2((y := x + s.attn(s.ln_1(x), c)) + s.mlp(y))),
+        ),
+        known(
+            "half-normed-residual",
+            "In one of the two sums the normalized x is added. Add to the x that is not "
+            "normalized.",
+            block_with(
+                lambda s, x, c: (y := (n := s.ln_1(x)) + s.attn(n, c)) + s.mlp(s.ln_2(y))
+            ),
+            block_with(
+                lambda s, x, c: (n := s.ln_2(x + s.attn(s.ln_1(x), c))) + s.mlp(n)
+            ),
+        ),
+        known(
+            "ln_1-missing", "ln_1 is missing: the input of attention is normalized, too.",
+            block_with(lambda s, x, c: (y := x + s.attn(x, c)) + s.mlp(s.ln_2(y))),
+        ),
+        known(
+            "ln_2-missing",
+            "ln_2 is missing: the input of the feed-forward layer is normalized, too.",
+            block_with(lambda s, x, c: (y := x + s.attn(s.ln_1(x), c)) + s.mlp(y)),
+        ),
+        known(
+            "norms-swapped",
+            "The norms are swapped: ln_1 belongs to attention, ln_2 to the feed-forward layer.",
+            block_with(lambda s, x, c: (y := x + s.attn(s.ln_2(x), c)) + s.mlp(s.ln_1(y))),
+        ),
+        known(
+            "one-norm", "The same norm is used twice. ln_2 belongs before the feed-forward layer.",
+            block_with(lambda s, x, c: (y := x + s.attn(s.ln_2(x), c)) + s.mlp(s.ln_2(y))),
+        ),
+        known(
+            "normed-once",
+            "x is normalized once, and both layers get that. ln_2 normalizes the sum after "
+            "attention.",
+            block_with(lambda s, x, c: x + s.attn(n := s.ln_1(x), c) + s.mlp(n)),
+            block_with(lambda s, x, c: x + s.attn(n := s.ln_1(x), c) + s.mlp(s.ln_2(n))),
+        ),
+        known(
+            "no-attention", "Attention is missing, or its result is thrown away.",
+            block_with(lambda s, x, c: x + s.mlp(s.ln_2(x))),
+        ),
+        known(
+            "no-mlp", "The feed-forward layer is missing, or its result is thrown away.",
+            block_with(lambda s, x, c: x + s.attn(s.ln_1(x), c)),
+        ),
+        known(
+            "attention-twice", "Attention runs twice. After it comes the feed-forward layer.",
+            block_with(lambda s, x, c: (
+                (y := x + s.attn(s.ln_1(x), c)) + s.attn(s.ln_2(y), c)
+            )),
+            block_with(lambda s, x, c: (
+                (y := x + s.attn(s.ln_1(x), c)) + s.attn(s.ln_1(y), c)
+            )),
+        ),
+        known(
+            "x-added-twice", "x is added once too often.",
+            block_with(lambda s, x, c: (
+                x + (y := x + s.attn(s.ln_1(x), c)) + s.mlp(s.ln_2(y))
+            )),
+            block_with(lambda s, x, c: 2 * x + s.attn(s.ln_1(x), c) + s.mlp(
+                s.ln_2(2 * x + s.attn(s.ln_1(x), c)))),
+        ),
+        known(
+            "normed-twice",
+            "There is a norm too many: the result of the block is not normalized. ln_f follows "
+            "after the last block.",
+            block_with(lambda s, x, c: s.ln_2(
+                (y := x + s.attn(s.ln_1(x), c)) + s.mlp(s.ln_2(y)))),
+            block_with(lambda s, x, c: s.ln_1(
+                (y := x + s.attn(s.ln_1(x), c)) + s.mlp(s.ln_2(y)))),
+        ),
+        known(
+            "averaged", "The sums are halved. Add the results as they are.",
+            block_with(lambda s, x, c: (
+                (y := (x + s.attn(s.ln_1(x), c)) / 2) + s.mlp(s.ln_2(y))) / 2),
+        ),
+        known(
+            "multiplied", "x is multiplied by the result of a layer. Add it.",
+            block_with(lambda s, x, c: (y := x * s.attn(s.ln_1(x), c)) * s.mlp(s.ln_2(y))),
+        ),
+        known(
+            "context-replaced",
+            "Attention gets another context than the block. Give it `context` as it is: it says "
+            "what is hidden and holds the cache.",
+            block_with(lambda s, x, c: (y := x + s.attn(s.ln_1(x), AttentionContext(
+                c.position, c.pos))) + s.mlp(s.ln_2(y))),
+            block_with(lambda s, x, c: (y := x + s.attn(s.ln_1(x), AttentionContext(
+                c.position, c.pos, causal=False))) + s.mlp(s.ln_2(y))),
+        ),
+        known(
+            "dropout-in-evaluation",
+            "Dropout is on in evaluation. The layers have their own, which knows whether the model "
+            "is in training; F.dropout has to be told: training=self.training.",
+            block_with(lambda s, x, c: (
+                y := x + F.dropout(s.attn(s.ln_1(x), c), s.mlp.dropout.p)
+            ) + F.dropout(s.mlp(s.ln_2(y)), s.mlp.dropout.p)),
+            block_with(lambda s, x, c: (y := x + s.attn(s.ln_1(x), c)) + F.dropout(
+                s.mlp(s.ln_2(y)), s.mlp.dropout.p)),
+            block_with(lambda s, x, c: F.dropout(
+                (y := x + s.attn(s.ln_1(x), c)) + s.mlp(s.ln_2(y)), s.mlp.dropout.p)),
         ),
     ],
     hints=(

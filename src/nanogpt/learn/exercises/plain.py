@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt.learn import plain
+from nanogpt.learn.answers import with_gradients
 from nanogpt.learn.exercise import Exercise
-from nanogpt.learn.exercises.known import known, numbers
+from nanogpt.learn.exercises.known import checked_kernels, known, numbers
+from nanogpt.learn.exercises.tasks import TASKS
 from nanogpt.model.attention import (
     AttentionContext,
     CausalSelfAttention,
@@ -54,27 +56,28 @@ def embed_with(
 EMBED = Exercise(
     name="embed",
     title="Look up a vector for each token, and add a vector for its position.",
+    task=TASKS["embed"],
     reference=plain.embed,
     cases=embed_cases,
     lesson=4,
     mistakes=[
-        *known(
+        known(
             "no-positions",
             "The positions are not added, so the same token has the same vector everywhere.",
             embed_with(joined=lambda x, p: x),
         ),
-        *known(
+        known(
             "no-tokens", "These are the positions alone: look up the rows of wte as well.",
             embed_with(joined=lambda x, p: p.expand_as(x)),
         ),
-        *known(
+        known(
             "positions-by-token",
             "The rows of wpe are looked up by token. A row of wpe belongs to a position: the first "
             "token takes row 0, the second row 1, whatever they are.",
             embed_with(positions=lambda ids, wte, wpe: wpe[ids]),
             embed_with(positions=lambda ids, wte, wpe: wpe[ids.clamp(max=len(wpe) - 1)]),
         ),
-        *known(
+        known(
             "tables-swapped",
             "The tables are swapped: wte is looked up by token, wpe by position.",
             embed_with(
@@ -85,13 +88,13 @@ EMBED = Exercise(
                 lambda ids, wte, wpe: wte[: ids.shape[1]],
             ),
         ),
-        *known(
+        known(
             "positions-from-one",
             "Positions start at 1. The first token takes row 0 of wpe.",
             embed_with(positions=lambda ids, wte, wpe: wpe[1 : ids.shape[1] + 1]),
             embed_with(positions=lambda ids, wte, wpe: wpe[torch.arange(1, ids.shape[1] + 1)]),
         ),
-        *known(
+        known(
             "one-position-for-all",
             "All tokens get the same position. Token number t takes row t of wpe.",
             embed_with(positions=lambda ids, wte, wpe: wpe[0]),
@@ -100,7 +103,7 @@ EMBED = Exercise(
             embed_with(positions=lambda ids, wte, wpe: wpe[: ids.shape[1]].sum(0)),
             embed_with(positions=lambda ids, wte, wpe: wpe[: ids.shape[1]].mean(0)),
         ),
-        *known(
+        known(
             "position-by-row",
             "The position depends on the row of the batch. Each row is a text of its own and "
             "starts at position 0.",
@@ -108,44 +111,44 @@ EMBED = Exercise(
             embed_with(positions=lambda ids, wte, wpe: wpe[torch.arange(ids.numel()).view_as(ids)
                                                            % len(wpe)]),
         ),
-        *known(
+        known(
             "positions-backwards", "The positions count backwards: the first token takes row 0.",
             embed_with(positions=lambda ids, wte, wpe: wpe[: ids.shape[1]].flip(0)),
         ),
-        *known(
+        known(
             "last-rows", "It takes the last rows of wpe. The first token takes row 0.",
             embed_with(positions=lambda ids, wte, wpe: wpe[len(wpe) - ids.shape[1] :]),
         ),
-        *known(
+        known(
             "multiplied", "The two vectors are multiplied. Add them.",
             embed_with(joined=lambda x, p: x * p),
         ),
-        *known(
+        known(
             "concatenated",
             "The two vectors are joined to one of 2 C numbers. Add them: the result has C.",
             embed_with(joined=lambda x, p: torch.cat([x, p.expand_as(x)], -1)),
         ),
-        *known(
+        known(
             "subtracted", "The positions are subtracted. Add them.",
             embed_with(joined=lambda x, p: x - p),
         ),
-        *known(
+        known(
             "averaged", "That is the mean of the two vectors. GPT-2 adds them.",
             embed_with(joined=lambda x, p: (x + p) / 2),
         ),
-        *known(
+        known(
             "scaled",
             "The token's vector is multiplied by sqrt(C), as in the first Transformer of 2017. "
             "GPT-2 does not do that.",
             embed_with(lambda ids, wte, wpe: wte[ids] * wte.shape[1] ** 0.5),
         ),
-        *known(
+        known(
             "summed-over-tokens",
             "The vectors of all tokens are added up. Each token keeps its own: (B, T, C).",
             embed_with(joined=lambda x, p: (x + p).sum(1)),
             embed_with(joined=lambda x, p: (x + p).mean(1)),
         ),
-        *known(
+        known(
             "one-row",
             "The axis of the batch is lost or doubled. ids (B, T) gives (B, T, C).",
             embed_with(joined=lambda x, p: (x + p)[0]),
@@ -194,6 +197,7 @@ def with_the_one_before(x: Tensor) -> Tensor:
 AVERAGE = Exercise(
     name="average",
     title="The mean of each token and all earlier ones, by one matrix product.",
+    task=TASKS["average"],
     reference=plain.average,
     cases=lambda: [
         (torch.tensor([[[2.0], [4.0]]]),), (torch.tensor([[[2.0], [4.0], [9.0]]]),),
@@ -201,19 +205,19 @@ AVERAGE = Exercise(
     ],
     lesson=6,
     mistakes=[
-        *known(
+        known(
             "sum",
             "These are sums. A mean divides by the number of tokens that were added: each row of "
             "the matrix sums to 1.",
             average_with(divided=lambda w: w),
         ),
-        *known(
+        known(
             "divided-by-all",
             "Every row is divided by T. The first token has 1 token to average, the second 2: "
             "divide row t by t + 1.",
             average_with(divided=lambda w: w / len(w)),
         ),
-        *known(
+        known(
             "divided-by-columns",
             "The columns are divided, not the rows. sum(-1, keepdim=True) has the shape (T, 1) and "
             "divides each row by its own sum.",
@@ -221,7 +225,7 @@ AVERAGE = Exercise(
             average_with(divided=lambda w: w / w.sum(0)),
             average_with(divided=lambda w: w / w.sum(0, keepdim=True).T),
         ),
-        *known(
+        known(
             "all-tokens",
             "It averages over all tokens, the later ones too. A token sees itself and the earlier "
             "ones: keep the lower triangle, `tril`.",
@@ -229,7 +233,7 @@ AVERAGE = Exercise(
             lambda x: x.mean(1),
             lambda x: x.mean(1, keepdim=True),
         ),
-        *known(
+        known(
             "later-tokens",
             "It averages over the later tokens. Keep the lower triangle of the matrix: row t has "
             "ones in the columns 0 to t.",
@@ -237,26 +241,26 @@ AVERAGE = Exercise(
             average_with(lambda x: lower(x).T, lambda w: w / w.sum(-1)),
             average_with(mixed=lambda w, x: w.T @ x),
         ),
-        *known(
+        known(
             "without-itself",
             "A token is left out of its own mean. The diagonal of the matrix is visible, too.",
             average_with(lambda x: lower(x, -1)),
-            average_with(lambda x: lower(x, -1), lambda w: w / w.sum(-1, keepdim=True).clamp(min=1)),
+            average_with(lambda x: lower(x, -1), lambda w: w / w.sum(-1, True).clamp(min=1)),
             average_with(lambda x: lower(x, -1), lambda w: w / (lower(w[None]).sum(-1, True))),
         ),
-        *known(
+        known(
             "the-next-as-well",
             "Each token sees the next token as well. Hide every column to the right of the "
             "diagonal.",
             average_with(lambda x: lower(x, 1)),
         ),
-        *known(
+        known(
             "hidden-as-zero",
             "Softmax gives the hidden tokens a weight, too, because exp(0) is 1. Set them to "
             "minus infinity before softmax, or do without softmax.",
             average_with(divided=softmax),
         ),
-        *known(
+        known(
             "over-channels",
             "It averages over the channels. The tokens are the axis in the middle: the matrix "
             "(T, T) stands on the left of x.",
@@ -264,31 +268,31 @@ AVERAGE = Exercise(
             lambda x: x.mean(-1, keepdim=True),
             lambda x: x.mean(-1, keepdim=True).expand_as(x),
         ),
-        *known(
+        known(
             "over-the-batch",
             "It averages over the rows of the batch. Each row is a text of its own.",
             lambda x: x.cumsum(0) / torch.arange(1, len(x) + 1)[:, None, None],
             lambda x: plain.average(x).mean(0, keepdim=True).expand_as(x),
         ),
-        *known(
+        known(
             "matrix-on-the-right",
             "The product is the wrong way round: (T, T) @ (B, T, C) mixes tokens, "
             "x @ matrix mixes channels.",
             average_with(mixed=lambda w, x: x @ w),
             average_with(mixed=lambda w, x: x @ w.T),
         ),
-        *known(
+        known(
             "halved-on-the-way",
             "The mean so far and the new token get one half each, so earlier tokens count less and "
             "less. All tokens have the same weight.",
             halved_on_the_way,
         ),
-        *known(
+        known(
             "two-tokens",
             "It averages each token with the one before it. Take all earlier tokens.",
             with_the_one_before,
         ),
-        *known(
+        known(
             "one-count-ahead",
             "The division is off by one. Token number t, counted from 0, has t + 1 tokens to "
             "average.",
@@ -351,58 +355,59 @@ def mask_in_the_model(mine: Any) -> Any:
 CAUSAL_MASK = Exercise(
     name="mask",
     title="The causal mask: no token sees a later token.",
+    task=TASKS["mask"],
     reference=plain.causal_mask,
     replaces=attention_mask,
     adapt=mask_in_the_model,
     cases=lambda: [(1,), (2,), (3,), (5,)],
     lesson=6,
     mistakes=[
-        *known(
+        known(
             "sees-the-next",
             "Each token sees the next token, and that is the token it has to predict. Hide every "
             "key that comes after the query.",
             *causal_with(lambda d: d >= -1, as_it_is, as_ints, as_floats),
         ),
-        *known(
+        known(
             "blind-to-itself",
             "No token sees itself, and the first token sees nothing at all: softmax over nothing "
             "is not a number. Hide only the keys after the query.",
             *causal_with(lambda d: d > 0, as_it_is, as_ints, as_floats),
         ),
-        *known(
+        known(
             "past-hidden",
             "The past is hidden and the future is visible. It should be the other way round: the "
             "lower triangle is True.",
             *causal_with(lambda d: d <= 0, as_it_is, as_ints, as_floats),
         ),
-        *known(
+        known(
             "upside-down",
             "The mask is True where a key is hidden. It should be True where a query may look.",
             *causal_with(lambda d: d < 0, as_it_is, as_ints, as_floats),
         ),
-        *known(
+        known(
             "ones-and-zeros",
             "These are ones and zeros. A mask of numbers is added to the scores, and adding 0 "
             "hides nothing. Give True and False, as a comparison does.",
             *causal_with(visible, as_ints, as_floats),
         ),
-        *known(
+        known(
             "numbers-to-add",
             "These are numbers to add to the scores: 0 and minus infinity, or a large negative "
             "number. Give True where a query may look and False elsewhere.",
             *causal_with(visible, lambda seen: seen.float().log(),
                          lambda seen: -1e9 * (~seen).float(), lambda seen: -1e10 * (~seen).float()),
         ),
-        *known(
+        known(
             "hides-nothing", "Everything is visible, the future too.",
             *causal_with(lambda d: d == d, as_it_is, as_ints, as_floats),
         ),
-        *known(
+        known(
             "only-itself",
             "Each token sees itself alone. It sees all earlier tokens as well.",
             *causal_with(lambda d: d == 0, as_it_is, as_ints, as_floats),
         ),
-        *known(
+        known(
             "more-axes",
             "The values are right, but there are axes of length 1 in front. The shape is (T, T); "
             "it broadcasts over batch and heads without them.",
@@ -430,7 +435,9 @@ def linear(inputs: int, outputs: int, seed: int) -> nn.Linear:
 def drive_heads(candidate: Callable[..., Any], x: Tensor, n_head: int) -> Any:
     """Call multi_head_attention with two linear maps."""
     C = x.shape[-1]
-    return candidate(x, linear(C, 3 * C, seed=5), linear(C, C, seed=7), n_head)
+    maps = nn.ModuleList([linear(C, 3 * C, seed=5), linear(C, C, seed=7)])
+    with checked_kernels():
+        return with_gradients(lambda x: candidate(x, *maps, n_head), {"x": x}, maps)
 
 
 def cut(x: Tensor, n_head: int) -> Tensor:
@@ -445,8 +452,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attention(q, k, v, causal=True)
 
 
+def in_heads(qkv: Tensor, n_head: int) -> list[Tensor]:
+    return [cut(part, n_head) for part in qkv.chunk(3, -1)]
+
+
 def heads_with(
-    parts: Any = lambda x, qkv, n: [cut(part, n) for part in qkv.chunk(3, -1)],
+    parts: Any = lambda x, qkv, n: in_heads(qkv, n),
     attended: Any = attend,
     joined: Any = join,
     projected: Any = lambda y, c_proj, x: c_proj(y),
@@ -511,6 +522,7 @@ def heads_in_the_model(mine: Any) -> type[CausalSelfAttention]:
 HEADS = Exercise(
     name="heads",
     title="Many heads: cut the channels, attend in each part, join the results.",
+    task=TASKS["heads"],
     reference=plain.multi_head_attention,
     replaces=CausalSelfAttention,
     adapt=heads_in_the_model,
@@ -524,19 +536,19 @@ HEADS = Exercise(
     ),
     lesson=6,
     mistakes=[
-        *known(
+        known(
             "merged-without-transpose",
             "The heads are joined in the wrong order: (B, nh, T, hs) was reshaped as it lies in "
             "memory, so tokens are mixed with heads. Swap heads and tokens first.",
             heads_with(joined=lambda y: y.reshape(y.shape[0], y.shape[2], -1)),
         ),
-        *known(
+        known(
             "merged-in-turns",
             "The heads are joined in turns, channel by channel. The channels of one head stay side "
             "by side.",
             heads_with(joined=lambda y: y.permute(0, 2, 3, 1).flatten(2)),
         ),
-        *known(
+        known(
             "view-for-transpose",
             "The channels were reshaped to (B, nh, T, hs) in one step, which cuts the memory in "
             "the wrong places. Cut the channels into (nh, hs) first, then swap heads and tokens.",
@@ -550,7 +562,7 @@ HEADS = Exercise(
                 joined=lambda y: y.reshape(y.shape[0], y.shape[2], -1),
             ),
         ),
-        *known(
+        known(
             "heads-not-transposed",
             "Heads and tokens are not swapped before attention, so each token compares its heads "
             "with each other. Attention needs (B, nh, T, hs).",
@@ -559,7 +571,7 @@ HEADS = Exercise(
                 joined=lambda y: y.flatten(2),
             ),
         ),
-        *known(
+        known(
             "split-in-turns",
             "The channels are dealt out to the heads in turns: the last axis was cut into (hs, nh) "
             "and not into (nh, hs). The first hs channels belong to the first head.",
@@ -573,7 +585,7 @@ HEADS = Exercise(
                 joined=lambda y: y.permute(0, 2, 3, 1).flatten(2),
             ),
         ),
-        *known(
+        known(
             "sizes-swapped",
             "The number of heads and their size are swapped: there are n_head heads of C / n_head "
             "channels.",
@@ -581,20 +593,22 @@ HEADS = Exercise(
                 cut(p, p.shape[-1] // n) for p in qkv.chunk(3, -1)
             ]),
         ),
-        *known(
+        known(
             "heads-before-parts",
             "The 3 C channels are cut into heads first, and each head into queries, keys and "
             "values. GPT-2 has all queries first, then all keys, then all values: split into three "
             "parts first.",
             heads_with(lambda x, qkv, n: cut(qkv, n).chunk(3, -1)),
         ),
-        *known(
+        known(
             "parts-in-turns",
             "Queries, keys and values are taken in turns, channel by channel. They lie side by "
             "side: the first C channels are the queries.",
-            heads_with(lambda x, qkv, n: [cut(p, n) for p in qkv.unflatten(-1, (-1, 3)).unbind(-1)]),
+            heads_with(lambda x, qkv, n: [
+                cut(p, n) for p in qkv.unflatten(-1, (-1, 3)).unbind(-1)
+            ]),
         ),
-        *known(
+        known(
             "one-head",
             "There is one head of C channels. Cut the channels into n_head parts, and attend in "
             "each part.",
@@ -602,25 +616,25 @@ HEADS = Exercise(
             heads_with(attended=lambda q, k, v: cut(attend(join(q)[:, None], join(k)[:, None],
                                                            join(v)[:, None])[:, 0], q.shape[1])),
         ),
-        *known(
+        known(
             "scaled-by-all-channels",
             "The scores are divided by sqrt(C). Each head has hs = C / n_head channels: divide by "
             "sqrt(hs).",
             heads_with(attended=scores_with(lambda q: math.sqrt(q.shape[1] * q.shape[-1]))),
         ),
-        *known(
+        known(
             "no-scale", "The scores are not divided by sqrt(hs).",
             heads_with(attended=scores_with(lambda q: 1.0)),
         ),
-        *known(
+        known(
             "scale-without-root", "The scores are divided by hs. Divide by its square root.",
             heads_with(attended=scores_with(lambda q: q.shape[-1])),
         ),
-        *known(
+        known(
             "causal-ignored", "The future is not hidden: no token may see a later token.",
             heads_with(attended=attention),
         ),
-        *known(
+        known(
             "mask-after-softmax",
             "The mask is applied after softmax. Then the weights do not sum to 1: set the scores "
             "of later tokens to minus infinity before softmax.",
@@ -628,14 +642,14 @@ HEADS = Exercise(
                 hidden=lambda s, later: softmax(s).masked_fill(later, 0)
             )),
         ),
-        *known(
+        known(
             "hidden-as-zero",
             "The scores of later tokens are set to 0, and exp(0) is 1. Use minus infinity.",
             heads_with(attended=scores_with(
                 hidden=lambda s, later: softmax(s.masked_fill(later, 0))
             )),
         ),
-        *known(
+        known(
             "softmax-over-queries",
             "Softmax runs over the queries. The weights of one query, over all keys, sum to 1: use "
             "the last axis.",
@@ -643,74 +657,74 @@ HEADS = Exercise(
                 hidden=lambda s, later: softmax(s.masked_fill(later, -math.inf), -2)
             )),
         ),
-        *known(
+        known(
             "softmax-over-heads", "Softmax runs over the heads. Use the last axis, the keys.",
             heads_with(attended=scores_with(
                 hidden=lambda s, later: softmax(s.masked_fill(later, -math.inf), 1)
             )),
         ),
-        *known(
+        known(
             "no-softmax", "Softmax is missing: scores are not weights.",
             heads_with(attended=scores_with(hidden=lambda s, later: s.masked_fill(later, 0))),
         ),
-        *known(
+        known(
             "softmax-twice", "Softmax is applied twice, so the weights are nearly equal.",
             heads_with(attended=scores_with(
                 hidden=lambda s, later: softmax(softmax(s.masked_fill(later, -math.inf)))
             )),
         ),
-        *known(
+        known(
             "keys-first",
             "Queries and keys are swapped: c_attn gives queries, keys, values in this order.",
             heads_with(chosen(lambda q, k, v, x: (k, q, v))),
         ),
-        *known(
+        known(
             "values-second",
             "Keys and values are swapped: c_attn gives queries, keys, values in this order.",
             heads_with(chosen(lambda q, k, v, x: (q, v, k))),
             heads_with(chosen(lambda q, k, v, x: (v, k, q))),
         ),
-        *known(
+        known(
             "keys-mixed",
             "The keys are mixed in place of the values. Keys are compared with queries; what is "
             "mixed by the weights are the values.",
             heads_with(chosen(lambda q, k, v, x: (q, k, k))),
         ),
-        *known(
+        known(
             "x-mixed",
             "x itself is mixed by the weights. Mix the values, the last third of c_attn(x).",
             heads_with(chosen(lambda q, k, v, x: (q, k, x))),
         ),
-        *known(
+        known(
             "x-for-queries", "x itself is used for queries, keys and values. Use c_attn(x).",
             heads_with(chosen(lambda q, k, v, x: (x, x, x))),
             heads_with(chosen(lambda q, k, v, x: (x, k, v))),
             heads_with(chosen(lambda q, k, v, x: (q, x, v))),
         ),
-        *known(
+        known(
             "queries-as-keys", "Queries are compared with queries. Compare them with the keys.",
             heads_with(chosen(lambda q, k, v, x: (q, q, v))),
             heads_with(chosen(lambda q, k, v, x: (k, k, v))),
         ),
-        *known(
+        known(
             "not-projected", "c_proj is missing: it mixes the results of the heads.",
             heads_with(projected=lambda y, c_proj, x: y),
         ),
-        *known(
+        known(
             "projected-twice", "c_proj is applied twice. Apply it once, at the end.",
             heads_with(projected=lambda y, c_proj, x: c_proj(c_proj(y))),
         ),
-        *known(
+        known(
             "residual-inside", "x is added here. The block adds it, outside of attention.",
             heads_with(projected=lambda y, c_proj, x: x + c_proj(y)),
             heads_with(projected=lambda y, c_proj, x: c_proj(x + y)),
         ),
-        *known(
+        known(
             "first-head-alone",
             "All heads give the result of the first one. Each head has its own channels.",
             heads_with(joined=lambda y: join(y[:, :1].expand_as(y))),
         ),
-        *known(
+        known(
             "heads-averaged",
             "The results of the heads are averaged or added up. Join them side by side: nh parts "
             "of hs channels are C channels again.",
@@ -743,7 +757,11 @@ def parts_of_gpt(n_layer: int) -> tuple[Tensor, Tensor, list[Any], Any]:
 
 def drive_gpt(candidate: Callable[..., Any], n_layer: int, *ids: list[int]) -> Any:
     """Give rows of ids to a candidate, with the parts of a small GPT-2."""
-    return candidate(torch.tensor(ids), *parts_of_gpt(n_layer))
+    wte, wpe, blocks, ln_f = parts_of_gpt(n_layer)
+    return with_gradients(
+        lambda wte, wpe: candidate(torch.tensor(ids), wte, wpe, blocks, ln_f),
+        {"wte": wte, "wpe": wpe},
+    )
 
 
 def gpt_with(
@@ -794,7 +812,7 @@ def positions_each_time(x: Tensor, blocks: Any, ln_f: Any, embedded: Any) -> Ten
 
 
 def gpt_in_the_model(mine: Any) -> type[GPT]:
-    """The forward pass as the package calls it. With documents or a cache it stays the package's."""
+    """The forward pass as the package calls it; with documents or a cache the package's own."""
 
     class MyGPT(GPT):
         def forward(
@@ -822,6 +840,7 @@ def gpt_in_the_model(mine: Any) -> type[GPT]:
 PLAIN_GPT = Exercise(
     name="gpt",
     title="The forward pass of GPT-2, from ids to logits.",
+    task=TASKS["gpt"],
     reference=plain.gpt,
     replaces=GPT,
     adapt=gpt_in_the_model,
@@ -835,7 +854,7 @@ PLAIN_GPT = Exercise(
     ),
     lesson=7,
     mistakes=[
-        *known(
+        known(
             "no-positions",
             "The positions are not embedded, so the model does not know the order of the tokens.",
             gpt_with(lambda ids, wte, wpe: wte[ids]),
@@ -844,29 +863,29 @@ PLAIN_GPT = Exercise(
                 one_after_another(lambda x, block, ln_f: block(x)),
             ),
         ),
-        *known(
+        known(
             "positions-by-token",
             "The rows of wpe are looked up by token. Token number t takes row t of wpe.",
             gpt_with(lambda ids, wte, wpe: wte[ids] + wpe[ids]),
             gpt_with(lambda ids, wte, wpe: wte[ids] + wpe[ids % len(wpe)]),
         ),
-        *known(
+        known(
             "positions-from-one", "Positions start at 1. The first token takes row 0 of wpe.",
             gpt_with(lambda ids, wte, wpe: wte[ids] + wpe[torch.arange(1, ids.shape[1] + 1)]),
         ),
-        *known(
+        known(
             "one-position-for-all",
             "All tokens get the same position. Token number t takes row t of wpe.",
             gpt_with(lambda ids, wte, wpe: wte[ids] + wpe[0]),
             gpt_with(lambda ids, wte, wpe: wte[ids] + wpe[ids.shape[1] - 1]),
         ),
-        *known(
+        known(
             "positions-in-every-block",
             "The positions are added again in each block. Add them once, to the embeddings.",
             gpt_with(lambda ids, wte, wpe: wte[ids], positions_each_time),
             gpt_with(through=positions_each_time),
         ),
-        *known(
+        known(
             "positions-after-the-blocks",
             "The positions are added after the blocks. Add them to the embeddings, so that "
             "attention sees them.",
@@ -875,51 +894,51 @@ PLAIN_GPT = Exercise(
                 normed=lambda x, ln_f: ln_f(x + wpe[: x.shape[1]]),
             )(ids, wte, wpe, blocks, ln_f),
         ),
-        *known(
+        known(
             "blocks-backwards", "The blocks run from the last to the first.",
             gpt_with(through=lambda x, blocks, *_: one_after_another(
                 lambda x, block, ln_f: block(x))(x, blocks[::-1], None, None)),
         ),
-        *known(
+        known(
             "one-block", "The first block runs every time. Go through all blocks.",
             gpt_with(through=lambda x, blocks, *_: one_after_another(
                 lambda x, block, ln_f: blocks[0](x))(x, blocks, None, None)),
         ),
-        *known(
+        known(
             "first-block-alone",
-            "Only the first block runs. Is there a return inside the loop?",
+            "Only the first block runs: a return inside the loop ends it too early.",
             gpt_with(through=lambda x, blocks, *_: blocks[0](x)),
             lambda ids, wte, wpe, blocks, ln_f: ln_f(blocks[0](plain.embed(ids, wte, wpe)))
             @ wte.T,
         ),
-        *known(
+        known(
             "last-block-left-out", "The last block does not run.",
             gpt_with(through=lambda x, blocks, *_: one_after_another(
                 lambda x, block, ln_f: block(x))(x, blocks[:-1], None, None)),
         ),
-        *known(
+        known(
             "first-block-left-out", "The first block does not run.",
             gpt_with(through=lambda x, blocks, *_: one_after_another(
                 lambda x, block, ln_f: block(x))(x, blocks[1:], None, None)),
         ),
-        *known(
+        known(
             "blocks-ignored", "The blocks are not used, or their results are thrown away: write "
             "x = block(x).",
             gpt_with(through=lambda x, *_: x),
         ),
-        *known(
+        known(
             "blocks-from-the-embedding",
             "Every block gets the embeddings. Each block gets the result of the one before it.",
             gpt_with(through=last_result),
             gpt_with(through=summed_results),
         ),
-        *known(
+        known(
             "residual-outside",
             "x is added to the result of each block. The residual connections are inside the "
             "blocks already: x = block(x).",
             gpt_with(through=one_after_another(lambda x, block, ln_f: x + block(x))),
         ),
-        *known(
+        known(
             "norm-in-the-loop",
             "ln_f is applied in each round of the loop. It comes once, after the last block.",
             gpt_with(
@@ -933,7 +952,7 @@ PLAIN_GPT = Exercise(
                 normed=lambda x, ln_f: x,
             ),
         ),
-        *known(
+        known(
             "norm-before-the-blocks",
             "ln_f is applied to the embeddings. It comes after the last block.",
             gpt_with(
@@ -942,49 +961,51 @@ PLAIN_GPT = Exercise(
                 normed=lambda x, ln_f: x,
             ),
         ),
-        *known(
+        known(
             "norm-twice", "ln_f is applied twice.",
             gpt_with(normed=lambda x, ln_f: ln_f(ln_f(x))),
         ),
-        *known(
+        known(
             "no-final-norm",
             "The final norm, ln_f, is missing. The residual stream grows from block to block, and "
             "the head needs vectors of one size.",
             gpt_with(normed=lambda x, ln_f: x),
         ),
-        *known(
+        known(
             "no-head",
             "These are the hidden states (B, T, C). Compare them with each row of wte: "
             "x @ wte.T gives logits (B, T, V).",
             gpt_with(scored=lambda x, wte: x),
         ),
-        *known(
+        known(
             "softmax-at-the-end",
             "These are probabilities. Give the logits themselves: the loss and the sampler do the "
             "softmax.",
             gpt_with(scored=lambda x, wte: softmax(x @ wte.T)),
         ),
-        *known(
+        known(
             "log-softmax-at-the-end",
             "These are logarithms of probabilities. Give the logits themselves.",
             gpt_with(scored=lambda x, wte: torch.log_softmax(x @ wte.T, -1)),
         ),
-        *known(
+        known(
             "last-token-alone",
             "Only the last token has logits. In training every token predicts its next token: "
             "give (B, T, V).",
             gpt_with(scored=lambda x, wte: x[:, -1] @ wte.T),
             gpt_with(scored=lambda x, wte: x[:, -1:] @ wte.T),
         ),
-        *known(
+        known(
             "likeliest-tokens", "These are the ids of the likeliest tokens. Give the logits.",
             gpt_with(scored=lambda x, wte: (x @ wte.T).argmax(-1)),
         ),
-        *known(
+        known(
             "head-scaled",
             "The logits are scaled. GPT-2's are the plain products x @ wte.T.",
             gpt_with(scored=lambda x, wte: x @ wte.T / math.sqrt(wte.shape[1])),
-            gpt_with(lambda ids, wte, wpe: wte[ids] * math.sqrt(wte.shape[1]) + wpe[: ids.shape[1]]),
+            gpt_with(lambda ids, wte, wpe: (
+                wte[ids] * math.sqrt(wte.shape[1]) + wpe[: ids.shape[1]]
+            )),
         ),
     ],
     hints=(

@@ -11,6 +11,7 @@ from nanogpt.config import IGNORED
 from nanogpt.errors import UserError
 from nanogpt.learn.exercise import Exercise, Mistake
 from nanogpt.learn.exercises.known import known
+from nanogpt.learn.exercises.tasks import TASKS
 from nanogpt.text import batches, bpe
 
 Pair = tuple[int, int]
@@ -154,6 +155,7 @@ def merge_either_order(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]
 MERGE = Exercise(
     name="merge",
     title="Replace every occurrence of a pair by a new token.",
+    task=TASKS["merge"],
     reference=bpe.merge,
     cases=merge_cases,
     lesson=3,
@@ -186,46 +188,46 @@ MERGE = Exercise(
             "(2, 1) is not (1, 2): the order inside a pair matters.",
             merge_either_order,
         ),
-        *known(
+        known(
             "last-lost",
             "The last token is lost if it is not part of a pair. A loop over pairs ends one token "
             "too early.",
             lambda ids, pair, new_id: merge_overlapping(ids[:-1], pair, new_id),
         ),
-        *known(
+        known(
             "second-stays",
             "The second token of a pair stays after the new one. Move on by two after a merge.",
             merge_with(on=1),
             merge_with(put=lambda one, other, new_id: [new_id, other]),
         ),
-        *known(
+        known(
             "first-stays",
             "The first token of a pair stays before the new one.",
             merge_with(put=lambda one, other, new_id: [one, new_id]),
         ),
-        *known(
+        known(
             "pair-stays",
             "The pair stays beside the new token. The new token takes the place of both.",
             merge_with(put=lambda one, other, new_id: [new_id, one, other]),
             merge_with(put=lambda one, other, new_id: [one, other, new_id]),
         ),
-        *known(
+        known(
             "pair-removed",
             "The pair is removed, but the new id is not put in its place.",
             merge_with(put=lambda one, other, new_id: []),
         ),
-        *known(
+        known(
             "new-id-twice",
             "The new id comes twice for each pair. One token replaces two.",
             merge_with(put=lambda one, other, new_id: [new_id, new_id]),
         ),
-        *known(
+        known(
             "one-skipped",
             "The token after a pair is lost: after a merge it moves on by three. A pair has two "
             "tokens.",
             merge_with(on=3),
         ),
-        *known(
+        known(
             "half-a-pair",
             "Half a pair is enough here. Both tokens have to be there, in order and side by side.",
             merge_with(lambda one, other, pair: one == pair[0]),
@@ -234,32 +236,32 @@ MERGE = Exercise(
             merge_with(lambda one, other, pair: one == pair[0] or other == pair[1]),
             merge_all_of,
         ),
-        *known(
+        known(
             "merges-again",
             "A new token takes part in the next pair at once. Look at the tokens that were given, "
             "not at those that were just made.",
             merge_again,
         ),
-        *known(
+        known(
             "compared-with-a-list",
             "A slice is compared with a list. A slice of bytes or of a tuple never equals a list: "
             "compare the two tokens one by one.",
             merge_slices,
         ),
-        *known(
+        known(
             "is-for-equals",
             "Numbers are compared with `is`. That asks whether they are the same object, which "
             "holds for small numbers only. Use ==.",
             merge_small,
         ),
-        *known(
+        known(
             "beyond-the-end",
             "It looks at the token after the last one, and there is none. Check "
             "i + 1 < len(ids) first.",
             merge_without_bounds,
             merge_with(more=lambda ids, i: True),
         ),
-        *known(
+        known(
             "nothing-merged",
             "No pair is ever found, so the tokens come back as they are.",
             lambda ids, pair, new_id: list(ids),
@@ -390,6 +392,7 @@ def train_counting_once(words: Mapping[bytes, int], n_merges: int) -> list[Pair]
 TRAIN = Exercise(
     name="train",
     title="Train a vocabulary: the most frequent pair becomes a token, again and again.",
+    task=TASKS["train"],
     reference=bpe.train_naive,
     cases=train_cases,
     lesson=3,
@@ -443,31 +446,31 @@ TRAIN = Exercise(
             "stand side by side is chance.",
             train_across_words,
         ),
-        *known(
+        known(
             "last-of-equals",
             "Among equally frequent pairs it takes the one it saw last, so the result depends on "
             "the order of the words. Take the pair with the greater byte strings.",
             train_with(key=lambda c, v: max(reversed(list(c)), key=c.__getitem__)),
         ),
-        *known(
+        known(
             "lesser-ids",
             "Among equally frequent pairs it takes the one with the lesser ids. Take the pair with "
             "the greater byte strings.",
             train_with(key=lambda c, v: min(c, key=lambda p: (-c[p], p))),
         ),
-        *known(
+        known(
             "joined-strings",
             "Among equally frequent pairs it compares the two byte strings joined into one. "
             "Compare the left ones first; only if they are equal, the right ones.",
             train_with(key=lambda c, v: max(c, key=lambda p: (c[p], v[p[0]] + v[p[1]]))),
         ),
-        *known(
+        known(
             "longest-of-equals",
             "Among equally frequent pairs it takes the longest. Take the pair with the greater "
             "byte strings.",
             train_with(key=lambda c, v: max(c, key=lambda p: (c[p], len(v[p[0]] + v[p[1]])))),
         ),
-        *known(
+        known(
             "only-one-side-compared",
             "Among equally frequent pairs it compares one token alone. Compare the left byte "
             "strings first, then the right ones.",
@@ -475,89 +478,89 @@ TRAIN = Exercise(
             train_with(key=lambda c, v: max(c, key=lambda p: (c[p], v[p[1]]))),
             train_with(key=lambda c, v: max(c, key=lambda p: (c[p], v[p[1]], v[p[0]]))),
         ),
-        *known(
+        known(
             "frequency-forgotten-in-the-choice",
             "It chooses by the byte strings alone. The most frequent pair comes first; byte "
             "strings decide among equally frequent ones.",
             train_with(key=lambda c, v: max(c, key=lambda p: (v[p[0]], v[p[1]]))),
         ),
-        *known(
+        known(
             "no-end",
             "It does not stop when no pair is left, and max of nothing raises an error. Return the "
             "merges there are.",
             train_with(enough=lambda counts: False),
             train_with(enough=lambda counts: False, key=lambda c, v: c.most_common(1)[0][0]),
         ),
-        *known(
+        known(
             "rare-pairs-refused",
             "It stops when the best pair occurs only once. Go on until there are enough merges or "
             "no pair is left.",
             train_with(enough=lambda counts: not counts or max(counts.values()) < 2),
         ),
-        *known(
+        known(
             "counted-without-overlap",
             "Overlapping occurrences are not counted. In aaa the pair (a, a) occurs twice: at the "
             "first a and at the second.",
             train_with(count=without_overlap),
         ),
-        *known(
+        known(
             "once-in-each-word",
             "A pair that occurs twice in a word counts once. Count every occurrence.",
             train_with(count=distinct),
         ),
-        *known(
+        known(
             "every-other-pair",
             "Every other pair is left out: the word was cut into pieces of two. Each token forms a "
             "pair with the next one.",
             train_with(count=no_overlap),
         ),
-        *known(
+        known(
             "last-pair-lost",
             "The last pair of each word is not counted.",
             train_with(count=without_the_last),
         ),
-        *known(
+        known(
             "new-ids-from-255",
             "New ids start at 255, which is a byte. The first new id is 256.",
             train_with(first_id=255),
         ),
-        *known(
+        known(
             "one-new-id",
             "Every merge creates the same id, 256. Merge number n creates id 256 + n.",
             train_one_id,
         ),
-        *known(
+        known(
             "first-occurrence-merged",
             "Only the first occurrence in a word is merged. Merge all of them.",
             train_with(merged=merge_first_only),
         ),
-        *known(
+        known(
             "merged-with-overlap",
             "In aaa the pair (a, a) is merged twice. Merge without overlap, as in the exercise "
             "merge.",
             train_with(merged=merge_overlapping),
         ),
-        *known(
+        known(
             "one-too-many",
             "It makes one merge too many.",
             train_with(wanted=lambda n: n + 1),
         ),
-        *known(
+        known(
             "one-too-few",
             "It makes one merge too few.",
             train_with(wanted=lambda n: n - 1),
         ),
-        *known(
+        known(
             "byte-strings",
             "The merges are pairs of byte strings. Give pairs of ids.",
             train_with(written=lambda best, v: (v[best[0]], v[best[1]])),
         ),
-        *known(
+        known(
             "token-for-pair",
             "The merges are given as the tokens that they make. Give the pairs.",
             train_with(written=lambda best, v: v[best[0]] + v[best[1]]),
         ),
-        *known(
+        known(
             "a-mapping",
             "It gives a mapping. Give the list of pairs, in the order of the merges.",
             lambda words, n: {p: 256 + i for i, p in enumerate(bpe.train_naive(words, n))},
@@ -590,6 +593,7 @@ def encode_cases() -> list[tuple[Any, ...]]:
         (b"aaa", {(97, 97): 256}),
         (b"aaaaa", {(97, 97): 256, (256, 97): 257}),
         (b"abc", {(97, 98): 256, (98, 99): 257, (97, 257): 258}),  # abc is a token, but ab is older
+        (b"abc", {(98, 99): 256, (97, 98): 257}),  # bc was learned first
         (b"", RANKS),
         (list(b"lower"), RANKS),
         (b"abc", {(98, 99): 257, (97, 98): 256}),  # the order of the mapping says nothing
@@ -744,6 +748,7 @@ def encode_longest(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
 ENCODE = Exercise(
     name="encode",
     title="Encode a word: cut it with a trained vocabulary.",
+    task=TASKS["encode"],
     reference=bpe.encode_word,
     cases=encode_cases,
     lesson=3,
@@ -771,7 +776,7 @@ ENCODE = Exercise(
             "repeats the merges in the order in which they were learned.",
             encode_longest,
         ),
-        *known(
+        known(
             "left-to-right",
             "It merges the first pair that can merge. Merge the pair that was learned earliest, "
             "wherever it is in the word: training merged in that order.",
@@ -780,76 +785,76 @@ ENCODE = Exercise(
             encode_scanning(lambda i: i),
             encode_scanning_again,
         ),
-        *known(
+        known(
             "one-sweep",
             "It goes through the word once. A merged token can merge again, and the earliest "
             "learned pair comes first.",
             encode_scanning(lambda i: i + 1),
         ),
-        *known(
+        known(
             "right-to-left",
             "It merges the last pair that can merge. Merge the pair that was learned earliest.",
             encode_by(lambda found, ranks: found[-1]),
         ),
-        *known(
+        known(
             "order-of-the-mapping",
             "It goes through `ranks` in the order in which it is written down. The ids say what "
             "was learned first: a lower id is older.",
             encode_in_order(lambda ranks: ranks.items()),
             encode_by(lambda found, ranks: next(p for p in ranks if p in found)),
         ),
-        *known(
+        known(
             "latest-first",
             "It merges the pair that was learned last. Merge the pair that was learned earliest: "
             "it has the lowest new id.",
             encode_in_order(lambda ranks: sorted(ranks.items(), key=lambda item: -item[1])),
         ),
-        *known(
+        known(
             "most-frequent-first",
             "It merges the pair that is most frequent in the word. Merge the pair that was learned "
             "earliest: it has the lowest new id.",
             encode_most_frequent,
         ),
-        *known(
+        known(
             "least-ids-first",
             "It merges the pair whose own ids are lowest. What counts is the id that a pair "
             "merges into: ranks[pair].",
             encode_by(lambda found, ranks: min(found)),
         ),
-        *known(
+        known(
             "unknown-pairs-first",
             "A pair that is not in `ranks` counts as the earliest and ends everything. It can "
             "never merge: give it a rank above all others.",
             encode_unknown_first,
         ),
-        *known(
+        known(
             "no-end",
             "It looks for the earliest of no pairs, which raises an error: a word of one token has "
             "no pairs. Stop there.",
             encode_without_end,
         ),
-        *known(
+        known(
             "neighbours-out-of-date",
             "A merge makes new pairs on both sides of it. One of them is not looked at again.",
             encode_looking_ahead(left=True),
             encode_looking_ahead(left=False),
         ),
-        *known(
+        known(
             "ids-cut",
             "Ids above 65535 come back too small. They do not fit into 16 bits.",
             lambda ids, ranks: [i % 65536 for i in bpe.encode_word(ids, ranks)],
         ),
-        *known(
+        known(
             "one-place-only",
             "A pair merges at one place only. It merges wherever it is.",
             encode_first_occurrence,
         ),
-        *known(
+        known(
             "not-merged",
             "Nothing is merged: these are the bytes.",
             lambda ids, ranks: list(ids),
         ),
-        *known(
+        known(
             "merges-for-ids",
             "These are the pairs that were merged. Give the ids of the tokens.",
             lambda ids, ranks: [
@@ -887,6 +892,7 @@ def window_cases() -> list[tuple[Any, ...]]:
         (np.arange(9), 4, 4),  # exactly two
         (np.arange(60_000, 60_009, dtype=np.uint16), 4, 2),  # as token files hold them
         (np.arange(8), 4, 5),
+        (np.arange(4), 8, 3),
         (np.arange(8), 4, 0),
     ]
 
@@ -996,9 +1002,20 @@ def windows_ignoring_zero(ids: Any, context_length: int, stride: int) -> Windows
         yield x, np.where(y == IGNORED, 0, y)
 
 
+def windows_of_any_stride(ids: Any, context_length: int, stride: int) -> Windows:
+    if 1 <= stride <= context_length:
+        yield from batches.sliding_windows(ids, context_length, stride)
+
+
+def windows_of_their_type(ids: Any, context_length: int, stride: int) -> Windows:
+    for x, y in batches.sliding_windows(ids, context_length, stride):
+        yield x.astype(ids.dtype), y.astype(ids.dtype)
+
+
 WINDOWS = Exercise(
     name="windows",
     title="Cut a text into windows of inputs and targets.",
+    task=TASKS["windows"],
     reference=batches.sliding_windows,
     cases=window_cases,
     drive=drive_windows,
@@ -1037,26 +1054,31 @@ WINDOWS = Exercise(
             "Targets that do not count are 0, but 0 is a token. Use -100: the loss ignores it.",
             windows_ignoring_zero,
         ),
-        *known(
+        known(
             "end-lost",
             "The end of the text is lost if no whole window is left. Move the last window back, so "
             "that it ends with the text.",
+            windows_with(
+                more=lambda c, n, end, length, stride: (
+                    end > 0 and n * stride + min(length, end) <= end
+                )
+            ),
             windows_with(more=lambda c, n, end, length, stride: n * stride + length <= end),
             windows_with(more=lambda c, n, end, length, stride: n * stride + length < end),
         ),
-        *known(
+        known(
             "last-window-short",
             "The last window is shorter than the others. Move it back, so that it ends with the "
             "text and has as much context as the others.",
             windows_with(start=lambda n, end, length, stride: n * stride),
         ),
-        *known(
+        known(
             "last-window-padded",
             "The last window is padded. Move it back, so that it ends with the text: then all of "
             "it is text.",
             *(windows_padded(i, t) for i in (0, IGNORED) for t in (IGNORED, 0)),
         ),
-        *known(
+        known(
             "one-window-too-many",
             "There is one window too many: all its targets were due before. Stop when the text is "
             "covered.",
@@ -1065,26 +1087,32 @@ WINDOWS = Exercise(
                 more=lambda c, n, end, length, stride: n * stride + length <= end + stride
             ),
             windows_with(more=lambda c, n, end, length, stride: n * stride + 1 < end),
+            windows_with(
+                more=lambda c, n, end, length, stride: (
+                    n < ((end - length) // stride + 2 if end > length else min(end, 1))
+                )
+            ),
+            windows_with(more=lambda c, n, end, length, stride: n <= end // stride and end > 0),
         ),
-        *known(
+        known(
             "short-text-lost",
             "A text shorter than a window gives nothing. Give one window of the length that there "
             "is.",
             windows_with(more=lambda c, n, end, length, stride: c < end and length <= end),
         ),
-        *known(
+        known(
             "first-window-ignored",
             "The first window ignores targets, too. No window came before it, so all its targets "
             "count.",
             windows_with(done=lambda n, length, stride: (n - 1) * stride + length),
         ),
-        *known(
+        known(
             "same-number-ignored",
             "Every window ignores context_length - stride targets. The last one is moved back and "
             "overlaps more: ignore every target that was due before.",
             windows_ignoring_the_same,
         ),
-        *known(
+        known(
             "stride-ignored-targets",
             "The wrong number of targets is ignored. Windows overlap by context_length - stride "
             "targets: these are the ones that were due before.",
@@ -1093,47 +1121,59 @@ WINDOWS = Exercise(
             windows_with(done=lambda n, length, stride: (n - 1) * stride + length - 1 if n else 0),
             windows_with(done=lambda n, length, stride: (n - 1) * stride + length + 1 if n else 0),
         ),
-        *known(
+        known(
             "new-targets-ignored",
             "The new targets are ignored, and the old ones count again. It should be the other way "
             "round.",
             windows_with_the_new_ignored,
         ),
-        *known(
+        known(
             "inputs-ignored",
             "Inputs are -100 where the target was due before. Only targets are ignored: the inputs "
             "are the context.",
             windows_with_hidden_inputs,
         ),
-        *known(
+        known(
             "ignored-as-minus-one",
             "Targets that do not count are -1. Use -100: the loss ignores it.",
             windows_with(ignored=-1),
         ),
-        *known(
+        known(
             "targets-one-too-far",
             "The targets are two tokens later. The target of each token is the next token.",
             lambda ids, c, s: (
                 (x, np.append(y[1:], IGNORED)) for x, y in batches.sliding_windows(ids, c, s)
             ),
         ),
-        *known(
+        known(
             "kept-16-bits",
             "The ids keep the type of the token file. Embeddings and losses want int64: use "
             "astype(np.int64).",
             windows_with(type_of=None),
         ),
-        *known(
+        known(
             "stride-not-checked",
             "The stride is not checked. A stride of 0 never moves, and one above the context "
             "length skips targets: raise UserError for both.",
             windows_with(checked=None),
         ),
-        *known(
-            "other-error",
+        known(
+            "another-error",
             "A wrong stride raises another kind of error. Raise UserError of nanogpt.errors.",
             windows_with(checked=ValueError),
             windows_with(checked=AssertionError),
+        ),
+        known(
+            "stride-not-checked",
+            "The stride is not checked. A stride of 0 never moves, and one above the context "
+            "length skips targets: raise UserError for both.",
+            windows_of_any_stride,
+        ),
+        known(
+            "type-of-the-file",
+            "The targets have the type of the ids. Token files hold uint16, in which -100 is "
+            "65436, a token like any other. Convert to int64 first.",
+            windows_of_their_type,
         ),
     ],
     hints=(

@@ -16,7 +16,25 @@ from nanogpt.model.position import POSITIONS
 
 
 class GPT(nn.Module):
-    """A GPT-2 with fresh weights. Raises UserError for a setting that names no known variant."""
+    """GPT-2. hidden_states is yours: all of the network but its head, with documents and a cache.
+
+    Args of hidden_states:
+        ids: token ids (B, T). With a cache they continue the text that it holds. Raises
+            UserError (of nanogpt.errors) for ids that are not (B, T).
+        documents: None, or the number of each token's document, 0 for padding. With a cache
+            they cover the old tokens, too.
+        cache: None, or a KVCache.
+
+    Returns hidden states (B, T, C) of the new tokens.
+
+    self.context(ids, documents, cache) works out where the tokens stand (context.pos) and what
+    they may see, and raises UserError if they do not fit. self.wte(ids) gives token embeddings,
+    self.wpe.embed(x, context.pos) adds the positions to x, and self.drop follows them. Then x
+    goes through the blocks self.h, each called as block(x, context) with its own number in
+    context.layer: replace(context, layer=number), counted from 0. After the last block, a cache
+    has to be told that the tokens are through: cache.advance(context.pos). At the end the final
+    norm self.ln_f.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

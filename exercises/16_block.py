@@ -8,10 +8,16 @@ from nanogpt.model.layers import MLPS, NORMS
 
 
 class Block(nn.Module):
-    """A Transformer block: look around, then think. Each adds to the residual stream.
+    """A Transformer block: attention, then the feed-forward layer.
 
-    The norms come before the layers (pre-norm): the residual path itself stays free, so gradients
-    reach the first block undiminished.
+    Four parts are there, made in __init__: the norms self.ln_1 and self.ln_2, attention
+    self.attn(x, context), and the feed-forward layer self.mlp(x). Each takes x (B, T, C) and
+    gives (B, T, C).
+
+    forward is yours. Both layers add their result to the residual stream x, attention first.
+    The input of each layer is normalized before, attention's by ln_1 and the other's by ln_2;
+    the residual stream itself is not. `context` says what attention may see: pass it on as it
+    is. x stays as it is; give a new tensor.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -8,11 +8,23 @@ from nanogpt.model.layers import KERNELS, StackedLinear
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention: nh questions asked at once, each in its own hs channels.
+    """Multi-head attention as the package has it: with groups, norm, rotation, cache and mask.
 
-    With fewer heads of keys and values (`n_kv_head`; Shazeer 2019, Ainslie et al. 2023) groups of
-    questions search the same keys. That loses little and shrinks the cache, which at long
-    contexts weighs more than the model. With n_kv_head = n_head it is GPT-2's.
+    forward and split_heads are yours. __init__ has made self.head_size (hs), self.groups (query
+    heads for each key head), self.widths (the channels of queries, keys and values in c_attn's
+    result), self.c_attn and self.c_proj (linear maps), self.qk_norm (whether to norm),
+    self.rms_norm, self.dropout, and self.kernel(q, k, v, mask, causal), which is attention.
+
+    forward takes x (B, T, C) and gives (B, T, C). In this order: c_attn, and its result split
+    by self.widths; heads cut, (B, nh, T, hs) for queries and (B, nkv, T, hs) for keys and
+    values; if self.qk_norm, queries and keys through self.rms_norm; rotation by
+    context.position.rotate(q, k, context.pos), which gives queries and keys; if there is a
+    context.cache, its update(context.layer, k, v), which gives all keys and values so far; each
+    key head, and each value head, repeated for the self.groups neighbouring query heads that
+    share it; the kernel with context.mask and context.causal; the heads joined; c_proj; and
+    self.dropout.
+
+    split_heads takes (B, T, n * hs) and gives (B, n, T, hs), for any number n of heads.
     """
 
     def __init__(self, config: ModelConfig) -> None:

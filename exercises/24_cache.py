@@ -7,11 +7,26 @@ from nanogpt.config import ModelConfig
 
 
 class KVCache:
-    """Keys and values of every layer, and the positions of their tokens.
+    """The KV cache: keys and values of the tokens so far, so that they are computed once.
 
-    The memory for a whole context is taken at once: 2 * n_layer * context_length * nkv * hs
-    numbers for each row. Within a forward pass each layer calls `update`; after it the model calls
-    `advance`. So a pass that was cut short in its layers leaves no trace.
+    __init__ has made the memory: self.keys and self.values, each (n_layer, B, nkv, context
+    length, hs), self.pos (B, context length), and self.length = 0, the number of tokens that
+    are in the cache. What lies after the first self.length tokens means nothing. `clear` sets
+    the length to 0.
+
+    In a forward pass the model asks for `key_positions(pos)`, then calls `update(layer, k, v)`
+    for each layer, then `advance(pos)` once. Three methods are yours:
+
+    update stores the keys and values of T new tokens, k and v (B, nkv, T, hs), for one layer,
+    after those that are in the cache. It gives all so far, old and new, as a pair (keys,
+    values), each (B, nkv, S, hs). It does not change self.length: the other layers follow.
+
+    key_positions gives the positions of all keys, old and new, (B, S), and changes nothing.
+    `pos` holds the positions of the new tokens: (B, T), or (1, T) where all rows are alike.
+    Positions are what was given, not places in the cache.
+
+    advance makes the new tokens old: it stores their positions `pos`, (B, T) or (1, T), and
+    adds them to self.length. It gives None.
     """
 
     def __init__(
