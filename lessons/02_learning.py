@@ -588,7 +588,7 @@ def _(mo, package_code, Value):
           operations. Each number gives each of its inputs its own gradient times the local
           derivative.
 
-        The package has this in 109 lines of plain Python, without torch. The class is `Value`: a
+        The package has this in some hundred lines of plain Python, without torch. The class is `Value`: a
         number that remembers how it was computed. You write its heart yourself at the end of this
         lesson.
         """),

@@ -55,8 +55,8 @@ class Block(nn.Module):
 class PostNormBlock(Block):
     """The order of the first Transformer (Vaswani et al. 2017): the norm after the sum.
 
-    The norm then stands in the residual path itself, and gradients shrink from block to block;
-    deep networks of this kind need a warm-up (Xiong et al. 2020). GPT-2 moved the norms inside.
+    The norm stands in the residual path itself and divides what passes, and its gradient, by the
+    size of the sum: deep networks need a long warm-up (Xiong et al. 2020). GPT-2 moved the norms.
     """
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
