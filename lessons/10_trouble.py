@@ -816,7 +816,7 @@ def _(IGNORED, batch_of, practice, words):
         f"{words[i]} -> {words[t] if t != IGNORED else '(ignored)'}"
         for i, t in zip(ids[0].tolist(), targets[0].tolist(), strict=True)
     ]
-    "   ".join(shown)
+    shown[:10]
     return (ids,)
 
 

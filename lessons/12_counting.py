@@ -626,7 +626,9 @@ def _(
     _figure, _axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
     _top = 1.3 * torch.tensor(slow[-20:]).median().item()
     for _times, _color, _name in ((slow, ORANGE, "without a cache"), (fast, BLUE, "with a cache")):
-        _axes.plot(_times, ".", color=_color, ms=4)
+        _axes.plot(_times, ".", color=_color, ms=3, alpha=0.4)
+        _middle = [torch.tensor(_times[n : n + 15]).median().item() for n in range(0, 180, 15)]
+        _axes.plot(range(7, 180, 15), _middle, color=_color, lw=2)
         _axes.text(180, torch.tensor(_times[-20:]).median().item(), f" {_name}", color=_color, va="center", fontsize=12)
     _axes.set(xlabel="tokens generated", ylabel="ms for a prediction", ylim=(0, _top), xlim=(0, 245))
     cached_training = predict(
@@ -803,7 +805,8 @@ def _(mo):
 
     ```sh
     nanogpt plan configs/gpt2-124m.toml
-    nanogpt plan configs/gpt2-124m.toml --train.batch_size 1
+    nanogpt plan configs/gpt2-124m.toml \\
+      --train.batch_size 1
     ```
 
     How much memory does one sequence take? Which card would you rent for it, and for how long?
