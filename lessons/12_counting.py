@@ -805,11 +805,10 @@ def _(mo):
 
     ```sh
     nanogpt plan configs/gpt2-124m.toml
-    nanogpt plan configs/gpt2-124m.toml \\
-      --train.batch_size 1
     ```
 
-    How much memory does one sequence take? Which card would you rent for it, and for how long?
+    Run it again with `--train.batch_size 1`. How much memory does one sequence take? Which card would
+    you rent for it, and for how long?
 
     **Papers.** Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", table 2.
     Press & Wolf 2017, "Using the Output Embedding to Improve Language Models", for tying. Kaplan et al.
