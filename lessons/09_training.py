@@ -134,7 +134,7 @@ def _():
         gradient_b = 50 * b
         b = b - rate_b * gradient_b
         path_b.append(round(b, 3))
-    path_b
+    str(path_b)
     return
 
 
@@ -181,7 +181,7 @@ def _(mo, reply, summed):
             },
             tolerance=0.05,
         ),
-        mo.md("Below, the upper list has gradients of alternating sign, the lower one constant ones:"),
+        mo.md("The same for gradients of alternating sign, and for constant ones, step by step:"),
     ])  # fmt: skip
     return
 
@@ -195,7 +195,10 @@ def _():
             sums.append(round(total, 2))
         return sums
 
-    running_sums([1, -1, 1, -1, 1, -1]), running_sums([1, 1, 1, 1, 1, 1])
+    {
+        "alternating": str(running_sums([1, -1, 1, -1, 1, -1])),
+        "constant": str(running_sums([1, 1, 1, 1, 1, 1])),
+    }
     return
 
 
@@ -260,7 +263,7 @@ def _(AdamW, torch):
     for _ in range(3):
         three.grad = torch.tensor([0.001, 1.0, -1000.0])
         adam.step()
-        moves.append([round(x, 4) for x in three.tolist()])
+        moves.append(str([round(x, 4) for x in three.tolist()]))
     moves  # the three weights after each of three steps
     return
 
@@ -677,7 +680,7 @@ def _(torch):
     two = torch.nn.Parameter(torch.zeros(2))
     two.grad = torch.tensor([6.0, 8.0])
     length = torch.nn.utils.clip_grad_norm_([two], max_norm=1.0)
-    length.item(), [round(g, 3) for g in two.grad.tolist()]  # before clipping, after clipping
+    {"length before": length.item(), "gradient after": str([round(g, 3) for g in two.grad.tolist()])}
     return
 
 
@@ -909,7 +912,8 @@ def _(
     _norms.axhline(1, color=GREY, lw=0.8)
     _losses.axhline(math.log(vocabulary), color=LIGHT, lw=1.5)
     _losses.text(30, math.log(vocabulary) + 0.08, f"knows nothing: log {vocabulary}", fontsize=11, color=GREY)
-    _losses.set(ylabel="training loss", ylim=(4.2, 8.5), xlim=(0, 66))
+    _top = min(9, max(6.8, max(r.loss for r in _taken) + 0.3))
+    _losses.set(ylabel="training loss", ylim=(4.2, _top), xlim=(0, 66))
     _losses.set_title(f"learning rate {lr.value:g}", color=ORANGE, fontsize=13, loc="left")
     _norms.set(xlabel="step", ylabel="gradient, length")
     mo.vstack([
@@ -1026,6 +1030,8 @@ def _(BLUE, GREY, ORANGE, amount, memorise, mo, plt):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
+    ## What else a run needs
+
     To be able to stop, and to go back, a run saves a **checkpoint** now and then: all that it needs
     to go on. These are the weights, both running means of AdamW, and the number of the step. Weights
     alone are not enough: without its means Adam would start its first steps again.
