@@ -23,6 +23,8 @@ def _():
     from nanogpt.model.trace import record
     from nanogpt.training.optim import build_optimizer, learning_rate
 
+    torch.set_printoptions(precision=2, sci_mode=False)
+
     return (
         CausalSelfAttention,
         GPT,
@@ -82,7 +84,7 @@ def _(mo):
 def _(predict):
     alone_guess = predict(
         """
-        A model in which each token sees only itself is trained on rows of 26 letters. Its loss on the
+        A model in which each token sees only itself is trained on such rows, drawn from 26 letters. Its loss on the
         repeated part will not fall below some number, however long you train. Which number, in nats?
         (Two decimals.)
         """,
@@ -179,8 +181,8 @@ def _(average, mo, package_code):
     mo.vstack([
         mo.md(
             """
-            Change a row to `[0.0, 0.0, 1.0]` or `[0.9, 0.1, 0.0]`. **Each row of weights is positive and
-            sums to 1.** This is all that attention does to the tokens: it takes weighted averages. What
+            Change a row to `[0.0, 0.0, 1.0]` or `[0.9, 0.1, 0.0]`. **No weight is
+            negative, and each row of weights sums to 1.** This is all that attention does to the tokens: it takes weighted averages. What
             is left is where the weights come from. The plain average is an exercise:
             """
         ),
@@ -322,31 +324,37 @@ def _(mo, row, row_scores, row_weights, taken, v, words):
         f"[{_weight * _v[0]:.2f}, {_weight * _v[1]:.2f}] |"
         for _word, _score, _weight, _v in zip(words, row_scores, row_weights, v, strict=True)
     )
-    mo.md(
-        f"| {words[row]} looks at | score | exp | weight | value | weight · value |\n"
-        "|:--|--:|--:|--:|:--|:--|\n" + _lines + "\n"
-        f"| **sum** | | {row_scores.exp().sum():.2f} | {row_weights.sum():.2f} | | "
-        f"**[{taken[0]:.2f}, {taken[1]:.2f}]** |\n\n"
-        f"""
-        These are the **attention weights** of *{words[row]}*, one for each token. The last line is what
-        *{words[row]}* takes along: the average of the values, with these weights. To do it on paper, fill in
-        this table from left to right. All rows at once are three matrix products and a softmax. You write
-        that in the exercise `attention`.
-        """
-    )
+    mo.vstack([
+        mo.md(
+            f"| {words[row]} looks at | score | exp | weight | value | weight · value |\n"
+            "|:--|--:|--:|--:|:--|:--|\n" + _lines + "\n"
+            f"| **sum** | | {row_scores.exp().sum():.2f} | {row_weights.sum():.2f} | | "
+            f"**[{taken[0]:.2f}, {taken[1]:.2f}]** |"
+        ),
+        mo.md(
+            f"""
+            These are the **attention weights** of *{words[row]}*, one for each token. The last line is what
+            *{words[row]}* takes along: the average of the values, with these weights. To do it on paper, fill
+            in this table from left to right. All rows at once are a few matrix products and a softmax. You
+            write that in the exercise `attention`.
+            """
+        ),
+    ])  # fmt: skip
     return
 
 
 @app.cell(hide_code=True)
 def _(mo):
-    direction = mo.ui.slider(0, 350, step=10, value=0, label="direction (degrees)", show_value=True)
+    direction = mo.ui.slider(
+        0, 350, step=10, value=30, label="direction (degrees)", show_value=True
+    )
     length = mo.ui.slider(0, 8, step=0.5, value=2, label="length", show_value=True)
     mo.vstack([
         mo.md(
             """
             With two channels, everything can be drawn. Rotate the query with the first slider. The keys that
             lie in its direction get more weight, and the result moves towards their values. Then make the
-            query longer and shorter. With length 0 you get the plain average of section 2.
+            query longer and shorter. At 0 degrees and length 2 it is the query of *him*. With length 0 you get a plain average.
             """
         ),
         direction,
@@ -361,9 +369,10 @@ def _(direction, k, length, math, plt, softmax, torch, v, words):
     _query = length.value * torch.tensor([math.cos(_angle), math.sin(_angle)])
     _weights = softmax(k @ _query / math.sqrt(2))
     _result = _weights @ v
-    _figure, (_left, _middle, _right) = plt.subplots(
-        1, 3, figsize=(8.4, 3.4), layout="constrained", width_ratios=[1.1, 0.8, 1.1]
-    )
+    _figure = plt.figure(figsize=(5.6, 4.9), layout="constrained")
+    _parts = _figure.add_gridspec(2, 2, height_ratios=[1.5, 1])
+    _left, _right = (_figure.add_subplot(_parts[0, _n]) for _n in range(2))
+    _middle = _figure.add_subplot(_parts[1, :])
     _nudge = {"the": (0.12, 0.12), "king": (0.05, -0.42), "sees": (0.1, 0.1), "him": (-0.1, -0.42)}
     for _word, _key in zip(words, k.tolist(), strict=True):
         _left.annotate(
@@ -399,7 +408,7 @@ def _(direction, k, length, math, plt, softmax, torch, v, words):
         _right.plot(*_place, "o", ms=7, color="#1f5a99")
         _right.text(_place[0] + 0.12, _place[1] + 0.12, _word, color="#1f5a99")
     _right.plot(*_result.tolist(), "o", ms=12, color="#d1602b", zorder=5)
-    _right.set(xlim=(-0.6, 5.2), ylim=(0.5, 2.6), title="values, and their mix (orange)")
+    _right.set(xlim=(-0.6, 5.2), ylim=(0.5, 2.6), title="values, mix (orange)")
     _right.set_xticks([])
     _right.set_yticks([])
     _figure
@@ -416,7 +425,7 @@ def _(mo):
 
     ## 5. Why divide by the square root?
 
-    A score is a sum with one term for each channel of the query, its length is called the **head size**.
+    A score is a sum with one term for each channel of the query. The number of these channels is the **head size**.
     Take queries and keys of random numbers with the standard deviation 1. Some terms are positive, some negative, and
     they cancel in part. A sum of n such terms has the standard deviation √n.
     """)
@@ -484,18 +493,18 @@ def _(head_size, math, mo, plt, softmax, torch):
     _draw = torch.Generator().manual_seed(0)
     _products = {}
     for _size in _sizes:
-        _queries, _keys = (torch.randn(400, _size, generator=_draw) for _ in range(2))
+        _queries, _keys = (torch.randn(2000, _size, generator=_draw) for _ in range(2))
         _products[_size] = _queries @ _keys[:16].T
 
     def _largest(scores):
         return softmax(scores).amax(-1)
 
     def _slope(scores):
-        _p = _largest(scores)
-        return (_p * (1 - _p)).mean().item()
+        _p = softmax(scores)
+        return (_p * (1 - _p)).sum(-1).mean().item()
 
     _raw, _root = _products[head_size.value], math.sqrt(head_size.value)
-    _figure, (_left, _right) = plt.subplots(1, 2, figsize=(8.4, 3.5), layout="constrained")
+    _figure, (_left, _right) = plt.subplots(2, 1, figsize=(5.6, 5.4), layout="constrained")
     _left.hist(_raw.flatten().tolist(), bins=61, range=(-40, 40), color="#d1602b", alpha=0.75,
                label=f"as they are: {_raw.std():.1f}")  # fmt: skip
     _left.hist((_raw / _root).flatten().tolist(), bins=61, range=(-40, 40), color="#1f5a99", alpha=0.6,
@@ -510,10 +519,10 @@ def _(head_size, math, mo, plt, softmax, torch):
     for _name, (_curve, _color) in _curves.items():
         _right.plot(_sizes, _curve, color=_color, lw=2)
         _right.plot(head_size.value, _curve[_at], "o", ms=9, color=_color)
-        _right.text(_sizes[4], _curve[4] + (0.012 if _name == "divided" else -0.025), _name, color=_color,
+        _right.text(_sizes[4], _curve[4] + (0.04 if _name == "divided" else -0.11), _name, color=_color,
                     ha="left" if _name == "divided" else "right")  # fmt: skip
     _right.set(
-        xscale="log", ylim=(0, 0.27), xlabel="head size", title="slope of the largest of 16 weights"
+        xscale="log", ylim=(0, 1), xlabel="head size", title="slopes of 16 weights, added up"
     )
     _right.set_xticks([1, 4, 16, 64, 256], ["1", "4", "16", "64", "256"])
     _right.minorticks_off()
@@ -584,7 +593,6 @@ def _(first_guess, k, math, q, reply, softmax):
 
 @app.cell
 def _(causal_mask, k, math, mo, q, softmax, torch):
-    torch.set_printoptions(precision=2, sci_mode=False)
     all_scores = q @ k.T / math.sqrt(2)
     may_look = causal_mask(4)  # True where a query may look
 
@@ -597,22 +605,20 @@ def _(causal_mask, k, math, mo, q, softmax, torch):
 
 @app.cell(hide_code=True)
 def _(all_scores, before, draw_table, mo, plt, softmax, words):
-    _figure, _panels = plt.subplots(1, 3, figsize=(8.4, 3.0), layout="constrained")
-    _titles = ("scores", "weights, nothing hidden", "weights, future hidden")
-    for _panel, _title, _table in zip(
-        _panels, _titles, (all_scores, softmax(all_scores), before), strict=True
-    ):
-        draw_table(_panel, _table, _title, words, digits=2)
-        _panel.images[0].set_clim(0, 8 if _title == "scores" else 1.6)
+    _figure, _panels = plt.subplots(1, 2, figsize=(5.6, 2.9), layout="constrained")
+    _pair = {"nothing hidden": softmax(all_scores), "future hidden": before}
+    for _panel, (_title, _table) in zip(_panels, _pair.items(), strict=True):
+        draw_table(_panel, _table, f"weights, {_title}", words, digits=2)
+        _panel.images[0].set_clim(0, 1.6)
         _panel.set_xticks(range(4), words)
     mo.vstack([
         _figure,
         mo.md(
             """
-            With zeros after softmax, the first row sums to 0.34. That is not only too little. The number
-            0.34 was computed with the scores of *king*, *sees* and *him*: **the future took part in the sum.**
+            With zeros after softmax, the first row sums to 0.33. That is not only too little. The number
+            0.33 was computed with the scores of *king*, *sees* and *him*: **the future took part in the sum.**
             Change *king*, and what *the* takes along changes. The model could learn to read the future from it.
-            (If you divide each row by its sum afterwards, the future cancels. Then you have done softmax
+            (If you divide each row by its sum afterwards, the future cancels. Then you have divided
             twice to get what minus infinity gives at once.)
 
             Setting the *score* to 0 hides nothing at all: exp(0) is 1, and that counts. So how negative must a
@@ -661,8 +667,8 @@ def _(attention, attention_weights, causal_mask, mo, package_code):
     mo.vstack([
         mo.md(
             """
-            That is attention: scores, division, mask, softmax, weighted average. The first and the last of
-            these are exercises. The package can compute attention in two ways, by hand or with a
+            That is attention: scores, division, mask, softmax, weighted average. You write the mask and
+            the whole as exercises. The package can compute attention in two ways, by hand or with a
             faster routine of PyTorch. Each such implementation is called an **attention kernel**, and a test
             holds the two equal. By hand it is:
             """
@@ -942,14 +948,16 @@ def _(mo, moment, plt, probe, race, torch):
     _now = race["two layers"][1][moment.value // 12]
     _letters = [chr(97 + i) for i in probe[0].tolist()]
 
-    _figure = plt.figure(figsize=(7.2, 7.4), layout="constrained")
+    _figure = plt.figure(figsize=(6.4, 6.8), layout="constrained")
     _parts = _figure.add_gridspec(2, 2, height_ratios=[1, 1.25])
     _above = _figure.add_subplot(_parts[0, :])
     _colors = {"tokens alone": "#888888", "one layer": "#d1602b", "two layers": "#1f5a99"}
     for _name, (_losses, _) in race.items():
         _above.plot(_losses, color=_colors[_name], lw=1, alpha=0.3)
         _above.plot(_losses[: moment.value], color=_colors[_name], lw=2.2)
-        _above.text(243, sum(_losses[-20:]) / 20, _name, color=_colors[_name], va="center")
+        _above.text(
+            243, max(0.2, sum(_losses[-20:]) / 20), _name, color=_colors[_name], va="center"
+        )
     _above.axhline(0, color="black", lw=0.8)
     _above.text(2, 0.07, "floor: all is known", fontsize=9)
     _above.axvline(moment.value, color="#888888", lw=1, ls=":")
@@ -993,15 +1001,15 @@ def _(finals, mo, race):
         **came after this letter's first appearance**. An attention head that does this is called an **induction
         head**. It needs two layers:
 
-        1. In the first layer, each letter looks at the letters just before it, and adds to its own vector what it found.
-           The *m* now carries the note "a *w* stood before me".
+        1. In the first layer, each letter looks at itself and at the letters just before it, the nearest most. It adds
+           what it found to its own vector. The *m* now carries the note "a *w* stood before me".
         2. In the second layer, the new *w* makes the query "before whom did a *w* stand?" The key of *m*
            contains the note, so *m* is found, and its value says "*m*".
 
         One layer cannot do this. When its only attention looks for keys, each key is made of one letter and its
         position. The key of *m* does not know of the *w*. So the one-layer model learns less: it sees which letters are in
         the row, and that the latest ones will not come again soon. That takes it from 3.26 to
-        {finals["one layer"]:.2f}, and no further.
+        {finals["one layer"]:.2f}, far from the floor.
 
         Large language models have induction heads, too. Olsson et al. (2022) found that they appear early in training, in
         a short time in which the loss falls quickly. They are one way in which a model learns from its prompt.
@@ -1090,8 +1098,7 @@ def _(mo):
 
     Three experiments:
 
-    - In the cell of section 4, change `W_v` so that *him* takes along exactly [4, 2] if it looks only at *king*. Then
-      make the query of *him* so long that it nearly does.
+    - In the cell of section 3, change `W_k` so that *him* looks at *sees* more than at *king*. Which number decides?
     - In the last cell of section 8, change `position="learned"` to `"none"`. What does the layer need to know to copy?
     - Grow induction heads with the whole program (a few minutes), and score every head:
 
