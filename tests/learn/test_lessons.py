@@ -195,6 +195,13 @@ def test_every_notebook_is_a_lesson():
     assert {lesson.path.stem for lesson in LESSONS.values()} == {path.stem for path in questions}
 
 
+def test_the_runs_of_the_scaling_lesson_are_those_of_the_study():
+    study = PACKAGE.parent.parent / "docs" / "studies" / "scaling" / "results.csv"
+    measured = [line.split(",")[:3] for line in study.read_text().splitlines()[1:]]
+    said = re.findall(r"^ +(\d+) (\d+) ([\d.]+)$", LESSONS[17].path.read_text(), re.M)
+    assert [list(run) for run in said] == measured
+
+
 def test_a_quoted_source_is_the_source():
     quoted = source(judge)
     assert quoted.startswith("*exercise.py, line ")
