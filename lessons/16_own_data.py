@@ -179,14 +179,21 @@ def _(collection):
 
 @app.cell(hide_code=True)
 def _(collection, filters, kind_of_text, mo):
-    _rows = []
+    _rows, _good_ones = [], 0
     for _name, _good in filters.items():
         _removed = [_t for _t in collection if not _good(_t)]
         _kinds = sorted({kind_of_text.get(_t, "text") for _t in _removed})
+        _good_ones += sum(kind_of_text.get(_t) == "speech" for _t in _removed)
         _rows.append(f"| {_name} | {len(_removed)} | {', '.join(_kinds) or 'nothing'} |")
     mo.md(
-        "| question | documents with the answer no | of which kind |\n|:---|---:|:---|\n"
+        "| question | removed | of which kind |\n|:---|---:|:---|\n"
         + "\n".join(_rows)
+        + (
+            f"\n\n**{_good_ones} speeches were removed as well.** Their lines are short, and between them stand "
+            "blank lines, which are all equal. Repair the question: leave blank lines out of `lines`."
+            if _good_ones
+            else ""
+        )
         + "\n\nA real collection does not say of which kind a document is. So look at twenty documents "
         "that a filter removed, and at twenty that it kept. The second question would also remove "
         "program code and most tables; whether that is good depends on what the model is for."
@@ -356,12 +363,12 @@ def _(predict):
 
 
 @app.cell
-def _(Document, nearest, split_documents, unique):
+def _(Document, mo, nearest, split_documents, unique):
     named = [Document(str(n), text) for n, text in enumerate(unique)]
     split = split_documents(named, 0.2)
     held_out = {int(document.name) for document in split.val}
     torn = [n for n in held_out if nearest[n][0] > 0.15 and nearest[n][1] not in held_out]
-    f"{len(held_out)} documents are held out; {len(torn)} of them have a twin on the other side"
+    mo.md(f"{len(held_out)} documents are held out. {len(torn)} of them have a twin on the other side.")
     return (split,)
 
 
@@ -429,12 +436,12 @@ def _(Known, mo, plt, split):
 
 
 @app.cell
-def _(Document, nearest, shares, split_documents, unique):
+def _(Document, mo, nearest, shares, split_documents, unique):
     threshold = 0.15
     clean = [t for n, t in enumerate(unique) if nearest[n][0] < threshold or n < nearest[n][1]]
     clean_split = split_documents([Document(str(n), t) for n, t in enumerate(clean)], 0.2)
     overlap = max(shares(clean_split))
-    f"{len(clean)} documents are left; at most {100 * overlap:.0f} % of a held-out one is known"
+    mo.md(f"{len(clean)} documents are left. At most {100 * overlap:.0f} % of a held-out one is known.")
     return clean, clean_split
 
 
@@ -606,8 +613,8 @@ def _(mo):
     ## Invented or copied?
 
     Usually nobody has planted a canary. Then one lets the model write, and counts. **Novelty** is the
-    share of a text's runs of words that another text, here the training text, does not contain. Two words
-    in a row are rarely new; ten words nearly always are. The measure has to be taken of a real text as
+    share of a text's runs of words that another text, here the training text, does not contain. A single
+    word is rarely new; ten words in a row nearly always are. The measure has to be taken of a real text as
     well, one that was held out: it copied nothing, so its novelty is what innocence looks like.
     """)
     return
@@ -721,8 +728,8 @@ def _(mo):
        nanogpt evaluate runs/my --references --novelty --documents
        ```
 
-    **Papers.** Lee et al. 2022, "Deduplicating Training Data Makes Language Models Better", sections 4 to
-    6. Broder 1997, "On the Resemblance and Containment of Documents", is the similarity and MinHash.
+    **Papers.** Lee et al. 2022, "Deduplicating Training Data Makes Language Models Better", sections
+    4 to 6. Broder 1997, "On the Resemblance and Containment of Documents", is the similarity and MinHash.
     Carlini et al. 2019, "The Secret Sharer", section 4, has the canaries; Carlini et al. 2023, "Quantifying
     Memorization Across Neural Language Models", counts copies. McCoy et al. 2023, "How Much Do Language
     Models Copy From Their Training Data?", is the measure of novelty. Rae et al. 2021, "Scaling Language

@@ -280,7 +280,7 @@ def _(ladder, need_scipy, np):
 
 @app.cell(hide_code=True)
 def _(mo):
-    floor = mo.ui.slider(0, 3, step=0.25, value=0, label="floor E, in nats", show_value=True)
+    floor = mo.ui.slider(0, 3, step=0.25, value=1, label="floor E, in nats", show_value=True)
     floor
     return (floor,)
 
@@ -330,19 +330,19 @@ def _(mo):
     other losses, another fit and another prediction. We cannot run everything a hundred times. But we can
     pretend: the **bootstrap** measures uncertainty by drawing the data again and again from what was seen.
     The fit missed each run by a little. We take the law, add to each run such a miss, drawn at random from
-    all twenty, and fit again. A hundred times. The spread of the hundred predictions is what noise of this
-    size can do.
+    all twenty, and fit again. We do this three hundred times. The spread of the predictions is what noise
+    of this size can do.
     """)
     return
 
 
 @app.cell
-def _(bootstrap, ladder, larger, law):
+def _(bootstrap, ladder, larger, law, mo):
     size, text = larger[0].size, larger[0].tokens
-    uncertainty = bootstrap(ladder, law, draws=100)
+    uncertainty = bootstrap(ladder, law)
     predicted = law.loss(size, text)
     low, high = uncertainty.interval(size, text, runs=2)  # for the mean of two runs
-    f"predicted {predicted:.3f}; nine in ten lie between {low:.3f} and {high:.3f}"
+    mo.md(f"Predicted: {predicted:.3f}. Nine in ten lie between {low:.3f} and {high:.3f}.")
     return high, low, predicted, size, text, uncertainty
 
 
