@@ -63,8 +63,8 @@ def _(mo):
     # 14. Change one thing, and know whether to believe it
 
     After this lesson you can say how much of a difference between two trainings is luck. You can run a
-    study that changes one thing and nothing else, and you can tell a real effect from luck by a test
-    whose every step you know.
+    study that changes one thing and nothing else. And you can tell a real effect from luck, by a test
+    that you understand step by step.
 
     The field knows its hyperparameters from experiments, not from formulas. Somebody changes the
     learning rate, the loss falls by 0.02, and the change is kept. Was it the learning rate? Or would
@@ -601,7 +601,7 @@ def _(mo):
 
     Two runs of one recipe end at different losses when their seeds differ, and the spread between seeds
     is the noise. With three seeds each, two equal settings look like a clear victory in 10 of 100
-    experiments, and one of twenty useless ideas nearly always looks good. The judge divides a difference
+    experiments. So one of twenty useless ideas nearly always looks good. The judge divides a difference
     by the standard error of a mean and asks how often luck alone gives as much. Half the effect takes
     four times the seeds. So is a difference of 0.02 luck or effect? The difference alone cannot tell; the
     noise and the number of seeds have to be known.

@@ -77,8 +77,8 @@ def _(mo):
     mo.md("""
     # 15. A position encoding and an attention of your own
 
-    After this lesson you can write a new position encoding and a new kind of attention, each in about
-    ten lines and in a file of your own. You can have them checked for mistakes that no loss curve
+    After this lesson you can write a new position encoding and a new kind of attention. Each takes about
+    ten lines, in a file of your own. You can have them checked for mistakes that no loss curve
     shows. And you can see within a minute whether they learn.
 
     Ideas in this field are small. ALiBi is a straight line, and RoPE is a rotation; most large models
@@ -207,8 +207,8 @@ def _(mo):
     head gets a strength of its own, and training finds it.
 
     Read the shapes. `q_pos` holds the positions of the queries, (B, T), and `k_pos` those of the keys,
-    (B, S). `q_pos[:, :, None]` has the shape (B, T, 1), `k_pos[:, None, :]` has (B, 1, S), and their
-    difference has one entry for each pair, (B, T, S). `clamp(min=0)` sets later keys to distance 0;
+    (B, S). `q_pos[:, :, None]` has the shape (B, T, 1) and `k_pos[:, None, :]` has (B, 1, S). Their
+    difference has one entry for each pair: (B, T, S). `clamp(min=0)` sets later keys to distance 0;
     the mask hides them anyway.
     """)
     return
@@ -699,8 +699,8 @@ def _(mo):
        check fails first? This would be a model that sees the future: its loss would be wonderful.
     2. Change the idea: let the score fall with the *root* of the distance, or let each head have a
        distance beyond which it sees nothing. Is it sound?
-    3. Find out whether it helps. Save the first file as `my_idea.py` and write a study as in lesson 14,
-       with the line `plugins = ["my_idea.py"]`, and `"model.position" = ["alibi", "log"]` under `[vary]`:
+    3. Find out whether it helps. Save the first file as `my_idea.py`. Write a study as in lesson 14,
+       with the line `plugins = ["my_idea.py"]`. Under `[vary]` put `"model.position" = ["alibi", "log"]`:
 
        ```sh
        nanogpt lab check my_idea.py

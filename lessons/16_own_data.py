@@ -327,8 +327,8 @@ def _(kind_of_text, limit, mo, nearest, plt, unique):
 def _(mo):
     mo.md("""
     Comparing all pairs takes a moment for 300 documents. For a million it is 500 billion pairs, and
-    nobody does it. There one keeps, for each document, a few dozen of its runs that are chosen by a
-    hash, and compares only documents that share some (MinHash; Broder 1997). The idea is the same.
+    nobody does it. There one keeps a few dozen runs of each document, chosen by a hash, and compares
+    only documents that share some of them (MinHash; Broder 1997). The idea is the same.
 
     ## Contamination
 
@@ -384,8 +384,8 @@ def _(apart_guess, kind_of_text, nearest, reply, split, unique):
         apart_guess,
         _apart,
         """
-        The first document of a pair is held out and the second is not in 0.2 times 0.8 of all cases,
-        the other way round as often: together 0.32. So about 13 of 40 are expected; the hash made it
+        In 0.2 times 0.8 of all cases the first document of a pair is held out and the second is not.
+        The other way round is as likely. Together this is 0.32. So about 13 of 40 are expected; the hash made it
         what you see. An equal copy has an equal hash, so it always stays on the same side. A changed
         copy does not.
         """,

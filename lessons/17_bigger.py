@@ -50,8 +50,8 @@ def _(mo):
     the prediction is. And you have seen where such a prediction missed.
 
     A large model costs millions, and it is trained once. Nobody can try a few settings first. So one
-    trains a *ladder* of small models, looks at how their losses fall from rung to rung, and works out
-    what the large one will reach. That this works at all is one of the most useful facts of the field.
+    trains a *ladder* of small models, each rung a little larger. From the way the losses fall one works
+    out what the large model will reach. That this works at all is one of the most useful facts of the field.
 
     ## Twenty-two runs
 
@@ -410,8 +410,8 @@ def _(measured, measured_guess, predicted, reply):
         _right,
         """
         An honest reading: the prediction is useful, since it misses by little more than 1 %. But it is
-        not as sure as the fit suggests. It missed the ladder by 0.4 % in the mean and the new model by more
-        than three times as much, on the side of too much hope. A floor of 0 is one reason: without a
+        not as sure as the fit suggests. It missed the ladder by 0.4 % in the mean. It missed the new model by
+        more than three times as much, and it was too hopeful. A floor of 0 is one reason: without a
         floor the curve falls too long. And the bootstrap knows of noise only. It does not know that the
         form of the law may be wrong, or that the learning rate suits the small models better.
         """,
@@ -570,8 +570,8 @@ def _(best_size, budget_guess, reply):
         round(best_size(4e21) / best_size(1e21), 1),
         """
         Both grow by about two, since the product has to grow by four and neither power is much larger.
-        Hoffmann et al. found about twenty tokens for each weight, and with them Chinchilla, with 70
-        billion weights, beat a model of 280 billion that had been trained on less text.
+        Hoffmann et al. found about twenty tokens for each weight. They built Chinchilla by this rule: its
+        70 billion weights beat a model with 280 billion that had seen less text.
         """,
         wrong={
             4: "Then the text would stay as long as it was, and its term of the loss would not fall.",
