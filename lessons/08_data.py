@@ -476,7 +476,7 @@ def _(mo):
     ## 4. Padding: rows of one length
 
     A batch is a rectangle, and texts are not. The simple way is **padding**: short rows are filled with
-    some token up to the length of the longest row. The filling means nothing, so two things are recorded
+    some token up to the length of the longest row. These tokens mean nothing, so two things are recorded
     beside the ids: the targets of the padding are -100, and its document number is 0.
     """)
     return

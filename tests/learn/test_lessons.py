@@ -122,16 +122,21 @@ def terms_of_the_glossary() -> list[tuple[str, int]]:
 EVERYDAY = {"activation", "arm", "bias", "judge", "key", "recipe", "run", "study", "value", "trace"}
 
 
-def prose_of(lesson) -> str:
-    """What a lesson says in words, its questions included, its code and its papers left out."""
+def texts_of(lesson) -> list[str]:
+    """The strings of a notebook; what is computed inside of them is a 1."""
     said = []
     for node in ast.walk(ast.parse(lesson.path.read_text())):
         if isinstance(node, ast.JoinedStr):
-            said.append("".join(str(getattr(part, "value", "")) if isinstance(part, ast.Constant)
-                                else " 1 " for part in node.values))  # fmt: skip
+            parts = (p.value if isinstance(p, ast.Constant) else "1" for p in node.values)
+            said.append("".join(map(str, parts)))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             said.append(node.value)
-    said = [text for text in said if len(text.split()) >= 4]
+    return said
+
+
+def prose_of(lesson) -> str:
+    """What a lesson says in words, its questions included, its code and its papers left out."""
+    said = [text for text in texts_of(lesson) if len(text.split()) >= 4]
     said = [text.partition("**Papers.**")[0] for text in said]
     for q in load_questions(lesson.number):
         said += [q.text, str(q.answer), q.why, *map(str, q.wrong), *q.wrong.values()]
@@ -141,6 +146,7 @@ def prose_of(lesson) -> str:
 
 def uses(term: str) -> str:
     """A pattern for a term in a text, its plural included."""
+    term = term if term.endswith("ss") else term.removesuffix("s")
     words = re.escape(term).replace(r"\ ", r"[\s-]+").replace(r"\-", r"[\s-]")
     plural = words[:-1] + "(?:y|ies)" if term.endswith("y") else words + "(?:s|es)?"
     return rf"(?<![\w-]){plural}(?![\w])"
@@ -160,7 +166,7 @@ def test_no_lesson_uses_a_term_before_the_lesson_that_introduces_it(lesson):
 
 def test_a_term_is_introduced_in_bold_where_the_glossary_says():
     bold = {
-        lesson.number: re.findall(r"\*\*(.+?)\*\*", lesson.path.read_text(), re.S)
+        lesson.number: [b for t in texts_of(lesson) for b in re.findall(r"\*\*(.+?)\*\*", t, re.S)]
         for lesson in LESSONS.values()
     }
     missing = [
