@@ -273,7 +273,7 @@ def _(PRESETS, gigabytes, kept_bytes, mo, replace, reply, resolve, total):
             "of AdamW. That is **16 bytes a weight**, and 124.4 million · 16 = 1.99 billion.",
             wrong={
                 0.5: "These are the weights alone. Training keeps three more numbers for each.",
-                1.0: "These are weights and gradients. AdamW has two running means besides.",
+                1.0: "These are weights and gradients. AdamW also keeps two running means.",
                 1.5: "AdamW has two means, of the gradient and of its square.",
             },
             tolerance=0.06,
