@@ -19,7 +19,7 @@ from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.lesson import LESSONS, STAGES
 from nanogpt.learn.models import is_as_lessons_say, small_config
 from nanogpt.learn.notebook import LEARNER, source
-from nanogpt.learn.progress import Progress, save_progress
+from nanogpt.learn.progress import Progress, load_progress, save_progress
 from nanogpt.learn.questions import load_questions
 from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
 
@@ -315,12 +315,12 @@ def page(request, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "page", [(3, 27183), (5, 31415)], indirect=True, ids=["tokens", "attention"]
+    "page", [(3, 27183), (6, 31415)], indirect=True, ids=["tokens", "attention"]
 )
 def test_moving_a_slider_changes_a_picture(page):
-    page.get_by_role("heading", name="Your turn").wait_for(timeout=120_000)
-    slider = page.get_by_role("slider").nth(1)  # the first of lesson 3 changes a table
-    slider.wait_for(timeout=120_000)
+    page.get_by_role("heading", name="Your turn").wait_for(timeout=240_000)
+    slider = page.get_by_role("slider").nth(1)
+    slider.wait_for(timeout=240_000)
     before = settled(page)
     slider.focus()
     slider.press("ArrowRight")
@@ -328,6 +328,23 @@ def test_moving_a_slider_changes_a_picture(page):
     while pictures(page) == before:
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+@pytest.mark.parametrize("page", [(6, 16180)], indirect=True, ids=["attention"])
+def test_a_prediction_is_answered_and_questions_are_judged_and_counted(page, tmp_path):
+    judge_button = page.get_by_role("button", name="Judge my answers")
+    judge_button.wait_for(timeout=240_000)
+    assert page.get_by_text("It is ", exact=False).count() == 0
+    page.locator("marimo-number input").first.fill("77")
+    page.locator("marimo-number input").first.press("Tab")
+    page.get_by_role("button", name="I predict").first.click()
+    page.get_by_text(re.compile("^It is [0-9]")).first.wait_for(timeout=60_000)
+    page.locator("marimo-radio").last.get_by_role("radio").first.click()
+    judge_button.click()
+    page.get_by_text(re.compile("[01] of 5 are right")).wait_for(timeout=60_000)
+    progress = load_progress(tmp_path / "my_gpt")
+    assert [name.partition(".")[0] for name in progress.answered] == ["6"]
+    assert progress.lessons == [6]
 
 
 def pictures(page) -> list[str]:
