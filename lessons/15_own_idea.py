@@ -652,8 +652,8 @@ def _(
         mo.md(
             f"Sixty steps with it end at a validation loss of {_records[-1].val_loss:.3f}. The picture shows "
             "how much attention each head leaves unused, in the mean over the tokens of a sentence. If all "
-            f"scores were 0, each head would leave {_equal:.2f}. Heads differ: some have learned to stay silent "
-            "more often than that, others less."
+            f"scores were 0, each head would leave {_equal:.2f}. A head above the "
+            "dashed line has learned to stay silent."
         ),
         heads,
     ])

@@ -443,7 +443,7 @@ def _(Point, short_run, size_of, small_config, with_settings):
             train={"batch_size": 8, "warmup_steps": 10, "min_lr": 0.0,
                    "lr": 0.01 * (32 / width) ** 0.5},
         )  # fmt: skip
-        config = with_settings(small_config(1), model={**shape, "vocab_size": 80})
+        config = with_settings(small_config(1), model={**shape, "vocab_size": 78})  # the characters of the plays
         return Point(size_of(config), steps * 8 * 64, records[-1].val_loss)
 
     return (rung,)
