@@ -13,6 +13,7 @@ def _():
     from statistics import mean, stdev
 
     import marimo as mo
+    import torch
     from matplotlib import pyplot as plt
 
     from nanogpt.cli.settings import recipe_folder
@@ -26,6 +27,7 @@ def _():
     from nanogpt.learn.notebook import judged, package_code, predict, reply, self_test
     from nanogpt.workers import usable_cores
 
+    torch.set_num_threads(1)  # for models so small, two threads wait for each other
     return (
         Difference,
         LEVEL,

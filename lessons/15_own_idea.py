@@ -33,6 +33,7 @@ def _():
     from nanogpt.training.records import Step
     from nanogpt.training.variants import added_since, snapshot
 
+    torch.set_num_threads(1)  # for models so small, two threads wait for each other
     return (
         ALiBi,
         CHECKS,

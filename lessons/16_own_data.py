@@ -27,6 +27,7 @@ def _():
     from nanogpt.text.sources import read_jsonl
     from nanogpt.training.load import load
 
+    torch.set_num_threads(1)  # for models so small, two threads wait for each other
     return (
         DataConfig,
         Document,

@@ -10,6 +10,7 @@ def _():
 
     import marimo as mo
     import numpy as np
+    import torch
     from matplotlib import pyplot as plt
 
     from nanogpt.config import with_settings
@@ -18,6 +19,7 @@ def _():
     from nanogpt.learn.models import short_run, small_config
     from nanogpt.learn.notebook import judged, package_code, predict, reply, self_test
 
+    torch.set_num_threads(1)  # for models so small, two threads wait for each other
     return (
         Law,
         Point,
