@@ -541,7 +541,10 @@ def _(config, ids, logits, mo, pieces, seen):
         f"This went through the model just now, for {len(pieces)} tokens. The names are those of "
         "the code. `h` is the list of blocks, and Python counts from 0.\n\n"
         "| station | shape | what it is |\n|:--|--:|:--|\n"
-        + "\n".join(f"| `{name}` | {size} | {what} |" for name, size, what in stations)
+        + "\n".join(
+            f"| `{name}` | {size.replace(' ', '&nbsp;')} | {what} |"
+            for name, size, what in stations
+        )
     )
     return
 

@@ -329,7 +329,7 @@ def _(
         f"`{_spelled[a].decode()}`+`{_spelled[b].decode()}` {_counts[a, b]} times" for a, b in _best
     )
     mo.md(
-        "| times | tokens |\n|---|---|\n"
+        "| times | tokens |\n|--:|:--|\n"
         + "\n".join(_lines)
         + f"\n\nMost frequent now: {_next or 'no pair is left'}."
     )
@@ -493,7 +493,7 @@ def _(
             the words** in the text come out differently, the commonest words first of all:
 
             | by rank | from the left |
-            |---|---|
+            |:--|:--|
             """
             + "\n            ".join(_rows)
             + """
@@ -667,7 +667,7 @@ def _(gpt2, in_boxes, mo):
         after it:
 
         | prompt | tokens |
-        |---|---|
+        |:--|:--|
         | without a space at the end | {gpt2_boxes("What is the king")} |
         | with a space at the end | {gpt2_boxes("What is the king ")} |
 
@@ -795,7 +795,7 @@ def _(gpt2, mo):
 **Other languages** pay more. The same sentence, four times:
 
 | language | characters | tokens |
-|---|---|---|
+|:--|--:|--:|
 {_rows}
 
 The merges were learned from English pages. For the rest, few merges fit, and the text stays close to bytes. Such
@@ -933,7 +933,7 @@ def _(mo):
     - Look at any word, merge by merge:
 
     ```sh
-    nanogpt tokenizer explain " unbelievable"
+    nanogpt tokenizer explain " laughter"
     ```
 
     **Papers.** Gage 1994, "A New Algorithm for Data Compression", has byte-pair encoding. Sennrich,

@@ -66,7 +66,7 @@ def _(mo):
     Here is a table for four tokens, with three channels:
 
     | id | token | row |
-    |---|---|---|
+    |--:|:--|:--|
     | 0 | dog | 0.9, 0.1, 0.3 |
     | 1 | bites | -0.4, 0.8, 0.0 |
     | 2 | man | 0.7, -0.2, 0.5 |
@@ -586,7 +586,7 @@ def _(UserError, mo, model, torch):
         answer_beyond = "it predicts"
     except UserError as error:
         answer_beyond = f"error: {error}"
-    mo.plain_text(answer_beyond)
+    mo.md(answer_beyond)
     return (answer_beyond,)
 
 
@@ -687,7 +687,7 @@ def _(ModelConfig, Sinusoidal, model, plt, torch, where):
         title=f"How alike is position {where.value} to the others?",
     )  # fmt: skip
     _below.grid(alpha=0.25)
-    _below.legend(frameon=False, loc="lower center", ncols=2)
+    _below.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     _figure
     return
 
@@ -701,7 +701,7 @@ def _(mo):
     training they have moved little; it is enough that they differ.
 
     | | learned (`wpe`) | sinusoidal |
-    |---|---|---|
+    |:--|:--|:--|
     | weights | one row for each position | none |
     | near positions alike | only if training makes them so | from the start |
     | beyond the context length | no row: an error | a vector, but an untrained one |

@@ -6,6 +6,7 @@ app = marimo.App(width="medium", app_title="Lesson 5: from scores to choices")
 
 @app.cell(hide_code=True)
 def _():
+    import html
     import math
 
     import marimo as mo
@@ -38,6 +39,7 @@ def _():
         cross_entropy,
         cross_entropy_gradient,
         generate_text,
+        html,
         judged,
         keep_min_p,
         keep_top_k,
@@ -504,7 +506,7 @@ def _(Score, fresh_loss, macbeth, math, mo, model, text_ids, trained_loss):
 Here are four ways to predict Macbeth. Our tokens hold {_bytes:.2f} bytes on average.
 
 | | nats per token | bits per token | bits per byte |
-|---|---|---|---|
+|:--|--:|--:|--:|
 {_rows}
 
 The last column has a plain meaning. A text is stored with 8 bits per byte. With the trained model's predictions it could be stored
@@ -719,6 +721,7 @@ def _(mo, rare):
 def _(
     SampleConfig,
     generate_text,
+    html,
     mo,
     model,
     prompt,
@@ -738,7 +741,9 @@ def _(
             prompt=prompt.value, temperature=_t, top_k=_k, top_p=_p, max_new_tokens=50, seed=1
         )
         _text = "".join(generate_text(model, tokenizer, _settings))
-        _parts.append(mo.md(f"**{_title}**\n\n```text\n{prompt.value}{_text}\n```"))
+        _escaped = html.escape(prompt.value + _text)
+        _parts.append(mo.md(f"**{_title}**"))
+        _parts.append(mo.Html(f'<pre style="white-space: pre-wrap">{_escaped}</pre>'))
     mo.vstack([
         *_parts,
         mo.md(

@@ -819,7 +819,7 @@ def _(
             The two gradients differ by {_apart:.0e} of their length: rounding, and nothing else. So:
 
             | | one batch of 8 | four batches of 2 |
-            |---|---|---|
+            |:--|:--|:--|
             | gradient, and so the step | the same | the same |
             | activations in memory | {_kept[8]:.1f} MB | {_kept[2]:.1f} MB |
             | arithmetic | the same | the same |

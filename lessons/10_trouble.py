@@ -721,7 +721,7 @@ def _(
     )
     _signs = """
     | what you see | what to suspect |
-    |---|---|
+    |:--|:--|
     | the first loss is far from log V | initialisation |
     | a jump above the first loss | rate too high |
     | the gradient grows without end | gradients not zeroed |
