@@ -772,9 +772,9 @@ def _(F, mo, torch):
     in_training = F.dropout(ones, p=0.25, training=True)
     in_evaluation = F.dropout(ones, p=0.25, training=False)
     mo.plain_text(
-        f"in training:   {in_training[:6]}\n"
-        f"their mean:    {in_training.mean():.2f}\n"
-        f"in evaluation: {in_evaluation[:6]}"
+        f"in training:\n{in_training[:4]}\n"
+        f"their mean: {in_training.mean():.2f}\n"
+        f"in evaluation:\n{in_evaluation[:4]}"
     )
     return
 

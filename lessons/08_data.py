@@ -579,9 +579,8 @@ def _(mo, model, tokenizer, torch):
         alone = model(text)
         on_the_right = model(torch.cat([text, pad], dim=1))[:, :size]
         on_the_left = model(torch.cat([pad, text], dim=1))[:, 5:]
-        told = model(torch.cat([pad, text], dim=1), documents=torch.cat([zeros, real_ones], dim=1))[
-            :, 5:
-        ]
+        marked = torch.cat([zeros, real_ones], dim=1)
+        told = model(torch.cat([pad, text], dim=1), documents=marked)[:, 5:]
     mo.plain_text(
         f"largest change of a logit\non the right:            {(alone - on_the_right).abs().max():.6f}\n"
         f"on the left, not told:   {(alone - on_the_left).abs().max():.6f}\n"

@@ -430,6 +430,7 @@ def _(
             _axes.plot(_line, color=_color, lw=2, label=f"gradients of {_size:g}")
         _axes.axhline(0, color=GREY, lw=0.8)
         _axes.set(title=_name, xlabel="step", ylim=(-0.1, 1.08))
+    _panels[1].set_title("AdamW: all three alike")
     _panels[0].set_ylabel("weight")
     _panels[1].legend(frameon=False, fontsize=11)
     mo.vstack([
