@@ -17,7 +17,7 @@ def _():
     from nanogpt.generation.stream import prompt_ids
     from nanogpt.learn.models import small_model
     from nanogpt.learn.notebook import judged, package_code, predict, reply, self_test
-    from nanogpt.model.gpt import GPT, Block
+    from nanogpt.model.gpt import Block
     from nanogpt.model.layers import softmax
     from nanogpt.model.trace import record
 
@@ -27,7 +27,6 @@ def _():
     return (
         BLUE,
         Block,
-        GPT,
         GREY,
         ORANGE,
         SIGNS,
@@ -62,8 +61,8 @@ def _(mo):
 
     A **language model** does one thing. It reads a text and gives a probability to each piece of
     text that could come next. To write, you draw one of these pieces by its probability, append it
-    to the text, and let the model read again. A whole page is made this way, one piece at a time.
-    The model never plans a sentence.
+    to the text, and let the model read again. A whole page is made this way.
+    Only one piece is chosen at a time; no later piece is fixed.
 
     These are the stations:
 
@@ -135,8 +134,9 @@ def _(config, html, mo, prompt_ids, text, tokenizer, visible):
             f"""
             From here on there is no text, only numbers. Frequent words are one token, rare words
             several; lesson 3 shows why. The model sees at most {config.context_length} tokens at
-            once. This is its **context length** (GPT-2's is 1,024). Of a longer text it sees the
-            end. The next cell is code that you may change: put in a word of your own and run it.
+            once. This is its **context length** (GPT-2's is 1,024). Of a longer text, the program
+            gives it only the end. The next cell is code that you may change: put in a word of your
+            own and run it.
             """
         ),
     ])  # fmt: skip
@@ -225,8 +225,11 @@ def _(Block, config, mo, package_code):
 
             Neither part replaces the vectors. Each **adds** its result to them. So the {config.n_embd}
             numbers of a token run through the whole model, and every part adds to them. This is the
-            **residual stream**. Its shape never changes. In the package the whole block is two lines
-            at the end:
+            **residual stream**. Its shape never changes.
+
+            A network of such blocks is called a **Transformer**. It is the T in GPT, which is short
+            for "generative pre-trained Transformer". In the package the whole block is two lines at
+            the end:
             """
             ),
             package_code(Block),
@@ -237,10 +240,12 @@ def _(Block, config, mo, package_code):
 
 @app.cell
 def _(config, ids, model, record, torch):
-    with torch.no_grad(), record(model) as seen:  # note what each part computes
+    # no_grad: we only read here and train nothing. record: note what each part computes.
+    with torch.no_grad(), record(model) as seen:
         logits = model(torch.tensor([ids]))
 
-    total = seen["drop"]  # what enters the first block
+    # "drop" is what enters the first block. Its name is that of a step that only training uses.
+    total = seen["drop"]
     for n in range(config.n_layer):
         total = total + seen[f"h.{n}.attn"] + seen[f"h.{n}.mlp"]
     after_the_last_block = seen[f"h.{config.n_layer - 1}"]
@@ -388,7 +393,8 @@ def _(config, how_many_scores, ids, reply):
         len(ids) * config.vocab_size,
         f"Every token predicts the token after it: {len(ids)} predictions of "
         f"{config.vocab_size:,} scores each. To write you need only those of the last token. "
-        "Training uses all of them, so one text of 1,000 tokens gives 1,000 examples.",
+        "Training uses all of them. A text of 1,000 tokens gives 999 examples: each token except "
+        "the last has a next token to predict.",
         wrong={
             config.vocab_size: "These are the scores after the last token. The earlier tokens have "
             "passed the same head, so they have scores, too.",
@@ -414,7 +420,7 @@ def _(logits, mo, softmax, tokenizer):
 
 
 @app.cell(hide_code=True)
-def _(GPT, ids, mo, package_code):
+def _(ids, mo):
     looking = mo.ui.slider(
         1, max(len(ids), 2), value=max(len(ids), 1), label="follow token", show_value=True
     )
@@ -423,13 +429,8 @@ def _(GPT, ids, mo, package_code):
             mo.md(
                 """
             A higher score means a higher probability. Scores may be negative; probabilities are
-            positive, and together they are 1. Here is the whole network as the package has it. You
-            write it yourself by lesson 7, so it is folded:
-            """
-            ),
-            package_code(GPT),
-            mo.md(
-                """
+            positive, and together they are 1. You write this whole network yourself by lesson 7.
+
             ## The whole trip in one picture
 
             Read it from the bottom to the top. Each small carpet is the vector of one token at one
@@ -545,6 +546,11 @@ def _(config, ids, logits, mo, pieces, seen):
             f"| `{name}` | {size.replace(' ', '&nbsp;')} | {what} |"
             for name, size, what in stations
         )
+        + "\n\nThe code has single letters for these sizes: `T` tokens, `C` channels, `V` tokens in the "
+        "vocabulary, `nh` attention heads, `hs` channels of one attention head. `B` is the number of "
+        "texts that are read at once. Here it is 1, and the table leaves it out. A table of who looks "
+        "at whom has `T` rows, for the tokens that look, and `S` columns, for the tokens that they "
+        "look at."
     )
     return
 
@@ -565,8 +571,8 @@ def _(config, mo, predict):
             - An **attention head** is one of several attentions that run side by side inside a
               block. Each works in its own part of the channels
               ({config.n_embd // config.n_head} of {config.n_embd} here), so it can look for
-              something else than its neighbours. Look at the table: `h.0.attn.weights` has one
-              table of {config.n_head} for each head.
+              something else than its neighbours. Look at the table: `h.0.attn.weights` has
+              {config.n_head} tables, one for each head.
             - The **language-model head** is the last layer of the whole model. It turns hidden
               states into logits. If somebody says "the head" of a model, they mean this one.
             """
