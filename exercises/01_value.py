@@ -16,9 +16,10 @@ class Value:
 
     backward takes no argument and gives None. It adds, to the `grad` of every number that this
     one was computed from, the derivative of this number with respect to that one. The grad of
-    this number itself becomes 1. A number may have been used several times. If backward is
-    called for two results, the gradients of their common inputs add up. `in_order(result)` is a
-    list of all numbers that a result depends on, each after its own inputs; the result is last.
+    this number itself becomes 1. A number may have been used several times. backward may be
+    called again, for the same result or for another one that shares with it only numbers
+    without inputs: their gradients add up. `in_order(result)` is a list of all numbers that a
+    result depends on, each after its own inputs; the result is last.
 
     >>> x, w = Value(3.0), Value(-2.0)
     >>> loss = (w * x + 1.0) ** 2

@@ -13,8 +13,8 @@ def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
         pair: the two ids to look for, in this order and side by side.
         new_id: the id that takes the place of both.
 
-    Returns a new list. Tokens outside of the pair keep their order. A new id does not merge
-    again, even if it is part of the pair.
+    Returns a list, a new one even if there is nothing to merge. Tokens outside of
+    the pair keep their order. A new id does not merge again, even if it is part of the pair.
 
     >>> merge([1, 1, 1, 2], (1, 1), 9)
     [9, 1, 2]

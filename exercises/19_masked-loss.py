@@ -14,7 +14,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> T
             the loss of each real target: (number of real targets,).
 
     The loss of a target is -log(probability of the target), in nats, as in the exercise
-    cross-entropy. Rows whose target is -100 do not appear in the result in any way.
+    cross-entropy. Rows whose target is -100 do not appear in the result in any way, not even
+    if their scores are infinite.
 
     >>> logits = torch.tensor([[0.0, math.log(3)], [5.0, 1.0]])
     >>> cross_entropy(logits, torch.tensor([1, -100]))  # -log 0.75

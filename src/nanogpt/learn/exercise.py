@@ -294,6 +294,9 @@ def in_words(
     one, other = right[n].result, found[n].result
     sizes = {size for x in case if isinstance(x, Tensor | np.ndarray) for size in x.shape}
     where = where_it_differs(one, other, sorted(sizes))
+    pairs = ((right[n].result, found[n].result) for n in failing)
+    if where and any(where_it_differs(*pair, sorted(sizes)) != where for pair in pairs):
+        where = f"In this case {where[0].lower()}{where[1:]}"  # elsewhere it looks different
     refused = [n for n, answer in enumerate(right) if isinstance(answer.result, Raised)]
     texts = [where or difference(one, other), which_cases(exercise, failing, refused)]
     return " ".join(text for text in texts if text)
@@ -361,7 +364,7 @@ def properties_of(exercise: Exercise, case: Sequence[Any]) -> list[str]:
 
 def words(text: str) -> list[str]:
     """The words of a text, such as the name of a way in which a class is driven."""
-    return re.findall(r"\w+", text)
+    return [word for word in re.findall(r"\w+", text) if word not in ("a", "and", "of", "one")]
 
 
 OWN_FUNCTION = (

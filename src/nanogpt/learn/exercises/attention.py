@@ -361,6 +361,13 @@ ATTENTION = Exercise(
             attention_like(hide=lambda s, m: s * m + (~m).float() * -math.inf),
         ),
         known(
+            "keys-reshaped",
+            "The keys are reshaped to (hs, S), which mixes the numbers of different keys. Swap the "
+            "two axes: k.transpose(-2, -1).",
+            attention_like(lambda q, k: (
+                q @ k.reshape(*k.shape[:2], k.shape[3], k.shape[2]) / math.sqrt(q.shape[-1]))),
+        ),
+        known(
             "keys-mixed",
             "The keys are mixed in place of the values. Keys are compared with queries; what is "
             "mixed by the weights are the values.",
@@ -475,6 +482,9 @@ def mask_cases() -> list[tuple[Any, ...]]:
         (1, 6, 2),
         (4, 4, 0, same_document(torch.tensor([[1, 1, 2, 2], [0, 0, 1, 1], [1, 2, 2, 3]]), 4)),
         (5, 5, 2, same_document(torch.tensor([[1, 1, 1, 2, 2]]), 5)),
+        # With a cache, new padding: the token itself is not on the diagonal.
+        (2, 4, 0, same_document(torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]]), 2)),
+        (1, 3, 2, same_document(torch.tensor([[1, 1, 0]]), 1)),
     ]
 
 
@@ -688,6 +698,13 @@ FULL_MASK = Exercise(
                 documents=lambda v, same, d: v & (same | (torch.arange(d.shape[0])[:, None] + (
                     d.shape[1] - d.shape[0]) == torch.arange(d.shape[1]))),
             ),
+        ),
+        known(
+            "itself-without-the-cache",
+            "With `same` a token is taken for the wrong key where there are more keys than "
+            "queries: query t is token known - new + t, so it is not on the diagonal.",
+            mask_with(documents=lambda v, same, d: v & (same | torch.eye(*d.shape).bool())),
+            mask_with(documents=lambda v, same, d: v & same | torch.eye(*d.shape).bool()),
         ),
         known(
             "one-off-from-the-last",

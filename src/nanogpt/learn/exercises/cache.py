@@ -11,7 +11,7 @@ from torch import Tensor
 from nanogpt.errors import UserError
 from nanogpt.learn.answers import Answer, with_gradients
 from nanogpt.learn.exercise import Exercise, Mistake
-from nanogpt.learn.exercises.known import known, numbers
+from nanogpt.learn.exercises.known import known, numbers, prepared, shaken
 from nanogpt.learn.exercises.network import TINY
 from nanogpt.learn.exercises.tasks import TASKS
 from nanogpt.model import gpt
@@ -202,6 +202,36 @@ def update_returning(choose: Any) -> type[KVCache]:
     )
 
 
+class CountsTheLastLayer(KVCache):
+    """The last layer counts the tokens, and advance counts them again."""
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        found = super().update(layer, k, v)
+        self.length += k.shape[2] if layer == len(self.keys) - 1 else 0
+        return found
+
+
+class CountsTwice(KVCache):
+    """Every layer counts the tokens, and advance counts them again."""
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        found = super().update(layer, k, v)
+        self.length += k.shape[2]
+        return found
+
+
+def update_everywhere(keys: bool, values: bool) -> type[KVCache]:
+    """Stores keys or values in all layers at once."""
+
+    def update(self: KVCache, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        start, end = self.length, self.length + k.shape[2]
+        self.keys[slice(None) if keys else layer, :, :, start:end] = k
+        self.values[slice(None) if values else layer, :, :, start:end] = v
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    return cache_with(update=update)
+
+
 CACHE = Exercise(
     name="cache",
     title="The KV cache: store keys and values, so that old tokens are not computed again.",
@@ -221,6 +251,20 @@ CACHE = Exercise(
     lesson=12,
     optional=True,
     mistakes=[
+        known(
+            "counted-in-update",
+            "update counts the new tokens, and advance counts them again. update leaves "
+            "self.length as it is; advance alone adds to it.",
+            CountsTheLastLayer,
+            CountsTwice,
+        ),
+        known(
+            "all-layers-at-once",
+            "Keys or values are stored in all layers at once: the index of the layer is missing "
+            "in self.keys[layer, ...] or self.values[layer, ...].",
+            update_everywhere(False, True),
+            update_everywhere(True, False),
+        ),
         Mistake(
             "stale-place",
             "New keys overwrite the first ones. They belong after the `length` tokens that are in "
@@ -442,23 +486,22 @@ WAYS_OF_READING = {
     "flat": "ids of one axis, {}",
 }
 
+SHAKEN = shaken(0.3)
+
 
 def drive_gpt(cls: type[gpt.GPT], way: str, *ids: list[int]) -> Answer | list[Tensor]:
     """The hidden states of rows of ids, all at once or in parts with a cache.
 
     Dropout of the embeddings is 1, which shows in evaluation if it is not switched off.
     """
-    torch.default_generator.manual_seed(0)
-    network = cls(replace(TINY, position="alibi") if way == "alibi" else TINY)
+    config = replace(TINY, position="alibi") if way == "alibi" else TINY
+    network = prepared(cls, gpt.GPT, config, SHAKEN)
     network.train(way == "training").drop.p = 1.0
     rows = torch.tensor(ids[0] if way == "flat" else ids)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-        documents = None
-        if "documents" in way:  # padding, then two documents; the other rows are one document
-            documents = torch.ones_like(rows)
-            documents[0] = torch.tensor([0, 1, 1, *[2] * (rows.shape[1] - 3)])
+    documents = None
+    if "documents" in way:  # padding, then two documents; the other rows are one document
+        documents = torch.ones_like(rows)
+        documents[0] = torch.tensor([0, 1, 1, *[2] * (rows.shape[1] - 3)])
     if "cache" not in way:
         return with_gradients(lambda: network.hidden_states(rows, documents=documents), {}, network)
     with torch.no_grad():
@@ -468,7 +511,8 @@ def drive_gpt(cls: type[gpt.GPT], way: str, *ids: list[int]) -> Answer | list[Te
             end += part.shape[1]
             seen = None if documents is None else documents[:, :end]
             found.append(network.hidden_states(part, documents=seen, cache=cache))
-        return [*found, torch.tensor(cache.length), cache.keys]
+        length = cache.length
+        return [*found, torch.tensor(length), cache.keys, cache.pos[:, :length]]
 
 
 class OtherGPT(gpt.GPT):
@@ -843,6 +887,21 @@ GPT_CACHED = Exercise(
             gpt_as(dropped=lambda s, x: s.drop(x), seen=lambda s, ids, d, cache: (
                 c := gpt.GPT.context(s, ids, d, cache), cache.advance(c.pos) if cache else None
             )[0], finish=lambda s, cache, c: None),
+        ),
+        known(
+            "positions-from-zero-stored",
+            "The cache is told positions that start at 0 in every part. cache.advance stores what "
+            "it gets: give it context.pos.",
+            gpt_as(finish=lambda s, cache, c: cache.advance(
+                torch.arange(c.pos.shape[1]).expand_as(c.pos))),
+            gpt_as(finish=lambda s, cache, c: cache.advance(
+                torch.arange(cache.length, cache.length + c.pos.shape[1])[None])),
+        ),
+        known(
+            "dropout-before-positions",
+            "Dropout comes before the positions are added. self.drop follows them.",
+            gpt_as(embedded=lambda s, ids, c: s.wpe.embed(s.drop(s.wte(ids)), c.pos),
+                   dropped=lambda s, x: x),
         ),
         known(
             "advanced-twice", "The cache advances twice.",

@@ -44,6 +44,7 @@ EXPRESSIONS: dict[str, Callable[[Any, Any], Any]] = {
     "(c + b).tanh() * c with c = a * b": long_and_short,
 }
 TWO_LOSSES = "a * b, then of a + b"
+TWICE = "a * b, twice"
 
 
 def drive_value(cls: type[Value], expression: str, a: float, b: float) -> list[float]:
@@ -52,10 +53,14 @@ def drive_value(cls: type[Value], expression: str, a: float, b: float) -> list[f
     if expression == TWO_LOSSES:
         (x * y).backward()
         result = x + y
+    elif expression == TWICE:
+        result = x * y
+        result.backward()
     else:
         result = EXPRESSIONS[expression](x, y)
     result.backward()
-    return [float(number) for number in (result.data, x.grad, y.grad, result.grad)]
+    shown = [float(number) for number in (result.data, x.grad, y.grad, result.grad)]
+    return shown[:3] if expression == TWICE else shown
 
 
 def value_with(
@@ -97,7 +102,7 @@ def value_with(
 
 def backward_with(
     order: Any = lambda result: reversed(autograd.in_order(result)),
-    start: float | None = 1.0,
+    start: Any = 1.0,
     give: Any = lambda source, derivative, value: source.grad + derivative * value.grad,
     cleared: Any = lambda order: filter(lambda value: value.inputs, order),
 ) -> Any:
@@ -107,7 +112,7 @@ def backward_with(
         for value in cleared(autograd.in_order(self)):
             value.grad = 0.0
         if start is not None:
-            self.grad = start
+            self.grad = start(self) if callable(start) else start
         for value in order(self):
             for source, derivative in value.inputs:
                 source.grad = give(source, derivative, value)
@@ -155,12 +160,12 @@ VALUE = Exercise(
     cases=lambda: [
         *((text, 3.0, -2.0) for text in EXPRESSIONS if "tanh" not in text),
         *((text, 0.5, -1.5) for text in EXPRESSIONS if "tanh" in text),
-        (TWO_LOSSES, 3.0, -2.0),
+        (TWO_LOSSES, 3.0, -2.0), (TWICE, 3.0, -2.0),
     ],
     drive=drive_value,
     describe=lambda text, a, b: (
-        f"a = {a:g}, b = {b:g}, backward of {text}: the result, then the gradients of a, of b and "
-        "of the result itself"
+        f"a = {a:g}, b = {b:g}, backward of {text}: the result, then the gradients of a, of b"
+        + (" and of the result itself" if text != TWICE else "")
     ),
     lesson=2,
     mistakes=[
@@ -223,6 +228,17 @@ VALUE = Exercise(
             "inputs, and so on. in_order(self) has all numbers, the result last: reverse it.",
             value_with(backward=backward_with(lambda result: [result])),
             value_with(backward=backward_with(autograd.in_order)),
+        ),
+        known(
+            "start-added",
+            "1 is added to the gradient of the result, so a second backward counts more than the "
+            "first. It becomes 1 each time.",
+            value_with(backward=backward_with(
+                start=lambda value: value.grad + 1,
+                cleared=lambda order: [v for v in order[:-1] if v.inputs],
+            )),
+            value_with(backward=backward_with(
+                start=lambda value: value.grad + 1, cleared=lambda order: [])),
         ),
         known(
             "weights-reset",
@@ -373,6 +389,12 @@ LOSS_GRADIENT = Exercise(
             "not-divided",
             "The gradient is that of the sum. The loss is a mean over N targets, so divide by N.",
             gradient_with(divided=lambda g: g),
+        ),
+        known(
+            "one-part-divided",
+            "Only one of the two parts is divided by N. Subtract first, then divide the whole.",
+            lambda logits, targets: softmax(logits) - hot(logits, targets) / len(logits),
+            lambda logits, targets: softmax(logits) / len(logits) - hot(logits, targets),
         ),
         known(
             "divided-by-too-much",

@@ -11,7 +11,7 @@ from torch import Tensor
 from nanogpt.learn.answers import Answer, with_gradients
 from nanogpt.learn.exercise import Exercise, Mistake
 from nanogpt.learn.exercises.cache import empty_cache
-from nanogpt.learn.exercises.known import checked_kernels, known, numbers
+from nanogpt.learn.exercises.known import checked_kernels, known, numbers, prepared, shaken
 from nanogpt.learn.exercises.network import TINY
 from nanogpt.learn.exercises.tasks import TASKS
 from nanogpt.model import attention, layers
@@ -26,9 +26,14 @@ WAYS_OF_ATTENDING = {
     "cache": ", the last two tokens with a cache of the earlier ones",
     "rope and cache": ", with RoPE, the last two tokens with a cache of the earlier ones",
     "cache, one token": ", the last token with a cache of the earlier ones",
+    "fused cache, one token": (
+        ", the last token with a cache of the earlier ones, and the fused kernel"
+    ),
     "training": ", in training, with a dropout of 1",
     "training weights": ", in training, with a dropout of 1 of the attention weights",
 }
+
+SHAKEN = shaken(0.5)
 
 
 def drive_heads(
@@ -39,11 +44,11 @@ def drive_heads(
     Dropout is 1 everywhere, which shows in evaluation if it is not switched off.
     """
     config = replace(
-        TINY, n_head=heads, n_kv_head=kv_heads, kernels="plain", qk_norm=way == "norm",
+        TINY, n_head=heads, n_kv_head=kv_heads, qk_norm=way == "norm",
         position="rope" if "rope" in way else "none",
+        kernels="fused" if "fused" in way else "plain",
     )  # fmt: skip
-    torch.default_generator.manual_seed(0)
-    layer = cls(config).train("training" in way)
+    layer = prepared(cls, attention.CausalSelfAttention, config, SHAKEN).train("training" in way)
     layer.dropout.p, layer.kernel.rate = 1.0, 1.0
     if way == "training":
         layer.kernel.rate = 0.0
@@ -52,13 +57,10 @@ def drive_heads(
     new, known = 2 if "cache" in way else x.shape[1], x.shape[1]
     new = 1 if "one token" in way else new
     context = AttentionContext(POSITIONS[config.position](config), torch.arange(known)[None])
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.add_(0.5 * torch.randn_like(parameter))
-        if way == "mask":
-            mask = attention_mask(known, known)
-            mask[1:, 0] = False
-            context = replace(context, mask=mask, causal=False)
+    if way == "mask":
+        mask = attention_mask(known, known)
+        mask[1:, 0] = False
+        context = replace(context, mask=mask, causal=False)
     if "cache" not in way:
         with checked_kernels():
             return with_gradients(lambda x: layer(x, context), {"x": x}, layer)
@@ -246,12 +248,15 @@ class RotatedLate(Heads):
     def places(self, context: AttentionContext, known: int) -> Tensor:
         return context.pos
 
+    def rotated_keys(self, k: Tensor, context: AttentionContext, new: int) -> Tensor:
+        return context.position.rotate(k, k, self.places(context, k.shape[2]))[1]
+
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         q, k, v = map(self.split_heads, self.parts(x))
         q, k = self.normed(q, k)
         k, v = self.cached(k, v, context)
         q, _ = context.position.rotate(q, q, context.pos)
-        _, k = context.position.rotate(k, k, self.places(context, k.shape[2]))
+        k = self.rotated_keys(k, context, q.shape[2])
         if self.groups > 1:
             k, v = self.repeated(k), self.repeated(v)
         return self.projected(self.merged(self.attended(q, k, v, context)))
@@ -260,6 +265,14 @@ class RotatedLate(Heads):
 class RotatedLateFromZero(RotatedLate):
     def places(self, context: AttentionContext, known: int) -> Tensor:
         return torch.arange(known)[None]
+
+
+class OnlyNewRotated(RotatedLate):
+    """Of the stored keys only the new ones are rotated; the old ones never were."""
+
+    def rotated_keys(self, k: Tensor, context: AttentionContext, new: int) -> Tensor:
+        _, late = context.position.rotate(k[:, :, -new:], k[:, :, -new:], context.pos)
+        return torch.cat([k[:, :, :-new], late], 2)
 
 
 class RepeatedEarly(Heads):
@@ -473,6 +486,7 @@ GROUPED_HEADS = Exercise(
             "the new tokens. Rotate first: a key in the cache keeps its own position.",
             RotatedLate,
             RotatedLateFromZero,
+            OnlyNewRotated,
         ),
         known(
             "repeated-before-the-cache",
@@ -521,6 +535,12 @@ GROUPED_HEADS = Exercise(
             heads_as(cached=lambda s, k, v, c: (
                 c.cache.update(c.layer, k, v), c.cache.advance(c.pos))[0]
                 if c.cache else (k, v)),
+        ),
+        known(
+            "causal-without-a-mask",
+            "Attention is causal wherever there is no mask. One new token with a cache has no mask "
+            "and sees all keys: give context.causal to the kernel.",
+            heads_as(attended=lambda s, q, k, v, c: s.kernel(q, k, v, c.mask, c.mask is None)),
         ),
         known(
             "always-causal",

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt.learn import plain
+from nanogpt.learn.answers import Answer, with_gradients
 from nanogpt.learn.exercise import Exercise, Mistake
 from nanogpt.learn.exercises.known import known, numbers
 from nanogpt.learn.exercises.tasks import TASKS
@@ -368,6 +369,11 @@ CROSS_ENTROPY = Exercise(
             "It sums over all tokens of the vocabulary. Only the probability of the target counts.",
             plain_loss_with(picked=lambda logs, targets: logs.sum(-1)),
             plain_loss_with(picked=lambda logs, targets: logs),
+        ),
+        known(
+            "all-rows-at-all-targets",
+            "Every row is scored at the targets of all rows. Row n has one target: use "
+            "[torch.arange(N), targets], or gather.",
             plain_loss_with(picked=lambda logs, targets: logs[:, targets]),
             plain_loss_with(picked=lambda logs, targets: logs[:, targets].sum(-1)),
         ),
@@ -445,7 +451,25 @@ def loss_cases() -> list[tuple[Any, ...]]:
         (numbers(3, 3), torch.tensor([2, 0, 2]), "none"),
         (numbers(4, 101), torch.tensor([100, -100, 1, 0])),  # -100 is an index, too
         (numbers(4, 101), torch.tensor([100, -100, 1, 0]), "sum"),
+        *(
+            (
+                torch.tensor([[0.0, 2.0], [math.inf, 1.0], [3.0, 1.0]]),
+                torch.tensor([1, -100, 0]),
+                how,
+            )
+            for how in ("mean", "sum")
+        ),
     ]
+
+
+def drive_masked(
+    candidate: Any, logits: Tensor, targets: Tensor, reduction: str | None = None
+) -> Answer:
+    """With gradients where all scores are finite; with infinite ones torch's own are nan."""
+    inputs = {"logits": logits, "targets": targets}
+    if reduction is not None:
+        inputs["reduction"] = reduction  # type: ignore[assignment]
+    return with_gradients(candidate, inputs, wanted=None if logits.isfinite().all() else ())
 
 
 def loss_with(logarithm: Any = torch.log_softmax, reduce: Any = None, losses: Any = None) -> Any:
@@ -494,12 +518,22 @@ def masked_with(
     return lost
 
 
+def times_zero(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
+    """Ignored losses are computed and multiplied by 0."""
+    real, found = targets != layers.IGNORED, losses_of_all(logits, targets)
+    if reduction == "none":
+        return found[real]
+    total = (found * real).sum()
+    return total if reduction == "sum" else total / real.sum()
+
+
 MASKED_LOSS = Exercise(
     name="masked-loss",
     title="The loss that ignores padding: targets of -100 do not count.",
     task=TASKS["masked-loss"],
     reference=layers.cross_entropy,
     cases=loss_cases,
+    drive=drive_masked,
     lesson=8,
     mistakes=[
         Mistake(
@@ -543,6 +577,20 @@ MASKED_LOSS = Exercise(
         Mistake(
             "sum-for-mean", "It gives the sum where the mean is asked for.",
             loss_with(reduce=lambda losses, targets: losses.sum()),
+        ),
+        known(
+            "ignored-times-zero",
+            "The losses of ignored rows are multiplied by 0. Their scores may be infinite, and "
+            "0 times infinity is not a number: select the real rows instead.",
+            lambda logits, targets, reduction="mean": times_zero(logits, targets, reduction),
+        ),
+        known(
+            "sum-for-all",
+            'With "sum" the mean is multiplied by the number of all targets. It is the sum over '
+            "the real ones.",
+            lambda logits, targets, reduction="mean": layers.cross_entropy(
+                logits, targets, reduction) * (
+                    len(targets) / (targets != -100).sum() if reduction == "sum" else 1),
         ),
         known(
             "ignored-stay-as-zeros",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nanogpt.config import ModelConfig
 from nanogpt.learn.answers import Answer, with_gradients
 from nanogpt.learn.exercise import Exercise, Mistake
-from nanogpt.learn.exercises.known import known, numbers
+from nanogpt.learn.exercises.known import known, numbers, prepared, shaken
 from nanogpt.learn.exercises.tasks import TASKS
 from nanogpt.model import gpt, layers
 from nanogpt.model.attention import AttentionContext
@@ -422,6 +422,11 @@ GELU = Exercise(
             gelu_with(finished=lambda x, t: x * t),
         ),
         known(
+            "half-of-tanh-alone",
+            "Half of tanh is taken alone. The factor is (1 + tanh(z)) / 2: half of the sum.",
+            gelu_with(finished=lambda x, t: x * (1 + 0.5 * t)),
+        ),
+        known(
             "no-half-and-no-one",
             "It is x + tanh(...). Multiply: 0.5 * x * (1 + tanh(...)).",
             gelu_with(finished=lambda x, t: x + t),
@@ -478,27 +483,25 @@ GELU = Exercise(
 )
 
 
-def some_block(cls: type[gpt.Block]) -> gpt.Block:
-    """A block with weights of which every single one matters.
+def prepare_block(block: nn.Module) -> None:
+    """Weights of which every single one matters.
 
     Dropout is 0.5 everywhere, which shows in evaluation if it is not switched off.
     """
-    torch.default_generator.manual_seed(0)
-    block = cls(TINY).eval()
+    SHAKEN(block.eval())
     for module in block.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.5
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return block
+
+
+SHAKEN = shaken(0.3)
 
 
 def drive_block(cls: type[gpt.Block], x: Tensor, masked: bool = False) -> Answer:
     context = AttentionContext(Position(TINY), torch.arange(x.shape[1])[None])
     if masked:  # a window of one: each token sees itself alone
         context = replace(context, mask=torch.eye(x.shape[1], dtype=torch.bool), causal=False)
-    block = some_block(cls)
+    block = prepared(cls, gpt.Block, TINY, prepare_block)
     return with_gradients(lambda x: block(x, context), {"x": x}, block)
 
 

@@ -36,6 +36,7 @@ def embed_cases() -> list[tuple[Any, ...]]:
         (torch.tensor([[6, 0, 3, 3, 1]]), wte, wpe),  # all positions there are
         (torch.tensor([[4, 0, 2], [0, 4, 4]]), wte, wpe),
         (torch.tensor([[4, 0], [0, 4], [3, 1]]), wte, wpe),
+        (torch.tensor([[4, 0], [2, 4]]), wte, wpe),  # as many texts as tokens
     ]
 
 
@@ -93,6 +94,17 @@ EMBED = Exercise(
             "Positions start at 1. The first token takes row 0 of wpe.",
             embed_with(positions=lambda ids, wte, wpe: wpe[1 : ids.shape[1] + 1]),
             embed_with(positions=lambda ids, wte, wpe: wpe[torch.arange(1, ids.shape[1] + 1)]),
+            embed_with(positions=lambda ids, wte, wpe: wpe[
+                torch.arange(1, ids.shape[1] + 1) % len(wpe)]),
+            embed_with(positions=lambda ids, wte, wpe: wpe[
+                torch.arange(1, ids.shape[1] + 1).clamp(max=len(wpe) - 1)]),
+        ),
+        known(
+            "positions-of-the-texts",
+            "As many rows of wpe are taken as there are texts. Take one for each token of a text: "
+            "T is ids.shape[1].",
+            embed_with(positions=lambda ids, wte, wpe: wpe[: len(ids)]),
+            embed_with(positions=lambda ids, wte, wpe: wpe[torch.arange(len(ids))]),
         ),
         known(
             "one-position-for-all",
@@ -194,6 +206,11 @@ def with_the_one_before(x: Tensor) -> Tensor:
     return (x + before) / 2
 
 
+def before_itself(x: Tensor) -> Tensor:
+    """The mean of the earlier tokens; the first token has only itself."""
+    return torch.stack([x[:, : max(t, 1)].mean(1) for t in range(x.shape[1])], 1)
+
+
 AVERAGE = Exercise(
     name="average",
     title="The mean of each token and all earlier ones, by one matrix product.",
@@ -244,6 +261,7 @@ AVERAGE = Exercise(
         known(
             "without-itself",
             "A token is left out of its own mean. The diagonal of the matrix is visible, too.",
+            before_itself,
             average_with(lambda x: lower(x, -1)),
             average_with(lambda x: lower(x, -1), lambda w: w / w.sum(-1, True).clamp(min=1)),
             average_with(lambda x: lower(x, -1), lambda w: w / (lower(w[None]).sum(-1, True))),
@@ -406,6 +424,12 @@ CAUSAL_MASK = Exercise(
             "only-itself",
             "Each token sees itself alone. It sees all earlier tokens as well.",
             *causal_with(lambda d: d == 0, as_it_is, as_ints, as_floats),
+        ),
+        known(
+            "axes-lost",
+            "For one token the axes are lost: squeeze removes every axis of length 1. The shape is "
+            "(T, T), which is (1, 1).",
+            *causal_with(visible, torch.squeeze),
         ),
         known(
             "more-axes",
@@ -970,6 +994,12 @@ PLAIN_GPT = Exercise(
             "The final norm, ln_f, is missing. The residual stream grows from block to block, and "
             "the head needs vectors of one size.",
             gpt_with(normed=lambda x, ln_f: x),
+        ),
+        known(
+            "head-reshaped",
+            "wte is reshaped to (C, V), which mixes the numbers of different tokens. Transpose it: "
+            "wte.T.",
+            gpt_with(scored=lambda x, wte: x @ wte.reshape(wte.shape[1], wte.shape[0])),
         ),
         known(
             "no-head",

@@ -185,8 +185,13 @@ ROTATION = Exercise(
             rotate_parts(halves, in_turns),
             rotate_parts(neighbours, side_by_side),
             rotate_half_with(swapped_neighbours),
-            rotate_half_with(swapped_halves, lambda c: c.repeat_interleave(2, -1)),
             rotate_half_with(lambda x: swapped_neighbours(x, 1)),
+        ),
+        known(
+            "angles-for-neighbours",
+            "The angles are repeated for neighbouring channels. Channel i and channel i + hs / 2 "
+            "share an angle: cos comes twice side by side, torch.cat([cos, cos], -1).",
+            rotate_half_with(swapped_halves, lambda c: c.repeat_interleave(2, -1)),
         ),
         known(
             "changed-on-the-way",

@@ -123,7 +123,7 @@ TOP_K = Exercise(
         ),
         Mistake(
             "k-of-zero",
-            "k = 0 rules out everything. k = 0 switches top-k off: keep all tokens.",
+            "k = 0 rules out tokens. It switches top-k off: keep all of them.",
             top_k_with(wrong_k=lambda x, k: x if k else torch.full_like(x, -math.inf)),
         ),
         Mistake(

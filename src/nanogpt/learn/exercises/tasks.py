@@ -15,9 +15,10 @@ TASKS = {
 
         backward takes no argument and gives None. It adds, to the `grad` of every number that this
         one was computed from, the derivative of this number with respect to that one. The grad of
-        this number itself becomes 1. A number may have been used several times. If backward is
-        called for two results, the gradients of their common inputs add up. `in_order(result)` is a
-        list of all numbers that a result depends on, each after its own inputs; the result is last.
+        this number itself becomes 1. A number may have been used several times. backward may be
+        called again, for the same result or for another one that shares with it only numbers
+        without inputs: their gradients add up. `in_order(result)` is a list of all numbers that a
+        result depends on, each after its own inputs; the result is last.
 
         >>> x, w = Value(3.0), Value(-2.0)
         >>> loss = (w * x + 1.0) ** 2
@@ -33,8 +34,8 @@ TASKS = {
             pair: the two ids to look for, in this order and side by side.
             new_id: the id that takes the place of both.
 
-        Returns a new list. Tokens outside of the pair keep their order. A new id does not merge
-        again, even if it is part of the pair.
+        Returns a list, a new one even if there is nothing to merge. Tokens outside of
+        the pair keep their order. A new id does not merge again, even if it is part of the pair.
 
         >>> merge([1, 1, 1, 2], (1, 1), 9)
         [9, 1, 2]
@@ -230,8 +231,8 @@ TASKS = {
     "gelu": """
         GELU in the tanh approximation, the activation function of GPT-2 (Hendrycks & Gimpel 2016).
 
-        x times a number from 0 to 1. This number is (1 + tanh(z)) / 2. z is the root of 2 / pi,
-        times the sum of x and 0.044715 times the cube of x.
+        x times a number from 0 to 1. This number is (1 + tanh(z)) / 2, where z is
+        root(2 / pi) (x + 0.044715 x^3).
 
         Args:
             x: a float tensor of any shape, with numbers of any size.
@@ -299,7 +300,8 @@ TASKS = {
                 the loss of each real target: (number of real targets,).
 
         The loss of a target is -log(probability of the target), in nats, as in the exercise
-        cross-entropy. Rows whose target is -100 do not appear in the result in any way.
+        cross-entropy. Rows whose target is -100 do not appear in the result in any way, not even
+        if their scores are infinite.
 
         >>> logits = torch.tensor([[0.0, math.log(3)], [5.0, 1.0]])
         >>> cross_entropy(logits, torch.tensor([1, -100]))  # -log 0.75

@@ -29,9 +29,20 @@ def merge_cases() -> list[tuple[Any, ...]]:
         ([1, 2, 2], (1, 2), 1),  # the new id is part of the pair: it does not merge again
         (b"abcab", (97, 98), 256),  # any sequence: bytes, a tuple
         ((1, 2, 3, 1, 2), (1, 2), 9),
+        (b"abcab", (97, 99), 256),  # nothing to merge: a list all the same
+        ((3, 2, 1), (1, 2), 9),
         # Large numbers that are equal but not one object.
         ([int("1000"), int("1001"), 7], (int("1000"), int("1001")), int("1002")),
     ]
+
+
+def drive_merge(candidate: Any, ids: Any, pair: Pair, new_id: int) -> Any:
+    """The result, and whether it is a new list."""
+    found = candidate(ids, pair, new_id)
+    return SAME if found is ids else found
+
+
+SAME = "`ids` itself, not a new list"
 
 
 def merge_with(
@@ -154,6 +165,8 @@ MERGE = Exercise(
     task=TASKS["merge"],
     reference=bpe.merge,
     cases=merge_cases,
+    drive=drive_merge,
+    describe=lambda ids, pair, new_id: f"merge(ids={ids}, pair={pair}, new_id={new_id})",
     lesson=3,
     mistakes=[
         Mistake(
@@ -256,6 +269,15 @@ MERGE = Exercise(
             "i + 1 < len(ids) first.",
             merge_without_bounds,
             merge_with(more=lambda ids, i: True),
+        ),
+        known(
+            "input-given-back",
+            "Where there is nothing to merge, the input itself comes back. Give a new list always: "
+            "ids may be bytes, and whoever changes the result should not change the input.",
+            lambda ids, pair, new_id: (
+                bpe.merge(ids, pair, new_id) if pair in pairwise(ids) else ids
+            ),
+            lambda ids, pair, new_id: bpe.merge(ids, pair, new_id) if len(ids) > 1 else ids,
         ),
         known(
             "nothing-merged",
@@ -598,6 +620,7 @@ def encode_cases() -> list[tuple[Any, ...]]:
         (b"abcbc", {(97, 98): 256, (98, 99): 257}),
         (b"abcd", {(98, 99): 256, (97, 256): 257, (257, 100): 258}),  # grows to the left first
         (b"abcab", {(97, 98): 70_000, (70_000, 99): 70_001}),  # ids above 65535
+        *((b"abcab", {(97, 98): n, (n, 99): n + 1}) for n in (10**5, 10**6, 10**9, 10**12)),
     ]
 
 
@@ -741,6 +764,19 @@ def encode_longest(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
     return out
 
 
+def encode_below(limit: int) -> Any:
+    """Pairs whose id reaches a limit do not merge."""
+    return lambda ids, ranks: bpe.encode_word(ids, {p: n for p, n in ranks.items() if n < limit})
+
+
+def encode_from_the_right(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
+    word = list(ids)
+    while found := [(ranks[p], -i) for i, p in enumerate(pairwise(word)) if p in ranks]:
+        new_id, place = min(found)
+        word[-place : 2 - place] = [new_id]
+    return word
+
+
 ENCODE = Exercise(
     name="encode",
     title="Encode a word: cut it with a trained vocabulary.",
@@ -839,6 +875,21 @@ ENCODE = Exercise(
             "ids-cut",
             "Ids above 65535 come back too small. They do not fit into 16 bits.",
             lambda ids, ranks: [i % 65536 for i in bpe.encode_word(ids, ranks)],
+        ),
+        known(
+            "never-is-too-low",
+            "Pairs with a large id do not merge. The number that stands for pairs that never merge "
+            "is too low: use infinity.",
+            *(
+                encode_below(n)
+                for n in (1000, 50_000, 10**5, 10**5 + 1, 10**6, 10**9, 2**31, 10**12)
+            ),
+        ),
+        known(
+            "last-place-first",
+            "Where a pair occurs several times, its last place merges first. In aaa the first two "
+            "tokens merge, as in training: from left to right.",
+            encode_from_the_right,
         ),
         known(
             "one-place-only",

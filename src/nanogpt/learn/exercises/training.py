@@ -447,6 +447,12 @@ ADAMW = Exercise(
             "eps is added before the correction of the mean square. Correct first, take the root, "
             "then add eps.",
             adamw_with(
+                correct_v=lambda v, beta, n: (v, beta, n),
+                step=lambda m, v, s: (
+                    s["lr"] * math.sqrt(1 - v[1] ** v[2]) * m / (v[0].sqrt() + s["eps"])
+                ),
+            ),
+            adamw_with(
                 correct_v=lambda v, beta, n: ((v.sqrt() + 1e-4) / (1 - beta**n) ** 0.5) ** 2,
                 step=lambda m, v, s: s["lr"] * m / v.sqrt(),
             ),

@@ -86,6 +86,23 @@ def windows_with_hidden_inputs(ids: Any, context_length: int, stride: int) -> Wi
         yield np.where(y == IGNORED, IGNORED, x), y
 
 
+def windows_sharing_memory(ids: Any, context_length: int, stride: int) -> Windows:
+    """Inputs and targets are views of one window."""
+    for x, y in batches.sliding_windows(ids, context_length, stride):
+        x[1:][(y == IGNORED)[:-1]] = IGNORED
+        yield x, y
+
+
+def windows_sharing_one_text(ids: Any, context_length: int, stride: int) -> Windows:
+    """All windows are views of one copy of the text."""
+    text = np.array(ids).astype(np.int64)
+    first = 0
+    for n, (x, y) in enumerate(batches.sliding_windows(ids, context_length, stride)):
+        first = min(n * stride, len(text) - 1 - len(x))
+        text[first + 1 : first + 1 + int((y == IGNORED).sum())] = IGNORED
+        yield text[first : first + len(x)], text[first + 1 : first + 1 + len(x)]
+
+
 def windows_ignoring_the_same(ids: Any, context_length: int, stride: int) -> Windows:
     for n, (x, _) in enumerate(batches.sliding_windows(ids, context_length, stride)):
         end = len(ids) - 1
@@ -230,6 +247,11 @@ WINDOWS = Exercise(
             windows_with(more=lambda c, n, end, length, stride: n * stride + 1 < end),
             windows_with(
                 more=lambda c, n, end, length, stride: (
+                    end > 0 and n * stride + min(length, end) <= end + stride
+                )
+            ),
+            windows_with(
+                more=lambda c, n, end, length, stride: (
                     n < ((end - length) // stride + 2 if end > length else min(end, 1))
                 )
             ),
@@ -273,6 +295,8 @@ WINDOWS = Exercise(
             "Inputs are -100 where the target was due before. Only targets are ignored: the inputs "
             "are the context.",
             windows_with_hidden_inputs,
+            windows_sharing_memory,
+            windows_sharing_one_text,
         ),
         known(
             "ignored-as-minus-one",
