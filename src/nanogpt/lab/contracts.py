@@ -157,7 +157,7 @@ def kernels(settings: Settings) -> str:
 
 @torch.no_grad()
 def collapse(settings: Settings) -> str:
-    """With its `collapse` called, a position encoding is none at all.
+    """A position encoding that has a method `collapse` adds nothing once it is called.
 
     An encoding that adds nothing can be compared with a model that has none; so a class says by a
     method `collapse` how it is made to add nothing, if it can be.
