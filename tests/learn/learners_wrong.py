@@ -857,6 +857,35 @@ def rotate_mixed(x, cos, sin):
     return y
 
 
+def merge_nothing_to_do(ids, pair, new_id):
+    return merge_flag(ids, pair, new_id) if pair[0] in ids and pair[1] in ids else ids
+
+
+def encode_with(never, last=False):
+    """An encoder with a number for pairs that never merge; of equal ones the first or the last."""
+
+    def encode_word(ids, ranks):
+        out = list(ids)
+        while len(out) > 1:
+            due = [ranks.get(p, never) for p in zip(out, out[1:], strict=False)]
+            least = min(due)
+            if least >= never:
+                break
+            i = len(due) - 1 - due[::-1].index(least) if last else due.index(least)
+            out[i : i + 2] = [least]
+        return out
+
+    return encode_word
+
+
+def loss_weighted(logits, targets, reduction="mean"):
+    counts = (targets >= 0).float()
+    found = F.cross_entropy(logits, targets.clamp(min=0), reduction="none") * counts
+    if reduction == "none":
+        return found[targets >= 0]
+    return found.sum() / (counts.sum() if reduction == "mean" else 1)
+
+
 WRONG = {
     "value": {
         "factors-of-their-own": a_value(__mul__=value_times_itself),
@@ -902,6 +931,7 @@ WRONG = {
     "merge": {
         "overlap": merge_both, "first-only": merge_break, "from-the-right": merge_backwards,
         "last-lost": merge_range, "changes-its-input": merge_in_place,
+        "input-given-back": merge_nothing_to_do,
     },
     "train": {
         "frequency-ignored": a_trainer(lambda c, t: spelled(c, t)[-1], times=lambda n: 1),
@@ -911,7 +941,8 @@ WRONG = {
         "new-ids-from-257": a_trainer(lambda c, t: spelled(c, t)[-1], first=257),
     },
     "encode": {"left-to-right": encode_scan, "one-round": encode_single,
-        "order-of-the-mapping": encode_by_the_mapping},
+        "order-of-the-mapping": encode_by_the_mapping, "never-is-too-low": encode_with(99_999),
+        "last-place-first": encode_with(math.inf, last=True)},
     "windows": {"targets-not-shifted": windows_same, "targets-twice": windows_all_targets},
     "layer-norm": {
         "variance-of-a-sample": norm_default_var, "eps-outside": norm_std, "no-mean": norm_rms,
@@ -965,7 +996,7 @@ WRONG = {
     "masked-loss": {
         "token-zero-ignored": loss_real_above_zero,
         "mean-over-ignored": loss_over_all, "overflow": loss_of_probabilities,
-        "bits": loss_base_two,
+        "bits": loss_base_two, "ignored-times-zero": loss_weighted,
     },
     "adamw": {
         "coupled-decay": an_adam("coupled"), "decay-after": an_adam("shrink_last"),
