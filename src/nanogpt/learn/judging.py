@@ -180,8 +180,9 @@ class Trial:
             return Verdict(False, name, said)
         try:
             found = [read(line) for line in lines]
-        except ValueError:
-            return Verdict(False, "unreadable", "What the file sent to the judge is no answer.")
+        except ValueError as error:
+            said = f"What the file sent to the judge cannot be read: {error}."
+            return Verdict(False, "unreadable", said)
         results, gradients = found[: len(cases)], found[len(cases) :]
         verdict = verdict_on(exercise, results, gradients, right_answers, known_mistakes)
         if not verdict.passed or len(found) == len(PARTS) * len(cases):
