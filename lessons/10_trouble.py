@@ -777,6 +777,7 @@ def _(BLUE, LIGHT, OLIVE, ORANGE, know_nothing, memorised, mo, plt, reply, tests
     _colors = [ORANGE if n in _found else OLIVE if n == "none" else BLUE for n in _order]
     _axes.barh(range(len(_order)), [min(_ends[n], 4.5) for n in _order], color=_colors)
     _axes.axvline(know_nothing, color=LIGHT, lw=1.6)
+    _axes.text(know_nothing + 0.04, 7, "knows nothing", color="#888888", va="center", fontsize=12)
     _axes.set_yticks(range(len(_order)), [n if n != "none" else "healthy" for n in _order])
     for _n, _name in enumerate(_order):
         _axes.text(min(_ends[_name], 4.5) + 0.04, _n, f"{_ends[_name]:.2f}", va="center", fontsize=12)

@@ -462,8 +462,8 @@ def _(
         )  # fmt: skip
     _axes.set(xscale="log", xlim=(1e-3, 1e8), xlabel="hours at 40 % of the peak")
     for _hours, _name in ((24, "a day"), (24 * 365, "a year")):
-        _axes.axvline(_hours, color=LIGHT, lw=1.5, zorder=0)
-        _axes.text(_hours, 3.55, _name, ha="center", fontsize=11, color="#666666")
+        _axes.vlines(_hours, -0.6, 3.65, color=LIGHT, lw=1.5, zorder=0)
+        _axes.text(_hours, 3.75, _name, ha="center", fontsize=11, color="#666666")
     mo.vstack([
         _figure,
         mo.md(

@@ -325,7 +325,7 @@ def _(mo, order):
 def _(ast, mo, order, place, plt, sizes, trees, uses):
     at = order[place.value - 1]
     tour, (grid, bars) = plt.subplots(
-        1, 2, figsize=(7, 5.4), width_ratios=[2.2, 1], sharey=True, layout="constrained"
+        1, 2, figsize=(6, 5.4), width_ratios=[2.2, 1], sharey=True, layout="constrained"
     )
     for _row, _name in enumerate(order):
         _used = [order.index(_other) for _other in uses[_name] if _other in order]
