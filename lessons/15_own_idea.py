@@ -294,7 +294,7 @@ def _(CHECKS, Path, mo, sha256, subprocess, sys, wrap):
         except subprocess.TimeoutExpired:
             return path, "It took more than a minute: is there an endless loop?", False
         lines = (done.stdout + done.stderr).strip().splitlines()
-        said = [part for line in lines for part in wrap(line, 46, subsequent_indent=7 * " ")]
+        said = [part for line in lines for part in wrap(line, 36, subsequent_indent=7 * " ")]
         return path, "\n".join(said), done.returncode == 0
 
     mo.md(
@@ -645,8 +645,11 @@ def _(
     _labels = [f"layer {_l + 1}\nhead {_h + 1}" for _l in range(2) for _h in range(4)]
     _axes.bar(_labels, _silence, color=["#1f5a99"] * 4 + ["#d1602b"] * 4)
     for _n, _share in enumerate(_silence.tolist()):
-        _axes.text(_n, _share, f"{_share:.2f}", ha="center", va="bottom")
-    _axes.axhline(_equal, color="#888888", ls="--", lw=1)
+        _axes.text(
+            _n, _share + 0.01, f"{_share:.2f}", ha="center", va="bottom",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
+    _axes.axhline(_equal, color="#888888", ls="--", lw=1, zorder=0)
     _axes.set(ylabel="attention given to nothing", ylim=(0, max(0.3, 1.2 * _silence.max().item())))
     _axes.spines[["top", "right"]].set_visible(False)
     mo.vstack([
