@@ -673,7 +673,7 @@ def _(
         copied,
         mo.md(
             f"The longest run that the model copied has {_ours.longest_words} words: "
-            f"`{_ours.longest[:100]}`. One of its texts begins:\n\n<pre>The {html.escape(written[0][:200])}</pre>\n\n"
+            f"`{_ours.longest[:100]}`. One of its texts begins:\n\n<pre style='white-space: pre-wrap'>The {html.escape(written[0][:200])}</pre>\n\n"
             "Set the temperature to 0 and to 1.3, and look where the orange bars go. A model can be new "
             "because it invents, or because it writes nonsense; novelty alone does not tell which."
         ),
