@@ -89,6 +89,24 @@ def _(mo, predict):
     return (after_a,)
 
 
+@app.cell(hide_code=True)
+def _(after_a, pairs, reply):
+    _all = sum(n for (before, _), n in pairs.items() if before == "a")
+    reply(
+        after_a,
+        pairs["a", "b"] / _all,
+        f"An `a` is followed {_all} times, {pairs['a', 'b']} times by `b`. Divide the count of "
+        "the pair by the count of everything that follows an `a`.",
+        wrong={
+            0.4: "There are five `a`, but nothing follows the last one.",
+            0.2: "This divides by all ten pairs of the text. You know already that an `a` was "
+            "read, so only pairs that start with `a` count.",
+        },
+        tolerance=0.005,
+    )
+    return
+
+
 @app.cell
 def _(Counter, pairwise):
     word = "abracadabra"
@@ -98,34 +116,17 @@ def _(Counter, pairwise):
 
 
 @app.cell(hide_code=True)
-def _(after_a, mo, pairs, reply):
-    _all = sum(n for (before, _), n in pairs.items() if before == "a")
-    mo.vstack(
-        [
-            reply(
-                after_a,
-                pairs["a", "b"] / _all,
-                f"An `a` is followed {_all} times, {pairs['a', 'b']} times by `b`. Divide the count of "
-                "the pair by the count of everything that follows an `a`.",
-                wrong={
-                    0.4: "There are five `a`, but nothing follows the last one.",
-                    0.2: "This divides by all ten pairs of the text. You know already that an `a` was "
-                    "read, so only pairs that start with `a` count.",
-                },
-                tolerance=0.005,
-            ),
-            mo.md("""
-        A model that knows how often each token follows each other token, and nothing else, is a
-        **bigram model**. One that knows only how often each token occurs is a **unigram model**.
+def _(mo):
+    mo.md("""
+    A model that knows how often each token follows each other token, and nothing else, is a
+    **bigram model**. One that knows only how often each token occurs is a **unigram model**.
 
-        Now with more text. A **corpus** is all the text that a model learns from or is measured on.
-        Ours is twenty plays by Shakespeare, in small letters, with everything else turned into a
-        space. Two plays are put aside. They are the **held-out text**, also called the **validation
-        set**: we measure on it and never learn from it, because a model that has seen a text could
-        simply know it by heart.
-        """),
-        ]
-    )
+    Now with more text. A **corpus** is all the text that a model learns from or is measured on.
+    Ours is twenty plays by Shakespeare, in small letters, with everything else turned into a
+    space. Two plays are put aside. They are the **held-out text**, also called the **validation
+    set**: we measure on it and never learn from it, because a model that has seen a text could
+    simply know it by heart.
+    """)
     return
 
 
@@ -153,7 +154,7 @@ def _(torch, train):
     counts = torch.zeros(27, 27)  # row: the letter before; column: the letter after
     one = torch.ones(len(train) - 1)
     counts.index_put_((train[:-1], train[1:]), one, accumulate=True)  # one more for each pair
-    counts += 0.1  # so that a pair that never came is rare, and not impossible
+    counts += 0.1  # a pair that never came is rare, not impossible; the loss below shows why
     counted = counts / counts.sum(1, keepdim=True)  # each row sums to 1
     return (counted,)
 
@@ -178,8 +179,8 @@ def _(mo, predict):
     mo.vstack(
         [
             mo.md("""
-        The lines above were written by the table. Groups of letters look like English; no word is
-        known, because the table sees a single letter.
+        The lines above were written by the table. Groups of letters look like English, but hardly
+        one is a word, because the table sees a single letter.
 
         ## How good is it? The loss
 
@@ -337,8 +338,10 @@ def _(mo):
 
     - The second part changes by -1 when the score of b rises by 1. This is the one-hot.
     - The first part is the logarithm of a sum. Raise the score of a by 0.001. Its exp(score) is 7.39
-      and grows by 0.1 % of that. It makes up 7.39 of 11.11 of the sum, so the sum grows by 0.665 times
-      0.1 %, and the logarithm by 0.665 times 0.001. The slope is the share of a in the sum: its p.
+      and becomes exp(2.001) = exp(2) · exp(0.001). For a small s, exp(s) is about 1 + s. So exp(2) is
+      multiplied by 1.001 and grows by 0.1 %. It makes up 7.39 of 11.11 of the sum, so the sum grows by 0.665 times
+      0.1 %. For the same reason log(1 + s) is about s, so the logarithm grows by 0.665 times 0.001. The
+      slope is the share of a in the sum: its p.
 
     This says what training does. The letter that came is pushed up by what it lacks to 1. All others
     are pushed down by what they have. If the model was sure and right, p is nearly one-hot, and
@@ -372,7 +375,7 @@ def _(softmax, torch, train):
         gradient = (softmax(table[first]) - one_hot[second]) / 1000
         table.index_add_(0, first, -learning_rate * gradient)  # to the rows of the letters before
         history.append(table.clone())
-    return (history,)
+    return history, learning_rate
 
 
 @app.cell(hide_code=True)
@@ -396,13 +399,14 @@ def _(mo):
 
 @app.cell(hide_code=True)
 def _(
-    BLUE, GREY, ORANGE, counted, counted_loss, held_out, history, letters, mo, plt, softmax,
-    step_of_table, torch,
+    BLUE, GREY, ORANGE, counted, counted_loss, held_out, history, learning_rate, letters, mo, plt,
+    softmax, step_of_table, torch,
 ):  # fmt: skip
     _pairs = torch.bincount(held_out[:-1] * 27 + held_out[1:], minlength=729).view(27, 27)
     _losses = [
         -(softmax(table).log() * _pairs).sum().item() / _pairs.sum().item() for table in history
     ]
+    _largest = (history[1] - history[0]).abs().max().item() / learning_rate
     _figure, _axes = plt.subplot_mosaic(
         [["counted", "learned"], ["loss", "loss"]], figsize=(8, 6.6), layout="constrained",
         height_ratios=[2, 1],
@@ -438,9 +442,14 @@ def _(
         [
             _figure,
             mo.md(
-                f"After {step_of_table.value:,} steps the loss is {_losses[step_of_table.value]:.2f}; "
-                f"counting gives {counted_loss:.2f}. Try other learning rates in the cell above: "
-                "1 is slow, and with 500 the steps are so long that the loss jumps up and down."
+                f"After {step_of_table.value:,} steps the loss is {_losses[step_of_table.value]:.2f}. "
+                f"After all {len(history) - 1:,} it is {_losses[-1]:.2f}; counting gives "
+                f"{counted_loss:.2f}.\n\nWhy is the learning rate 20? The right rate depends on the size "
+                "of the gradients. Here they are small: each is a mean over 1,000 places, and at most "
+                "places the letter before is another one. In the first step no gradient is "
+                f"larger than {_largest:.2f}. Later in this lesson a weight has the gradient -6, and a "
+                "rate of 0.1 is enough. Try other rates in the cell above: 1 is slow, "
+                "and with 500 the steps are so long that the loss jumps up and down."
             ),
         ]
     )
@@ -487,7 +496,9 @@ def _(mo, predict):
 
 
 @app.cell(hide_code=True)
-def _(mo, reply, weight, zero_input):
+def _(math, mo, reply, weight, zero_input):
+    _a = math.tanh(0.5 * 2)
+    _factors = 2 * (-_a - 1), -1.0, 1 - _a**2, 2.0
     mo.vstack(
         [
             reply(
@@ -501,6 +512,20 @@ def _(mo, reply, weight, zero_input):
                     2.0: "The factor of this step is x itself, and x is 0 now.",
                 },
                 tolerance=0.001,
+            ),
+            mo.md(
+                f"""
+        Now with x = 2, w1 = 0.5 and w2 = -1. Then u = 1, a = {_a:.2f} and y = {-_a:.2f}. The four
+        factors, from the loss backward, are
+
+        - 2 · (y - 1) = {_factors[0]:.2f} for the square: in c · c the gradient of each factor is the
+          other one, so both together give 2 · c,
+        - w2 = {_factors[1]:.2f} for y = w2 · a,
+        - 1 - a² = {_factors[2]:.2f}, the slope of tanh,
+        - x = {_factors[3]:.2f} for u = w1 · x.
+
+        Their product, {math.prod(_factors):.2f}, is the gradient of w1. The slider moves w1:
+        """
             ),
             weight,
         ]
@@ -561,8 +586,8 @@ def _(BLUE, ORANGE, Value, math, mo, plt, weight):
         [
             _figure,
             mo.md(
-                f"With x = 2 and w2 = -1. Blue numbers are computed from left to right, orange ones from "
-                f"right to left. The slope of tanh at u is 1 - a². The product of the four factors, "
+                f"Blue numbers are computed from left to right, orange ones from "
+                f"right to left. The product of the four factors, "
                 f"{_w1.grad:.2f}, is the slope of the curve at the dot. Move w1 to -1.5: tanh is nearly flat there, its factor is nearly 0, and "
                 "hardly any gradient reaches w1."
             ),
@@ -586,11 +611,12 @@ def _(mo, package_code, Value):
           1 for each term. For a product, it is the other factor.
         - **Backward**, it starts at the loss with the gradient 1 and walks back through the
           operations. Each number gives each of its inputs its own gradient times the local
-          derivative.
+          derivative. Autograd takes the numbers in reverse order. So each number has received all its
+          gradients before it passes any on.
 
         The package has this in some hundred lines of plain Python, without torch. The class is `Value`: a
         number that remembers how it was computed. You write its heart yourself at the end of this
-        lesson.
+        lesson, so try before you look.
         """),
             package_code(Value),
         ]
@@ -627,7 +653,8 @@ def _(mo, predict):
         ## Gradients add up
 
         A number may be used more than once. Then several paths lead from the loss back to it, and
-        every path counts: the gradients of the paths are **added**.
+        every path counts: the gradients of the paths are **added**. So `backward` adds to `grad`; it
+        does not replace it.
         """),
             twice,
         ]
@@ -707,9 +734,9 @@ def _(BLUE, GREY, ORANGE, mo, paths, plt):
 
         Now all of it together: a network in plain Python, trained by our own autograd. It reads the
         two coordinates of a dot and says whether the dot lies inside a heart. The first layer makes 12
-        numbers from 2: each is a weighted sum of both coordinates plus one more weight, then tanh. The
-        second layer makes two logits from the 12, for "outside" and "inside". That is 12 x 3 + 2 x 13
-        = 62 weights. The loss is the one that you know: -log of the probability of the right answer,
+        numbers from 2: each is a weighted sum of both coordinates plus one more weight, its
+        **bias**, then tanh. The second layer makes two logits from the 12, for "outside" and "inside".
+        That is 12 x 3 + 2 x 13 = 62 weights. The loss is the one that you know: -log of the probability of the right answer,
         written as log(sum of exp) - logit. (This takes some seconds: every single product is a Python
         object here.)
         """),
@@ -811,6 +838,17 @@ def _(BLUE, ORANGE, SIDES, batch_losses, dots, is_inside, plt, snapshots, step_o
     return
 
 
+@app.cell(hide_code=True)
+def _(mo, network):
+    mo.md(f"""
+    ## Is it right?
+
+    The next cell computes the gradients of all {len(network.parameters())} weights twice: with our
+    `Value`, and with torch, whose autograd trains every model in this course from here on.
+    """)
+    return
+
+
 @app.cell
 def _(Value, dots, is_inside, network, torch):
     our_loss = Value(0.0)
@@ -825,6 +863,8 @@ def _(Value, dots, is_inside, network, torch):
         torch.tensor([[w.data for w in u] for u in part], dtype=torch.float64, requires_grad=True)
         for part in network.layers
     )
+    # A @ B multiplies each row of A with each column of B, number by number, and adds the products.
+    # .T makes rows of columns. So this is a weighted sum for each dot and each middle number.
     middle = torch.tanh(torch.tensor(dots, dtype=torch.float64) @ one_[:, :-1].T + one_[:, -1])
     torch_logits = middle @ two_[:, :-1].T + two_[:, -1]
     answers = torch.tensor(is_inside).long()
@@ -842,13 +882,9 @@ def _(mo, network, one_, self_test, two_):
         [
             mo.md(
                 f"""
-            ## Is it right?
-
-            The cell above computes the gradients of all {len(_ours)} weights twice: with our `Value`,
-            and with torch, whose autograd trains every model in this course from here on. The largest
-            difference is {_most:.1g}; the largest gradient is {max(map(abs, _ours)):.2g}. torch does
-            the same as `Value`, with whole tables of numbers in place of single ones, and that makes it
-            much faster.
+            The largest difference between the two is {_most:.1g}; the largest gradient is
+            {max(map(abs, _ours)):.2g}. torch does the same as `Value`, with whole tables
+            of numbers in place of single ones, and that makes it much faster.
 
             ## What you can say now
 
