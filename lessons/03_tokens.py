@@ -154,8 +154,9 @@ def _(known_words, new_guess, new_percent, new_words, reply):
         '"unknown", and its text would be lost. Reading more helps slowly, because new '
         "words never stop coming.",
         wrong={
-            2: "That would be so for the words *in running text*, where *the* and *and* come again "
-            "and again. Among the different words, most are rare, and rare words are often new.",
+            2: "That would be so for the words *in running text*. There the same few words, such as "
+            "`the` or `and`, stand again and again. "
+            "Among the different words, most are rare, and rare words are often new.",
             50: "Half would mean that the plays share only the commonest words. They share more.",
         },
         tolerance=3,
@@ -166,11 +167,14 @@ def _(known_words, new_guess, new_percent, new_words, reply):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    Word ids have a second fault: *king* and *kings* get two unrelated numbers.
+    Word ids have a second fault: *king* and *kings* share nothing.
 
     So we want pieces in between. A common word should be one piece, a rare word a few pieces. In the worst case we
     want single letters, so that nothing is ever unknown. Such pieces are
-    called subwords. Two questions remain: what is the smallest piece, and who decides
+    called subwords. Two words share something if a piece of them is the same: *lower* = *low* + *er*. A
+    frequent word is not cut, so for frequent words the second fault stays, as you will see.
+
+    Two questions remain: what is the smallest piece, and who decides
     which larger pieces there are?
 
     ## The smallest piece is a byte
@@ -286,7 +290,13 @@ def _(learned, mo):
             That is all that training gives: a list of pairs, in the order in which they were
             found. Each entry is a rule, called a **merge**: these two tokens become that one. Ids 0 to 255 are
             the bytes, so the first merge makes token 256, the second token 257, and so on. `(115,
-            116)` is `s`+`t`. Move the slider and watch the words close up. Orange is the
+            116)` is `s`+`t`.
+
+            You stop after as many merges as you want. The vocabulary is then the 256 bytes, one token for
+            each merge, and any special tokens (the end of this lesson explains them). For GPT-2 that is
+            256 + 50,000 + 1 = 50,257.
+
+            Move the slider and watch the words close up. Orange is the
             newest token.
             """
         ),
@@ -337,43 +347,6 @@ def _(
 
 
 @app.cell(hide_code=True)
-def _(predict):
-    lowest_guess = predict(
-        "All ten merges have been learned from these four words. The word *lowest* is not among "
-        "them. How many tokens does it become?",
-        step=1,
-    )
-    lowest_guess
-    return (lowest_guess,)
-
-
-@app.cell(hide_code=True)
-def _(encode_word, in_boxes, lowest_guess, mo, reply, train_naive):
-    _merges = train_naive({b"low": 5, b"lower": 2, b"newest": 6, b"widest": 3}, 10)
-    _spelled = [bytes([b]) for b in range(256)]
-    for _a, _b in _merges:
-        _spelled.append(_spelled[_a] + _spelled[_b])
-    _pieces = [
-        _spelled[i]
-        for i in encode_word(b"lowest", {pair: 256 + n for n, pair in enumerate(_merges)})
-    ]
-    mo.vstack([
-        reply(
-            lowest_guess,
-            len(_pieces),
-            "A word that was never seen is made of parts that were, and both parts mean something.",
-            wrong={
-                1: "No merge joins `low` and `est`, because no word of the text had them side by side.",
-                6: "An unknown word does not fall back to bytes. Each merge that fits is applied.",
-                3: "`low` was learned as a whole, and `est` was, too.",
-            },
-        ),
-        mo.accordion({"How it is cut": mo.md(in_boxes(_pieces))}),
-    ])  # fmt: skip
-    return
-
-
-@app.cell(hide_code=True)
 def _(merge, mo, package_code, train_naive):
     mo.vstack([
         mo.md(
@@ -395,7 +368,10 @@ def _(mo):
     ## Encoding: merges in order of rank
 
     Training is done once. From then on, the list of merges is applied to new texts: that is
-    encoding. The place of a merge in the list is its **rank**. Suppose that these three were learned,
+    encoding. The place of a merge in the list is its **rank**. The rule: look at all pairs of neighbours
+    in the word, apply the merge with the lowest rank among them, and look again, until no merge fits.
+
+    Suppose that these three were learned,
     in this order:
 
     | rank | merge | new id |
@@ -416,6 +392,24 @@ def _(predict):
     return (hand_guess,)
 
 
+@app.cell(hide_code=True)
+def _(hand_guess, hand_steps, reply):
+    _names = {256: "nd", 257: "and", 258: "ha"}
+    reply(
+        hand_guess,
+        " + ".join(_names.get(i) or chr(i) for i in hand_steps[-1]),
+        "The lowest rank that fits comes first: `nd`. Then rank 2 fits, `a`+`nd`. Now there is no "
+        "`a` left for rank 3. The lists of ids below are the steps.",
+        wrong={
+            "ha + nd": "That works from left to right: `h`+`a` stands first in the word. But its rank "
+            "is 3. At the start `n`+`d` fits as well, with rank 1. After it `a`+`nd` fits, with rank 2.",
+            "hand": "No merge joins `h` and `and`. Encoding never invents a merge.",
+            "ha + n + d": "`n`+`d` has the lowest rank of all, so it is applied in any case.",
+        },
+    )
+    return
+
+
 @app.cell
 def _(merge_steps, mo):
     hand_ranks = {(ord("n"), ord("d")): 256, (ord("a"), 256): 257, (ord("h"), ord("a")): 258}
@@ -425,20 +419,42 @@ def _(merge_steps, mo):
 
 
 @app.cell(hide_code=True)
-def _(hand_guess, hand_steps, reply):
-    _names = {256: "nd", 257: "and", 258: "ha"}
-    reply(
-        hand_guess,
-        " + ".join(_names.get(i) or chr(i) for i in hand_steps[-1]),
-        "The lowest rank that fits comes first: `nd`. Then rank 2 fits, `a`+`nd`. Now there is no "
-        "`a` left for rank 3. The lists of ids above are the steps.",
-        wrong={
-            "ha + nd": "That works from left to right: `h`+`a` stands first in the word. But its rank "
-            "is 3, and two merges with a lower rank fit.",
-            "hand": "No merge joins `h` and `and`. Encoding never invents a merge.",
-            "ha + n + d": "`n`+`d` has the lowest rank of all, so it is applied in any case.",
-        },
+def _(predict, train_naive):
+    # not `learned`, which the reader may have changed
+    ten_merges = train_naive({b"low": 5, b"lower": 2, b"newest": 6, b"widest": 3}, 10)
+    spelled = [bytes([b]) for b in range(256)]
+    for _a, _b in ten_merges:
+        spelled.append(spelled[_a] + spelled[_b])
+    _list = ", ".join(f"`{spelled[a].decode()}`+`{spelled[b].decode()}`" for a, b in ten_merges)
+    lowest_guess = predict(
+        f"Back to the four words. Their ten merges are, in order of rank: {_list}. The word *lowest* "
+        "is not among the four. How many tokens does it become?",
+        step=1,
     )
+    lowest_guess
+    return lowest_guess, spelled, ten_merges
+
+
+@app.cell(hide_code=True)
+def _(encode_word, in_boxes, lowest_guess, mo, reply, spelled, ten_merges):
+    _pieces = [
+        spelled[i]
+        for i in encode_word(b"lowest", {pair: 256 + n for n, pair in enumerate(ten_merges)})
+    ]
+    mo.vstack([
+        reply(
+            lowest_guess,
+            len(_pieces),
+            "A word that was never seen is made of parts that were, and both parts mean something.",
+            wrong={
+                1: "No merge joins `low` and `est`, because no word of the text had them side by side.",
+                6: "An unknown word does not fall back to bytes. Each merge that fits is applied.",
+                3: "Is it `l o west`? When `est` is there, `w` can join either neighbour. `o`+`w` "
+                "has a lower rank than `w`+`est`, so it comes first.",
+            },
+        ),
+        mo.accordion({"How it is cut": mo.md(in_boxes(_pieces))}),
+    ])  # fmt: skip
     return
 
 
@@ -697,14 +713,6 @@ def _(predict):
     return (years_guess,)
 
 
-@app.cell
-def _(gpt2, mo):
-    one_token = [n for n in range(10_000) if len(gpt2.encode(f" {n}")) == 1]
-    from_2000 = [n for n in one_token if 2000 <= n < 2100]
-    mo.md(" ".join(map(str, from_2000)))
-    return from_2000, one_token
-
-
 @app.cell(hide_code=True)
 def _(from_2000, one_token, reply, years_guess):
     _19 = len([n for n in one_token if 1900 <= n < 2000])
@@ -722,6 +730,14 @@ def _(from_2000, one_token, reply, years_guess):
         tolerance=4,
     )
     return
+
+
+@app.cell
+def _(gpt2, mo):
+    one_token = [n for n in range(10_000) if len(gpt2.encode(f" {n}")) == 1]
+    from_2000 = [n for n in one_token if 2000 <= n < 2100]
+    mo.md(" ".join(map(str, from_2000)))
+    return from_2000, one_token
 
 
 @app.cell(hide_code=True)
@@ -855,21 +871,17 @@ def _(predict):
     return (typed_guess,)
 
 
-@app.cell
-def _(gpt2, mo):
-    typed = "The end.<|endoftext|>"
-    mo.plain_text(f"{gpt2.encode(typed)}\n{gpt2.encode(typed, special='allow')}")
-    return
-
-
 @app.cell(hide_code=True)
-def _(reply, typed_guess):
+def _(gpt2, reply, typed_guess):
+    _pieces = [gpt2.decode([i]) for i in gpt2.encode("The end.<|endoftext|>")]
+    _first = next(piece for piece in _pieces if "<" in piece)
     reply(
         typed_guess,
         "ordinary tokens for the 13 characters",
         "A special token is an id, not a text; the characters are only the way we write it down. By "
-        "default the package treats them like any other text (first list). Only a program that wants the "
-        "token asks for it (second list).",
+        "default the package treats them like any other text (first list below; its token "
+        f"`{_first}` holds the full stop, too). Only a program that wants the special token asks for "
+        "it (second list).",
         wrong={
             "the end-of-text token": "Then any visitor could end a document by typing. In a chat, "
             "where special tokens separate the speakers, a visitor could speak in the name of the system.",
@@ -880,6 +892,13 @@ def _(reply, typed_guess):
     return
 
 
+@app.cell
+def _(gpt2, mo):
+    typed = "The end.<|endoftext|>"
+    mo.plain_text(f"{gpt2.encode(typed)}\n{gpt2.encode(typed, special='allow')}")
+    return
+
+
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
@@ -887,7 +906,7 @@ def _(mo):
 
     - Subwords are a compromise: characters make rows too long, and a list of words is never complete.
     - BPE starts with the 256 bytes, so nothing is unknown. It merges the most frequent pair again and again;
-      the list of merges is the vocabulary.
+      the vocabulary is the bytes, one token for each merge, and the special tokens.
     - A new text is cut by the merges in order of rank. Late merges need early ones, and the training text
       was cut in the same way.
     - Text is split into words first. So no place is wasted on *dog.* and *dog!*, and each different word is
