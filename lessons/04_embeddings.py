@@ -100,6 +100,7 @@ def _(mo):
     This look-up is a matrix product in disguise. Write each token as a one-hot row (lesson 2): a 1 at the
     place of its id, and 0 elsewhere. Multiply this row by each column of the table, number by
     number, and add up. One row of the table is multiplied by 1, all others by 0.
+    In Python, this product is written `@`.
     """)
     return
 
@@ -125,6 +126,23 @@ def _(predict):
     return (rows_guess,)
 
 
+@app.cell(hide_code=True)
+def _(reply, rows_guess, rows_with_gradient):
+    reply(
+        rows_guess,
+        rows_with_gradient,
+        "Only rows that were looked up had a part in the loss. Token 2 was looked up twice: its two "
+        "gradients are added up in one row.",
+        wrong={
+            3: "There are three tokens in the text, but two of them are the same, and share a row.",
+            4: "Rows 0 and 3 were multiplied by 0. If you change them a little, the loss stays the "
+            "same, so their gradient is zero.",
+            1: "Bites was looked up as well.",
+        },
+    )
+    return
+
+
 @app.cell
 def _(ids, mo, table):
     weights = table.clone().requires_grad_()
@@ -136,31 +154,16 @@ def _(ids, mo, table):
 
 
 @app.cell(hide_code=True)
-def _(mo, reply, rows_guess, rows_with_gradient):
-    mo.vstack([
-        reply(
-            rows_guess,
-            rows_with_gradient,
-            "Only rows that were looked up had a part in the loss. Token 2 was looked up twice: its two "
-            "gradients are added up in one row.",
-            wrong={
-                3: "There are three tokens in the text, but two of them are the same, and share a row.",
-                4: "Rows 0 and 3 were multiplied by 0. If you change them a little, the loss stays the "
-                "same, so their gradient is zero.",
-                1: "Bites was looked up as well.",
-            },
-        ),
-        mo.md(
-            """
-            So a token that never occurs in training is never moved by the look-up. That was the trouble with the tokens
-            without a history at the end of lesson 3.
+def _(mo):
+    mo.md("""
+    So a token that never occurs in training is never moved by the look-up. That was the trouble with the tokens
+    without a history at the end of lesson 3.
 
-            ## What makes two rows alike?
+    ## What makes two rows alike?
 
-            Let us watch a table while it learns. The text has simple sentences like these:
-            """
-        ),
-    ])  # fmt: skip
+    Let us watch a table while it learns. The text has simple sentences. Here are all its words, and four of the
+    sentences:
+    """)
     return
 
 
@@ -173,14 +176,17 @@ def _(Grammar, mo, pairwise, random, torch):
     for sentence in sentences:
         for left, right in pairwise(sentence):
             counts[words.index(left), words.index(right)] += 1
-    mo.plain_text("\n".join(" ".join(sentence) for sentence in sentences[:4]))
+    of_king = next(x for x in sentences if "king" in x)
+    of_queen = next(x for x in sentences if "queen" in x and "king" not in x)
+    shown = [words[:10], words[10:], [], *sentences[:2], of_king, of_queen]
+    mo.plain_text("\n".join(" ".join(line) for line in shown))
     return counts, words
 
 
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    There are 21 words, and each is a token. The model has two tables. The first gives each
+    Each of the 21 words is a token. The model has two tables. The first gives each
     word two numbers, its embedding. The second turns the two numbers into one logit for each
     possible next word. It is a bigram model, as in lesson 2: it sees one word, predicts the next, and is
     trained by gradient descent on the cross-entropy. New is the narrow middle: all that the model knows
@@ -214,7 +220,7 @@ def _(counts, softmax, torch, words):
         bigram_loss = -(counts * chances.log()).sum() / counts.sum()
         history.append((bigram_loss.item(), rows.detach().clone()))
         bigram_loss.backward()
-        with torch.no_grad():
+        with torch.no_grad():  # a step of training is no part of the loss
             for weight in (rows, output):
                 weight -= 5.0 * weight.grad
                 weight.grad = None
@@ -304,10 +310,15 @@ def _(history, mo, pair_guess, reply, torch, words):
 
 
 @app.cell(hide_code=True)
-def _(mo, small_model):
+def _(all_cosines, mo, small_model, torch):
     with mo.status.spinner("training a small model, once"):
         model, tokenizer = small_model()
     wte = model.wte.weight.detach()  # (vocabulary, channels)
+
+    def _by_chance(channels):
+        _vectors = torch.randn(400, channels, generator=torch.Generator().manual_seed(0))
+        return all_cosines(_vectors).std().item()
+
     mo.md(
         f"""
         ## The table of a real model
@@ -317,6 +328,10 @@ def _(mo, small_model):
         {wte.shape[1]} channels, so we measure. The **cosine** of two vectors says how far they point the same
         way: multiply them number by number, add up, and divide by both lengths. It is 1 for the same
         direction, 0 for a right angle, -1 for opposite directions. For (3, 4) and (4, 3) it is (12 + 12) / (5 · 5) = 0.96.
+
+        What cosine do two vectors have by chance? Fill both with random numbers, some positive, some negative. The products
+        then have random signs, and in the sum they cancel in part. The cosine is 0 on average. With 2 channels it
+        typically lies {_by_chance(2):.2f} away from 0, with 10 channels {_by_chance(10):.2f}.
         """
     )
     return model, tokenizer, wte
@@ -326,28 +341,35 @@ def _(mo, small_model):
 def _(predict, wte):
     random_guess = predict(
         f"""
-        Take two vectors of {wte.shape[1]} random numbers, some positive, some negative. The mean of their cosine
-        over many draws is 0. How far from 0 does it typically lie? (Two decimals.)
+        Now take two vectors of {wte.shape[1]} random numbers. How far from 0 does their cosine typically
+        lie? Say why before you look.
         """,
-        step=0.01,
+        choices=["about 0.5", "about 0.1", "about 0.01"],
     )
     random_guess
     return (random_guess,)
 
 
 @app.cell
-def _(torch, wte):
-    tokens = wte[257:]  # tokens made by merging; most single bytes never occur in the plays
-    noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0))
-
+def _(torch):
     def all_cosines(vectors):
         """The cosine of each vector with each other one."""
         directions = vectors / vectors.norm(dim=-1, keepdim=True)  # all of length 1
         above = torch.triu_indices(len(vectors), len(vectors), offset=1)
         return (directions @ directions.T)[above[0], above[1]]
 
+    return (all_cosines,)
+
+
+@app.cell
+def _(all_cosines, torch, wte):
+    # Ids 0 to 255 are the bytes, and most bytes never occur in the plays. The last id is the
+    # end-of-text token. Between them are the tokens made by merging.
+    tokens = wte[256:-1]
+    noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0))
+
     random_spread = all_cosines(noise).std().item()
-    return all_cosines, noise, random_spread, tokens
+    return noise, random_spread, tokens
 
 
 @app.cell(hide_code=True)
@@ -374,21 +396,21 @@ def _(
     _axes.legend(frameon=False)
     _axes.spines[["top", "right", "left"]].set_visible(False)
     _width = tokens.shape[1]
+    _sizes = {"about 0.5": 0.5, "about 0.1": 0.1, "about 0.01": 0.01}
     mo.vstack([
         reply(
             random_guess,
-            round(random_spread, 2),
-            f"This number is the **standard deviation**: how far values typically lie from their mean. "
-            f"For random vectors it is 1 / sqrt({_width}) = {1 / math.sqrt(_width):.2f}. With many "
-            "channels, nearly all directions are at right angles. So there is room for many tokens that have "
-            "nothing in common.",
+            min(_sizes, key=lambda name: abs(math.log(_sizes[name] / random_spread))),
+            f"Measured: {random_spread:.2f}. This number is the **standard deviation**: how far values typically lie "
+            f"from their mean. For random vectors of n channels it is 1 / √n, here 1 / √{_width} = "
+            f"{1 / math.sqrt(_width):.2f}. With many channels, nearly all directions are at right angles. So there "
+            "is room for many tokens that have nothing in common.",
             wrong={
-                0.5: f"In two or three dimensions, yes. With {_width} channels there are {_width} "
+                "about 0.5": f"In two or three dimensions, yes. With {_width} channels there are {_width} "
                 "products of random sign to add up, and they cancel each other to a large part.",
-                round(1 / _width, 2): f"They do not cancel that completely. Each product is about 1 / {_width} in "
+                "about 0.01": f"They do not cancel that completely. Each product is about 1 / {_width} in "
                 f"size, and a sum of {_width} of them with random signs grows with the root of their number.",
             },
-            tolerance=0.03,
         ),
         mo.md("The cosines of all pairs of merged tokens, and of as many random vectors:"),
         _figure,
@@ -416,7 +438,7 @@ def _(cosine_of, mo, tokenizer, visible, word_wanted, wte):
 
     _asked = tokenizer.encode(word_wanted.value or " ")[0]
     _alike = sorted(
-        ((cosine_of(wte[i], wte[_asked]), i) for i in range(257, len(wte) - 1) if i != _asked),
+        ((cosine_of(wte[i], wte[_asked]), i) for i in range(256, len(wte) - 1) if i != _asked),
         reverse=True,
     )
     mo.md(
@@ -483,6 +505,22 @@ def _(predict):
     return (average_guess,)
 
 
+@app.cell(hide_code=True)
+def _(average_guess, plain_average, reply):
+    _no, _yes = "no, they are still the same", "yes, because each token now knows its place"
+    reply(
+        average_guess,
+        _no if plain_average < 1e-6 else _yes,
+        "The sum of all six vectors is the same: dog + bites + man + p0 + p1 + p2. An average alone cannot use the "
+        "positions.",
+        wrong={
+            _yes: "Each vector knows its place, that is true. But the average adds everything up, and in the "
+            "sum nobody can tell which position belonged to which token.",
+        },
+    )
+    return
+
+
 @app.cell
 def _(dog_bites_man, man_bites_dog, mo, torch):
     places = torch.tensor([[0.5, -0.3, 0.1], [-0.2, 0.4, 0.6], [0.1, 0.7, -0.5]])  # p0, p1, p2
@@ -494,28 +532,15 @@ def _(dog_bites_man, man_bites_dog, mo, torch):
 
 
 @app.cell(hide_code=True)
-def _(average_guess, mo, plain_average, reply):
-    _no, _yes = "no, they are still the same", "yes, because each token now knows its place"
-    mo.vstack([
-        reply(
-            average_guess,
-            _no if plain_average < 1e-6 else _yes,
-            "The sum of all six vectors is the same: dog + bites + man + p0 + p1 + p2. An average alone cannot use the "
-            "positions.",
-            wrong={
-                _yes: "Each vector knows its place, that is true. But the average adds everything up, and in the "
-                "sum nobody can tell which position belonged to which token.",
-            },
-        ),
-        mo.md(
-            """
-            What has changed is each single vector: *dog* at the first place is another vector than *dog* at the
-            third. Any step that is not a mere sum can use this. In the cell above, an activation function
-            (tanh, lesson 2) before the average is enough: the averages differ. Attention is such a step, too. Its weights
-            depend on the vectors, so *dog* can get another weight at the first place than at the third.
-            """
-        ),
-    ])  # fmt: skip
+def _(mo):
+    mo.md("""
+    What has changed is each single vector: *dog* at the first place is another vector than *dog* at the
+    third. Any step that is not a mere sum can use this. In the cell above, an activation function
+    (tanh, lesson 2) before the average is enough: the averages differ. Attention is such a step, too. Its weights
+    depend on the vectors, so *dog* can get another weight at the first place than at the third.
+
+    Here is the same with a real attention layer. We exchange three tokens in front of the last one.
+    """)
     return
 
 
@@ -527,8 +552,8 @@ def _(GPT, ModelConfig, mo, torch):
         network = GPT(ModelConfig(
             position=position, vocab_size=50, context_length=8, n_layer=1, n_head=2, n_embd=32,
             init_std=0.2,
-        )).eval()
-        with torch.no_grad():
+        )).eval()  # used, not trained
+        with torch.no_grad():  # no gradients are needed
             logits = network(torch.tensor([[11, 22, 33, 44, 5], [44, 22, 11, 33, 5]]))[:, -1]
         return (logits[0] - logits[1]).abs().max().item()
 
@@ -542,7 +567,7 @@ def _(embed, mo, model, package_code):
     mo.vstack([
         mo.md(
             f"""
-            Here is the same with a real attention layer. Without positions, the prediction after `11 22 33 44 5` and after
+            Without positions, the prediction after `11 22 33 44 5` and after
             `44 22 11 33 5` is the same, up to rounding. (In networks of several layers, some order comes back: a token only
             sees earlier ones, so the tokens differ in how much they see. Haviv et al. 2022.)
 
@@ -554,6 +579,7 @@ def _(embed, mo, model, package_code):
             {model.config.n_embd} numbers; in GPT-2 1,024 rows of 768, or {1024 * 768:,} weights.
 
             The start of the residual stream is the sum of two rows: *what* the token is, and *where* it stands.
+            You write this sum in the exercise `embed`, so try before you look.
             """
         ),
         package_code(embed),
@@ -578,6 +604,26 @@ def _(model, predict):
     return (beyond_guess,)
 
 
+@app.cell(hide_code=True)
+def _(answer_beyond, beyond_guess, reply):
+    _error = "an error: there is no row for the last token"
+    _worse = "it predicts a little worse than usual"
+    _shared = "the last token shares the last row of the table"
+    reply(
+        beyond_guess,
+        _error if answer_beyond.startswith("error") else _worse,
+        "The table has one row for each position of the context, and no more. The network itself stops with an "
+        "error. The program around it (lesson 1) cuts the text first: it gives the network only the last tokens "
+        "that fit, counted from position 0 again.",
+        wrong={
+            _worse: "A model computes only with weights that it has. For this position there is none.",
+            _shared: "A program could do that, but the two tokens would then seem to stand at the same "
+            "place. Nothing was trained for this.",
+        },
+    )
+    return
+
+
 @app.cell
 def _(UserError, mo, model, torch):
     too_long = torch.zeros(1, model.config.context_length + 1, dtype=torch.long)
@@ -591,41 +637,23 @@ def _(UserError, mo, model, torch):
 
 
 @app.cell(hide_code=True)
-def _(answer_beyond, beyond_guess, mo, reply):
-    _error = "an error: there is no row for the last token"
-    _worse = "it predicts a little worse than usual"
-    _shared = "the last token shares the last row of the table"
-    mo.vstack([
-        reply(
-            beyond_guess,
-            _error if answer_beyond.startswith("error") else _worse,
-            "The table has one row for each position of the context, and no more. Longer texts are "
-            "cut: the model sees only the last tokens that fit, counted from position 0 again.",
-            wrong={
-                _worse: "A model computes only with weights that it has. For this position there is none.",
-                _shared: "A program could do that, but the two tokens would then seem to stand at the same "
-                "place. Nothing was trained for this.",
-            },
-        ),
-        mo.md(
-            """
-            Could we make the table longer afterwards? Yes, but the new rows would be random until they
-            are trained.
+def _(mo):
+    mo.md("""
+    Could we make the table longer afterwards? Yes, but the new rows would be random until they
+    are trained.
 
-            ## Positions from waves
+    ## Positions from waves
 
-            The first Transformer (Vaswani et al. 2017) also tried position vectors that nobody trains. Why not
-            simply add the number of the position? It would grow without limit, and at position 500 it would
-            drown everything that the token says. We need numbers that stay small and still tell all positions
-            apart.
+    The first Transformer (Vaswani et al. 2017) also tried position vectors that nobody trains. Why not
+    simply add the number of the position? It would grow without limit, and at position 500 it would
+    drown everything that the token says. We need numbers that stay small and still tell all positions
+    apart.
 
-            A clock does that. Its second hand tells apart moments that are near each other, but it repeats after a
-            minute. The hour hand is slow and tells apart moments that are far from each other. Together they show every second of half a
-            day. The tip of each hand is given by two numbers between -1 and 1, a sine and a cosine. Here are two hands at six
-            positions. The first moves 1 radian per token (a full turn is 6.28), the second 0.1:
-            """
-        ),
-    ])  # fmt: skip
+    A clock does that. Its second hand tells apart moments that are near each other, but it repeats after a
+    minute. The hour hand is slow and tells apart moments that are far from each other. Together they show every second of half a
+    day. The tip of each hand is given by two numbers between -1 and 1, a sine and a cosine. Here are two hands at six
+    positions. The first moves 1 radian per token (a full turn is 6.28), the second 0.1:
+    """)
     return
 
 
@@ -647,6 +675,7 @@ def _(Sinusoidal, mo, model, package_code):
             """
             Each row is the vector of one position. The **sinusoidal** position encoding is this with as many hands
             as fit: half as many as there are channels. The first moves 1 radian per token, the last about 1/10,000 of that.
+            Each is slower than the one before by the same factor.
             """
         ),
         package_code(Sinusoidal),
@@ -704,7 +733,7 @@ def _(mo):
     |:--|:--|:--|
     | weights | one row for each position | none |
     | near positions alike | only if training makes them so | from the start |
-    | beyond the context length | no row: an error | a vector, but an untrained one |
+    | beyond the context length | no row: an error | a vector, but an untrained one (the package stops here, too) |
 
     The last line needs a word. Waves can be computed for any position. But the network has never seen these vectors
     in training, and does not know what to do with them. Press et al. 2022 trained such models on short texts and
