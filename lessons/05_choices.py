@@ -75,17 +75,17 @@ def _(mo):
 
     ## Softmax again, more closely
 
-    Take three tokens with the logits 2, 1 and 0. Softmax (lesson 2) computes exp of each and divides by the sum:
+    Take three tokens with the logits 1.5, 0.5 and -1. Softmax (lesson 2) computes exp of each and divides by the sum:
 
     | logit | exp | probability |
     |---|---|---|
-    | 2 | 7.39 | 7.39 / 11.11 = 0.67 |
-    | 1 | 2.72 | 2.72 / 11.11 = 0.24 |
-    | 0 | 1.00 | 1.00 / 11.11 = 0.09 |
-    | | sum 11.11 | sum 1.00 |
+    | 1.5 | 4.48 | 4.48 / 6.50 = 0.69 |
+    | 0.5 | 1.65 | 1.65 / 6.50 = 0.25 |
+    | -1 | 0.37 | 0.37 / 6.50 = 0.06 |
+    | | sum 6.50 | sum 1.00 |
 
-    exp makes every number positive, and the division makes the sum 1. A logit that is higher by 1 makes a token 2.72 times as
-    likely as another.
+    exp makes every number positive, and the division makes the sum 1. A token whose logit is higher by 1 than another's is
+    2.72 times as likely.
     """)
     return
 
@@ -93,7 +93,7 @@ def _(mo):
 @app.cell(hide_code=True)
 def _(predict):
     shift_guess = predict(
-        "We add 100 to all three logits: 102, 101, 100. What happens to the probabilities?",
+        "We add 100 to all three logits: 101.5, 100.5 and 99. What happens to the probabilities?",
         choices=[
             "nothing",
             "all three become larger",
@@ -105,9 +105,27 @@ def _(predict):
     return (shift_guess,)
 
 
+@app.cell(hide_code=True)
+def _(reply, shift_guess):
+    reply(
+        shift_guess,
+        "nothing",
+        "Each exp is multiplied by exp(100), the sum too, and the factor cancels. Only "
+        "**differences** of logits count.",
+        wrong={
+            "all three become larger": "They cannot: their sum is always 1.",
+            "the first comes near 1, the others near 0": "That happens if you *multiply* the logits, because "
+            "then their differences grow (last line below).",
+            "they become more equal": "101.5 and 100.5 look nearly equal, as a ratio. But softmax looks at the "
+            "difference, which is still 1.",
+        },
+    )
+    return
+
+
 @app.cell
 def _(mo, softmax, torch):
-    logits = torch.tensor([2.0, 1.0, 0.0])
+    logits = torch.tensor([1.5, 0.5, -1.0])
     shifts = {"logits": logits, "logits + 100": logits + 100, "logits * 100": logits * 100}
     rows = {name: [f"{chance:.3f}" for chance in softmax(x)] for name, x in shifts.items()}
     mo.plain_text("\n".join(f"{name:13} {'  '.join(row)}" for name, row in rows.items()))
@@ -115,28 +133,15 @@ def _(mo, softmax, torch):
 
 
 @app.cell(hide_code=True)
-def _(mo, package_code, reply, shift_guess, softmax, torch):
+def _(mo, package_code, softmax, torch):
     _large = torch.exp(torch.tensor([1000.0, 999.0]))
     mo.vstack([
-        reply(
-            shift_guess,
-            "nothing",
-            "Each exp is multiplied by exp(100), the sum too, and the factor cancels. Only "
-            "**differences** of logits count.",
-            wrong={
-                "all three become larger": "They cannot: their sum is always 1.",
-                "the first comes near 1, the others near 0": "That happens if you *multiply* the logits, because "
-                "then their differences grow (last line above).",
-                "they become more equal": "102 and 101 look nearly equal, as a ratio. But softmax looks at the "
-                "difference, which is still 1.",
-            },
-        ),
         mo.md(
             f"""
-            This is useful. exp(1000) is too large for the computer's numbers. It gives `{_large[0].item()}`, and
+            That adding changes nothing is useful. exp(1000) is too large for the computer's numbers. It gives `{_large[0].item()}`, and
             `{_large[0].item()}` divided by `{_large.sum().item()}` gives `{(_large / _large.sum())[0].item()}`, which
             is "not a number". So a good softmax first subtracts the largest logit from all. The
-            result is the same, and the largest exp is exp(0) = 1. You will write it yourself below.
+            result is the same, and the largest exp is exp(0) = 1. You will write it yourself, so try before you look.
             """
         ),
         package_code(softmax),
@@ -270,7 +275,7 @@ def _(cross_entropy, cross_entropy_gradient, mo, package_code):
     mo.vstack([
         mo.md(
             "In training, the loss is the mean over N targets, so each of them counts for 1/N, and each gradient "
-            "is divided by N. The package's functions, folded; both are exercises."
+            "is divided by N. The package's functions follow, folded. Both are exercises, so try before you look."
         ),
         package_code(cross_entropy, cross_entropy_gradient),
         mo.md(
@@ -297,7 +302,8 @@ def _(model, predict):
     fresh_guess = predict(
         f"""
         A model of {model.config.vocab_size:,} tokens was just made: its weights are small random numbers, and it
-        has learned nothing. What is its loss, in nats per token? (One decimal.)
+        has learned nothing. What is its loss on *Macbeth*, in nats per token? (One decimal.) Macbeth is held-out text:
+        the small model has not seen it in training either.
         """,
         step=0.1,
     )
@@ -305,16 +311,37 @@ def _(model, predict):
     return (fresh_guess,)
 
 
+@app.cell(hide_code=True)
+def _(fresh_guess, fresh_loss, math, model, reply):
+    _size = model.config.vocab_size
+    reply(
+        fresh_guess,
+        round(math.log(_size), 1),
+        f"Small weights give logits near 0, so all {_size:,} tokens are about equally likely: probability "
+        f"1/{_size}. Its loss is log({_size}) = {math.log(_size):.2f} nats; measured {fresh_loss:.2f}.",
+        wrong={
+            round(math.log2(_size), 1): "That is the same in bits, with the logarithm to base 2. In nats, multiply by 0.69.",
+            0: "A loss of 0 means that the model gave each right token probability 1. A fresh model knows "
+            "nothing.",
+            100: "A loss much above log V means that the model is sure of wrong tokens. A fresh model is sure "
+            "of nothing.",
+        },
+        tolerance=0.15,
+    )
+    return
+
+
 @app.cell
 def _(DataConfig, GPT, mo, model, stream_documents, tokenizer, torch):
     macbeth = next(d.text for d in stream_documents(DataConfig()) if d.name == "Macbeth")[:20_000]
     length = model.config.context_length
-    text_ids = torch.tensor(tokenizer.encode(macbeth))  # the models have never seen this play
+    text_ids = torch.tensor(tokenizer.encode(macbeth))
     pieces = text_ids[: len(text_ids) // (length + 1) * (length + 1)].view(-1, length + 1)
 
     def loss_of(network):
         """The mean loss on Macbeth, in nats per token: predict each token from those before it."""
-        with torch.no_grad():
+        with torch.no_grad():  # no gradients are needed
+            # Inputs: all tokens of a piece but the last. Targets: the same, one place further.
             return network.loss(network(pieces[:, :-1]), pieces[:, 1:]).item()
 
     torch.manual_seed(0)
@@ -324,41 +351,24 @@ def _(DataConfig, GPT, mo, model, stream_documents, tokenizer, torch):
 
 
 @app.cell(hide_code=True)
-def _(fresh_guess, fresh_loss, math, mo, model, reply, trained_loss):
-    _size = model.config.vocab_size
-    mo.vstack([
-        reply(
-            fresh_guess,
-            round(math.log(_size), 1),
-            f"Small weights give logits near 0, so all {_size:,} tokens are about equally likely: probability "
-            f"1/{_size}. Its loss is log({_size}) = {math.log(_size):.2f} nats; measured {fresh_loss:.2f}.",
-            wrong={
-                round(math.log2(_size), 1): "That is the same in bits, with the logarithm to base 2. In nats, multiply by 0.69.",
-                0: "A loss of 0 means that the model gave each right token probability 1. A fresh model knows "
-                "nothing.",
-                100: "A loss much above log V means that the model is sure of wrong tokens. A fresh model is sure "
-                "of nothing.",
-            },
-            tolerance=0.15,
-        ),
-        mo.md(
-            f"""
-            So **log V is the first thing to check**: if a fresh model starts far above it, its first weights are too large. If
-            it starts far below, the loss is computed wrongly, because nobody can know that much yet.
+def _(fresh_loss, math, mo, trained_loss):
+    mo.md(
+        f"""
+        So **log V is the first thing to check**: if a fresh model starts far above it, its first weights are too large. If
+        it starts far below, the loss is computed wrongly, because nobody can know that much yet.
 
-            The **perplexity** says the same in another way: exp(loss), the number of equally likely tokens among
-            which the model would be as unsure. The fresh model has a perplexity of {math.exp(fresh_loss):.0f},
-            about the size of its vocabulary. The trained one has {math.exp(trained_loss):.0f}: as unsure as
-            among {math.exp(trained_loss):.0f} equally likely tokens.
+        The **perplexity** says the same in another way: exp(loss), the number of equally likely tokens among
+        which the model would be as unsure. The fresh model has a perplexity of {math.exp(fresh_loss):.0f},
+        about the size of its vocabulary. The trained one has {math.exp(trained_loss):.0f}: as unsure as
+        among {math.exp(trained_loss):.0f} equally likely tokens.
 
-            ## Entropy: the loss that nobody can beat
+        ## Entropy: the loss that nobody can beat
 
-            Can a good model reach a loss of 0? Only if the text can be known in advance. Take a coin that shows heads in 75% of the
-            throws. A model gives heads some probability q. It pays -log2(q) bits for each head and -log2(1 - q) for each
-            tail. (A **bit** is the unit with the logarithm to base 2: one bit is one fair yes or no. 1 nat is 1.44 bits.)
-            """
-        ),
-    ])  # fmt: skip
+        Can a good model reach a loss of 0? Only if the text can be known in advance. Take a coin that shows heads in 75% of the
+        throws. A model gives heads some probability q. It pays -log2(q) bits for each head and -log2(1 - q) for each
+        tail. (A **bit** is the unit with the logarithm to base 2: one bit is one fair yes or no. 1 nat is 1.44 bits.)
+        """
+    )
     return
 
 
@@ -462,14 +472,6 @@ def _(predict):
     return (better_guess,)
 
 
-@app.cell
-def _(Score, mo):
-    a = Score(loss=3.0, tokens=1000, bytes_per_token=4.0)
-    b = Score(loss=1.5, tokens=1000, bytes_per_token=1.5)
-    mo.plain_text(f"A: {a.bits_per_byte:.2f} bits per byte\nB: {b.bits_per_byte:.2f} bits per byte")
-    return a, b
-
-
 @app.cell(hide_code=True)
 def _(a, b, better_guess, reply):
     reply(
@@ -487,6 +489,14 @@ def _(a, b, better_guess, reply):
     return
 
 
+@app.cell
+def _(Score, mo):
+    a = Score(loss=3.0, tokens=1000, bytes_per_token=4.0)
+    b = Score(loss=1.5, tokens=1000, bytes_per_token=1.5)
+    mo.plain_text(f"A: {a.bits_per_byte:.2f} bits per byte\nB: {b.bits_per_byte:.2f} bits per byte")
+    return a, b
+
+
 @app.cell(hide_code=True)
 def _(Score, fresh_loss, macbeth, math, mo, model, text_ids, trained_loss):
     _count, _bytes = len(text_ids), len(macbeth.encode()) / len(text_ids)
@@ -494,7 +504,7 @@ def _(Score, fresh_loss, macbeth, math, mo, model, text_ids, trained_loss):
     _rows = "\n".join(
         f"| {name} | {score.loss:.2f} | {score.loss / math.log(2):.2f} | {score.bits_per_byte:.2f} |"
         for name, score in {
-            "a random byte": Score(math.log(256), _count, 1.0),
+            "a random byte (its token is one byte)": Score(math.log(256), _count, 1.0),
             "a random token": Score(_uniform, _count, _bytes),
             "fresh model": Score(fresh_loss, _count, _bytes),
             "trained model": Score(trained_loss, _count, _bytes),
@@ -530,7 +540,8 @@ def _(mo):
     these tools:
 
     - **Temperature** T: divide all logits by T. Below 1, differences grow, and the likely becomes likelier. Above 1, they
-      shrink, and the unlikely gets a chance. In terms of probabilities: raise each to the power 1/T, then make the sum 1 again.
+      shrink, and the unlikely gets a chance. At T = 0.5 each logit is doubled, and this squares its exp: exp(2s) = exp(s) · exp(s).
+      In terms of probabilities: raise each to the power 1/T, then make the sum 1 again.
     - **Top-k**: keep the k likeliest tokens, rule out the rest.
     - **Top-p**: go down from the likeliest token, and keep tokens until together they reach probability p.
     - **Min-p**: rule out tokens that are less than p times as likely as the likeliest one.
@@ -562,8 +573,7 @@ def _(apply_temperature, cold_guess, reply, softmax, torch):
             0.4: "The *logits* are divided by the temperature, not the probabilities. And below 1 the likelier token gains.",
             1: "Only a temperature of 0 gives all the probability to one token.",
             0.64: "0.64 is the square. The two squares no longer add up to 1, so divide by their sum.",
-            0.67: "That is temperature 2, with square roots. Dividing by 0.5 doubles the logits, and a doubled "
-            "logit squares its exp.",
+            0.67: "That is temperature 2, with square roots. Dividing by 0.5 doubles the logits.",
         },
         tolerance=0.015,
     )
@@ -577,6 +587,23 @@ def _(predict):
     )
     nucleus_guess
     return (nucleus_guess,)
+
+
+@app.cell(hide_code=True)
+def _(changed, nucleus_guess, reply):
+    _kept = int((changed["top-p, p = 0.8"] > -float("inf")).sum())
+    reply(
+        nucleus_guess,
+        _kept,
+        "The first two have 0.75 together: not enough. The third makes it 0.9, and is kept.",
+        wrong={
+            2: "Together they have 0.75, less than 0.8. The token that carries the sum over p still belongs to "
+            "those that are kept.",
+            1: "p is no limit for a single token. It is a limit for the sum.",
+            4: "After the third token the sum is 0.9, and p is reached.",
+        },
+    )
+    return
 
 
 @app.cell
@@ -605,31 +632,15 @@ def _(
 
 
 @app.cell(hide_code=True)
-def _(changed, mo, nucleus_guess, reply):
-    _kept = int((changed["top-p, p = 0.8"] > -float("inf")).sum())
-    mo.vstack([
-        reply(
-            nucleus_guess,
-            _kept,
-            "The first two have 0.75 together: not enough. The third makes it 0.9, and is kept.",
-            wrong={
-                2: "Together they have 0.75, less than 0.8. The token that carries the sum over p still belongs to "
-                "those that are kept.",
-                1: "p is no limit for a single token. It is a limit for the sum.",
-                4: "After the third token the sum is 0.9, and p is reached.",
-            },
-        ),
-        mo.md(
-            """
-            Look at the line with k = 1. One token is left, and it has probability 1: always the likeliest. That is called
-            **greedy**. So greedy is top-k with k = 1. It is also what temperature comes to when it goes to
-            0, and most programs (this package, too) mean greedy when you set temperature 0.
+def _(mo):
+    mo.md("""
+    Look at the line with k = 1 above. One token is left, and it has probability 1: always the likeliest. That is called
+    **greedy**. So greedy is top-k with k = 1. It is also what temperature comes to when it goes to
+    0, and most programs (this package, too) mean greedy when you set temperature 0.
 
-            The tools can be combined, and the order matters. The package applies temperature first, then top-k, top-p
-            and min-p. Top-p therefore sees the probabilities that the temperature has changed.
-            """
-        ),
-    ])  # fmt: skip
+    The tools can be combined, and the order matters. The package applies temperature first, then top-k, top-p
+    and min-p. Top-p therefore sees the probabilities that the temperature has changed.
+    """)
     return
 
 
@@ -698,16 +709,18 @@ def _(
     _axes.set_title(f"{int((_left > 0).sum()):,} of {len(_plain):,} tokens can be drawn")
     _axes.legend(frameon=False, loc="center right")
     _axes.spines[["top", "right"]].set_visible(False)
-    rare = _plain[_plain < 0.01].sum().item()
+    rare = _bars[0][-1]
+    others = len(_plain) - 12
     mo.vstack([_figure])
-    return (rare,)
+    return others, rare
 
 
 @app.cell(hide_code=True)
-def _(mo, rare):
+def _(mo, others, rare):
     mo.md(f"""
-    Why rule tokens out at all? Look at the lowest bar. Tokens with a probability below 1% are rare one by one. But there are hundreds of them,
-    and here they have {rare:.0%} together. If it is like that at each step, the chance to get through ten steps without one is {(1 - rare) ** 10:.1%}. A single odd token can derail the
+    Why rule tokens out at all? Look at the lowest bar: all tokens but the twelve likeliest. Each of them is rare.
+    But there are {others:,} of them, and here they have {rare:.0%} together. If it is like that at each step, the chance to get
+    through ten steps without one of them is {(1 - rare) ** 10:.2%}. A single odd token can derail the
     rest of the text, because the model continues whatever stands there.
 
     Top-k and top-p cut this tail in different ways. Top-k keeps the same number of tokens everywhere. That is too many where the model is sure, and too
