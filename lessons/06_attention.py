@@ -60,8 +60,8 @@ def _(mo):
 
     After this lesson you can compute one row of attention on paper, and say what queries, keys and
     values are for. You can say why scores are divided by a square root, why the future is hidden
-    before softmax and not after it, and what several heads cost. And you have seen which task needs
-    attention, and which needs two layers of it.
+    before softmax and not after it, and what several heads cost. And you have seen what attention can do
+    that no token can do alone.
 
     ## 1. A task that no token can solve alone
 
@@ -98,19 +98,19 @@ def _(predict):
 def _(alone_guess, math, reply):
     reply(
         alone_guess,
-        round(math.log(26), 2),
+        round(math.log(25), 2),
         """
         The letter itself says nothing about the next one, except that it will be another letter. So the
-        best is to give all of them the same probability: log(26) = 3.26. (With the letter itself ruled
-        out, log(25) = 3.22.)
+        best is to give the 25 others the same probability: log(25) = 3.22.
         """,
         wrong={
+            3.26: "Near. log(26) still gives the letter itself a share, but all letters of a row are different.",
             0: "That is the floor for a model that can look back. This one cannot see the first row.",
             1.95: "log(7) would be right if the model knew which 7 letters are in the row. It sees only "
             "one of them.",
-            4.7: "That is log2(26), in bits. A nat is 1.44 bits.",
+            4.64: "That is log2(25), in bits. A nat is 1.44 bits.",
         },
-        tolerance=0.05,
+        tolerance=0.02,
     )
     return
 
@@ -156,7 +156,7 @@ def _(mo):
     mo.md("""
     The three averages are one product of a table of weights with the tokens. Each row of the table
     belongs to one token and says how much it takes from each: multiply the row number by number with
-    the column of tokens, and add up. In Python this product is written `@`.
+    the column of tokens, and add up. In Python this product is again written `@`.
     """)
     return
 
@@ -183,7 +183,7 @@ def _(average, mo, package_code):
             """
             Change a row to `[0.0, 0.0, 1.0]` or `[0.9, 0.1, 0.0]`. **No weight is
             negative, and each row of weights sums to 1.** This is all that attention does to the tokens: it takes weighted averages. What
-            is left is where the weights come from. The plain average is an exercise:
+            is left is where the weights come from. The plain average is an exercise, so try before you look:
             """
         ),
         package_code(average),
@@ -224,7 +224,7 @@ def _(torch):
     words = ["the", "king", "sees", "him"]
     x = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0], [0.0, 1.0]])
 
-    W_q = torch.tensor([[0.0, 1.0], [2.0, 0.0]])
+    W_q = torch.tensor([[0.0, 1.0], [3.0, 0.0]])
     W_k = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     W_v = torch.tensor([[0.0, 1.0], [2.0, 1.0]])
 
@@ -254,14 +254,14 @@ def _(W_k, W_q, W_v, k, mo, plt, q, v, words, x):
         _figure,
         mo.md(
             """
-            Check one: the query of *him* is [0, 1] times W_q. The first number is 0 · 0 + 1 · 2 = 2, the
+            Check one: the query of *him* is [0, 1] times W_q. The first number is 0 · 0 + 1 · 3 = 3, the
             second is 0 · 1 + 1 · 0 = 0.
 
             ## 4. One row on paper
 
-            Now the row of *him*, the last token. Its query is [2, 0]. The product of a query with a key is
+            Now the row of *him*, the last token. Its query is [3, 0]. The product of a query with a key is
             an **attention score**, after one division that section 5 explains: by the square root of the
-            length of the query. The length is 2 here, and √2 = 1.414.
+            **head size**. The head size says how many numbers a query has. Here it is 2, and √2 = 1.414.
             """
         ),
     ])  # fmt: skip
@@ -272,7 +272,7 @@ def _(W_k, W_q, W_v, k, mo, plt, q, v, words, x):
 def _(predict):
     score_guess = predict(
         """
-        The query of *him* is [2, 0], the key of *king* is [2, 0]. What is the score of *him* for
+        The query of *him* is [3, 0], the key of *king* is [2, 0]. What is the score of *him* for
         *king*? (Two decimals.)
         """,
         step=0.01,
@@ -286,11 +286,12 @@ def _(k, math, q, reply, score_guess):
     reply(
         score_guess,
         round((q[3] @ k[1]).item() / math.sqrt(2), 2),
-        "The product is 2 · 2 + 0 · 0 = 4, and 4 / √2 = 2.83.",
+        "The product is 3 · 2 + 0 · 0 = 6, and 6 / √2 = 4.24.",
         wrong={
-            4: "That is the product alone. It is still divided by the square root of 2.",
-            2: "That divides by 2, the length. The division is by its square root.",
-            8: "Each number of the query meets one number of the key: 2 · 2 and 0 · 0.",
+            6: "That is the product alone. It is still divided by the square root of 2.",
+            3: "That divides by 2, the head size. The division is by its square root.",
+            3.46: "That divides by √3. 3 is the length of the vector [3, 0]. The head size is how many numbers it "
+            "has: 2.",
         },
         tolerance=0.02,
     )
@@ -300,7 +301,7 @@ def _(k, math, q, reply, score_guess):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    The other three scores are 0, 1.41 and 1.41. The cell computes the whole row, one step a line. Read it
+    The other three scores are 0, 2.12 and 2.12. The cell computes the whole row, one step a line. Read it
     with the table below it.
     """)
     return
@@ -348,13 +349,13 @@ def _(mo):
     direction = mo.ui.slider(
         0, 350, step=10, value=30, label="direction (degrees)", show_value=True
     )
-    length = mo.ui.slider(0, 8, step=0.5, value=2, label="length", show_value=True)
+    length = mo.ui.slider(0, 8, step=0.5, value=3, label="length", show_value=True)
     mo.vstack([
         mo.md(
             """
             With two channels, everything can be drawn. Rotate the query with the first slider. The keys that
             lie in its direction get more weight, and the result moves towards their values. Then make the
-            query longer and shorter. At 0 degrees and length 2 it is the query of *him*. With length 0 you get a plain average.
+            query longer and shorter. At 0 degrees and length 3 it is the query of *him*. With length 0 you get a plain average.
             """
         ),
         direction,
@@ -425,7 +426,7 @@ def _(mo):
 
     ## 5. Why divide by the square root?
 
-    A score is a sum with one term for each channel of the query. The number of these channels is the **head size**.
+    A score is a sum with one term for each channel of the query. The head size is the number of these terms.
     Take queries and keys of random numbers with the standard deviation 1. Some terms are positive, some negative, and
     they cancel in part. A sum of n such terms has the standard deviation √n.
     """)
@@ -591,7 +592,7 @@ def _(first_guess, k, math, q, reply, softmax):
     return
 
 
-@app.cell
+@app.cell(hide_code=True)
 def _(causal_mask, k, math, mo, q, softmax, torch):
     all_scores = q @ k.T / math.sqrt(2)
     may_look = causal_mask(4)  # True where a query may look
@@ -622,7 +623,8 @@ def _(all_scores, before, draw_table, mo, plt, softmax, words):
             twice to get what minus infinity gives at once.)
 
             Setting the *score* to 0 hides nothing at all: exp(0) is 1, and that counts. So how negative must a
-            hidden score be? Move the first slider. Then let the head look more sharply, as a trained head may.
+            hidden score be? Move the first slider. Then move the second. It multiplies the visible scores, by
+            negative numbers too: the scores of a trained head may be large, and of either sign.
             """
         ),
     ])  # fmt: skip
@@ -637,26 +639,27 @@ def _(mo):
         label="hidden scores are set to",
         show_value=True,
     )
-    sharpness = mo.ui.slider(1, 40, value=1, label="all other scores times", show_value=True)
+    sharpness = mo.ui.slider(
+        steps=[1, -1, -2, -4, -8, -16, -32], value=1, label="visible scores times", show_value=True
+    )
     mo.vstack([hidden, sharpness])
     return hidden, sharpness
 
 
 @app.cell(hide_code=True)
 def _(all_scores, draw_table, hidden, may_look, mo, plt, sharpness, softmax, words):
-    # Queries of the other sign: scores may as well be negative.
-    _leaky = softmax((-sharpness.value * all_scores).masked_fill(~may_look, float(hidden.value)))
+    _leaky = softmax((sharpness.value * all_scores).masked_fill(~may_look, float(hidden.value)))
     _future = _leaky.masked_fill(may_look, 0).sum(-1)
     _figure, _axes = plt.subplots(figsize=(4.2, 3.2), layout="constrained")
-    draw_table(_axes, _leaky, "weights, scores of the other sign", words, digits=2)
+    draw_table(_axes, _leaky, f"weights, visible scores times {sharpness.value}", words, digits=2)
     _axes.images[0].set_clim(0, 1.6)
     _axes.set_xticks(range(4), words)
     mo.vstack([
         _figure,
         mo.md(
-            f"*{words[int(_future.argmax())]}* takes **{_future.max():.2%}** from the future. Visible scores can be "
-            "negative, too, and a model can learn scores below any number that you choose. Only minus infinity "
-            "hides for certain."
+            f"Hidden scores are {hidden.value}, visible scores are multiplied by {sharpness.value}: "
+            f"*{words[int(_future.argmax())]}* takes **{_future.max():.2%}** from the future. "
+            "A model can learn scores below any number that you choose. Only minus infinity hides for certain."
         ),
     ])  # fmt: skip
     return
@@ -670,7 +673,7 @@ def _(attention, attention_weights, causal_mask, mo, package_code):
             That is attention: scores, division, mask, softmax, weighted average. You write the mask and
             the whole as exercises. The package can compute attention in two ways, by hand or with a
             faster routine of PyTorch. Each such implementation is called an **attention kernel**, and a test
-            holds the two equal. By hand it is:
+            holds the two equal. By hand it is as follows, folded. Try before you look:
             """
         ),
         package_code(causal_mask, attention_weights, attention),
@@ -764,13 +767,15 @@ def _(predict):
 def _(CausalSelfAttention, ModelConfig, heads_guess, reply):
     def _weights_with(n_head):
         _layer = CausalSelfAttention(ModelConfig(n_head=n_head, n_embd=768))
-        return sum(parameter.numel() for parameter in _layer.parameters())
+        return _layer.c_attn.weight.numel(), sum(p.numel() for p in _layer.parameters())
+
+    _three, _all = _weights_with(12)
 
     reply(
         heads_guess,
-        _weights_with(12) / _weights_with(1),
-        f"The matrices are the same, 768 × 768; only their result is cut. Both layers have {_weights_with(12):,} "
-        "weights. The scores cost the same, too: one sum of 768 products, or 12 sums of 64. "
+        _three / _weights_with(1)[0],
+        f"The matrices are the same, 768 × 768; only their result is cut. W_q, W_k and W_v have {_three:,} weights "
+        f"in both; with the last matrix and the biases {_all:,}. The scores cost the same, too: one sum of 768 products, or 12 sums of 64. "
         "What costs more is memory: 12 tables of T × T weights instead of one. And each query is narrower, "
         "so it can ask for less.",
         wrong={
@@ -782,16 +787,16 @@ def _(CausalSelfAttention, ModelConfig, heads_guess, reply):
 
 
 @app.cell(hide_code=True)
-def _(CausalSelfAttention, mo, multi_head_attention, package_code):
+def _(mo, multi_head_attention, package_code):
     mo.vstack([
         mo.md(
             """
-            The plain form below is the exercise `heads`. The package's own layer does the same and has more
-            options, which later lessons explain. What all layers need to know about a batch, such as
+            The plain form below is the exercise `heads`, so try before you look. The package's own layer,
+            `CausalSelfAttention`, does the same and has more options. Later lessons explain them. What all layers need to know about a batch, such as
             positions and the mask, comes to it in one object, the **attention context**.
             """
         ),
-        package_code(multi_head_attention, CausalSelfAttention),
+        package_code(multi_head_attention),
     ])  # fmt: skip
     return
 
@@ -814,12 +819,12 @@ def _(torch):
         """Rows of 33 letters (0 to 25): some different ones, then the same again and again."""
         letters = torch.rand(rows, 26, generator=draw).argsort(-1)  # 26 letters in random order
         lengths = torch.randint(shortest, longest + 1, (rows, 1), generator=draw)
-        return letters.gather(1, torch.arange(33) % lengths), lengths
+        return letters.gather(1, torch.arange(33) % lengths), lengths  # again from the first
 
     return (repeated_letters,)
 
 
-@app.cell
+@app.cell(hide_code=True)
 def _(GPT, ModelConfig, TrainConfig, build_optimizer, learning_rate, look, repeated_letters, torch):
     def copying(layers, alone=False, shortest=6, longest=16, position="alibi", steps=240):
         """Train a small GPT on such rows. Give its losses, and pictures of its weights on the way."""
@@ -891,7 +896,7 @@ def _(predict):
 
 @app.cell
 def _(copying, mo):
-    with mo.status.spinner("three models learn to copy"):
+    with mo.status.spinner("three models learn to copy"):  # each sees 240 batches of 32 rows
         race = {
             "tokens alone": copying(layers=2, alone=True),
             "one layer": copying(layers=1),
@@ -914,7 +919,7 @@ def _(race, race_guess, reply):
         _said.get(tuple(near), "all three"),
         "The mean loss of the last 20 steps: "
         + ", ".join(f"{name} {loss:.2f}" for name, loss in finals.items())
-        + ". Knowing nothing costs log(26) = 3.26.",
+        + ". The floor of the first is log(25) = 3.22. Knowing nothing costs log(26) = 3.26.",
         wrong={
             "one layer and two layers": "One layer can find the earlier *w*. But it has to find what comes *after* "
             "the *w*, and the key of that letter knows only itself. See below.",
@@ -1001,8 +1006,10 @@ def _(finals, mo, race):
         **came after this letter's first appearance**. An attention head that does this is called an **induction
         head**. It needs two layers:
 
-        1. In the first layer, each letter looks at itself and at the letters just before it, the nearest most. It adds
-           what it found to its own vector. The *m* now carries the note "a *w* stood before me".
+        1. In the first layer, each letter looks at itself and at the letters just before it, and of these at the one
+           directly before most. It adds what it found to its own vector. The *m* now carries the note "a *w* stood
+           before me". W_v and the last matrix write this note in other directions than the embedding. So "a *w*
+           stood before me" is not mistaken for "I am a *w*".
         2. In the second layer, the new *w* makes the query "before whom did a *w* stand?" The key of *m*
            contains the note, so *m* is found, and its value says "*m*".
 
@@ -1014,8 +1021,9 @@ def _(finals, mo, race):
         Large language models have induction heads, too. Olsson et al. (2022) found that they appear early in training, in
         a short time in which the loss falls quickly. They are one way in which a model learns from its prompt.
 
-        Was it the copying itself, or the changing length? Here all rows have 12 letters. The next letter then stands
-        always 11 places back. The model has one layer again, and learned positions, as in lesson 4.
+        Was it the copying itself, or the changing length? Now all rows have 12 letters. The model has one layer again,
+        and learned positions, as in lesson 4. Because the kind of position is new, a second model with learned
+        positions gets rows of 6 to 16 letters, as before.
         """
     )
     return
@@ -1031,13 +1039,6 @@ def _(predict):
     return (fixed_guess,)
 
 
-@app.cell
-def _(copying, mo):
-    fixed, _ = copying(layers=1, shortest=12, longest=12, position="learned", steps=100)
-    mo.plain_text(f"one layer, always 12 letters: {sum(fixed[-10:]) / 10:.2f}")
-    return (fixed,)
-
-
 @app.cell(hide_code=True)
 def _(fixed, fixed_guess, reply):
     reply(
@@ -1051,6 +1052,17 @@ def _(fixed, fixed_guess, reply):
         },
     )
     return
+
+
+@app.cell
+def _(copying, mo):
+    fixed, _ = copying(layers=1, shortest=12, longest=12, position="learned", steps=100)
+    changing, _ = copying(layers=1, position="learned")  # 6 to 16 letters, 240 steps
+    mo.plain_text(
+        f"one layer, always 12 letters: {sum(fixed[-10:]) / 10:.2f}\n"
+        f"one layer, 6 to 16 letters:   {sum(changing[-20:]) / 20:.2f}"
+    )
+    return (fixed,)
 
 
 @app.cell(hide_code=True)
@@ -1099,7 +1111,7 @@ def _(mo):
     Three experiments:
 
     - In the cell of section 3, change `W_k` so that *him* looks at *sees* more than at *king*. Which number decides?
-    - In the last cell of section 8, change `position="learned"` to `"none"`. What does the layer need to know to copy?
+    - In the last cell of section 8, in its first line, change `position="learned"` to `"none"`. What does the layer need to know to copy?
     - Grow induction heads with the whole program (a few minutes), and score every head:
 
     ```sh
