@@ -266,8 +266,8 @@ def one_thing_for_all(right: Tensor, got: Tensor, sizes: Sequence[int]) -> str:
     ratio = (other / one)[~small]
     if len(ratio) and bool(are_close(ratio.mean().expand_as(ratio), ratio).all()):
         factor = ratio.mean().item()
-        known = factor_in_words(factor, sizes)
-        if bool(are_close(one * factor, other).all()) and (known or not alone):
+        known = factor_in_words(factor, sizes) if factor else ""
+        if factor and bool(are_close(one * factor, other).all()) and (known or not alone):
             if 0 < abs(factor) < 1:
                 return f"{who} is {1 / factor:.4g} times too small{known}."
             return f"{who} is {factor:.4g} times too large{known}."
@@ -354,11 +354,14 @@ def constant(x: Tensor, axis: int) -> bool:
 def which_parts(right: Tensor, got: Tensor) -> str:
     """Which tokens, heads or rows are wrong, where others are right."""
     wrong = ~are_close(right, got)
+    if not wrong.any():
+        return ""
     where = places(wrong)
     one = where.startswith("the ") and not where.startswith("the values")
     texts = [f"Only {where} {'is' if one else 'are'} wrong."] if where else []
-    if right.is_floating_point() and not where:
-        apart = (got - right)[right.isfinite() & got.isfinite()].abs().max().item()
+    both = right.isfinite() & got.isfinite()
+    if right.is_floating_point() and not where and both.any():
+        apart = (got - right)[both].abs().max().item()
         if 0 < apart < 5e-3 * right[right.isfinite()].abs().max().item():
             texts.append(
                 f"The values are nearly right: they differ by at most {apart:.2g}. Look at small "
