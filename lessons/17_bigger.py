@@ -164,7 +164,7 @@ def _(mo):
 def _(predict):
     halve_guess = predict(
         """
-        With b = 0.3166, how many times as much text does it take to *halve* B / D^b?
+        With b = 0.3166, how many times as much text does it take to *halve* B / D<sup>b</sup>?
         """,
         step=0.1,
     )
@@ -178,7 +178,7 @@ def _(halve_guess, reply):
         halve_guess,
         round(2 ** (1 / 0.3166), 1),
         """
-        D^b has to double, so D grows by 2 to the power 1/b. Three doublings give 0.8 times 0.8 times 0.8,
+        D<sup>b</sup> has to double, so D grows by 2 to the power 1/b. Three doublings give 0.8 times 0.8 times 0.8,
         which is 0.51: eight times the text for nearly half. This is why models grew by factors of ten and
         not by factors of two.
         """,
@@ -379,9 +379,9 @@ def _(high, larger, low, mo, np, plt, predicted, size, text, uncertainty):
     _top = _axes.get_ylim()[1]
     _axes.axvspan(low, high, color="#888888", alpha=0.12)
     _axes.axvline(predicted, color="#1f5a99", lw=2)
-    _axes.text(predicted, 1.02 * _top, f"predicted {predicted:.3f}", color="#1f5a99", ha="center")
+    _axes.text(predicted, 1.12 * _top, f"predicted {predicted:.3f}  ", color="#1f5a99", ha="right")
     _axes.axvline(measured, color="#d1602b", lw=2)
-    _axes.text(measured, 1.12 * _top, f"measured {measured:.3f}", color="#d1602b", ha="center")
+    _axes.text(measured, 1.12 * _top, f"  measured {measured:.3f}", color="#d1602b", ha="left")
     _axes.plot([_p.loss for _p in larger], [0.05 * _top] * 2, "D", color="#d1602b")
     _axes.set(xlabel="validation loss, nats", ylabel="laws of the bootstrap", ylim=(0, 1.25 * _top))
     _axes.spines[["top", "right"]].set_visible(False)
