@@ -19,6 +19,9 @@ from nanogpt.learn.notebook import LEARNER
 from nanogpt.learn.progress import FOLDER, load_progress, save_progress
 from nanogpt.learn.questions import Question, all_questions, draw_questions
 
+# marimo's editor runs nothing by itself. A lesson without its outputs cannot be read.
+RUN_AT_ONCE = "_MARIMO_CONFIG_OVERLOAD_RUNTIME_AUTO_INSTANTIATE"
+
 ABOUT = """
 The learning path: four stages, with lessons, questions and exercises.
 
@@ -67,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     command += ["--host", "127.0.0.1"]
     command += ["--port", str(options.port)] if options.port else []
     command += ["--headless", "--no-token"] if options.headless else []
-    environment = {**os.environ, LEARNER: str(options.folder.resolve())}
+    environment = {**os.environ, LEARNER: str(options.folder.resolve()), RUN_AT_ONCE: "true"}
     try:
         return subprocess.run(command, env=environment).returncode
     except KeyboardInterrupt:
