@@ -87,7 +87,7 @@ def _(mo, small_model):
 
         The model of lesson 7 takes ids of shape (B, T): B sequences of T tokens. A corpus looks different:
         it is a pile of texts, short ones and long ones. This lesson is about the way from one to the
-        other. Most mistakes that nobody notices for weeks are made here.
+        other. A mistake made here can stay unnoticed for weeks, because the loss falls all the same.
         """
     )
     return model, tokenizer
@@ -354,7 +354,7 @@ def _(echo_model, echo_text, model, np, plt, resolve, shakespeare, token_losses,
         side.grid(alpha=0.25, axis="y")
     sides[0].set_ylabel("loss, nats")
     places
-    return losses_of, play_ids
+    return by_place, losses_of, play_ids
 
 
 @app.cell(hide_code=True)
@@ -393,6 +393,7 @@ def _(enough, reply):
 
 @app.cell(hide_code=True)
 def _(
+    by_place,
     count_sliding_windows,
     echo_model,
     echo_text,
@@ -438,22 +439,29 @@ def _(
     _echo = [measured["repeats after 16 tokens", s] for s in (64, 48, 8)]
     _play = [measured["a play", s] for s in (64, 8)]
     _why = (
-        "The model of the play was trained so shortly that it knows which tokens are frequent and which "
-        "follow each other. It uses hardly anything further back, so more context gives it nothing."
+        "The model of the play gains nothing from more context. It was trained so shortly that it knows "
+        "which tokens are frequent and which follow each other. It uses hardly anything further back."
         if _play[0] - _play[1] < 0.05
         else "This model uses context, so more of it lowers the loss."
     )
+    _half = len(by_place["a play"]) // 2
+    _middle, _late = (part.mean() for part in (by_place["a play"][8:_half], by_place["a play"][_half:]))
+    if _play[0] < _play[1] and _middle < _late:
+        _why += (
+            " The loss is even a little higher. The right picture shows why: late places are predicted "
+            f"slightly worse, with a mean of {_late:.2f} in the second half of the window and "
+            f"{_middle:.2f} from place 9 to the middle. A small stride uses late places almost only."
+        )
     mo.vstack(
         [
             gains,
             mo.md(
                 f"""
             The repeating text: {_echo[0]:.2f} nats at stride 64, {_echo[1]:.2f} at 48, {_echo[2]:.2f} at 8.
-            The play: {_play[0]:.2f} at 64 and {_play[1]:.2f} at 8, a difference of
-            {abs(_play[0] - _play[1]):.2f}, in {seconds["a play", 8] / seconds["a play", 64]:.0f} times the
-            seconds. {_why}
+            The play: {_play[0]:.2f} at 64 and {_play[1]:.2f} at 8, in
+            {seconds["a play", 8] / seconds["a play", 64]:.0f} times the seconds. {_why}
 
-            So a smaller stride gives exactly as much as the model gains from context. A good model gains: the
+            So a smaller stride gives what the model gains from context. A good model gains much: the
             documentation of Transformers reports for GPT-2 Large on WikiText-2 a perplexity of 19.44 at a
             stride of 1,024, and of 16.45 at 512. It is the same model, and the same text. So two losses can
             only be compared if the stride was the same.
@@ -465,8 +473,14 @@ def _(
 
 
 @app.cell(hide_code=True)
-def _(count_sliding_windows, package_code, sliding_windows):
-    package_code(sliding_windows, count_sliding_windows)
+def _(count_sliding_windows, mo, package_code, sliding_windows):
+    mo.vstack([
+        mo.md(
+            "The package's code follows, folded. You will write `sliding_windows` and, at the end of the "
+            "lesson, the loss yourself, so try before you look."
+        ),
+        package_code(sliding_windows, count_sliding_windows),
+    ])  # fmt: skip
     return
 
 
@@ -477,7 +491,9 @@ def _(mo):
 
     A batch is a rectangle, and texts are not. The simple way is **padding**: short rows are filled with
     some token up to the length of the longest row. These tokens mean nothing, so two things are recorded
-    beside the ids: the targets of the padding are -100, and its document number is 0.
+    beside the ids: the targets of the padding are -100, and its document number is 0. A document number
+    says to which text of a row a token belongs: 1 for the first text, 2 for the next (section 5). Here
+    each row holds a single text.
     """)
     return
 
@@ -526,7 +542,7 @@ def _(mo):
     predict. Take 10 real targets with a loss of 4 nats and 30 targets of padding, which the model has
     learned to predict with a loss of 0. The mean over all 40 is 1.0, and looks wonderful. The model would
     spend its training on padding. So the sum of the real losses is divided by the number of real targets, which
-    is 10 here. Dividing by 40 is a common mistake. The exercise `masked-loss` asks for it.
+    is 10 here. Dividing by 40 is a common mistake. The exercise `masked-loss` asks for the right mean.
 
     And what does padding do to the real tokens? Try it on the small model.
     """)
@@ -741,7 +757,7 @@ def _(mo):
     |:--|:--|:--|
     | `random` | windows at random places | training on much text |
     | `sliding` | windows one after another, shuffled | each target once an epoch |
-    | `packed` | the same, documents apart | many short texts |
+    | `packed` | windows as in `sliding`; a token sees only its own document | many short texts |
     | `padded` | one document a row | texts that must stay whole |
     """)
     return
@@ -749,14 +765,13 @@ def _(mo):
 
 @app.cell(hide_code=True)
 def _(
-    attention_mask,
     cross_entropy,
     document_numbers,
     package_code,
     padded_batch,
     same_document,
 ):
-    package_code(padded_batch, document_numbers, same_document, attention_mask, cross_entropy)
+    package_code(padded_batch, document_numbers, same_document, cross_entropy)
     return
 
 
@@ -766,9 +781,10 @@ def _(mo):
     ## What you can say now
 
     A token file holds the ids of all texts, with an end-of-text token after each. A window of T tokens gives
-    T predictions, and its targets are the same window one token later. In an evaluation, overlapping windows
-    give each prediction at least some context; targets that came before are set to -100. Half the stride
-    costs twice the work, and gives as much as the model gains from context. Padding makes rows equally
+    T predictions, and its targets are the same window one token later. In an evaluation, windows may overlap.
+    Then each prediction from the second window on has at least some context; targets that came before
+    are set to -100. Half the stride costs twice the work, and gives what the model gains from context.
+    That may be much or nothing. Padding makes rows equally
     long; the loss ignores it, and where it comes before the text, the mask has to hide it. A packed batch
     lays documents one after another, and no token sees another document than its own.
 
