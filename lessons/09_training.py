@@ -217,13 +217,23 @@ def _(SGD, mo, package_code, predict):
 
             Momentum still has one rate for all. The gradients of different weights differ by orders
             of magnitude, so one rate is too long for some and too short for others. **Adam** keeps
-            two running means for each weight: of the gradient, and of its square. The root of the
-            second one is the typical size of this weight's gradient. The step is
+            two means for each weight: of the gradient, and of its square. The root of the second one
+            is the typical size of this weight's gradient. The step is
 
             rate · (mean of the gradient) / √(mean of the squared gradient)
 
-            An example: the gradients of a weight are 3, -1, 4, 2. Their mean is 2. Their squares are
-            9, 1, 16, 4, with the mean 7.5 and its root 2.74. So the step is 0.73 times the rate.
+            An example with plain means: the gradients of a weight are 3, -1, 4, 2. Their mean is 2.
+            Their squares are 9, 1, 16, 4, with the mean 7.5 and its root 2.74. So the step is 0.73
+            times the rate.
+
+            Adam does not store old gradients. It keeps *running means*, in which older gradients count
+            less:
+
+            new mean = 0.9 · old mean + 0.1 · gradient
+
+            (In momentum the gradient counts whole; here a tenth of it.) The squares usually get a
+            longer memory, for example 0.95 · old mean + 0.05 · square. The code calls the two numbers,
+            0.9 and 0.95, `betas`.
             """
         ),
         larger,
@@ -283,7 +293,11 @@ def _(AdamW, mo, package_code):
             One detail is needed for the first steps. Both means start at 0. After one step with the
             gradient 2, a running mean with memory 0.9 is 0.1 · 2 = 0.2, far too small. It has seen
             only a share of 1 - 0.9¹ = 0.1. Dividing by that share gives 2. After n steps the share is
-            1 - 0.9ⁿ. The same is done for the squares. It is called *bias correction*.
+            1 - 0.9ⁿ. The same is done for the squares. It is called *bias correction*. This bias is an
+            error in one direction, and has nothing to do with the bias of a linear map.
+
+            The package's AdamW is folded below. You will write it yourself, and later the learning
+            rate, so try before you look.
 
             Now the valley from above, 40 steps from the same start. Make it steeper, or raise the
             rate:
@@ -347,8 +361,9 @@ def _(
         _figure,
         mo.md(
             f"The loss begins at {height([-2.0, 0.9]):.3g}. SGD gets lost as soon as rate times "
-            "steepness exceeds 2. With momentum it survives a little longer, up to 3.8, and it is "
-            "faster along a. Adam's path hardly depends on the steepness, because it divides it away. "
+            "steepness exceeds 2. With momentum it survives longer, up to 3.8: gradients that alternate "
+            "cancel in the running sum, until 1/1.9 of one gradient is left, so the limit is 1.9 times "
+            "as high. It is also faster along a. Adam's path hardly depends on the steepness, because it divides it away. "
             "Near the lowest place it keeps moving by about the rate, so it circles there until the "
             "rate falls."
         ),
@@ -441,8 +456,9 @@ def _(
             "The pull is divided by the typical size of the gradient, too. After 200 steps with L2 the "
             f"weight with gradients of 10 is at {_ends['Adam with L2', 10.0]:.2f} and the one with "
             f"gradients of 0.01 at {_ends['Adam with L2', 0.01]:.2f}. With AdamW they are at "
-            f"{_ends['AdamW', 10.0]:.2f} and {_ends['AdamW', 0.01]:.2f}: all decay alike, by "
-            f"(1 - 0.01 · {decay.value:g})²⁰⁰ = {(1 - 0.01 * decay.value) ** 200:.2f}.",
+            f"{_ends['AdamW', 10.0]:.2f} and {_ends['AdamW', 0.01]:.2f}: all decay alike. The "
+            f"decay alone gives (1 - 0.01 · {decay.value:g})²⁰⁰ = {(1 - 0.01 * decay.value) ** 200:.2f}. "
+            "The small rest comes from the swing of the gradients.",
             wrong={
                 "the one with large gradients": "A large gradient makes the divisor large, and the "
                 "pull is divided by it.",
@@ -549,12 +565,15 @@ def _(BLUE, LIGHT, ORANGE, full_moves, mo, moved, plt, reply, torch):
             full_moves,
             round(_share),
             "In the first step Adam knows one gradient. Its mean is this gradient, and the root of its "
-            "mean square is the size of this gradient. The quotient is +1 or -1 for every weight. "
-            "Weights whose gradient is mere noise move as far as those that matter.",
+            "mean square is the size of this gradient. The quotient is +1 or -1. "
+            "Weights whose gradient is mere noise move as far as those that matter. Only where the "
+            "gradient is tiny, here below a millionth, the eps in the denominator makes the step "
+            f"shorter: {100 - _share:.1f} % of the weights.",
             wrong={
                 50: "It is not a matter of chance. One number divided by its own size is always 1 or -1.",
                 10: "Most gradients are small, but Adam divides each by its own size.",
-                5: "Most gradients are small, but Adam divides each by its own size.",
+                5: "Large gradients are rare, but size does not count here. A small gradient divided by its own "
+                "size is 1, too.",
             },
             tolerance=2,
         ),
@@ -591,8 +610,12 @@ def _(mo, predict):
 
             The usual form is the **cosine schedule**: half a wave, slow at both ends and fast in the
             middle. The share of the rate that is left after a progress of p, from 0 to 1, is
-            (1 + cos(π p)) / 2. A **trapezoidal schedule** stays at the peak and then falls in a
-            straight line. It need not know in advance how long the training will be.
+            (1 + cos(π p)) / 2. If the rate ends at a final value, the share applies to the difference:
+            final + share · (peak - final).
+
+            A **trapezoidal schedule** stays at the peak and then falls in a straight line. With it you
+            need not know in advance how long the training will be. You start the fall when you decide to
+            stop.
             """
         ),
         halfway,
@@ -841,6 +864,50 @@ def _(
 
 @app.cell(hide_code=True)
 def _(mo):
+    mo.md("""
+    ## All of it in one loop
+
+    A training is a loop, and a step is a few lines. You know each of them now. Take out a line, or
+    change 3e-3, and run the cell again:
+    """)
+    return
+
+
+@app.cell
+def _(
+    AdamW,
+    GPT,
+    ModelConfig,
+    TrainConfig,
+    learning_rate,
+    random_windows,
+    torch,
+    train_ids,
+    vocab_size,
+):
+    torch.manual_seed(0)
+    learner = GPT(
+        ModelConfig(vocab_size=vocab_size, context_length=32, n_layer=2, n_head=4, n_embd=64)
+    )
+    optimizer = AdamW(learner.parameters(), weight_decay=0.1)
+    plan = TrainConfig(lr=3e-3, min_lr=3e-4, warmup_steps=10, max_steps=40)
+    seen_losses = []
+    for step in range(plan.max_steps):
+        optimizer.param_groups[0]["lr"] = learning_rate(step, plan)
+        windows = random_windows(train_ids, 32, 16, seed=0, number=step)
+        ids, targets = map(torch.from_numpy, windows)
+        optimizer.zero_grad()
+        loss = learner.loss(learner(ids), targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), max_norm=1.0)
+        optimizer.step()
+        seen_losses.append(round(loss.item(), 2))
+    str(seen_losses[::10] + seen_losses[-1:])  # every tenth, and the last
+    return
+
+
+@app.cell(hide_code=True)
+def _(mo):
     lr = mo.ui.slider(
         steps=[1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1], value=3e-2, label="learning rate",
         show_value=True,
@@ -949,6 +1016,7 @@ def _(mo):
             that hold for other texts, too. **Overfitting** begins where the training loss goes on
             falling while the validation loss rises: the model learns its text by heart. The less text
             there is, the earlier this happens. How much text does it take to avoid it in 150 steps?
+            Each step reads 12 windows of 32 tokens, so 384 tokens.
             """
         ),
         amount,
@@ -1037,9 +1105,10 @@ def _(mo):
     to go on. These are the weights, both running means of AdamW, and the number of the step. Weights
     alone are not enough: without its means Adam would start its first steps again.
 
-    There are other optimizers. **Muon** (Jordan et al. 2024) takes the momentum of a whole matrix and
-    makes it orthogonal: it gives all directions of the matrix the same size, as Adam does for single
-    weights. The package has it: `nanogpt train --train.optimizer muon`.
+    There are other optimizers. A step for a whole matrix is a matrix, too, and it changes the results of
+    some inputs much more than those of others. **Muon** (Jordan et al. 2024) takes the momentum of the
+    matrix and makes it orthogonal: then it changes the results for all directions of the input about
+    equally. Adam evens out single weights, Muon evens out directions. The package has it: `nanogpt train --train.optimizer muon`.
 
     ## What you can say now
 
