@@ -17,20 +17,19 @@ def _():
     from nanogpt.learn.models import short_run
     from nanogpt.learn.notebook import judged, package_code, predict, reply, self_test
     from nanogpt.learn.plain import gpt
-    from nanogpt.model.gpt import GPT, BareBlock, Block, PostNormBlock
+    from nanogpt.model.gpt import GPT, Block
     from nanogpt.model.layers import MLP, MLPS, gelu, layer_norm, rms_norm
     from nanogpt.model.trace import record
+    from nanogpt.text.tokenfiles import read_token_file
     from nanogpt.training.records import Step
 
     return (
-        BareBlock,
         Block,
         F,
         GPT,
         MLP,
         MLPS,
         ModelConfig,
-        PostNormBlock,
         Step,
         gelu,
         gpt,
@@ -41,6 +40,7 @@ def _():
         package_code,
         plt,
         predict,
+        read_token_file,
         record,
         reply,
         rms_norm,
@@ -74,7 +74,7 @@ def _(mo):
     A layer could replace its input x by its result f(x). A block does something else: it adds the
     result to the input, x + f(x). Take a token with four channels:
 
-    | | | | | |
+    | channel | 1 | 2 | 3 | 4 |
     |:--|--:|--:|--:|--:|
     | x, what is known so far | 0.9 | -1.2 | 0.3 | 2.0 |
     | f(x), what the layer found | 0.0 | 0.1 | -0.4 | 0.0 |
@@ -149,12 +149,14 @@ def _(mo):
 
     ## 2. One size for every vector: layer norm
 
-    Every layer adds to the stream, so the stream grows, and its size changes while the model learns. A
-    layer learns best if its input always has about the same size. **Layer norm** gives it that. For each
-    token it takes the vector of this one token and
+    In this lesson the *size* of a vector is the standard deviation of its channels: roughly, how far a
+    channel lies from their mean. Every layer adds to the stream, so the stream grows, and its size
+    changes while the model learns. A layer learns best if its input always has about the same size.
+    **Layer norm** gives it that. For each token it takes the vector of this one token and
 
     1. subtracts the mean of its channels,
-    2. divides by their standard deviation, the root of the mean squared distance from the mean,
+    2. divides by their standard deviation. The mean squared distance from the mean is called the
+       *variance*; its root is the standard deviation,
     3. multiplies each channel by a learned gain and adds a learned shift. They start at 1 and 0.
 
     A tiny number, `eps`, is added under the root. It keeps a vector of equal numbers from being divided by
@@ -217,11 +219,12 @@ def _(mo):
     ## 3. The feed-forward layer
 
     Attention mixes vectors of different tokens, with weights that sum to 1. The feed-forward layer works
-    on each token by itself, and it holds most of the weights. A first linear map widens the vector from C
-    to 4C channels. An activation function acts on each of them. A second linear map brings the vector
-    back to C. Each linear map also adds a learned number to each of its outputs, its **bias**.
+    on each token by itself. A *linear map* is a product with a matrix. A first linear map widens the
+    vector from C to 4C channels. An activation function acts on each of them. A second linear map brings
+    the vector back to C. Each linear map also adds a learned number to each of its outputs, its **bias**.
 
-    Without the function between them, the two maps would be one map in two steps:
+    Without the function between them, the two maps would be one map in two steps. The third result has
+    a function between the maps: max(x, 0), called *ReLU*. It sets negative numbers to 0.
     """)
     return
 
@@ -249,7 +252,8 @@ def _(mo):
             GPT-2's activation function is **GELU**. It is x times the probability that a number from the
             standard normal distribution (the bell curve) lies below x. A large x passes unchanged, a very
             negative x becomes 0, and the way between is smooth. For x = 1 the probability is 0.84, so
-            GELU(1) = 0.84. GPT-2 does not compute this probability exactly. It uses an approximation:
+            GELU(1) = 0.84. GPT-2 does not compute this probability exactly. It uses an approximation of the
+            probability, and multiplies x by it:
 
             (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2
 
@@ -342,8 +346,16 @@ def _(Block, ModelConfig, reply, share):
 
 
 @app.cell(hide_code=True)
-def _(MLP, gelu, layer_norm, package_code):
-    package_code(layer_norm, gelu, MLP)
+def _(MLP, gelu, layer_norm, mo, package_code):
+    mo.vstack([
+        mo.md(
+            """
+            The package's code follows, folded. You will write `layer_norm`, `gelu`, the block and the GPT
+            yourself at the end, so try before you look, here and below.
+            """
+        ),
+        package_code(layer_norm, gelu, MLP),
+    ])  # fmt: skip
     return
 
 
@@ -497,10 +509,23 @@ def _(ablations, mo, record, short_run, torch):
 
 
 @app.cell(hide_code=True)
-def _(curves, harmless, reply):
+def _(curves, harmless, read_token_file, reply, torch):
     val_losses = {name: records[-1].val_loss for name, records in curves.items()}
     others = {name: loss for name, loss in val_losses.items() if name != "the whole block"}
     least = min(others, key=others.get)
+    _train, _val = (
+        torch.tensor(read_token_file(f"runs/lesson/data/{part}.bin").ids[:].astype("int64"))
+        for part in ("train", "val")
+    )
+    _shares = (torch.bincount(_train, minlength=512) + 1) / (len(_train) + 512)
+    frequent = -_shares[_val].log().mean().item()
+    _poor = [name for name, loss in others.items() if abs(loss - frequent) < 0.15]
+    _said = (
+        f" A model that knows only how frequent each token is would have {frequent:.2f}. "
+        f"Hardly more than that is learned in 60 steps with {', '.join(_poor)}."
+        if _poor
+        else ""
+    )
     reasons = {
         "no residuals": "Then information and gradient have to pass through every layer, twelve in a row.",
         "no norms": "Then the layers see the tiny numbers of the fresh embeddings, and their gradients "
@@ -514,20 +539,23 @@ def _(curves, harmless, reply):
         least,
         "Validation losses after 60 steps: "
         + ", ".join(f"{name} {loss:.2f}" for name, loss in val_losses.items())
-        + ". Softmax and norms are not linear either, so a network without activation functions is not "
-        "one linear map. Its lack shows in longer runs. Do not conclude from 60 steps that it is "
-        "useless: lesson 14 is about such conclusions.",
+        + f".{_said} Softmax and norms are not linear either, so a network without activation functions "
+        "is not one linear map. Do not conclude that it is useless: 60 steps do not show what a long "
+        "training would. Lesson 14 is about such conclusions.",
         wrong={name: reason for name, reason in reasons.items() if name != least},
     )
     return
 
 
 @app.cell(hide_code=True)
-def _(predict):
+def _(predict, sums):
+    _sizes = sums[60][2:]
     how_far = predict(
-        """
-        In the model with the norms in the stream, after 60 steps: how does the gradient of the first
-        block's weights compare with that of the last block's?
+        f"""
+        Take the model with the norms in the stream, after 60 steps. The sums in front of the norms of blocks
+        2 to 6 have sizes from {min(_sizes):.1f} to {max(_sizes):.1f}. Each norm divides its sum by this
+        size, and it divides the gradient by the same number. Two norms stand in each block. How does the
+        gradient of the first block's weights compare with that of the last block's?
         """,
         choices=["about as large", "some ten times smaller", "more than a thousand times smaller"],
     )
@@ -554,7 +582,7 @@ def _(by_block, how_far, reply):
     reply(
         how_far,
         sort,
-        f"The last block's gradient is {ratio:,.0f} times as large as the first block's. In the whole "
+        f"Ten norms stand between the two blocks, and their divisions multiply. The last block's gradient is {ratio:,.0f} times as large as the first block's. In the whole "
         f"model it is {whole_ratio:.2g} times as large.",
         wrong={name: reason for name, reason in _reasons.items() if name != sort},
     )
@@ -590,7 +618,7 @@ def _(Step, after, by_block, curves, math, plt):
     track.set(xlabel="step", ylabel="training loss, nats", ylim=(4.6, 6.6))
     depth.legend(frameon=False, fontsize=9, loc="lower right")
     depth.set(
-        xlabel="block", ylabel="size of the gradient", ylim=(1e-12, 30),
+        xlabel="block", ylabel="length of the gradient", ylim=(1e-12, 30),
         title=f"after {after.value} steps: how much gradient does each block get?",
     )  # fmt: skip
     for panel_ in (track, depth):
@@ -611,8 +639,9 @@ def _(by_block, math, mo, sums):
         At step 0 no gradient shrinks on its way to block 1, not even with the norms in the stream. The
         difference arises while the layers learn to write into the stream. Look at one norm in the
         stream. The layer has learned to add large vectors, so the sum in front of the norm is large.
-        The norm brings it back to size 1: it divides by the size of the sum. On the way back, the
-        gradient is divided by the same number. Measured after 60 steps, the sums in front of the norms
+        The norm brings it back to size 1: it divides by the size s of the sum. A map that divides by s
+        has the slope 1/s, and the chain rule multiplies by the slope. So on the way back, the gradient
+        is divided by s, too. Measured after 60 steps, the sums in front of the norms
         of blocks 2 to 6 have sizes from {min(_sizes[2:]):.1f} to {max(_sizes[2:]):.1f}. Two norms stand in
         each block, so a block divides by the product of two such numbers, **{per_block:.0f}** on average.
         The measured gradient falls by a factor of **{lost:.0f}** from block to block.
@@ -632,8 +661,20 @@ def _(by_block, math, mo, sums):
 
 
 @app.cell(hide_code=True)
-def _(BareBlock, Block, PostNormBlock, package_code):
-    package_code(Block, PostNormBlock, BareBlock)
+def _(Block, mo, package_code):
+    mo.vstack([
+        mo.md(
+            """
+            In the package, the other two orders differ from the block in one line for each layer:
+
+            ```
+            post-norm:     x = norm(x + layer(x))
+            no residuals:  x = layer(norm(x))
+            ```
+            """
+        ),
+        package_code(Block),
+    ])  # fmt: skip
     return
 
 
@@ -746,8 +787,20 @@ def _(GPT, ModelConfig, math, mo, plt, record, scaled, torch):
 
 
 @app.cell(hide_code=True)
-def _(GPT, package_code):
-    package_code(GPT.initialize)
+def _(GPT, mo, package_code):
+    mo.vstack([
+        mo.md(
+            """
+            Section 6 said: "The stream may grow." And a norm stands in front of every layer. So why does
+            the size at the start matter? Each layer *reads* the stream at size 1, but what it *writes* is
+            added to the stream as it is. If the stream starts large and random, the token's own vector is
+            lost in the noise. Each later layer then changes little, for its part is small beside
+            what is there already. Growth that training brings about is harmless. Growth at random is
+            not.
+            """
+        ),
+        package_code(GPT.initialize),
+    ])  # fmt: skip
     return
 
 
@@ -793,12 +846,13 @@ def _(mo):
     norm brings the stream to one size, and the head compares each vector with the row of every token. The
     exercise `gpt` asks you for exactly that.
 
-    Models since 2020 have changed parts of the block, and the package has them as settings:
+    Models since 2020 have changed parts of the block, and the package has them as settings. Three of
+    them, so that you recognise the names:
 
     | part | what it does |
     |:--|:--|
     | **RMS norm** (`model.norm=rms`) | divides by the root of the mean square; no mean, no shift |
-    | **SwiGLU** (`model.mlp=swiglu`) | two maps up instead of one; one half, through a smooth gate, is multiplied with the other |
+    | **SwiGLU** (`model.mlp=swiglu`) | two maps up instead of one; the first result passes a smooth function, then it is multiplied with the second |
     | **QK norm** (`model.qk_norm=true`) | an RMS norm on each query and key, so that scores cannot explode |
     """)
     return
