@@ -17,7 +17,6 @@ def _():
     from nanogpt.cli.plan import duration
     from nanogpt.config import PRESETS, ModelConfig
     from nanogpt.device import KNOWN_PEAKS, measured_flops, resolve
-    from nanogpt.generation.packing import Int8Linear
     from nanogpt.generation.reader import Reader
     from nanogpt.learn.models import small_model
     from nanogpt.learn.notebook import judged, package_code, predict, reply, self_test
@@ -33,7 +32,6 @@ def _():
         BLUE,
         GPT,
         GREY,
-        Int8Linear,
         KNOWN_PEAKS,
         KVCache,
         LIGHT,
@@ -69,9 +67,9 @@ def _():
 @app.cell(hide_code=True)
 def _(mo, predict):
     table_size = predict(
-        "The token embedding of GPT-2 has a row for each of 50,257 tokens, with 768 numbers. How many "
-        "million parameters is that?",
-        step=0.1,
+        "In lesson 3 you saw the size of GPT-2's token embedding: a row for each of 50,257 tokens, with 768 "
+        "numbers each. What percentage of all 124 million parameters is in this one table?",
+        step=1,
     )
     mo.vstack([
         mo.md(
@@ -100,18 +98,19 @@ def _(mo, predict):
 
 
 @app.cell(hide_code=True)
-def _(mo, reply, table_size):
+def _(C, V, mo, reply, table_size, total):
     mo.vstack([
         reply(
             table_size,
-            round(50_257 * 768 / 1e6, 1),
-            "50,257 · 768 = 38,597,376. Almost a third of the model is this one table.",
+            round(100 * V * C / total),
+            f"50,257 · 768 = {V * C:,}, and the whole model has {total:,}. Almost a third of the model "
+            "is this one table.",
             wrong={
-                51.0: "Both factors count exactly: 768 is three quarters of 1,024.",
-                0.1: "Rows and channels are multiplied, not added.",
-                39.4: "This includes the positions. They have a table of their own.",
+                1: "This is about the share of the positions. They have 1,024 rows, the tokens 50,257.",
+                5: "This is so in the largest GPT-2. Its blocks are much larger, and it has more of them.",
+                62: "This counts the table twice. The head uses the same table (lesson 4), so it is there once.",
             },
-            tolerance=0.06,
+            tolerance=1.5,
         ),
         mo.md(
             """
@@ -295,12 +294,10 @@ def _(PRESETS, gigabytes, kept_bytes, mo, replace, reply, resolve, total):
 def _(
     BLUE,
     GREY,
-    Int8Linear,
     LIGHT,
     OLIVE,
     ORANGE,
     mo,
-    package_code,
     plt,
     sequences,
     token_bytes,
@@ -332,10 +329,10 @@ def _(
 
             Generation needs neither gradients nor means, and the weights may be coarser. With
             **int8** each weight takes 8 bits, one byte, and each row of a matrix has one scale that says
-            how large its steps are. Weights then take a quarter of the memory.
+            how large its steps are. Take the row (0.5, -1.27, 0.02). With steps of 0.01 it becomes
+            the three bytes 50, -127 and 2. Weights then take a quarter of the memory.
             """
         ),
-        package_code(Int8Linear),
     ])
     return
 
@@ -350,7 +347,7 @@ def _(mo, predict):
     mo.vstack([
         mo.md(
             """
-            ## Operations: six for each weight and token
+            ## Operations: what a token costs
 
             A product of a row and a column multiplies each weight with a number and adds it to a sum:
             2 operations for a weight. On the way back each matrix is used twice: once for the gradient
@@ -378,9 +375,9 @@ def _(
 ):
     each = flops_per_token(gpt2)
     hours = predict(
-        f"An H100 does 989 million million operations a second at its peak, and training reaches about "
-        f"40 % of that. One token takes {each / 1e6:.0f} million operations. How many hours take 10 "
-        "billion tokens?",
+        f"An H100 does 989 million million operations a second at its peak (with numbers of 16 bits), and "
+        f"training reaches about 40 % of that. One token takes {each / 1e6:.0f} million operations. How many "
+        "hours do 10 billion tokens take?",
         step=0.1,
     )
     mo.vstack([
@@ -398,8 +395,11 @@ def _(
         ),
         mo.md(
             f"To be exact: the table of positions is looked up and not multiplied, so it does not count. "
-            f"And attention compares tokens with each other, without weights. That adds 12 · L · C · T = "
-            f"{12 * L * C * T / 1e6:.0f} million. The sum is **{each / 1e6:.0f} million** operations a token."
+            f"And attention compares tokens with each other, without weights. For each channel and each of "
+            f"the T keys, a query costs 2 operations in the score and 2 in the weighted sum. The way back "
+            f"takes twice as many, so 4 + 8 = 12. In all blocks this adds 12 · L · C · T = "
+            f"{12 * L * C * T / 1e6:.0f} million. The sum is **{each / 1e6:.0f} million** operations a token. "
+            "(The rule counts all T keys, even those that the mask hides.)"
         ),
         package_code(flops_per_token),
         hours,
@@ -550,8 +550,14 @@ def _(KVCache, mo, package_code, passes, reply):
             token then computes its own query, key and value, adds its key and value to the cache, and
             looks at all of them. Old queries are not kept: nobody asks with them again.
 
+            This holds until the context is full. Then the oldest tokens are dropped and the positions
+            start at 0 again. So all keys and values change, and the cache is computed anew.
+
             So generation has two phases. In the **prefill** the whole prompt goes through the model at
             once, and fills the cache. In the **decode** phase one token at a time goes through.
+
+            The package's cache follows, folded. It is the solution of the exercise `cache`: try before
+            you look.
             """
         ),
         package_code(KVCache),
@@ -653,8 +659,8 @@ def _(
 @app.cell(hide_code=True)
 def _(cached_training, mo, predict, reply):
     cache_size = predict(
-        "How many megabytes (10⁶ bytes) does the cache of GPT-2 take for one full context? Count 2 · L · "
-        "T · C numbers of 4 bytes.",
+        "How many megabytes (10⁶ bytes) does the cache of GPT-2 take for one full context? It stores what a "
+        "new token needs from each earlier token, in every block. A number takes 4 bytes.",
         step=0.1,
     )
     mo.vstack([
@@ -697,7 +703,7 @@ def _(PRESETS, cache_bytes, cache_size, mo, package_code, reply, total):
             wrong={
                 37.7: "This is for the keys alone. Values are kept as well.",
                 6.3: "This is one block. Each of the 12 blocks has its own keys and values.",
-                18.9: "This counts one byte a number. A number takes four.",
+                906.0: "This counts 768 channels for each of the 12 heads. The heads share them: each has 64.",
             },
             tolerance=0.6,
         ),
