@@ -21,7 +21,6 @@ def _():
     from nanogpt.text.batches import padded_batch
     from nanogpt.training.optim import AdamW
     from nanogpt.training.timing import limited_to
-    from nanogpt.training.trouble import divergence
 
     BLUE, ORANGE, OLIVE, GREY, LIGHT = "#1f5a99", "#d1602b", "#7a9a3a", "#888888", "#c9d9ea"
     plt.rcParams.update({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False})
@@ -36,7 +35,6 @@ def _():
         OLIVE,
         ORANGE,
         attention,
-        divergence,
         evaluating,
         judged,
         limited_to,
@@ -168,7 +166,7 @@ def _(ModelConfig, first_loss, know_nothing, longest, math, mo, reply, words):
             """
             ## A healthy run
 
-            This is the loop of lesson 9, as short as it can be. The random numbers of dropout start
+            Here are the pieces of lesson 9 in one loop, as short as it can be. The random numbers of dropout start
             anew in each step, so that two runs can be compared exactly. Read it line by line: each of
             the eight mistakes below changes one of these lines.
             """
@@ -240,7 +238,7 @@ def _(
     _loss.set(ylabel="loss, nats per token", ylim=(0.5, 3.7))
     _length.semilogy(good["lengths"], color=BLUE, lw=1.8)
     _length.set(xlabel="step", ylabel="gradient, length", ylim=(0.05, 20))
-    _late = sum(good["losses"][-40:]) / 40, sum(good["checks"][-4:]) / 4
+    _late = sum(good["losses"][-20:]) / 20
     mo.vstack([
         _figure,
         mo.md(
@@ -250,10 +248,11 @@ def _(
             - The first loss is {good["losses"][0]:.2f}, the logarithm of the vocabulary.
             - The loss soon passes the second line, {frequencies:.2f}. It belongs to a model that knows
               how frequent each word is and nothing else (the unigram model of lesson 2).
-            - It ends at {good["checks"][-1]:.2f}. It cannot end at 0, because much is drawn at random.
-            - At the end the training loss is {_late[0]:.2f} on average and the validation loss
-              {_late[1]:.2f}. It can lie *below*, because training works with four tenths of the numbers
-              zeroed (dropout), and validation works with all of them.
+            - The validation loss ends at {good["checks"][-1]:.2f}. It cannot end at 0, because much is drawn
+              at random.
+            - The training loss of the last 20 steps is {_late:.2f} on average. The validation loss can lie
+              *below* it. Training works with four tenths of the numbers zeroed (dropout). Validation works
+              with all of them.
             - The gradient is longest at the start, then steady.
 
             ## The first loss tells about the initialisation
@@ -456,8 +455,9 @@ def _(mo, wall):
             ## Eight broken runs
 
             Now the wall. In each run one line of the loop is wrong. Everything else is the same: the
-            weights at the start, the batches, the dropout. The light lines are those of the healthy
-            picture. Validation is measured by the right function, apart from one run.
+            weights at the start, the batches, the dropout. The two light blue lines are those of the
+            healthy picture. The healthy run is grey: thick for training, dotted for validation. Validation
+            is measured by the right function, apart from one run.
 
             These are the eight mistakes, in the order of the alphabet:
 
@@ -645,14 +645,18 @@ def _(MISTAKES, evidence, mo, predict):
 
 @app.cell(hide_code=True)
 def _(ANSWERS, IGNORED, batch_of, good, guess_g, practice, reply, runs):
-    _padded = (batch_of(practice, 0)[1] == IGNORED).float().mean().item()
+    _late = [batch_of(practice, n)[1] == IGNORED for n in range(100, 120)]
+    _padded = sum(padding.float().mean().item() for padding in _late) / 20
+    _mean = sum(runs["G"]["losses"][-20:]) / 20
     reply(
         guess_g,
         ANSWERS["G"],
-        (f"The training loss ends near {sum(runs['G']['losses'][-20:]) / 20:.2f}, the healthy one near "
+        (f"In the last 20 steps the training loss is {_mean:.2f} on average, the healthy one "
             f"{sum(good['losses'][-20:]) / 20:.2f}. But the validation loss is no better than the healthy "
             f"one. In these batches {_padded:.0%} of the places are padding. To predict padding after padding is easy, and "
-            "each such place counts with a loss of almost 0. So the mean looks better than the model is."
+            f"each such place counts with a loss of almost 0. The real tokens, {1 - _padded:.0%}, have a loss of about "
+            f"{_mean / (1 - _padded):.2f}. That is no better than healthy, for the model had padding to learn "
+            "as well. So the mean looks better than the model is."
         ),
         wrong={
             "targets not shifted": "Then the training loss would fall to almost 0 and the validation loss would climb.",
@@ -679,15 +683,16 @@ def _(ANSWERS, evaluating, everything, good, guess_h, reply, runs, torch, unseen
     reply(
         guess_h,
         ANSWERS["H"],
-        (f"Both losses go below the healthy ones: validation to {runs['H']['checks'][-1]:.2f}, healthy "
-            f"{good['checks'][-1]:.2f}. That is too good to be true: half of this language is drawn at "
+        (f"Both losses go below the healthy ones: validation ends at {runs['H']['checks'][-1]:.2f}, healthy "
+            f"at {good['checks'][-1]:.2f}. That is too good to be true: half of this language is drawn at "
             "random. The model has learned to look at the next token. "
             "In the validation the next token is there, too, so the validation loss "
             "does not warn you. In generation there is no next token to look at. If each "
-            f"prediction gets only the tokens before it, the loss is {_honest:.2f}."
+            f"prediction gets only the tokens before it, the loss is {_honest:.2f}. After 120 steps the leak is only "
+            "half learned. In a longer run both losses fall further, towards 0."
         ),
         wrong={
-            "targets not shifted": "Then the training loss would be almost 0, and the validation loss would climb.",
+            "targets not shifted": "Then the validation loss would climb. It tells the two apart. The training loss does not: a leak, too, can bring it towards 0.",
             "loss over padding": "Then only the training loss would be too low. Here the validation loss is too low as well.",
         },
     )
@@ -726,9 +731,9 @@ def _(
     | a jump above the first loss | rate too high |
     | the gradient grows without end | gradients not zeroed |
     | calm, and stuck at the frequencies | targets do not belong to inputs |
-    | training near 0, validation climbs | targets not shifted |
+    | training near 0, validation climbs | targets not shifted, or so little text that it is known by heart (lesson 9) |
     | training too low, validation usual | loss over padding |
-    | both too good to be true | a leak from the future |
+    | both too good to be true, in a long run perhaps near 0 | a leak from the future |
     | training usual, validation too high and unsteady | dropout in evaluation |
     """
     mo.vstack([mo.md(f"## The wall, with names\n\n{_said}"), wall(_names), mo.md(_signs)])
@@ -736,11 +741,11 @@ def _(
 
 
 @app.cell(hide_code=True)
-def _(mo, predict):
+def _(good, mo, predict):
     memorised = predict(
-        "A healthy model without dropout trains on the same 8 sentences, 80 times. Its usual loss is "
-        "above 1.2. How low does the loss on these 8 sentences get?",
-        ["close to 0, except for what no model can know", "to about its usual loss, because much is random",
+        f"On new sentences the healthy model reaches a loss of {good['checks'][-1]:.2f}. Now it trains without "
+        "dropout on the same 8 sentences, 80 times. How low does the loss on these 8 sentences get?",
+        ["close to 0, except for what no model can know", "to about the same loss, because much is random",
          "it does not fall: 8 sentences are too few"],
     )  # fmt: skip
     mo.vstack([
@@ -783,6 +788,7 @@ def _(BLUE, LIGHT, OLIVE, ORANGE, know_nothing, memorised, mo, plt, reply, tests
         _axes.text(min(_ends[_name], 4.5) + 0.04, _n, f"{_ends[_name]:.2f}", va="center", fontsize=12)
     _axes.set(xlabel="loss on the one batch, last 5 steps", xlim=(0, 5))
     _missed = [n for n in _order if n not in [*_found, "none"]]
+    _repaired = "wrong initialisation" in _missed
     mo.vstack([
         reply(
             memorised,
@@ -790,7 +796,7 @@ def _(BLUE, LIGHT, OLIVE, ORANGE, know_nothing, memorised, mo, plt, reply, tests
             f"It gets to {_usual:.2f}. The model learns the sentences by heart, the random parts, too. What "
             "remains is the beginning: where several sentences start alike, it cannot know which one comes.",
             wrong={
-                "to about its usual loss, because much is random": "Random parts cannot be predicted in "
+                "to about the same loss, because much is random": "Random parts cannot be predicted in "
                 "new sentences. In sentences that were seen 80 times they can be learned by heart.",
                 "it does not fall: 8 sentences are too few": "The fewer there are, the easier it is to "
                 "learn them by heart.",
@@ -802,8 +808,9 @@ def _(BLUE, LIGHT, OLIVE, ORANGE, know_nothing, memorised, mo, plt, reply, tests
             "run to compare with: a healthy model **can** learn 8 sentences. If it cannot, look for the "
             "mistake before anything else.\n\n"
             f"The test misses the blue ones: {', '.join(_missed)}. Some of them even look better than healthy. "
-            "They make the task too easy, or they are no mistake of training at all. So you need a few "
-            "more checks. Here are three, and each is a few lines."
+            "They make the task too easy, or they are no mistake of training at all. "
+            + "A wrong initialisation is repaired within 80 steps. The first loss shows it. " * _repaired
+            + "So you need a few more checks. Here are three, and each is a few lines."
         ),
     ])
     return
@@ -843,7 +850,7 @@ def _(good, validation_loss):
 
 
 @app.cell(hide_code=True)
-def _(divergence, mo, package_code):
+def _(evaluating, mo, package_code):
     mo.vstack([
         mo.md(
             """
@@ -861,10 +868,13 @@ def _(divergence, mo, package_code):
 
             If the loss jumps to infinity, `nanogpt train` stops before any weight moves. It says at
             which step and batch it happened and which gradients were the largest, and which checkpoint
-            is still good. This is how it finds the words:
+            is still good.
+
+            For point 5, the package measures inside `evaluating`. It switches dropout off, and
+            afterwards on again:
             """
         ),
-        package_code(divergence),
+        package_code(evaluating),
     ])  # fmt: skip
     return
 
