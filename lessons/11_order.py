@@ -320,9 +320,11 @@ def _(mo, predict, reply, shifts, values_guess):
         would hardly differ. You know the answer from the clock of lesson 4: fast hands and slow hands.
 
         A head of hs channels has hs / 2 pairs of channels. Each pair is an arrow of its own, with its own
-        speed. The first pair rotates by 1 radian per token. Each further pair is slower by the same factor,
-        down to about 1/10,000. The score is the sum over all pairs. Each term depends on the distance only,
-        and so does the sum.
+        speed. The first pair rotates by 1 radian per token. Each further pair is slower by the same factor:
+        pair i, counted from 0, rotates by 10,000^(-i / number of pairs). With 4 pairs the speeds are 1, 0.1,
+        0.01 and 0.001. With more pairs, the last speed comes nearer to 1/10,000.
+
+        The score is the sum over all pairs. Each term depends on the distance only, and so does the sum.
         """),
         turn_guess,
     ])  # fmt: skip
@@ -351,7 +353,8 @@ def _(math, mo, reply, turn_guess):
         learned weights, so training can find such a query. It then works at every place of the text.
 
         The picture has a head of 32 channels, 16 pairs. Above: the score of each pair, fast ones on top
-        (orange: high, blue: low). Below: their mean. Move the slider, and the peak goes along.
+        (orange: high, blue: low). Below: their mean (the sum, divided by 16). Move the slider, and the peak
+        goes along.
         """),
         wanted,
     ])  # fmt: skip
@@ -385,8 +388,8 @@ def _(BLUE, GREY, ORANGE, SIDES, plt, torch, wanted):
 @app.cell(hide_code=True)
 def _(RoPE, apply_rotary, mo, package_code, predict):
     alibi_guess = predict(
-        "A head has the slope 0.5, and all keys fit equally well. How many times the attention weight of "
-        "distance 0 does the key at distance 2 get?",
+        "A head has the slope 0.5, and all keys fit equally well. By what number do you multiply the "
+        "attention weight of the key at distance 0 to get that of the key at distance 2?",
         step=0.01,
     )
     mo.vstack([
@@ -394,6 +397,9 @@ def _(RoPE, apply_rotary, mo, package_code, predict):
         In the code, channel i is paired with channel i + hs / 2. The paper pairs neighbours: 0 with 1, 2
         with 3. Both work. But weights that were trained with one do not work with the other. This is a
         mistake that people make when they load the weights of others.
+
+        Here is the package's code, folded. `apply_rotary` is the solution of the exercise `rope`: try before
+        you look.
         """),
         package_code(RoPE, apply_rotary),
         mo.md("""
@@ -468,9 +474,9 @@ def _(ALiBi, BLUE, GREY, ModelConfig, OLIVE, ORANGE, mo, package_code, plt, soft
         ## 5. Windows: nobody looks far
 
         The third way is the hardest penalty: hide everything that is too far away. With a window of 4, a
-        token sees itself and the 3 tokens before it (Beltagy et al. 2020). This time it is not a stretch of
-        a token file, as in lesson 8, but a limit inside attention. It says what a token may see, not in
-        which order it is. So it goes together with RoPE or ALiBi.
+        token sees itself and the 3 tokens before it (Beltagy et al. 2020). In lesson 8 a window was a
+        stretch of a token file. Here a window is a limit inside attention. It hides the far tokens. It does
+        not tell a token how far away each of the others is. So it goes together with RoPE or ALiBi.
 
         Is everything older lost? No. In the first layer, each token collects what it sees. In the second
         layer, a token looks at tokens that have collected already.
@@ -617,36 +623,27 @@ def _(mo):
 
 
 @app.cell(hide_code=True)
-def _(attention_mask, mo, package_code):
-    mo.vstack([
-        mo.md("""
-        **What it saves.** Without a window, twice the text makes four times the pairs. With a window, it
-        makes twice the pairs. A model that writes keeps the keys and values of earlier tokens, as you will
-        see in lesson 12. With a window, each layer needs only the last few. What a window does *not*
-        save is everything outside the scores: the matrices cost the same for every token.
+def _(mo):
+    mo.md("""
+    **What it saves.** Without a window, twice the text makes four times the pairs. With a window, it
+    makes twice the pairs. A model that writes keeps the keys and values of earlier tokens, as you will
+    see in lesson 12. With a window, each layer needs only the last few. What a window does *not*
+    save is everything outside the scores: the matrices cost the same for every token.
 
-        The numbers above are those of Mistral 7B (Jiang et al. 2023): a window of 4,096 in each of 32 layers,
-        which reach some 131,000 tokens in theory. But a chain of 32 hops may lose much
-        on the way. So some models let a few layers see everything. In Gemma 3, five layers have a window of 1,024, and
-        every sixth has none (Gemma Team 2025).
+    The numbers above are those of Mistral 7B (Jiang et al. 2023): a window of 4,096 in each of 32 layers,
+    which reach some 131,000 tokens in theory. But a chain of 32 hops may lose much
+    on the way. So some models let a few layers see everything. In Gemma 3, five layers have a window of 1,024, and
+    every sixth has none (Gemma Team 2025).
 
-        Our package only masks. It computes all scores and keeps all keys. So it shows what a window does to a
-        model, and saves nothing.
+    Our package only masks. It computes all scores and keeps all keys. So it shows what a window does to a
+    model, and saves nothing.
 
-        **The whole mask.** Four rules make it. A token sees no later token. It sees nothing outside its
-        window. It sees no other document (lesson 8). And it always sees itself, so that padding does not
-        take a softmax of nothing. When a model writes, the latest token is the only new one: one row that
-        looks, and a column for each known token. So the mask has one row for each *new* token.
-        """),
-        package_code(attention_mask),
-        mo.md("""
-        ## 6. Longer than any text of the training
+    ## 6. Longer than any text of the training
 
-        Now a test. In this text, each token repeats the token 9 places before it. So a token that wants to
-        predict the next one has to look 8 tokens back. Only one token in ten is new, at random. Four small models of one layer learn it from pieces of 32 tokens. Then they read pieces of 128.
-        (The learned positions get rows for 33 to 128, at random, as nobody trained them.)
-        """),
-    ])  # fmt: skip
+    Now a test. In this text, each token repeats the token 9 places before it. So a token that wants to
+    predict the next one has to look 8 tokens back. Only one token in ten is new, at random. Four small models of one layer learn it from pieces of 32 tokens. Then they read pieces of 128.
+    (The learned positions get rows for 33 to 128, at random, as nobody trained them.)
+    """)
     return
 
 
@@ -814,13 +811,20 @@ def _(Path, losses_by_place, mo, read_token_file, trained):
         {_titles[_least][0]} has the lowest loss. Later places have more to look at, so a good model could even be
         better there.
 
+        **No position encoding at all** works, too. Lesson 4 said that a Transformer must be told the order,
+        and this holds for attention without a mask. With the mask, the first token sees one token, the tenth
+        sees ten. A layer can find out how many there are, and hand it on (Haviv et al. 2022).
+
+        But why are learned positions worse than none here? After 100 steps these models know little more
+        than which token follows which. For this they need no position. Learned rows start at random, so at
+        first they are only noise in each token. (Rows that start at 0 do nearly as well as none.) And why does the loss rise by only
+        {_beyond["learned"] - _within["learned"]:.2f} beyond the trained length? The rows beyond 32 are random
+        here as well. But the model hardly uses its rows yet, as it hardly uses its context (lesson 8).
+
         These are single runs of 100 steps. Some differences are luck; lesson 14 shows how to tell. The
         package has a longer comparison, with three runs of each: `nanogpt lab run positions`. There RoPE
         and ALiBi came out ahead of the vectors that are added, by more than luck. After a
         full training, Vaswani et al. (2017) found learned vectors and waves nearly equal.
-
-        **No position encoding at all** works, too. The mask is the reason: the first token sees one
-        token, the tenth sees ten. A layer can find out how many there are, and hand it on (Haviv et al. 2022).
 
         ## What you can say now
 
@@ -855,40 +859,49 @@ def _(form, judged):
 
 
 @app.cell(hide_code=True)
-def _(mo):
-    mo.md("""
-    ## Your turn
+def _(attention_mask, mo, package_code):
+    mo.vstack([
+        mo.md("""
+        ## Your turn
 
-    Rotate all pairs of channels at once, for every head and every token. The cosines and sines are given.
+        Rotate all pairs of channels at once, for every head and every token. The cosines and sines are given.
 
-    ```sh
-    nanogpt exercise check rope
-    ```
+        ```sh
+        nanogpt exercise check rope
+        ```
 
-    And, if you like, the package's whole mask, with window and documents. The four rules stand above. (Optional.)
+        And, if you like, the package's whole mask, with window and documents. (Optional.)
 
-    ```sh
-    nanogpt exercise check full-mask
-    ```
+        ```sh
+        nanogpt exercise check full-mask
+        ```
 
-    Three experiments in the cells above:
+        Four rules make this mask. A token sees no later token. It sees nothing outside its window. It sees no
+        other document (lesson 8). And it always sees itself, so that padding does not take a softmax of
+        nothing. The mask has one row for each *new* token. When a model writes, only the latest token is new
+        (lesson 12). The solution follows, folded: try before you look.
+        """),
+        package_code(attention_mask),
+        mo.md("""
+        Three experiments in the cells above:
 
-    - In `arms`, change the window from 16 to 8. A token has to look 8 tokens back. Is a window of 8
-      enough? And of 9?
-    - In `arms`, add `"both": {"position": "alibi", "window": 16}` in place of one of the four. What does the
-      window change for ALiBi, and what can it not change?
-    - On the command line, train a small model with RoPE and a window:
-      `nanogpt demo --model.position rope --model.window 16`
+        - In `arms`, change the window from 16 to 8. A token has to look 8 tokens back. Is a window of 8
+          enough? And of 9?
+        - In `arms`, add `"both": {"position": "alibi", "window": 16}` in place of one of the four. What does the
+          window change for ALiBi, and what can it not change?
+        - On the command line, train a small model with RoPE and a window:
+          `nanogpt demo --model.position rope --model.window 16`
 
-    **Papers.** Su et al. 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding", section 3. Press,
-    Smith & Lewis 2022, "Train Short, Test Long: Attention with Linear Biases Enables Input Length
-    Extrapolation", section 3. Beltagy et al. 2020, "Longformer: The Long-Document Transformer", section 3, for
-    windows. Jiang et al. 2023, "Mistral 7B", section 2. Gemma Team 2025, "Gemma 3 Technical Report", section 2.
-    Vaswani et al. 2017, "Attention Is All You Need", table 3 (E). Chen
-    et al. 2023, "Extending Context Window of Large Language Models via Positional Interpolation", section
-    3. Haviv et al. 2022, "Transformer Language Models without Positional Encodings Still Learn Positional
-    Information".
-    """)
+        **Papers.** Su et al. 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding", section 3. Press,
+        Smith & Lewis 2022, "Train Short, Test Long: Attention with Linear Biases Enables Input Length
+        Extrapolation", section 3. Beltagy et al. 2020, "Longformer: The Long-Document Transformer", section 3, for
+        windows. Jiang et al. 2023, "Mistral 7B", section 2. Gemma Team 2025, "Gemma 3 Technical Report", section 2.
+        Vaswani et al. 2017, "Attention Is All You Need", table 3 (E). Chen
+        et al. 2023, "Extending Context Window of Large Language Models via Positional Interpolation", in
+        section 3. Haviv et al. 2022, "Transformer Language Models without Positional Encodings Still Learn Positional
+        Information".
+        """),
+    ])  # fmt: skip
     return
 
 
