@@ -655,7 +655,7 @@ def _(ANSWERS, IGNORED, batch_of, good, guess_g, practice, reply, runs):
             f"{sum(good['losses'][-20:]) / 20:.2f}. But the validation loss is no better than the healthy "
             f"one. In these batches {_padded:.0%} of the places are padding. To predict padding after padding is easy, and "
             f"each such place counts with a loss of almost 0. The real tokens, {1 - _padded:.0%}, have a loss of about "
-            f"{_mean / (1 - _padded):.2f}. That is no better than healthy, for the model had padding to learn "
+            f"{_mean / (1 - _padded):.2f}. That is no better than healthy: the model had padding to learn "
             "as well. So the mean looks better than the model is."
         ),
         wrong={
