@@ -75,8 +75,8 @@ def _(mo):
 
     ## The same recipe, again and again
 
-    The seed of a run decides two things: the first random weights, and which windows of the text make
-    up each batch. It is the one setting that nobody means when they say "the recipe". Here is the
+    The seed of a run decides three things: the first random weights, which windows of the text make
+    up each batch, and what dropout sets to zero (dropout is off here). It is the one setting that nobody means when they say "the recipe". Here is the
     small model of the lessons, trained for 30 steps: three times with another seed, and then once
     more with the first one.
     """)
@@ -94,16 +94,6 @@ def _(predict):
     )
     twice_guess
     return (twice_guess,)
-
-
-@app.cell
-def _(short_run):
-    ends = {}
-    for _name, _seed in (("seed 1", 1), ("seed 2", 2), ("seed 3", 3), ("seed 1 again", 1)):
-        _records = short_run(30, train={"seed": _seed})
-        ends[_name] = round(_records[-1].val_loss, 6)
-    ends
-    return (ends,)
 
 
 @app.cell(hide_code=True)
@@ -126,6 +116,16 @@ def _(ends, reply, twice_guess):
         wrong={_guess: _why for _guess, _why in _reasons.items() if _guess != _right},
     )
     return
+
+
+@app.cell
+def _(short_run):
+    ends = {}
+    for _name, _seed in (("seed 1", 1), ("seed 2", 2), ("seed 3", 3), ("seed 1 again", 1)):
+        _records = short_run(30, train={"seed": _seed})
+        ends[_name] = round(_records[-1].val_loss, 6)
+    ends
+    return (ends,)
 
 
 @app.cell(hide_code=True)
@@ -157,6 +157,30 @@ def _(predict):
     )
     sweep_guess
     return (sweep_guess,)
+
+
+@app.cell(hide_code=True)
+def _(reply, share, sweep_guess):
+    reply(
+        sweep_guess,
+        10,
+        f"""
+        Put all six losses in a row, best first. There are 20 ways to place three *a* among six, and
+        without any effect all are equally likely. In two of them the letters do not mix: *aaabbb* and
+        *bbbaaa*. Two of 20 are 10 of 100. Drawn 5,000 times below: {100 * share:.1f} of 100.
+        """,
+        wrong={
+            5: "This is the chance for *b* to win in all three. But *a* can win in the same way, and "
+            "you would report that as well.",
+            1: "One in a hundred needs five seeds each. Three look like many, but there are only "
+            "20 ways to share out six places.",
+            25: "A coin that falls three times on the same side does so in 25 of 100. Here each run is "
+            "compared with all three others, so it is rarer.",
+            50: "That is the chance that one named setting has the better mean.",
+        },
+        tolerance=2,
+    )
+    return
 
 
 @app.cell
@@ -223,35 +247,11 @@ def _(comb, experiment, mo, plt, random, seeds_each, swept):
 
 
 @app.cell(hide_code=True)
-def _(reply, share, sweep_guess):
-    reply(
-        sweep_guess,
-        10,
-        f"""
-        Put all six losses in a row, best first. There are 20 ways to place three *a* among six, and
-        without any effect all are equally likely. In two of them the letters do not mix: *aaabbb* and
-        *bbbaaa*. Two of 20 are 10 of 100. Drawn 5,000 times above: {100 * share:.1f} of 100.
-        """,
-        wrong={
-            5: "This is the chance for *b* to win in all three. But *a* can win in the same way, and "
-            "you would report that as well.",
-            1: "One in a hundred needs five seeds each. Three look like many, but six numbers have only "
-            "20 orders.",
-            25: "A coin that falls three times on the same side does so in 25 of 100. Here each run is "
-            "compared with all three others, so it is rarer.",
-            50: "That is the chance that one named setting has the better mean.",
-        },
-        tolerance=2,
-    )
-    return
-
-
-@app.cell(hide_code=True)
 def _(predict):
     twenty_guess = predict(
         """
         You try twenty ideas in this way, three seeds each, and none of them does anything. In how many
-        of 100 such months will at least one idea have "clearly worked"? (Each works by luck in 10 of
+        of 100 such rounds of twenty ideas will at least one idea have "clearly worked"? (Each works by luck in 10 of
         100, independently of the others.)
         """,
         step=1,
@@ -267,13 +267,13 @@ def _(reply, twenty_guess):
         round(100 * (1 - 0.9**20)),
         """
         Each idea stays without luck in 90 of 100. All twenty do so in 0.9 multiplied with itself twenty
-        times, 12 of 100. In the other 88 you have a discovery that is none. So say how many ideas you
+        times, 12 of 100. In the other 88 you have a false discovery. So say how many ideas you
         tried, not only which one worked.
         """,
         wrong={
             10: "That is the chance of a single idea. Twenty have twenty chances.",
             100: "Twenty times 10 of 100 would be 200 of 100. Chances of different ideas do not add up: "
-            "some months have two lucky ideas, others none.",
+            "some rounds have two lucky ideas, others none.",
             50: "It feels like even odds. But the chance that all twenty fail is 0.9 to the power 20.",
         },
         tolerance=3,
@@ -294,11 +294,16 @@ def _(mo):
     | *a* | 2.51 | 2.52 | 2.53 | 2.52 | 0.01 |
     | *b* | 2.49 | 2.50 | 2.51 | 2.50 | 0.01 |
 
+    For the standard deviation, the squared distances from the mean are divided by 2 here, not by 3. The
+    three runs are a sample, and their mean was estimated from the same three numbers. So the distances
+    come out a little too small, and one divides by n - 1 instead of n.
+
     1. The difference of the means is 0.02.
     2. A single run strays by 0.01. A mean of three runs strays less, because high and low runs cancel
        in part. It strays by the standard deviation divided by the root of the number of runs:
        0.01 / √3 = 0.0058. This is the *standard error* of a mean.
-    3. The difference is 0.02 / 0.0058 = 3.5 standard errors. We call this its *span*.
+    3. The difference is 0.02 / 0.0058 = 3.5 standard errors. We call this its *span*. (Both means
+       stray, so their difference strays more than one mean. The table of step 4 counts on that.)
     4. How large a span does luck give? The noise itself was estimated from six numbers, so it may be too
        small by luck as well. A table, computed once by mathematicians, says: with two settings and three
        seeds each, luck alone gives a span above 6.5 in 1 of 100 studies.
@@ -329,7 +334,13 @@ def _(LEVEL, largest_span_of_equals, mo):
     alone would do as much in less than {100 * LEVEL:.0f} of 100 studies. With more than two settings it
     looks at all pairs at once. Three settings make three pairs, and so three chances for luck. With three
     seeds each the limit for a single pair would be {largest_span_of_equals(2, 6):.1f}; for all three pairs
-    together it is {largest_span_of_equals(3, 6):.1f}. This is the remedy for the twenty ideas.
+    together it is {largest_span_of_equals(3, 6):.1f}. Two settings had a limit of
+    {largest_span_of_equals(2, 4):.1f} above. A single pair gets the smaller {largest_span_of_equals(2, 6):.1f}
+    here, because the noise is now known from nine runs instead of six. This is the remedy for the twenty
+    ideas, if all twenty are settings of one study.
+
+    Each setting has a standard deviation of its own. The judge assumes that the noise is equally large in
+    all of them. So it makes one number: the root of the mean of their squares.
     """)
     return
 
@@ -355,8 +366,8 @@ def _(mo):
 def _(predict):
     half_guess = predict(
         """
-        With 4 seeds for each setting you can just see a difference of 0.04. How many seeds do you need
-        to see a difference of 0.02 as well, about?
+        With 4 seeds for each setting, a mean has a standard error of 0.02. You look for an effect of
+        half the size, so you want a standard error of 0.01. How many seeds for each setting is that?
         """,
         step=1,
     )
@@ -418,21 +429,23 @@ def _(differences, effect, experiment, many, mean, mo, plt, random):
 
 
 @app.cell(hide_code=True)
-def _(half_guess, reply, sqrt):
+def _(half_guess, largest_span_of_equals, reply, sqrt):
     reply(
         half_guess,
         4 * 2**2,
         f"""
         The standard error falls with the *root* of the number of seeds: 1/√4 is {1 / sqrt(4):.2f}, and
-        half of that, {1 / sqrt(16):.2f}, is 1/√16. Half the effect takes four times the runs. So aim at
-        large effects first.
+        half of that, {1 / sqrt(16):.2f}, is 1/√16. The limit falls a little as well, because more runs
+        tell the noise better: from {largest_span_of_equals(2, 6):.1f} with 4 seeds to
+        {largest_span_of_equals(2, 30):.1f} with 16. So half the effect takes at most four times the
+        runs. Aim at large effects first.
         """,
         wrong={
             8: "Twice the seeds make the standard error smaller by √2 only, not by 2.",
-            4: "An effect of half the size is as hidden as one of full size in twice the noise.",
+            4: "The same number of seeds gives the same standard error, 0.02.",
             6: "Twice the seeds would be 8, and even those are not enough.",
         },
-        tolerance=2,
+        tolerance=1,
     )
     return
 
@@ -533,18 +546,18 @@ def _(
             for _d in differences(losses)
         ]
         shown = mo.vstack([
-            mo.md("| arm | loss at the end | between seeds |\n|:---|---:|---:|\n" + "\n".join(rows)),
+            mo.md("| arm | loss at the end | standard deviation between seeds |\n|:---|---:|---:|\n" + "\n".join(rows)),
             mo.md("\n".join(pairs)),
             mo.image(str(study_place / "curves.png"), style={"max-width": "min(640px, 100%)"}),
         ])  # fmt: skip
     except UserError as error:
         shown = mo.md(f"**{error}**")
     shown
-    return (results,)
+    return losses, results
 
 
 @app.cell(hide_code=True)
-def _(mean, mo, rate_guess, reply, results):
+def _(differences, losses, mean, mo, rate_guess, reply, results):
     by_rate = {
         _arm.removeprefix("lr "): mean(_run["val_loss"] for _run in _runs)
         for _arm, _runs in results.items()
@@ -553,13 +566,29 @@ def _(mean, mo, rate_guess, reply, results):
     _reasons = {
         "0.0003": "It is safe and slow: after 40 steps the weights have hardly moved.",
         "0.003": "The middle is a fair guess, but nothing makes the middle of three values the best.",
-        "0.03": "Faster is better only until the steps overshoot. Then the loss jumps about.",
+        "0.03": "Large steps can overshoot. Then the loss jumps about.",
     }
     best = min(by_rate, key=by_rate.get) if len(by_rate) == 3 else None
+    _open = [
+        _arm.removeprefix("lr ")
+        for _d in (differences(losses) if best else [])
+        for _arm, _with in ((_d.one, _d.other), (_d.other, _d.one))
+        if _with == f"lr {best}" and not _d.real
+    ]
+    for _rate in _open:
+        _reasons[_rate] = (
+            f"It ends higher than {best} in the mean, but the judge cannot tell the two apart. "
+            "So your guess may still be right; two seeds do not say."
+        )
+    _certain = (
+        f"It ends lowest, but the judge cannot tell it from {' or '.join(_open)}. That takes more seeds. "
+        if _open
+        else "Its difference from both others is real. "
+    )
     mo.md("The study was changed; its table says what came out.") if best is None else reply(
         rate_guess,
         best,
-        "It holds for this model, this text and 40 steps. A longer run has time for smaller steps.",
+        _certain + "It holds for this model, this text and 40 steps. A longer run has time for smaller steps.",
         wrong={_rate: _why for _rate, _why in _reasons.items() if _rate != best},
     )
     return
@@ -605,7 +634,7 @@ def _(mo):
     is the noise. With three seeds each, two equal settings look like a clear victory in 10 of 100
     experiments. So one of twenty useless ideas nearly always looks good. The judge divides a difference
     by the standard error of a mean and asks how often luck alone gives as much. Half the effect takes
-    four times the seeds. So is a difference of 0.02 luck or effect? The difference alone cannot tell; the
+    up to four times the seeds. So is a difference of 0.02 luck or effect? The difference alone cannot tell; the
     noise and the number of seeds have to be known.
 
     ## Questions
