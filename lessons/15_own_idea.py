@@ -78,13 +78,13 @@ def _(mo):
     mo.md("""
     # 15. A position encoding and an attention of your own
 
-    After this lesson you can write a new position encoding and a new kind of attention. Each takes about
-    ten lines, in a file of your own. You can have them checked for mistakes that no loss curve
-    shows. And you can see within a minute whether they learn.
+    After this lesson you can write a new position encoding and a new kind of attention. Each is a
+    class of ten to twenty lines, in a file of your own. You can have them checked for mistakes that no
+    loss curve shows. And you can see within a minute whether they learn.
 
     Ideas in this field are small. ALiBi is a straight line, and RoPE is a rotation; most large models
     of today use RoPE. The idea itself is rarely the hard part. The hard part is what surrounds it: no
-    token may see the future, generation with a KV cache must give the same text, padding must change
+    token may see the future, generation with a KV cache must give the same text as without, padding must change
     nothing. The package checks these for you.
 
     ## An idea: forget by the logarithm
@@ -114,15 +114,6 @@ def _(predict):
     return (half_guess,)
 
 
-@app.cell
-def _(softmax, torch):
-    distance = torch.arange(5.0)  # 0, 1, 2, 3, 4 tokens back
-    scores = -torch.log1p(distance)  # log1p(d) is log(1 + d)
-    weights = softmax(scores)
-    (weights / weights[0]).tolist()
-    return (weights,)
-
-
 @app.cell(hide_code=True)
 def _(half_guess, reply, weights):
     reply(
@@ -142,6 +133,15 @@ def _(half_guess, reply, weights):
     return
 
 
+@app.cell
+def _(softmax, torch):
+    distance = torch.arange(5.0)  # 0, 1, 2, 3, 4 tokens back
+    scores = -torch.log1p(distance)  # log1p(d) is log(1 + d)
+    weights = softmax(scores)
+    (weights / weights[0]).tolist()
+    return (weights,)
+
+
 @app.cell(hide_code=True)
 def _(mo):
     strength = mo.ui.slider(0, 3, step=0.25, value=1, label="strength", show_value=True)
@@ -149,7 +149,8 @@ def _(mo):
         mo.md(
             """
             A *strength* multiplies the logarithm; it makes 1 / (1 + d) to the power of the strength.
-            The picture shows attention weights relative to distance 0, twice. On the left the distance
+            The picture shows attention weights relative to distance 0, twice. The vertical axis is
+            logarithmic: equal steps upward multiply the weight by the same number. On the left the distance
             is drawn as usual: ALiBi is a straight line. On the right the distance is drawn by its
             logarithm: now the new idea is the straight line. Move the strength.
             """
@@ -189,7 +190,9 @@ def _(mo):
 
     Order can enter a Transformer in three places: it is added to the embeddings, it rotates queries and
     keys, or it is added to the scores. So a position encoding is a class with three hooks: `embed`,
-    `rotate` and `bias`. The base class leaves all three alone. Our idea needs one of them, `bias`.
+    `rotate` and `bias`. Here a hook is a method that the model calls at a fixed place. The base class
+    changes nothing in any of them. Our idea needs one, `bias`. All encodings of the package are in
+    `model/position.py`, and its dictionary `POSITIONS` gives each a name.
     """)
     return
 
@@ -282,6 +285,22 @@ def _(reply, small_config, weights_guess):
 
 
 @app.cell(hide_code=True)
+def _(mo):
+    mo.md(r"""
+    How does the training find this file? You name it. Save it as `my_idea.py` and write
+
+    ```sh
+    nanogpt train demo --plugin my_idea.py \
+        --model.position log
+    ```
+
+    `--plugin` runs the file first. Its last line enters the class into `POSITIONS` under the name `log`, and
+    `model.position` chooses this name. A study has the line `plugins = ["my_idea.py"]` instead.
+    """)
+    return
+
+
+@app.cell(hide_code=True)
 def _(CHECKS, Path, mo, sha256, subprocess, sys, wrap):
     def ask_the_judge(code):
         """The file with this code, what `nanogpt lab check` says, and whether it is sound."""
@@ -303,6 +322,11 @@ def _(CHECKS, Path, mo, sha256, subprocess, sys, wrap):
 
         `nanogpt lab check my_idea.py` builds a tiny model with your variant and asks {len(CHECKS)}
         questions. The same questions go to every variant of the package.
+
+        The first question is about the future. A token that sees what it has to predict copies it. Then
+        the training loss and the validation loss are both wonderful, because the answer stands in the
+        validation window, too. Only generation is bad: there the next token does not exist yet. So the
+        check changes a later token and looks whether the logits of an earlier one change.
         """
     )
     return (ask_the_judge,)
@@ -318,6 +342,20 @@ def _(ask_the_judge, mo, position_code):
 
 
 @app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    Two of the questions need a word.
+
+    - *Kernels.* The check builds the same model twice, with hand-written and with fused layers, and compares
+      the logits. Your own part is the same in both.
+    - *`collapse`.* An encoding may have a method of this name, after which it adds nothing. Then the check
+      compares it with a model that has no encoding. `LogDistance` has no such method, so there is
+      nothing to check, and the *yes* says nothing about it.
+    """)
+    return
+
+
+@app.cell(hide_code=True)
 def _(cache, causality, package_code):
     package_code(causality, cache)
     return
@@ -326,11 +364,11 @@ def _(cache, causality, package_code):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    ## A mistake that no loss shows
+    ## A careless version
 
     Why so many questions, if the loss says whether a model learns? Here is a mistake that nearly
     everybody makes once. The distances are counted from 0 by `torch.arange`, and the arguments `q_pos`
-    and `k_pos` are not used. In training this is right: a window starts at position 0.
+    and `k_pos` are not used.
     """)
     return
 
@@ -493,7 +531,7 @@ class CarelessLog(Position):
 
 POSITIONS["careless"] = CarelessLog
 ''')
-    mo.md(f"`nanogpt lab check` finds it, and its second *no* is the text that differs:\n\n```text\n{_said}\n```")
+    mo.md(f"`nanogpt lab check` finds it, and its second *no* reports the changed text:\n\n```text\n{_said}\n```")
     return
 
 
@@ -527,14 +565,6 @@ def _(predict):
     return (quiet_guess,)
 
 
-@app.cell
-def _(softmax, torch):
-    real_scores = torch.tensor([0.0, 0.0, 0.0])  # change them: -2, -3, -4, or 5, 0, 0
-    with_nothing = softmax(torch.cat([torch.zeros(1), real_scores]))
-    {"nothing": with_nothing[0].item(), "real keys": with_nothing[1:].tolist()}
-    return
-
-
 @app.cell(hide_code=True)
 def _(quiet_guess, reply):
     reply(
@@ -551,6 +581,14 @@ def _(quiet_guess, reply):
         },
         tolerance=0.01,
     )
+    return
+
+
+@app.cell
+def _(softmax, torch):
+    real_scores = torch.tensor([0.0, 0.0, 0.0])  # change them: -2, -3, -4, or 5, 0, 0
+    with_nothing = softmax(torch.cat([torch.zeros(1), real_scores]))
+    {"nothing": with_nothing[0].item(), "real keys": with_nothing[1:].tolist()}
     return
 
 
@@ -597,7 +635,8 @@ ATTENTION_KERNELS["quiet"] = QuietAttention
             In the package attention is computed by a *kernel*, a module of its own that gets queries,
             keys, values and the mask. A dictionary names the kernels. So another attention is again one
             class and one entry. The value of zeros adds nothing to the sum, so we may leave it out: we
-            drop the first column of the weights.
+            drop the first column of the weights. The mask needs a column for the new key as well:
+            `F.pad(mask, (1, 0), value=free)` puts one column before the first and none after the last.
             """
         ),
         block_code,
@@ -700,7 +739,7 @@ def _(mo):
     This lesson has no exercise of its own, but three experiments.
 
     1. Break it. Put `causal = False` as the first line of `weights` in the second file and submit. Which
-       check fails first? This would be a model that sees the future: its loss would be wonderful.
+       check fails first? What would the training loss of this model look like, and what its texts?
     2. Change the idea: let the score fall with the *root* of the distance, or let each head have a
        distance beyond which it sees nothing. Is it sound?
     3. Find out whether it helps. Save the first file as `my_idea.py`. Write a study as in lesson 14,
