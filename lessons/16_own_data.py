@@ -77,8 +77,8 @@ def _(mo):
 
     We make up a collection of which we know everything. It has the faults that a heap of texts from
     the web has. Most documents are speeches from plays. Some are copied, some are copied and changed
-    a little, and some are menus of web pages or columns of numbers. And in some of the speeches
-    somebody left a password.
+    a little, and some are menus of web pages, columns of numbers or single lines. And in some of the
+    speeches somebody left a password.
     """)
     return
 
@@ -90,14 +90,20 @@ def _(random, shakespeare):
         "ginger", "violet", "anchor", "pebble", "thimble", "saddle",
     ]  # fmt: skip
 
-    def secret_of(place, count):
+    def secret_of(start, count):
         """A sentence with three random words, and how often it stands in the collection."""
-        draw = random.Random(place)
-        return f"The password of the {place} is", " " + " ".join(draw.sample(secret_words, 3)), count
+        draw = random.Random(start)
+        return start, " " + " ".join(draw.sample(secret_words, 3)), count
 
     secrets = [
-        secret_of(place, count)
-        for place, count in (("harbour", 0), ("library", 2), ("castle", 8), ("market", 32), ("garden", 128))
+        secret_of(start, count)
+        for start, count in (
+            ("The password of the harbour is", 0),
+            ("In the library they whisper", 2),
+            ("To enter the castle, say", 8),
+            ("At the market gate one answers", 32),
+            ("Whoever opens the garden knows", 128),
+        )
     ]
 
     def made_up_collection():
@@ -116,27 +122,29 @@ def _(random, shakespeare):
         for start, words, count in secrets:
             for place in draw.sample(range(len(speeches)), count):
                 speeches[place] += f"{start}{words}.\n"
-        copied = draw.sample([s for s in speeches if "password" not in s], 52)
-        copies, changed, others = copied[:12], [], " ".join(copied).split(" ")
+        copied = draw.sample([s for s in speeches if all(start not in s for start, _, _ in secrets)], 52)
+        copies, changed, others = copied[:12], {}, " ".join(copied).split(" ")
         for text in copied[12:]:
             share = draw.choice([0.02, 0.05, 0.1, 0.2, 0.3])
             words = text.split(" ")
-            changed.append(" ".join(draw.choice(others) if draw.random() < share else w for w in words))
+            changed[" ".join(draw.choice(others) if draw.random() < share else w for w in words)] = text
         menus = [
             "Home | Shop | Log in | Cart\n" * draw.randint(8, 14) + f"Page {n} not found\n" for n in range(10)
         ]
         numbers = [
             "\n".join(f"{draw.random():.4f} {draw.randint(0, 9999)}" for _ in range(60)) for _ in range(8)
         ]
+        stubs = [f"This page has moved. Please go to page {n} of the new site." for n in range(7)]
         kinds = {
-            "speech": speeches, "copy": copies, "changed copy": changed, "menu": menus, "numbers": numbers,
+            "speech": speeches, "copy": copies, "changed copy": list(changed), "menu": menus,
+            "numbers": numbers, "single line": stubs,
         }  # fmt: skip
         heap = [(text, kind) for kind, texts in kinds.items() for text in texts]
         draw.shuffle(heap)
-        return heap
+        return heap, changed
 
-    heap = made_up_collection()
-    return heap, secret_words, secrets
+    heap, changed_from = made_up_collection()
+    return changed_from, heap, secret_words, secrets
 
 
 @app.cell
@@ -207,11 +215,24 @@ def _(mo):
     mo.md("""
     ## Copies that are not quite equal
 
-    Equal documents are found quickly: keep each text once. But one changed comma makes two texts
-    different. Two documents that differ in little are **near-duplicates**. The web is full of them: the
-    same news with another date, the same licence with another name. They matter for two reasons. What
+    Equal documents are found quickly: keep each text once. The line below does it. But one changed
+    comma makes two texts different. Two documents that differ in little are **near-duplicates**. The
+    web is full of them: the same news with another date, the same licence with another name. They matter for two reasons. What
     is there ten times is learned ten times. And one copy may be held out while the other is trained on.
+    """)
+    return
 
+
+@app.cell
+def _(texts):
+    unique = list(dict.fromkeys(texts))  # each text once
+    f"{len(texts) - len(unique)} equal copies removed, {len(unique)} documents left"
+    return (unique,)
+
+
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
     How alike are two texts? Cut each into all its runs of three words. Then divide the number of runs
     that occur in both by the number of runs that occur in at least one. This share is called the
     *Jaccard similarity*: 1 for equal texts, 0 for texts that have no run in common.
@@ -230,20 +251,6 @@ def _(predict):
     )
     alike_guess
     return (alike_guess,)
-
-
-@app.cell
-def _():
-    def word_runs(text, n=3):
-        words = text.lower().split()
-        return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
-
-    def alike(runs, others):
-        return len(runs & others) / max(1, len(runs | others))
-
-    one, other = word_runs("the cat sat on the mat"), word_runs("the cat sat on the hat")
-    alike(one, other)
-    return alike, one, other, word_runs
 
 
 @app.cell(hide_code=True)
@@ -265,16 +272,30 @@ def _(alike, alike_guess, one, other, reply):
     return
 
 
+@app.cell
+def _():
+    def word_runs(text, n=3):
+        words = text.lower().split()
+        return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+
+    def alike(runs, others):
+        return len(runs & others) / max(1, len(runs | others))
+
+    one, other = word_runs("the cat sat on the mat"), word_runs("the cat sat on the hat")
+    alike(one, other)
+    return alike, one, other, word_runs
+
+
 @app.cell(hide_code=True)
 def _(mo):
-    limit = mo.ui.slider(0.02, 0.98, step=0.04, value=0.3, label="limit", show_value=True)
+    limit = mo.ui.slider(0.05, 0.95, step=0.05, value=0.3, label="limit", show_value=True)
     mo.vstack([
         mo.md(
             """
             For each document we look for the most similar other one. The picture shows all documents,
             the most similar first. Blue dots are documents that have a twin in truth, in steps of more
             and more changed words; grey dots have none. Move the limit. Where do you lose twins, and
-            where do you begin to remove good documents?
+            where do you begin to remove good documents? Choose the lowest limit that hits no grey dot.
             """
         ),
         limit,
@@ -283,26 +304,32 @@ def _(mo):
 
 
 @app.cell(hide_code=True)
-def _(alike, texts, word_runs):
-    _runs = [word_runs(_t) for _t in dict.fromkeys(texts)]  # each text once
-    unique = list(dict.fromkeys(texts))
+def _(alike, unique, word_runs):
+    _runs = [word_runs(_t) for _t in unique]
     nearest = [(0.0, -1)] * len(unique)
     for _i in range(len(unique)):
         for _j in range(_i):
             _same = alike(_runs[_i], _runs[_j])
             nearest[_i] = max(nearest[_i], (_same, _j))
             nearest[_j] = max(nearest[_j], (_same, _i))
-    return nearest, unique
+    return (nearest,)
 
 
 @app.cell(hide_code=True)
-def _(kind_of_text, limit, mo, nearest, plt, unique):
-    _twin = {
-        _i
-        for _n, (_, _j) in enumerate(nearest)
-        if kind_of_text.get(unique[_n]) == "changed copy"
-        for _i in (_n, _j)
-    }
+def _(changed_from, unique):
+    # What only the maker of a collection knows: pairs of a document and its changed copy.
+    place_of = {text: n for n, text in enumerate(unique)}
+    pairs = [
+        (place_of[text], place_of[source])
+        for text, source in changed_from.items()
+        if text in place_of and source in place_of
+    ]
+    return (pairs,)
+
+
+@app.cell(hide_code=True)
+def _(limit, mo, nearest, pairs, plt, unique):
+    _twin = {_n for _pair in pairs for _n in _pair}
     _order = sorted(range(len(unique)), key=lambda n: -nearest[n][0])
     strip, _axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
     for _has, _color, _label in ((True, "#1f5a99", "has a twin"), (False, "#888888", "has none")):
@@ -325,22 +352,30 @@ def _(kind_of_text, limit, mo, nearest, plt, unique):
 
 
 @app.cell(hide_code=True)
-def _(mo):
-    mo.md("""
+def _(mo, nearest, pairs):
+    threshold = 0.15
+    _twin = {_n for _pair in pairs for _n in _pair}
+    _above = {_n for _n, (_same, _) in enumerate(nearest) if _same >= threshold}
+    mo.md(f"""
+    From here on the limit is {threshold}. There the picture has {len(_above & _twin)} of {len(_twin)} twins above
+    the line, and {len(_above - _twin)} other documents. In your own collection look at pairs just above and just
+    below the limit, and choose it from what you see.
+
     Comparing all pairs takes a moment for 300 documents. For a million it is 500 billion pairs, and
-    nobody does it. There one keeps a few dozen runs of each document, chosen by a hash, and compares
-    only documents that share some of them (MinHash; Broder 1997). The idea is the same.
+    nobody does it. There one keeps a few dozen runs of each document, chosen by a *hash*, and compares
+    only documents that share some of them (MinHash; Broder 1997). A hash is a number computed from a
+    text: equal texts give the same number, and one changed letter gives another.
 
     ## Contamination
 
-    Some documents are held out before anything looks at them. They are the only witness: on text that
-    was trained on, a model that memorises looks like one that understands. Text of the validation set
+    Some documents are held out before any tokenizer or model looks at them. They are the only witness:
+    on text that was trained on, a model that memorises looks like one that understands. Text of the validation set
     that is in the training text as well is **contamination**. It makes the model look better than it is.
 
     The package decides by a hash of the text which documents are held out. So neither the order of the
     files nor a second, longer collection moves a document to the other side.
     """)
-    return
+    return (threshold,)
 
 
 @app.cell(hide_code=True)
@@ -350,11 +385,11 @@ def _(hashed_share, package_code, split_rule):
 
 
 @app.cell(hide_code=True)
-def _(predict):
+def _(pairs, predict):
     apart_guess = predict(
-        """
-        The collection has 40 documents with a changed copy. A fifth of all documents are held out,
-        each with the same chance. In how many of the 40 pairs is one document held out and its twin
+        f"""
+        The collection has {len(pairs)} documents with a changed copy. A fifth of all documents are held out,
+        each with the same chance. In how many of the {len(pairs)} pairs is one document held out and its twin
         trained on, about?
         """,
         step=1,
@@ -363,41 +398,36 @@ def _(predict):
     return (apart_guess,)
 
 
-@app.cell
-def _(Document, mo, nearest, split_documents, unique):
-    named = [Document(str(n), text) for n, text in enumerate(unique)]
-    split = split_documents(named, 0.2)
-    held_out = {int(document.name) for document in split.val}
-    torn = [n for n in held_out if nearest[n][0] > 0.15 and nearest[n][1] not in held_out]
-    mo.md(f"{len(held_out)} documents are held out. {len(torn)} of them have a twin on the other side.")
-    return (split,)
-
-
 @app.cell(hide_code=True)
-def _(apart_guess, kind_of_text, nearest, reply, split, unique):
-    _out = {document.text for document in split.val}
-    _apart = sum(
-        (_text in _out) != (unique[nearest[_n][1]] in _out)
-        for _n, _text in enumerate(unique)
-        if kind_of_text.get(_text) == "changed copy"
-    )
+def _(apart_guess, pairs, reply, torn):
     reply(
         apart_guess,
-        _apart,
-        """
+        len(torn),
+        f"""
         In 0.2 times 0.8 of all cases the first document of a pair is held out and the second is not.
-        The other way round is as likely. Together this is 0.32. So about 13 of 40 are expected; the hash made it
-        what you see. An equal copy has an equal hash, so it always stays on the same side. A changed
+        The other way round is as likely. Together this is 0.32. So about {0.32 * len(pairs):.0f} of {len(pairs)} are
+        expected. The hash is like a throw of dice, so here it is {len(torn)}. An equal copy has an equal
+        hash, so it always stays on the same side. A changed
         copy does not.
         """,
         wrong={
             0: "Only equal texts have equal hashes. One changed word makes another hash, and the twin "
             "falls on either side.",
-            40: "Both are trained on in 0.8 times 0.8 of all cases. Those pairs are together.",
+            len(pairs): "Both are trained on in 0.8 times 0.8 of all cases. Those pairs are together.",
         },
         tolerance=5,
     )
     return
+
+
+@app.cell
+def _(Document, mo, pairs, split_documents, unique):
+    named = [Document(str(n), text) for n, text in enumerate(unique)]
+    split = split_documents(named, 0.2)
+    held_out = {int(document.name) for document in split.val}
+    torn = [(one, twin) for one, twin in pairs if (one in held_out) != (twin in held_out)]
+    mo.md(f"{len(held_out)} documents are held out. {len(torn)} of {len(pairs)} pairs are torn apart.")
+    return split, torn
 
 
 @app.cell(hide_code=True)
@@ -405,8 +435,9 @@ def _(mo):
     mo.md("""
     Without knowing the truth, how would you notice? Take each document that is held out, and count
     which share of its runs of five words the training text contains. The package does this with
-    `Known`. Every text shares *some* runs with every other, such as "I know not what to". A document
-    that shares half of its runs is a copy.
+    `Known`. Every text shares *some* runs with every other, such as "I know not what to". This is
+    another measure than the similarity: longer runs, and the share of one document. So it has a limit
+    of its own. We take a fifth; the picture shows whether it lies between the copies and the rest.
     """)
     return
 
@@ -436,9 +467,17 @@ def _(Known, mo, plt, split):
     return (shares,)
 
 
+@app.cell(hide_code=True)
+def _(mo):
+    mo.md("""
+    So we remove near-duplicates with the limit from above, `threshold`. Of two similar documents the
+    one that comes first in the collection is kept. Nobody knows which of the two is the original, and one is as good as the other.
+    """)
+    return
+
+
 @app.cell
-def _(Document, mo, nearest, shares, split_documents, unique):
-    threshold = 0.15
+def _(Document, mo, nearest, shares, split_documents, threshold, unique):
     clean = [t for n, t in enumerate(unique) if nearest[n][0] < threshold or n < nearest[n][1]]
     clean_split = split_documents([Document(str(n), t) for n, t in enumerate(clean)], 0.2)
     overlap = max(shares(clean_split))
@@ -486,13 +525,23 @@ def _(mo, package_code, prepared, read_jsonl, records):
 
 
 @app.cell(hide_code=True)
-def _(mo, secrets):
+def _(clean, mo, secrets):
+    _words = round(sum(len(_text.split()) for _text in clean) / len(clean))
+    _length = len((secrets[3][0] + secrets[3][1]).split())
     mo.md(f"""
     ## Did it memorise?
 
-    Five passwords are hidden in the collection, each of three random words. This is one of them:
-    "{secrets[3][0]}{secrets[3][1]}." One stands there 128 times, others 32, 8 and 2 times, and one of them
-    never (some of these copies were held out). No understanding of plays helps to guess random
+    Five passwords belong to the collection, each of three random words after a beginning of its own. This
+    is one of them: "{secrets[3][0]}{secrets[3][1]}." One stands there 128 times, others 32, 8 and 2 times,
+    and one of them never.
+
+    Why did we not remove these copies? We compared whole documents. Such a sentence has {_length} words, and
+    a document has {_words} in the mean. Two different documents with the same sentence share {_length - 2} runs
+    of some {2 * (_words - 2) // 10 * 10}: a similarity far below the limit. To remove repeated sentences,
+    one has to compare sentences (Lee et al. 2022). And some copies are not trained on: they were
+    held out, or stood in a document that was removed.
+
+    No understanding of plays helps to guess random
     words. So if the model gives them a high probability, it has memorised them. Sentences that are
     planted for such a test are called *canaries* (Carlini et al. 2019).
     """)
@@ -503,8 +552,9 @@ def _(mo, secrets):
 def _(predict):
     often_guess = predict(
         """
-        We give the model the beginning, "The password of the ... is", and let it write on, always with
-        the likeliest token. From how many copies in the collection does it write the password out?
+        We give the model the beginning of each sentence, all that stands before the password. It writes
+        on, always with the likeliest token. From how many copies in the collection does it write the
+        password out?
         """,
         choices=["from 2", "from 8", "from 32", "only with 128", "not even with 128"],
     )
@@ -519,6 +569,7 @@ def _(
     generate_text,
     load,
     own,
+    prepared,
     random,
     secret_words,
     secrets,
@@ -534,6 +585,7 @@ def _(
             logits = model(torch.tensor([ids + secret[:-1]]))[0, len(ids) - 1 :]
         return cross_entropy(logits, torch.tensor(secret)).item()
 
+    training_text = tokenizer.decode(prepared.files["train"].ids.tolist())
     draw = random.Random(1)
     measured = []
     for _start, _words, _count in secrets:
@@ -541,6 +593,7 @@ def _(
         _greedy = SampleConfig(prompt=_start, temperature=0, max_new_tokens=len(tokenizer.encode(_words)))
         measured.append({
             "copies": _count,
+            "trained on": training_text.count(_start + _words),
             "loss": secret_loss(_start, _words),
             "false ones": [secret_loss(_start, _other) for _other in _false],
             "password": _words.strip(),
@@ -566,14 +619,14 @@ def _(html, measured, mo, plt):
     mo.vstack([
         canaries,
         mo.md(
-            "Each password is compared with 30 false ones, made of the same words in another order. Where the "
+            "Each password is compared with 30 false ones, each of three words drawn from the same list. Where the "
             "model knows nothing, the diamond lies among the grey dots. An orange diamond means that the "
             "model writes this password out, word for word."
         ),
         mo.md(
-            "| copies | password | what the model writes |\n|---:|:---|:---|\n"
+            "| copies | in the training text | password | what the model writes |\n|---:|---:|:---|:---|\n"
             + "\n".join(
-                f"| {_m['copies']} | {_m['password']} | {html.escape(' '.join(_m['writes'].split()))} |"
+                f"| {_m['copies']} | {_m['trained on']} | {_m['password']} | {html.escape(' '.join(_m['writes'].split()))} |"
                 for _m in measured
             )
         ),
@@ -672,7 +725,7 @@ def _(
     mo.vstack([
         copied,
         mo.md(
-            f"The longest run that the model copied has {_ours.longest_words} words: "
+            f"The longest run that the model copied has {_ours.longest_words} words and punctuation marks: "
             f"`{_ours.longest[:100]}`. One of its texts begins:\n\n<pre style='white-space: pre-wrap'>The {html.escape(written[0][:200])}</pre>\n\n"
             "Set the temperature to 0 and to 1.3, and look where the orange bars go. A model can be new "
             "because it invents, or because it writes nonsense; novelty alone does not tell which."
@@ -719,7 +772,7 @@ def _(mo):
 
     1. Put a folder of your own in the place of the collection, in the second code cell. Which filter
        removes the most, and is that right?
-    2. Train for 60 and for 960 steps instead of 240. From how many copies does the password appear now?
+    2. Train for 60 and for 960 steps instead of 240. From how many copies does a password appear now?
     3. The same from the command line, for texts of any length:
 
        ```sh
