@@ -25,13 +25,14 @@ def _():
     from nanogpt.learn.notebook import judged, package_code, predict, reply, self_test
     from nanogpt.model.attention import FusedAttention, attention
     from nanogpt.model.gpt import GPT
-    from nanogpt.model.layers import NORMS
+    from nanogpt.model.layers import KERNELS, NORMS
     from nanogpt.training.start import Trainer
     from nanogpt.training.variants import TABLES
 
     return (
         FusedAttention,
         GPT,
+        KERNELS,
         NORMS,
         READING_PATH,
         Reader,
@@ -72,6 +73,10 @@ def _(mo):
     one new token comes out, and we write down every function that is called on the way.
 
     ## One token, watched
+
+    `model` is the lessons' small model with hand-written layers; a folded cell has made it. `trained`
+    holds the same weights, as they came from training. `Reader` runs the model over a text and keeps
+    the KV cache. `Sampler` chooses a token from the logits.
     """)
     return
 
@@ -93,7 +98,7 @@ def _(Reader, SampleConfig, Sampler, model, tokenizer):
         token = Sampler(SampleConfig(temperature=0), rows=1)(logits)
         return tokenizer.decode(token.tolist())
 
-    next_token("The king is dead")
+    next_token("My lord, I")
     return (next_token,)
 
 
@@ -124,7 +129,7 @@ def _(next_token, sys):
             calls[first][3] = len(calls) - first - 1
 
     sys.setprofile(note)
-    next_token("The king is dead")
+    next_token("My lord, I")
     sys.setprofile(None)
     f"{len(calls)} calls, in {len({file for _, file, _, _ in calls})} files"
     return (calls,)
@@ -154,8 +159,9 @@ def _(calls, mo):
         mo.md(
             """
             Here is the whole trip. Each bar is one call. It is as wide as all the calls that are made
-            inside it, and those stand below it. Time runs from left to right. Move the slider and
-            walk through the calls one by one.
+            inside it, and those stand below it. From left to right the calls stand in the order in
+            which they begin. A bar says nothing about seconds. Move the slider and walk through the
+            calls one by one.
             """
         ),
         chosen,
@@ -269,8 +275,20 @@ def _(READING_PATH, ast, import_module, inspect):
 
 
 @app.cell(hide_code=True)
-def _(mo, order):
-    mo.md(f"""
+def _(ast, mo, order, trees):
+    _lessons = {
+        "text.bpe": "3", "text.tokenizer": "3", "text.batches": "8", "model.layers": "5, 7",
+        "model.position": "11", "model.cache": "12", "model.attention": "6", "model.gpt": "7",
+        "generation.sampling": "5", "generation.reader": "12", "evaluation.loss": "5, 8",
+        "training.optim": "9", "training.objective": "8, 9", "training.loop": "9",
+    }  # fmt: skip
+    _ideas = {
+        _n: (ast.get_docstring(trees[_n]) or "").split("\n\n")[0].replace("\n", " ") for _n in order
+    }
+    _rows = "\n".join(
+        f"| {_ideas[_n]} | `{_n.replace('.', '/')}.py` | {_lessons[_n]} |" for _n in order
+    )
+    _text = f"""
     ## The reading path
 
     A program that one learns from has to be read, and reading needs an order. The order of the calls
@@ -279,8 +297,9 @@ def _(mo, order):
 
     The **reading path** is the list of the files that someone reads to understand the package, in such
     an order. It has {len(order)} files. It stands in the package as `READING_PATH`, and a test checks
-    that no file in it imports a later one.
-    """)
+    that no file in it imports a later one. Here it is, with the sentence that begins each file:
+    """
+    mo.vstack([mo.md(_text), mo.md(f"| idea | file | lesson |\n|:---|:---|:---|\n{_rows}")])
     return
 
 
@@ -290,7 +309,7 @@ def _(predict):
         """
         `model/gpt.py` holds GPT-2 itself: the block, the whole network, its initialisation. Attention
         and the other layers have files of their own. How many lines does it have, docstrings counted
-        and blank lines not?
+        and blank lines not? You cannot know the number; guess its size.
         """,
         step=10,
     )
@@ -415,6 +434,12 @@ def _(mo):
     mo.md("""
     The number of weights changed, because RMS norm has a gain but no shift. The text of `Block.forward`
     did not change at all.
+
+    Your own class may stand in a file of yours. The file adds the entry, and the option `--plugin`
+    loads the file before the command runs: `nanogpt train demo --plugin my_idea.py --model.position
+    log`. Lesson 15 writes such a file.
+
+    All position encodings stand in `model/position.py`.
     """)
     return
 
@@ -444,8 +469,10 @@ def _(ast, reply, rope_guess, trees):
         rope_guess,
         asking,
         """
-        The network calls all three hooks of every position encoding: `embed`, `rotate` and `bias`. For
-        each encoding some hooks return their arguments as they are. You can see this in the first
+        The network calls three methods of every position encoding, without asking which it is: `embed`
+        adds to the embeddings, `rotate` changes queries and keys, `bias` adds to the scores. Such a method
+        is called a *hook*: the network calls it at a fixed place, and a variant fills it or leaves it
+        empty. In each encoding some hooks do nothing. You can see this in the first
         picture: `Position.rotate` is called although learned positions rotate nothing.
         """,
         wrong={
@@ -459,7 +486,8 @@ def _(ast, reply, rope_guess, trees):
 
 
 @app.cell(hide_code=True)
-def _(TABLES, mo):
+def _(KERNELS, TABLES, mo):
+    _all = {**TABLES, "model.kernels": KERNELS}
     mo.vstack([
         mo.md(
             "Not only the network is built this way. These settings each have a dictionary, and all "
@@ -467,7 +495,7 @@ def _(TABLES, mo):
         ),
         mo.md(
             "| setting | its entries |\n|:---|:---|\n"
-            + "\n".join(f"| `{_key}` | {', '.join(_table)} |" for _key, _table in TABLES.items())
+            + "\n".join(f"| `{_key}` | {', '.join(_table)} |" for _key, _table in _all.items())
         ),
     ])  # fmt: skip
     return
@@ -479,9 +507,9 @@ def _(mo):
     ## Everything twice, and proven equal
 
     Softmax, norms, attention, AdamW: each is written by hand, so that one can read it. Torch has the
-    same computations as fused kernels, and training uses those, because they are faster. Two
-    versions of one thing are a danger: they may differ without anybody noticing. So they have to be
-    compared. The model that we watched uses `kernels="plain"`. The trained one uses `"fused"`. Both
+    same computations as fused kernels: several steps in one routine. Training uses those, because they
+    are faster. Two versions of one thing are a danger: they may differ without anybody noticing. So they
+    have to be compared. The model that we watched uses `kernels="plain"`. The trained one uses `"fused"`. Both
     have the same weights.
     """)
     return
@@ -527,8 +555,9 @@ def _(apart, apart_guess, by_hand, reply):
         else "not at all: every bit is equal",
         """
         The computer keeps about seven decimal digits of a number (float32). After each addition it
-        rounds. The two versions add the same numbers in another order, so they round differently. A
-        mistake in the formula would show at the second or third digit.
+        rounds. The two versions add the same numbers in another order, so they round differently. So
+        they agree to about one part in a million. Most mistakes in a formula are far larger: they show
+        in the first four or five digits.
         """,
         wrong={
             "not at all: every bit is equal": "On paper a + (b + c) is (a + b) + c. On a computer "
@@ -552,14 +581,16 @@ def _(mo):
 
     Training has its own place. This function is called some thousand times in a run. Read it aloud: set
     the learning rate, take the batches, compute the gradients, clip them, let the optimizer take one
-    step. Each line is a lesson that you have read.
+    step. The gradients of the step before are set to zero at the start of `gradients`, which stands beside
+    it. The lines with `scaler` and `overflow` matter only for training with 16-bit numbers: the scaler
+    multiplies the loss so that small gradients do not round to 0. Lesson 9 taught the others.
     """)
     return
 
 
 @app.cell(hide_code=True)
 def _(Trainer, package_code):
-    package_code(Trainer.train_step)
+    package_code(Trainer.train_step, Trainer.gradients)
     return
 
 
@@ -591,8 +622,8 @@ def _(mo):
     The trip of one token is a tree of calls, and each call has one place in one file. The
     reading path lists the files so that none uses a later one. A variant is one class and one entry in a
     dictionary; the network calls the same hooks for all variants and never asks for a name. Two versions
-    of a computation are compared by computing both; rounding explains differences near the seventh digit,
-    and nothing larger.
+    of a computation are compared by computing both; rounding explains differences of about one part in a
+    million, and nothing much larger.
 
     ## Questions
     """)
@@ -620,8 +651,8 @@ def _(mo):
     This lesson has no exercise of its own, but two experiments.
 
     1. Change `next_token` above so that it takes ten tokens in a row: call `reader.append(0,
-       token.tolist())` after each and predict again. Watch it. The first pass is wide and the nine
-       after it are narrow, or are they? Count the calls, then the numbers that each call works on.
+       token.tolist())` after each and predict again. Watch it. Are the nine later passes narrower than
+       the first? Count the calls, then the numbers that each call works on.
     2. Choose a line of the picture that you do not understand, open its file in an editor, and read
        the file from the top. `python -c "import nanogpt; print(nanogpt.__file__)"` says where it lies.
 
