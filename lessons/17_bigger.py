@@ -59,12 +59,14 @@ def _(mo):
 
     These are real runs of the study in `docs/studies/scaling`: plays by Shakespeare, two cores, twelve
     minutes in all. Five models, each trained on four lengths of the text, make the ladder. The last two
-    lines are a larger model on a longer text, with two seeds. We pretend not to know them yet.
+    runs are a larger model on a longer text, with two seeds. We pretend not to know them yet: a folded
+    cell holds all the numbers, and you see them when you have predicted them. Here is the shortest run of
+    each of the five models.
     """)
     return
 
 
-@app.cell
+@app.cell(hide_code=True)
 def _(Point):
     # weights, tokens, validation loss in nats per token
     study_runs = """
@@ -95,6 +97,12 @@ def _(Point):
     runs = [Point(int(size), int(tokens), float(loss)) for size, tokens, loss in rows]
     ladder, larger = runs[:20], runs[20:]
     return ladder, larger
+
+
+@app.cell
+def _(ladder):
+    [(run.size, run.tokens, run.loss) for run in ladder[::4]]  # weights, tokens, loss in nats
+    return
 
 
 @app.cell(hide_code=True)
@@ -155,7 +163,7 @@ def _(mo):
     $$\frac{B}{D^{b}}$$
 
     With twice the D it is divided by $2^b$. A factor of 0.8 is b = 0.32, since $2^{-0.32} = 0.80$. On
-    paper with logarithmic axes a power is a straight line, and b is its slope.
+    paper with logarithmic axes a power is a straight line, and its slope is -b: it falls.
     """)
     return
 
@@ -203,7 +211,8 @@ def _(mo):
 
     $$\text{loss}(N, D) = E + \frac{A}{N^{a}} + \frac{B}{D^{b}}$$
 
-    N counts the weights in matrix products, D the tokens of training. E is the *floor*: what is left with
+    N counts the weights in matrix products. D counts the tokens that training reads; a token that is read
+    twice would count twice, but no run of the study reads its text more than once. E is the *floor*: what is left with
     an endless model and an endless text. The second term is the price of a finite model, the third the
     price of a finite text. Five numbers have to be found: E, A, a, B, b. To *fit* the law means to search
     those that miss the runs by least.
@@ -372,31 +381,6 @@ def _(predict):
 
 
 @app.cell(hide_code=True)
-def _(high, larger, low, mo, np, plt, predicted, size, text, uncertainty):
-    measured = float(np.mean([_p.loss for _p in larger]))
-    hits, _axes = plt.subplots(figsize=(8, 3), layout="constrained")
-    _axes.hist([_law.loss(size, text) for _law in uncertainty.laws], bins=20, color="#c9d9ea")
-    _top = _axes.get_ylim()[1]
-    _axes.axvspan(low, high, color="#888888", alpha=0.12)
-    _axes.axvline(predicted, color="#1f5a99", lw=2)
-    _axes.text(predicted, 1.12 * _top, f"predicted {predicted:.3f}  ", color="#1f5a99", ha="right")
-    _axes.axvline(measured, color="#d1602b", lw=2)
-    _axes.text(measured, 1.12 * _top, f"  measured {measured:.3f}", color="#d1602b", ha="left")
-    _axes.plot([_p.loss for _p in larger], [0.05 * _top] * 2, "D", color="#d1602b")
-    _axes.set(xlabel="validation loss, nats", ylabel="laws of the bootstrap", ylim=(0, 1.25 * _top))
-    _axes.spines[["top", "right"]].set_visible(False)
-    mo.vstack([
-        hits,
-        mo.md(
-            f"Grey: where nine in ten should lie, {low:.3f} to {high:.3f}. The two runs (diamonds) ended at "
-            f"{larger[0].loss:.3f} and {larger[1].loss:.3f}. Their mean is {measured:.3f}, "
-            f"**{100 * (measured / predicted - 1):+.1f} % from what was predicted**."
-        ),
-    ])
-    return (measured,)
-
-
-@app.cell(hide_code=True)
 def _(measured, measured_guess, predicted, reply):
     _higher = "in the upper half of the interval, or above it"
     _lower = "in the lower half of the interval, or below it"
@@ -420,6 +404,31 @@ def _(measured, measured_guess, predicted, reply):
         wrong={_guess: _why for _guess, _why in _reasons.items() if _guess != _right},
     )
     return
+
+
+@app.cell(hide_code=True)
+def _(high, larger, low, mo, np, plt, predicted, size, text, uncertainty):
+    measured = float(np.mean([_p.loss for _p in larger]))
+    hits, _axes = plt.subplots(figsize=(8, 3), layout="constrained")
+    _axes.hist([_law.loss(size, text) for _law in uncertainty.laws], bins=20, color="#c9d9ea")
+    _top = _axes.get_ylim()[1]
+    _axes.axvspan(low, high, color="#888888", alpha=0.12)
+    _axes.axvline(predicted, color="#1f5a99", lw=2)
+    _axes.text(predicted, 1.12 * _top, f"predicted {predicted:.3f}  ", color="#1f5a99", ha="right")
+    _axes.axvline(measured, color="#d1602b", lw=2)
+    _axes.text(measured, 1.12 * _top, f"  measured {measured:.3f}", color="#d1602b", ha="left")
+    _axes.plot([_p.loss for _p in larger], [0.05 * _top] * 2, "D", color="#d1602b")
+    _axes.set(xlabel="validation loss, nats", ylabel="laws of the bootstrap", ylim=(0, 1.25 * _top))
+    _axes.spines[["top", "right"]].set_visible(False)
+    mo.vstack([
+        hits,
+        mo.md(
+            f"Grey: where nine in ten should lie, {low:.3f} to {high:.3f}. The two runs (diamonds) ended at "
+            f"{larger[0].loss:.3f} and {larger[1].loss:.3f}. Their mean is {measured:.3f}, "
+            f"**{100 * (measured / predicted - 1):+.1f} % from what was predicted**."
+        ),
+    ])
+    return (measured,)
 
 
 @app.cell(hide_code=True)
@@ -566,12 +575,16 @@ def _(Law, budget, mo, np, plt):
 
 
 @app.cell(hide_code=True)
-def _(best_size, budget_guess, reply):
+def _(best_size, budget_guess, law, reply):
+    _a, _b = law.numbers()["a"], law.numbers()["b"]
     reply(
         budget_guess,
         round(best_size(4e21) / best_size(1e21), 1),
-        """
+        f"""
         Both grow by about two, since the product has to grow by four and neither power is much larger.
+        In general the model grows by 4 to the power b / (a + b). The law of our twenty runs has
+        a = {_a:.2f} and b = {_b:.2f}, so it asks for a model {4 ** (_b / (_a + _b)):.1f} times as large. Do not trust
+        this number: the twenty runs hardly know a, as they hardly know the floor.
         Hoffmann et al. found about twenty tokens for each weight. They built Chinchilla by this rule: its
         70 billion weights beat a model with 280 billion that had seen less text.
         """,
@@ -599,7 +612,7 @@ def _(mo):
     the one before. A law that is fitted to small runs predicts the next size to about a percent, and it
     cannot tell the floor. The bootstrap says how much of the uncertainty is noise; it does not know whether
     the form is right. In the study the prediction was too hopeful by 1.4 %, near the edge of its interval.
-    With four times the budget, model and text should both be twice as large.
+    With four times the budget, model and text should both be twice as large if the two powers are equal.
 
     ## Questions
     """)
