@@ -6,7 +6,9 @@ app = marimo.App(width="medium", app_title="Lesson 18: beside Transformers")
 
 @app.cell(hide_code=True)
 def _():
+    import copy
     import tempfile
+    from inspect import getsource
     from pathlib import Path
 
     import marimo as mo
@@ -18,7 +20,7 @@ def _():
     from nanogpt.interop.compare import copy_of, differences, lines_on_both_sides, their_model
     from nanogpt.interop.names import to_hugging_face
     from nanogpt.learn.models import small_model
-    from nanogpt.learn.notebook import judged, package_code, predict, reply, self_test, source
+    from nanogpt.learn.notebook import judged, package_code, predict, reply, self_test
     from nanogpt.model.attention import CausalSelfAttention
 
     return (
@@ -26,8 +28,10 @@ def _():
         Path,
         THEIRS_ONLY,
         UserError,
+        copy,
         copy_of,
         differences,
+        getsource,
         judged,
         lines_on_both_sides,
         mo,
@@ -37,7 +41,6 @@ def _():
         reply,
         self_test,
         small_model,
-        source,
         tempfile,
         their_model,
         to_hugging_face,
@@ -79,8 +82,10 @@ def _(Path, UserError, mo, small_model, tempfile, their_model):
         `nanogpt export RUN FOLDER` does that for any run.
 
         The names of the weights are the same on both sides, because both keep those of OpenAI's checkpoint.
-        One thing is not. OpenAI's code multiplied from the other side, x W where torch computes x Wᵀ, and
-        Transformers has kept its matrices so. Four matrices of each block have to be transposed.
+        Transformers only puts `transformer.` before each name. One thing differs: how a matrix is stored.
+        OpenAI's code stores a layer as inputs × outputs and computes x W. Torch stores it as outputs × inputs
+        and computes x Wᵀ. Transformers has kept OpenAI's form, so four matrices of each block have to be
+        transposed.
         """
     )
     return folder, model, their_tokenizer, theirs, tokenizer
@@ -157,29 +162,32 @@ def _(mo, package_code, their_tokenizer, to_hugging_face, tokenizer, torch):
 def _(predict):
     rounding = predict(
         """
-        Both models read this text in float32, numbers of about seven digits. How far apart are their
-        logits at most, compared with the largest logit?
+        In float32 the logits of the two should differ by rounding only: about a millionth of the largest
+        logit, as in lesson 13. Now Transformers computes with *bfloat16* numbers, as most large models do.
+        Such a number takes 16 bits and keeps between two and three digits. How far are its logits from ours
+        now, compared with the largest?
         """,
-        choices=["exactly 0", "about a millionth or less", "about a hundredth"],
+        choices=["still about a millionth", "a few thousandths", "as far as the logits are large"],
     )
     rounding
     return (rounding,)
 
 
 @app.cell(hide_code=True)
-def _(compared, reply, rounding, theirs):
-    _apart = compared(theirs)["lm_head"]
+def _(compared, copy, reply, rounding, theirs, torch):
+    _full = compared(theirs)["lm_head"]
+    _half = compared(copy.deepcopy(theirs).to(torch.bfloat16))["lm_head"]
     reply(
         rounding,
-        "about a millionth or less",
+        "a few thousandths" if 2e-4 < _half < 0.1 else f"{_half:.0e}",
         f"""
-        It is {_apart:.0e}. Each side adds up the same numbers in an order of its own, and rounds after
-        each addition. So the last of the seven digits differs.
+        It is {_half:.0e} in bfloat16, and {_full:.0e} in float32. Each side rounds after each operation, so
+        the last digit that it keeps differs. With two or three digits, rounding hides many small mistakes.
+        This is why one compares in float32.
         """,
         wrong={
-            "exactly 0": "Only if every sum is taken in the same order. (a + b) + c and a + (b + c) are "
-            "rounded differently.",
-            "about a hundredth": "Rounding is much finer. A hundredth would be a mistake.",
+            "still about a millionth": "A number with three digits cannot agree with another in six.",
+            "as far as the logits are large": "Each rounding is small, goes up or down, and many cancel.",
         },
     )
     return
@@ -192,8 +200,9 @@ def _(mo):
 
     Equal logits prove that the models agree on this text. Different logits say only that something
     is wrong somewhere. To find out where, compare what each part gives, from the embeddings to the logits.
-    Both sides use the same names for their parts, so one function can record both. A *hook* is a function
-    that torch calls whenever a part has computed something.
+    Both sides use the same names for their parts, so one function can record both. Torch can call a
+    function of yours whenever a part has computed something. Torch calls such a function a *hook*, too; it
+    has nothing to do with the three hooks of a position encoding.
     """)
     return
 
@@ -314,10 +323,25 @@ def _(compared, copy_of, label, mistake, mo, model, stations_drawn, theirs, torc
 
 
 @app.cell(hide_code=True)
-def _(differences, ids, mo, model, theirs):
+def _(compared, copy_of, differences, ids, mo, model, theirs, torch):
+    _enough = None  # the smallest error of the slider that shows
+    for _error in (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1):
+        _wrong = copy_of(model)
+        with torch.no_grad():
+            _wrong.h[0].attn.c_attn.weight[0, 0] += _error
+        if _enough is None and max(compared(_wrong, theirs).values()) > 1e-5:
+            _enough = _error
+    _shows = "In this weight no error of the slider shows."
+    if _enough:
+        _shows = (
+            f"In this weight {_enough:g} is the smallest error of the slider that crosses the line. A smaller "
+            "one cannot be told from rounding."
+        )
     _logits, _loss, _gradients = differences(model, theirs, ids)
     mo.md(
         f"""
+        {_shows}
+
         A mistake shows at the station where it is made, and at all later ones. So **look for the first
         station that differs**. Everything before it is proven right.
 
@@ -384,6 +408,8 @@ def _(model, model_a, reply):
         Queries, keys and values are right, and what attention mixes from them is not. Between the two stand
         only the split into heads, the scores, the mask and the softmax. This model has {model.config.n_head // 2}
         heads instead of {model.config.n_head}. No weight depends on the number of heads, so nothing complains.
+        A missing division by the root of the head size would begin at the same station. The stations say
+        where to look. What it is, the settings say: compare `n_head` on both sides.
         """,
         wrong={
             "the queries, keys and values stand in another order in the matrix": "Then the station "
@@ -491,7 +517,7 @@ def _(ids, lines_on_both_sides, model, predict, theirs):
         f"""
         One more question, about reading. A forward pass here runs through {lines.ours:.0f} different lines of
         the package, in {files.ours:.0f} files. Through how many lines of Transformers does the same forward pass
-        run there? (Lines of torch count on neither side.)
+        run there? (Lines of torch count on neither side.) You cannot know it; guess.
         """,
         step=10,
     )
@@ -519,8 +545,11 @@ def _(files, how_long, lines, reply):
 
 
 @app.cell(hide_code=True)
-def _(CausalSelfAttention, THEIRS_ONLY, mo, source, theirs):
+def _(CausalSelfAttention, THEIRS_ONLY, getsource, mo, theirs):
     _layer = next(m for name, m in theirs.named_modules() if name.endswith("h.0.attn"))
+    _here, _there = (
+        len(getsource(layer).splitlines()) for layer in (CausalSelfAttention, type(_layer))
+    )
     mo.vstack(
         [
             mo.md(
@@ -528,11 +557,17 @@ def _(CausalSelfAttention, THEIRS_ONLY, mo, source, theirs):
                 "somebody needed it. When you need it, too, you will want that library and not this one.\n\n"
                 + THEIRS_ONLY.replace("|---|---|", "|:---|:---|")
             ),
-            mo.accordion(
-                {
-                    "Attention here": mo.md(source(CausalSelfAttention)),
-                    "Attention there": mo.md(source(type(_layer))),
-                }
+            mo.md(
+                f"""
+                Some of these words are new. *Beam search* keeps several beginnings of a text at once and
+                goes on with the likeliest. In *assisted decoding* a small model proposes tokens, and the
+                large one checks them together. *Constrained decoding* allows only tokens that fit a form,
+                such as a valid program. A *paged* cache lies in memory in pieces; an *offloaded* one waits in
+                the memory of the processor. *Adapters* are a few new weights that are trained while all others
+                stay. *Callbacks* are functions of yours that the training calls.
+
+                The layer of attention has {_here} lines here and {_there} there.
+                """
             ),
         ]
     )
