@@ -289,8 +289,8 @@ def page(request, tmp_path):
         pytest.skip("no chromium here")
     from playwright.sync_api import sync_playwright
 
-    number, port = request.param
-    command = [sys.executable, "-m", "nanogpt", "learn", str(number), "--app", "--headless"]
+    number, port, *view = request.param
+    command = [sys.executable, "-m", "nanogpt", "learn", str(number), "--headless", *view]
     server = subprocess.Popen(
         [*command, "--port", str(port)], cwd=tmp_path, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, start_new_session=True,
@@ -315,7 +315,10 @@ def page(request, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "page", [(3, 27183), (6, 31415)], indirect=True, ids=["tokens", "attention"]
+    "page",
+    [(3, 27183, "--app"), (6, 31415, "--app")],
+    indirect=True,
+    ids=["tokens", "attention"],
 )
 def test_moving_a_slider_changes_a_picture(page):
     page.get_by_role("heading", name="Your turn").wait_for(timeout=240_000)
@@ -332,6 +335,7 @@ def test_moving_a_slider_changes_a_picture(page):
 
 @pytest.mark.parametrize("page", [(4, 16180)], indirect=True, ids=["embeddings"])
 def test_a_prediction_is_answered_and_questions_are_judged_and_counted(page, tmp_path):
+    """In the editor, which would not run a notebook by itself."""
     judge_button = page.get_by_role("button", name="Judge my answers")
     judge_button.wait_for(timeout=240_000)
     number = page.locator("input[inputmode], input[type=number]").first
@@ -340,7 +344,7 @@ def test_a_prediction_is_answered_and_questions_are_judged_and_counted(page, tmp
     page.get_by_role("button", name="I predict").first.click()
     page.get_by_text(re.compile("^It is [0-9]")).first.wait_for(timeout=60_000)
     (choice,) = [q.answer for q in load_questions(4) if q.choices][:1]
-    page.get_by_text(choice, exact=True).last.click()
+    page.get_by_role("radio", name=choice).last.click()
     judge_button.click()
     page.get_by_text("1 of 5 are right").wait_for(timeout=60_000)
     progress = load_progress(tmp_path / "my_gpt")
