@@ -235,7 +235,7 @@ def _(torch):
 @app.cell(hide_code=True)
 def _(W_k, W_q, W_v, k, mo, plt, q, v, words, x):
     def draw_table(axes, table, title, names=None, color="Blues", digits=0):
-        axes.imshow(table.abs(), cmap=color, vmin=0, vmax=6, aspect="auto")
+        axes.imshow(table.abs(), cmap=color, vmin=0, vmax=9, aspect="auto")
         for _r, _row in enumerate(table.tolist()):
             for _c, _number in enumerate(_row):
                 axes.text(_c, _r, f"{_number:.{digits}f}", ha="center", va="center", fontsize=11)
@@ -380,14 +380,14 @@ def _(direction, k, length, math, plt, softmax, torch, v, words):
             "", _key, (0, 0), arrowprops={"arrowstyle": "-|>", "color": "#1f5a99", "lw": 2}
         )
         _left.text(_key[0] + _nudge[_word][0], _key[1] + _nudge[_word][1], _word, color="#1f5a99")
-    _unit = [2.6 * math.cos(_angle), 2.6 * math.sin(_angle)]
+    _unit = [3.3 * math.cos(_angle), 3.3 * math.sin(_angle)]
     _left.plot([0, _unit[0]], [0, _unit[1]], ":", color="#d1602b", lw=1)
-    _shown = (_query * min(1.0, 2.6 / max(length.value, 1e-6))).tolist()
+    _shown = (_query * min(1.0, 3.3 / max(length.value, 1e-6))).tolist()
     _left.annotate(
         "", _shown, (0, 0), arrowprops={"arrowstyle": "-|>", "color": "#d1602b", "lw": 3}
     )
     _left.set(
-        xlim=(-2.8, 2.9), ylim=(-2.8, 2.8), title="keys (blue), query (orange)", aspect="equal"
+        xlim=(-3.5, 3.6), ylim=(-3.5, 3.5), title="keys (blue), query (orange)", aspect="equal"
     )
     _left.set_xticks([])
     _left.set_yticks([])
