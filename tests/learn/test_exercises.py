@@ -5,7 +5,6 @@ import csv
 import inspect
 import io
 import json
-import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from nanogpt.cli import main
 from nanogpt.cli.exercise import counted, file_of
 from nanogpt.config import load_config
 from nanogpt.generation import sampling
-from nanogpt.learn import judging
 from nanogpt.learn.exercise import judge, stub_of
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.play import play, settings_for, substituted
@@ -166,12 +164,6 @@ def test_a_folder_may_have_any_name(tmp_path, monkeypatch, capsys):
     assert main(["exercise", "hint", "merge", "--folder", "d[/x]"]) == 0
     assert main(["learn", "--folder", "e[red]"]) == 0
     assert "(in e[red])" in capsys.readouterr().out
-
-
-@pytest.fixture(autouse=True)
-def forked(monkeypatch):
-    """The threads of a test runner stay outside of what is forked."""
-    monkeypatch.setattr(judging, "can_fork", lambda: sys.platform == "linux")
 
 
 def mine(name: str) -> Path:

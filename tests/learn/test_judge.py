@@ -3,7 +3,6 @@
 import inspect
 import math
 import os
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -32,12 +31,6 @@ from nanogpt.learn.exercise import (
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.judging import judge_file, judge_files
 from nanogpt.model import layers
-
-
-@pytest.fixture(autouse=True)
-def forked(monkeypatch):
-    """The threads of a test runner stay outside of what is forked."""
-    monkeypatch.setattr(judging, "can_fork", lambda: sys.platform == "linux")
 
 
 def judged(text: str, name: str, folder: Path, seconds: float = 60):

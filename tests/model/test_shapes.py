@@ -226,6 +226,8 @@ def test_all_modules_with_shape_comments_are_watched():
     root = Path(nanogpt.__file__).parent
     watched = {Path(inspect.getsourcefile(module)).name for module in MODULES}
     for path in root.rglob("*.py"):
+        if path.parent.name == "learn":  # plain forms; a test compares each with the package's
+            continue
         has_claims = any(
             CLAIM.search(line) and re.search(r"[=]|return", line.partition("#")[0])
             and re.search(r"\b(B|T|C|V)\b", CLAIM.search(line).group(1))

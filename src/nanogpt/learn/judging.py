@@ -179,7 +179,9 @@ class Trial:
             _, name, said = problem.split("\t", 2)
             return Verdict(False, name, said)
         try:
-            found = [read(line) for line in lines]
+            found = [read(line) for line in lines[:-1]]
+            with suppress(ValueError):  # the last one may have been cut off for lack of memory
+                found += [read(line) for line in lines[-1:]]
         except ValueError as error:
             said = f"What the file sent to the judge cannot be read: {error}."
             return Verdict(False, "unreadable", said)
