@@ -179,9 +179,7 @@ class Trial:
             _, name, said = problem.split("\t", 2)
             return Verdict(False, name, said)
         try:
-            found = [read(line) for line in lines[:-1]]
-            with suppress(ValueError):  # the last one may have been cut off for lack of memory
-                found += [read(line) for line in lines[-1:]]
+            found = readable(lines)
         except ValueError as error:
             said = f"What the file sent to the judge cannot be read: {error}."
             return Verdict(False, "unreadable", said)
@@ -212,6 +210,18 @@ class Trial:
             return Verdict(False, "killed", said, case)
         said = f"The file ended the program {where} (exit code {code}). "
         return Verdict(False, "ends-by-itself", said + "It should only define the function.", case)
+
+
+def readable(lines: Sequence[str]) -> list[Answer]:
+    """The answers that the lines hold. Raises ValueError if one before the last holds none."""
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(read(line))
+        except ValueError:
+            if number < len(lines):  # the last one may have been cut off for lack of memory
+                found.append(read(line))  # once more: this process may have lacked it, too
+    return found
 
 
 class Forked:
