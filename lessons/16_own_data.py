@@ -69,7 +69,7 @@ def _(mo):
     that are not quite equal, and hold out documents that the training text does not contain. You can
     measure whether a trained model has memorised a sentence, and how often the sentence had to occur.
 
-    A model is what it was trained on. Most of the work behind a good model is done before training,
+    A model is what it was trained on. Most of the work on a good model is done before training,
     on text. Nobody can read it all, so the work is done by small rules, and each rule has to be
     checked, because each also removes something good.
 

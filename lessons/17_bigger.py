@@ -389,7 +389,7 @@ def _(measured, measured_guess, predicted, reply):
         _lower: "It would be lower if larger models learned better than the law says. Here the law is "
         "too hopeful.",
         _higher: "It would be higher if the law were too hopeful.",
-        "exactly at the predicted value": "Two runs have noise, and so have the twenty behind the law.",
+        "exactly at the predicted value": "Two runs have noise, and so have the twenty that the law was fitted to.",
     }
     reply(
         measured_guess,

@@ -811,8 +811,8 @@ SCHEDULE = Exercise(
             rate_as(shift=1),
         ),
         known(
-            "one-step-behind",
-            "It is one step behind: steps are counted from 0.",
+            "one-step-late",
+            "The rate is that of the step before. Steps are counted from 0.",
             rate_as(shift=-1),
             rate_as(done=lambda s, c: max(0.0, min(1.0, (s - 1 - c.warmup_steps) / max(
                 1, c.max_steps - c.warmup_steps)))),
