@@ -46,7 +46,7 @@ class ModelConfig:
     init_std: float = 0.02  # standard deviation of fresh weights
     zero_init: bool = False  # projections into the residual stream start at zero
     kernels: str = "fused"  # "plain" runs the hand-written form of every layer, "fused" torch's
-    attention: str = ""  # kernel of attention: plain, fused, or your own; empty: as `kernels` says
+    attention: str = ""  # kernel of attention: plain, fused, flex, your own; empty: as `kernels`
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -134,13 +134,15 @@ class TrainConfig:
     seed: int = 1337  # same seed, same settings, same machine: same run
     device: str = "auto"  # "cpu", "cuda", "mps", or whichever is there
     precision: str = "auto"  # "float32", "bfloat16", "float16"; "auto" takes what is faster here
+    activation_checkpointing: str = "none"  # saves memory, costs time: none, selective, block
+    pad_vocab_to: int = 1  # round the vocabulary up to a multiple of this; padding is never drawn
     compile: str = "auto"  # "on" fuses the model's kernels; "auto" does it where it pays
     tensorboard: bool = False  # write events for TensorBoard, too; needs the package tensorboard
 
     def __post_init__(self) -> None:
         check_values(self)
         at_least(self, 1, "max_steps", "batch_size", "grad_accum_steps")
-        at_least(self, 1, "eval_interval", "checkpoint_interval")
+        at_least(self, 1, "eval_interval", "checkpoint_interval", "pad_vocab_to")
         at_least(self, 0, "eval_batches", "warmup_steps", "sample_interval", "seed")
         at_least(self, 0, "weight_decay", "grad_clip")
         check(0 < self.decay_share <= 1, self, "decay_share", "use a share above 0, at most 1")

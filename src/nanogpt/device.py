@@ -8,8 +8,10 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from nanogpt.config import choose
 from nanogpt.errors import UserError
@@ -69,6 +71,13 @@ class Compute:
                 if re.search(rf"\b{part}\b", name):  # an A1000 is no A100
                     return peak
         return measured_flops(self.device, PRECISIONS[self.precision])
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """An array as a tensor on a device; from there on nothing waits for the copy to a GPU."""
+    tensor = torch.from_numpy(array)
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def measured_flops(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:

@@ -7,7 +7,6 @@ import torch
 
 from nanogpt.config import IGNORED, PRESETS
 from nanogpt.errors import UserError
-from nanogpt.model.attention import ATTENTION_KERNELS
 from nanogpt.model.build import resize_vocabulary
 from nanogpt.model.cache import KVCache
 from nanogpt.model.gpt import GPT
@@ -91,7 +90,7 @@ def test_initialisation_is_that_of_gpt2(changes):
             assert (parameter == expected).all(), name
 
 
-@pytest.mark.parametrize("kernels", ATTENTION_KERNELS)
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("position", POSITIONS)
 def test_future_tokens_never_change_earlier_logits(kernels, position, ids):
     """To the last bit."""
@@ -195,7 +194,7 @@ def test_plain_and_fused_models_agree(position, ids):
     torch.testing.assert_close(*logits, rtol=0, atol=1e-6)  # observed 6e-8
 
 
-@pytest.mark.parametrize("kernels", ATTENTION_KERNELS)
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padded_positions_change_nothing(kernels, side):
     """Whatever stands there, on whichever side: each row gives the logits it gives alone."""

@@ -67,9 +67,9 @@ def test_explicit_attention_equals_fused_attention_and_its_gradients(kind):
     if kind == "booleans":
         mask = mask.isfinite()
     outputs, gradients = [], []
-    for kernel in ATTENTION_KERNELS.values():
+    for name in ("plain", "fused"):
         how = (None, kind == "causal") if kind in ("none", "causal") else (mask,)
-        y = kernel(tiny())(*inputs, *how)
+        y = ATTENTION_KERNELS[name](tiny())(*inputs, *how)
         outputs.append(y)
         gradients.append(torch.autograd.grad(y.square().sum(), inputs))
     torch.testing.assert_close(*outputs, rtol=0, atol=1e-5)  # observed 4.8e-7

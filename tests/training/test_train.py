@@ -67,7 +67,7 @@ def test_accumulated_gradients_equal_those_of_the_one_large_batch(sizes):
     expected = torch.autograd.grad(loss, list(model.parameters()))
     cuts = np.cumsum(sizes)[:-1]
     batches = [Batch(*xy) for xy in zip(np.split(x, cuts), np.split(y, cuts), strict=True)]
-    mean = accumulate_gradients(NextToken(model), batches, CPU)
+    mean = accumulate_gradients(NextToken(model), batches, CPU).item()
     assert mean == pytest.approx(loss.item(), abs=1e-6)
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-7)  # observed 2e-8

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nanogpt.device import Compute
+from nanogpt.device import Compute, to_device
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT, evaluating
 from nanogpt.text.batches import Batch, Batches, document_numbers, sliding_windows
@@ -44,8 +44,8 @@ class Score:
 
 def tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
     """Ids, targets and documents of a batch on a device, each (B, T); None if it has no borders."""
-    ids, targets = (torch.from_numpy(a).to(device) for a in (batch.ids, batch.targets))
-    documents = None if batch.documents is None else torch.from_numpy(batch.documents).to(device)
+    ids, targets = (to_device(a, device) for a in (batch.ids, batch.targets))
+    documents = None if batch.documents is None else to_device(batch.documents, device)
     return ids, targets, documents
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig, choose
 from nanogpt.model.cache import KVCache
+from nanogpt.model.flex import masked_attention
 from nanogpt.model.layers import KERNELS, StackedLinear, softmax
 from nanogpt.model.position import Position
 
@@ -132,9 +133,21 @@ class FusedAttention(PlainAttention):
         return F.scaled_dot_product_attention(q, k, v, mask, self.dropout, is_causal=causal)
 
 
+class FlexAttention(FusedAttention):
+    """The same on a GPU, without computing what the mask hides: for windows and documents."""
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        if mask is None or self.dropout or q.device.type != "cuda":
+            return super().forward(q, k, v, mask, causal)
+        return masked_attention(q, k, v, mask)
+
+
 ATTENTION_KERNELS: dict[str, type[PlainAttention]] = {
     "plain": PlainAttention,
     "fused": FusedAttention,
+    "flex": FlexAttention,
 }
 
 

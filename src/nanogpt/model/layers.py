@@ -9,6 +9,7 @@ Axes: B batch, T time, C channels, V vocabulary.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -109,9 +110,7 @@ def fused_rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -
     return F.rms_norm(x, x.shape[-1:], weight, eps)
 
 
-def fused_gelu(x: Tensor) -> Tensor:
-    """Torch's kernel for `gelu`."""
-    return F.gelu(x, approximate="tanh")
+fused_gelu = partial(F.gelu, approximate="tanh")
 
 
 def fused_cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:

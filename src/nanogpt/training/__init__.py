@@ -10,6 +10,7 @@ In the order to read it:
 Around it:
 
     checkpoint  what a run needs to go on, in files that are whole or absent
+    execution   what is compiled, and what is computed twice to save memory
     records     what a run writes down about itself
     report      the picture and the samples that a run leaves
     trouble     a loss that blows up, a model that cannot be compiled

@@ -10,26 +10,24 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nanogpt.config import Config, choose
-from nanogpt.device import Compute, compile_or_why_not
+from nanogpt.device import Compute
 from nanogpt.errors import UserError
 from nanogpt.evaluation.loss import Score, estimate, evaluate, tensors
 from nanogpt.generation.stream import generate_text
 from nanogpt.model.gpt import GPT
-from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import BATCHES, Batch, Batches
 from nanogpt.text.dataset import Tokens
 from nanogpt.text.loader import Loader
 from nanogpt.text.tokenfiles import TokenFile, end_of_text
 from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.checkpoint import TrainState, latest_step, save_checkpoint
-from nanogpt.training.objective import NextToken
+from nanogpt.training.execution import build_objective
 from nanogpt.training.optim import build_optimizer, learning_rate
 from nanogpt.training.records import Reached, Record, Sample, Step, Validation
 from nanogpt.training.trouble import divergence, give_up_compiling
@@ -55,10 +53,7 @@ class TrainingLoop:
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
         todo = config.tokens_per_step * (config.train.max_steps - state.step)  # tokens
-        flops = flops_per_token(model) * todo
-        self.not_compiled = compile_or_why_not(config.train.compile, compute, flops)
-        objective = NextToken(self.model)
-        self.objective: Any = objective if self.not_compiled else torch.compile(objective)
+        self.objective, self.not_compiled = build_objective(model, config.train, compute, todo)
         self.tokenizer = tokenizer
         self.tokens = tokens
         self.train_batches = self.batches_of(tokens.train)
@@ -144,10 +139,11 @@ class TrainingLoop:
             group["lr"] = lr * group.get("lr_factor", 1.0)
         torch.manual_seed(dropout_seed(settings.seed, step))
         batches = self.loader.load(step)
-        loss = self.gradients(batches)
+        losses = self.gradients(batches)
         self.scaler.unscale_(self.optimizer)
         limit = settings.grad_clip or math.inf
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        loss, grad_norm = torch.stack([losses, norm]).tolist()  # the only wait for the device
         overflow = self.scaler.is_enabled() and math.isfinite(loss)  # the scaler deals with that
         if not math.isfinite(loss + grad_norm) and not overflow:
             if step and not self.saved_step:
@@ -161,7 +157,7 @@ class TrainingLoop:
         wait = self.loader.waited / seconds
         return Step(self.state.step, loss, lr, grad_norm, tokens / seconds, wait)
 
-    def gradients(self, batches: Sequence[Batch]) -> float:
+    def gradients(self, batches: Sequence[Batch]) -> Tensor:
         """The gradients of a step; returns its loss. What cannot be compiled runs as it is."""
         self.optimizer.zero_grad(set_to_none=True)
         try:
@@ -219,12 +215,10 @@ class TrainingLoop:
 
 
 def accumulate_gradients(
-    objective: nn.Module,
-    batches: Sequence[Batch],
-    compute: Compute,
+    objective: nn.Module, batches: Sequence[Batch], compute: Compute,
     scaler: torch.amp.GradScaler | None = None,
-) -> float:
-    """Add up the gradients of several batches, as if they were one; returns their mean loss.
+) -> Tensor:  # fmt: skip
+    """Add up the gradients of several batches, as if they were one; returns their mean loss, ().
 
     Every real target weighs the same, however unevenly the batches share them.
     """
@@ -236,7 +230,7 @@ def accumulate_gradients(
             loss = objective(*tensors(batch, compute.device)) / targets_in_all
         scaler.scale(loss).backward()
         losses.append(loss.detach())
-    return torch.stack(losses).sum().item()  # one wait for the device, not one for each batch
+    return torch.stack(losses).sum()  # still on the device: nothing waits for it here
 
 
 def dropout_seed(seed: int, step: int) -> int:

@@ -14,7 +14,7 @@ from nanogpt.model.gpt import GPT
 from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import BATCHES
 from nanogpt.text.formats import find_tokenizer, load_tokenizer
-from nanogpt.training.start import freeze
+from nanogpt.training.start import freeze, padded_vocabulary
 from nanogpt.training.variants import optimizer_state_size
 
 # Dollars for an hour of one GPU, as clouds offered them on demand in autumn 2026, rounded.
@@ -113,7 +113,7 @@ def with_expected_vocabulary(config: Config) -> Config:
         size = load_tokenizer(prepared).vocab_size
     else:
         size = learned[name] if name in learned else find_tokenizer(name).vocab_size
-    return with_settings(config, model={"vocab_size": size})
+    return with_settings(config, model={"vocab_size": padded_vocabulary(size, config)})
 
 
 def count_parameters(model: GPT) -> dict[str, int]:

@@ -62,6 +62,16 @@ def initial_model(config: Config) -> GPT:
     return adapted
 
 
+def padded_vocabulary(size: int, config: Config) -> int:
+    """A size of a vocabulary, rounded up to a multiple of train.pad_vocab_to.
+
+    GPUs multiply matrices faster whose sizes are multiples of 64 or 128. The tokenizer has no
+    tokens for the padding, so it is in no text and generation never draws it.
+    """
+    multiple = config.train.pad_vocab_to
+    return -(-size // multiple) * multiple
+
+
 def refuse_to_overwrite(folder: Path) -> None:
     """Raise UserError if a folder holds a run that has come as far as a checkpoint."""
     if latest_step(folder) >= 0:
@@ -104,7 +114,7 @@ class Trainer(TrainingLoop):
         prompt_ids(tokenizer, config.sample.prompt)
         config = with_settings(
             config,
-            model={"vocab_size": tokenizer.vocab_size},
+            model={"vocab_size": padded_vocabulary(tokenizer.vocab_size, config)},
             data={"folder": absolute(config.data.folder)},
             train={"precision": compute.precision, "init": absolute(config.train.init)},
         )
