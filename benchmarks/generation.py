@@ -134,8 +134,9 @@ held-out plays, for a model that the demo's recipe trained for {SECONDS_OF_TRAIN
 torch {version("torch")}, transformers {version("transformers")}.
 """
     path = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-    before_part = path.read_text().partition("## Generation")[0].rstrip()
-    path.write_text(f"{before_part}\n\n{part}")
+    before_part, _, rest = path.read_text().partition("## Generation")
+    after = "\n## One GPU" + rest.partition("## One GPU")[2] if "## One GPU" in rest else ""
+    path.write_text(f"{before_part.rstrip()}\n\n{part}{after}")
     print(part)
 
 
