@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanogpt.cli import main, with_plugins
+from nanogpt.cli import main
 from nanogpt.errors import UserError
 from nanogpt.lab.contracts import CHECKS, about, check_all
 from nanogpt.lab.judge import differences, spread
@@ -134,7 +134,7 @@ def test_an_idea_is_trained_and_generates_in_processes_of_their_own(tmp_path):
 
 MISTAKES = {
     "no file": (["--plugin", "none.py"], "--plugin none.py: no such file"),
-    "no name": (["--plugin"], "--plugin FILE: no such file"),
+    "no name": (["--plugin"], "--plugin needs a value: --plugin FILE"),
     "not Python": (["--plugin", "text.txt"], "text.txt: not a Python file"),
     "syntax": (["--plugin", "syntax.py"], "syntax.py line 2: SyntaxError"),
     "raises": (["--plugin", "raises.py"], "raises.py line 3: ZeroDivisionError"),
@@ -377,9 +377,3 @@ def test_missing_scipy_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(UserError, match=r"needs scipy: pip install 'nanogpt\[lab\]'"):
         differences({"a": [1.0], "b": [2.0]})
-
-
-def test_after_two_dashes_nothing_is_an_option():
-    assert with_plugins(["generate", "run", "--", "--plugin", "x.py"]) == [
-        "generate", "run", "--", "--plugin", "x.py",
-    ]  # fmt: skip

@@ -3,13 +3,17 @@
 `nanogpt --help` must answer at once, so this file imports nothing heavy.
 """
 
+import errno
 import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from nanogpt import __version__
+from nanogpt.cli.text import printable
 from nanogpt.errors import UserError, did_you_mean
 
 COMMANDS = {
@@ -46,11 +50,17 @@ def help_text() -> str:
     return HELP.format(commands="\n".join(f"  {n:<12}{text}" for n, text in COMMANDS.items()))
 
 
+SIGPIPE = 128 + 13  # what a shell reports of a program whose reader has gone
+STREAMS = ("standard output", "standard error")
+LONGEST = 1000  # characters of a complaint; an argument may be a megabyte long
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one command and return the exit code.
 
     0 for success, 2 for a mistake that the user can fix (one line on stderr), 130 when
-    interrupted. Any other exception is a bug and keeps its traceback.
+    interrupted, 141 when the reader of the output has gone. Any other exception is a bug and
+    keeps its traceback.
     """
     try:
         code = dispatch(argv)
@@ -58,15 +68,15 @@ def main(argv: Sequence[str]) -> int:
         return code
     except UserError as error:
         complaint = str(error)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and error.filename in STREAMS:
+            return SIGPIPE  # `head`, for example, has seen enough
         if error.strerror is None:
             raise
-        complaint = (
-            f"{error.filename or 'the disk'}: {error.strerror}; check path, space and rights"
-        )
+        place = "standard input" if error.errno == errno.EBADF else error.filename or "the disk"
+        standard = place in ("standard input", *STREAMS)
+        fix = "connect it to another file or pipe" if standard else "check path, space and rights"
+        complaint = f"{place}: {error.strerror}; {fix}"
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -74,43 +84,67 @@ def main(argv: Sequence[str]) -> int:
             "not enough memory: lower train.batch_size or --num-samples, or make the model smaller"
         )
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
+        complain("\nstopped")
         return 130
-    print("nanogpt: " + " ".join(complaint.split()), file=sys.stderr)
+    complain("nanogpt: " + shortened(printable(" ".join(complaint.split()))))
     return 2
 
 
 def dispatch(argv: Sequence[str]) -> int:
     """Import the module of the command and call it."""
+    if argv and argv[0].partition("=")[0] == "--plugin":  # after the command, its parser knows it
+        from nanogpt.lab.plugin import load_plugin
+
+        _, equals, path = argv[0].partition("=")
+        rest = argv[1:] if equals else argv[2:]
+        load_plugin(path if equals else "".join(argv[1:2]))
+        return dispatch(rest)
     if not argv or argv[0] in ("-h", "--help"):
         print(help_text())
         return 0
     if argv[0] in ("-V", "--version"):
         print(__version__)
         return 0
-    name, *arguments = with_plugins(argv)
+    name, *arguments = argv
     if name not in COMMANDS:
         raise UserError(f"{name!r} is not a command: {did_you_mean(name, COMMANDS)}")
-    return importlib.import_module(f"nanogpt.cli.{name}").main(arguments) or 0
+    with shown_meanwhile(f"loading {name} ..."):
+        module = importlib.import_module(f"nanogpt.cli.{name}")
+    try:
+        return module.main(arguments) or 0
+    except SystemExit as end:  # argparse ends a command after its --help
+        if not isinstance(end.code, int):
+            raise
+        return end.code
 
 
-def with_plugins(argv: Sequence[str]) -> list[str]:
-    """Take every `--plugin FILE` out of the arguments and load the file: any command has it."""
-    rest: list[str] = []
-    arguments = iter(argv)
-    for argument in arguments:
-        if argument == "--":  # what follows is no option
-            return [*rest, argument, *arguments]
-        option, equals, path = argument.partition("=")
-        if option != "--plugin":
-            rest.append(argument)
-            continue
-        if not equals:
-            path = next(arguments, "")
-        from nanogpt.lab.plugin import load_plugin
+@contextmanager
+def shown_meanwhile(text: str) -> Iterator[None]:
+    """Show on a terminal what takes a few seconds, and remove it at the end.
 
-        load_plugin(path)
-    return rest
+    Spaces remove it on any terminal, except one that is too narrow for the text: that shows none.
+    """
+    stream = sys.stderr
+    shown = stream.isatty() and not 0 < os.get_terminal_size(stream.fileno()).columns <= len(text)
+    if shown:
+        print(text, end="\r", file=stream, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print(" " * len(text), end="\r", file=stream, flush=True)
+
+
+def complain(text: str) -> None:
+    """Print to standard error, which may be full or gone: the exit code says enough then."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def shortened(text: str) -> str:
+    """The beginning and the end of a long text: the thing, and the fix."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -126,10 +160,54 @@ def is_out_of_memory(error: Exception) -> bool:
     )
 
 
+class Output(io.FileIO):
+    """Standard output or standard error, whose errors name it; it writes nothing after one.
+
+    Otherwise Python would write again when it ends, fail again, and say so.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, "w", closefd=False)
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = STREAMS[self.fileno() - 1]
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            raise
+
+
+def output(number: int, stream: Any) -> io.TextIOWrapper:
+    """A standard stream that can be written, in place of the one that Python made.
+
+    What it cannot show becomes a question mark.
+    """
+    if stream and stream.isatty():
+        stream.reconfigure(errors="replace")
+        return stream
+    return io.TextIOWrapper(
+        io.BufferedWriter(Output(number)), errors="replace", line_buffering=number == 2,
+        encoding=stream.encoding if stream else "utf-8",
+        write_through=stream is not None and stream.write_through,
+    )  # fmt: skip
+
+
+def open_standard_streams() -> None:
+    """Make the three streams usable, however the program was started.
+
+    A closed stream would give its number to the next file that is opened. What is printed to it is
+    lost; standard input stays None, and whoever reads it says so.
+    """
+    for number, mode in enumerate((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)):
+        try:
+            os.set_blocking(number, True)  # a full pipe makes us wait
+        except OSError:
+            os.open(os.devnull, mode)  # takes the lowest free number: this one
+    sys.stdout, sys.stderr = output(1, sys.stdout), output(2, sys.stderr)
+
+
 def run() -> None:
     """The entry point of the `nanogpt` command."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character shows a question mark instead of a traceback.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    open_standard_streams()
     sys.exit(main(sys.argv[1:]))

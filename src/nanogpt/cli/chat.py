@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, fields
 
 from nanogpt.cli.generate import sample_settings
-from nanogpt.cli.settings import Parser
+from nanogpt.cli.settings import Parser, read_line
 from nanogpt.cli.text import printable
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import SampleConfig, explanations, from_dict
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str]) -> None:
     print(ABOUT.format(settings=", ".join(CHANGEABLE)))
     while True:
         try:
-            line = input("> ")
+            line = read_line("> ")
         except (EOFError, KeyboardInterrupt):
             print()
             return

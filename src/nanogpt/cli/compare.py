@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.markdown import Markdown
 
-from nanogpt.cli.settings import Parser, print_json
+from nanogpt.cli.screen import Screen
+from nanogpt.cli.settings import Parser, named_path, print_json
 from nanogpt.config import PRESETS
 from nanogpt.errors import UserError
 from nanogpt.evaluation.references import text_of
@@ -44,10 +44,12 @@ THEIRS_ONLY = """\
 def main(arguments: Sequence[str]) -> None:
     """Compare, print the report, and write it."""
     parser = Parser("compare", "The same model here and in Transformers: numbers, speed, size.")
-    parser.add_argument("run", type=Path, help=f"a run folder, or {', '.join(PRESETS)} untrained")
+    parser.add_argument(
+        "run", type=named_path, help=f"a run folder, or {', '.join(PRESETS)} untrained"
+    )
     parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
     parser.add_argument("--new-tokens", type=int, default=40, help="greedy tokens (default: 40)")
-    parser.add_argument("--out", type=Path, help="folder of the report (default: in the run)")
+    parser.add_argument("--out", type=named_path, help="folder of the report (default: in the run)")
     parser.add_json(
         "architecture, parameters, tokens, same_model, same_ids, largest differences (of logits, "
         "loss in nats, gradients), greedy ids, and pairs of nanogpt and transformers: "
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--new-tokens {options.new_tokens}: use at least 1")
     model, tokenizer, text, is_run = what_to_compare(options.run, options.checkpoint)
     out = options.out or (options.run / "compare" if is_run else Path(f"compare-{options.run}"))
-    with Console(stderr=True).status("comparing ...") as status:
+    with Screen(stderr=True).status("comparing ...") as status:
         found = compare(
             model, tokenizer, text, options.new_tokens, options.run if is_run else None,
             lambda doing: status.update(f"{doing} ..."),
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.json:
         print_json(figures(found) | {"report": str(out)})
         return
-    console = Console(soft_wrap=True, highlight=False)
+    console = Screen(soft_wrap=True, highlight=False)
     console.print(Markdown(report.replace("![speed, memory and size](report.png)\n\n", "")))
     console.print(f"\nwritten to {out}/report.md and report.png")
 

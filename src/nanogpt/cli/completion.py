@@ -38,9 +38,6 @@ class Place:
     options: Sequence[Option]
 
 
-PLUGIN = Option(["--plugin"], "a file that adds variants", True, [])
-
-
 def main(arguments: Sequence[str]) -> None:
     """Print the script."""
     parser = Parser("completion", ABOUT)
@@ -88,7 +85,7 @@ def place_of(parser: Parser) -> Place:
             )
         else:
             words |= dict.fromkeys(choices, "")
-    return Place(words, [*options, PLUGIN])
+    return Place(words, options)
 
 
 BASH = """\

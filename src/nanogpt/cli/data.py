@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
-from nanogpt.cli.settings import Parser, load_settings, run_action
+from nanogpt.cli.screen import Screen
+from nanogpt.cli.settings import Parser, load_settings, named_path, run_action
 from nanogpt.cli.text import visible
 from nanogpt.config import Config, DataConfig, load_config
 from nanogpt.errors import UserError
@@ -61,13 +62,16 @@ def show(arguments: Sequence[str]) -> None:
     """Draw batches: tokens, targets, and who may look at whom."""
     parser = Parser("data show", "Draw batches: tokens, targets, and who may look at whom.")
     parser.add_argument(
-        "folder", nargs="?", type=Path, help="prepared data, or a run (default: a small example)"
+        "folder",
+        nargs="?",
+        type=named_path,
+        help="prepared data, or a run (default: a small example)",
     )
-    parser.add_argument("--kind", choices=list(BATCHES), help="how to cut (default: each way)")
+    parser.add_argument("--kind", choices=BATCHES, help="how to cut (default: each way)")
     parser.add_argument("--context-length", type=int, default=12, help="tokens (default: 12)")
     parser.add_argument("--batch-size", type=int, default=3, help="sequences (default: 3)")
     parser.add_argument("--number", type=int, default=0, help="which batch (default: 0)")
-    parser.add_argument("--out", type=Path, default=Path("batches.png"), help="the picture")
+    parser.add_argument("--out", type=named_path, default=Path("batches.png"), help="the picture")
     parser.add_settings(DataConfig, shown=("data.stride", "data.tokenizer"))
     options = parser.parse(arguments)
     for name in ("context_length", "batch_size"):
@@ -75,7 +79,7 @@ def show(arguments: Sequence[str]) -> None:
             raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: use at least 1")
     if options.number < 0:
         raise UserError(f"--number {options.number}: use at least 0")
-    config, console = load_settings(None, options), Console()
+    config, console = load_settings(None, options), Screen()
     with tempfile.TemporaryDirectory() as temporary:
         tokens, tokenizer = open_tokens(options.folder, config, Path(temporary))
         check_length(tokens, options.context_length)

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from nanogpt.cli.display import watch
 from nanogpt.cli.prepare import prepare_with_progress, show_documents, show_files
-from nanogpt.cli.settings import Parser, load_settings
+from nanogpt.cli.screen import Screen
+from nanogpt.cli.settings import Parser, load_settings, named_path
 from nanogpt.cli.text import printable, visible
 from nanogpt.cli.train import conclude, describe, free_folder, undone_on_mistake
 from nanogpt.config import (
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the whole pipeline and show every part of it. Returns the exit code."""
     began = time.perf_counter()
     parser = Parser("demo", "From raw text to generated text, without any download.")
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="folder to write")
+    parser.add_argument("--run", type=named_path, default=Path("runs/demo"), help="folder to write")
     parser.add_argument(
         "--seconds", type=float, default=140, help="time for the whole demo (default: 140)"
     )
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     if config.data.folder:
         raise UserError("the demo prepares its own data; use: nanogpt train demo --data.folder ...")
     run = free_folder(options.run)
-    console = Console()
+    console = Screen()
 
     with undone_on_mistake(run):
         prepared = prepare_with_progress(config.data, data_folder(run, config), console)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, print_json
 from nanogpt.cli.text import printable, visible
 from nanogpt.cli.weights import add_model_options, load_model
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
         if options.json:
             print_json(figures(found, options.tokens))
         else:
-            show(found, options.tokens, tokenizer, Console(soft_wrap=True, highlight=False))
+            show(found, options.tokens, tokenizer, Screen(soft_wrap=True, highlight=False))
 
 
 def measure(
@@ -108,7 +109,7 @@ def measure(
     config: Config,
 ) -> Findings:
     """The losses, and what else was asked for. Progress goes to stderr."""
-    progress = Console(stderr=True)
+    progress = Screen(stderr=True)
     length = model.config.context_length
     protocol = {
         "context_length_tokens": length,

@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from nanogpt.cli.settings import Parser, find_recipe, run_action
+from nanogpt.cli.screen import Screen
+from nanogpt.cli.settings import Parser, find_recipe, named_path, run_action
 from nanogpt.config import config_from_dict, read_toml
 from nanogpt.errors import UserError
 from nanogpt.files import as_csv, write_text
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 def exercise_parser(action: str, description: str) -> Parser:
     """A parser that knows the learner's folder."""
     parser = Parser(f"exercise {action}", description)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
+    parser.add_argument("--folder", type=named_path, default=FOLDER, help=f"default: {FOLDER}")
     return parser
 
 
@@ -55,7 +56,7 @@ def start(arguments: Sequence[str]) -> None:
     """Write the files to fill in to a folder of your own; existing files stay."""
     parser = exercise_parser("start", "Write the files to fill in to a folder of your own.")
     options = parser.parse(arguments)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     for exercise in EXERCISES.values():
         path = file_of(exercise, options.folder)
         if not path.exists():
@@ -82,7 +83,7 @@ def check(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     chosen = [find_exercise(EXERCISES, name) for name in options.names] or [*EXERCISES.values()]
     check_folder(options.folder)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     passed: list[Exercise] = []
     for exercise, (verdict, printed) in judged(chosen, options.folder):
         show_verdict(exercise, verdict, printed, console)
@@ -152,7 +153,7 @@ def hint(arguments: Sequence[str]) -> None:
     progress = load_progress(options.folder)
     given = min(progress.hints.get(exercise.name, 0), len(exercise.hints))
     number = min(given + 1, len(exercise.hints))
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     if given == len(exercise.hints):
         console.print("[dim]That was the last hint; here are all of them again.[/]")
     for n, text in enumerate(exercise.hints[:number], 1):
@@ -184,7 +185,7 @@ def play_with(arguments: Sequence[str]) -> int:
     config = settings_for(
         config_from_dict(read_toml(find_recipe("demo"))), exercises, options.steps
     )
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     runs = []
     for title, used in (("the package", {}), (f"your {', '.join(names)}", candidates)):
         console.print(f"[bold]with {title}[/]")
@@ -249,10 +250,10 @@ def raise_in_words(error: BaseException, folder: Path) -> None:
 def grade(arguments: Sequence[str]) -> None:
     """Mark the folders of many learners, each file in a process of its own."""
     parser = Parser("exercise grade", "Mark the folders of many learners.")
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
-    parser.add_argument("--csv", type=Path, help="file to write (default: standard output)")
+    parser.add_argument("folders", nargs="+", type=named_path, metavar="FOLDER")
+    parser.add_argument("--csv", type=named_path, help="file to write (default: standard output)")
     parser.add_argument(
-        "--report", type=Path, help="file for what `check` would say of each wrong answer"
+        "--report", type=named_path, help="file for what `check` would say of each wrong answer"
     )
     options = parser.parse(arguments)
     for folder in options.folders:
@@ -260,7 +261,7 @@ def grade(arguments: Sequence[str]) -> None:
             raise UserError(f"{folder}: no such folder; name the folders of learners")
         if not any(file_of(exercise, folder).exists() for exercise in EXERCISES.values()):
             raise UserError(f"{folder} has none of the exercises; name the folder that holds them")
-    progress = Console(stderr=True, highlight=False, soft_wrap=True)
+    progress = Screen(stderr=True, highlight=False, soft_wrap=True)
     header = ["folder", "passed", "optional", *EXERCISES]
     rows: list[list[Any]] = []
     report = ""
@@ -285,7 +286,7 @@ def grade(arguments: Sequence[str]) -> None:
 def said_of(results: Sequence[tuple[Exercise, tuple[Verdict, str]]]) -> str:
     """What `check` says of each answer that is wrong, as plain text."""
     text = io.StringIO()
-    console = Console(file=text, soft_wrap=True, highlight=False, color_system=None)
+    console = Screen(file=text, soft_wrap=True, highlight=False, color_system=None)
     for exercise, (verdict, printed) in results:
         if not verdict.passed and verdict.mistake not in ("missing", "not-written"):
             show_verdict(exercise, verdict, printed, console)

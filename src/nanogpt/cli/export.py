@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from nanogpt.cli.settings import Parser
+from nanogpt.cli.screen import Screen
+from nanogpt.cli.settings import Parser, named_path
 from nanogpt.config import Config
 from nanogpt.interop.huggingface import export
 from nanogpt.interop.names import ARCHITECTURES, architecture_of
@@ -18,8 +17,10 @@ from nanogpt.training.records import read_metrics
 def main(arguments: Sequence[str]) -> None:
     """Write the folder."""
     parser = Parser("export", "Write a model as a folder that Transformers opens.")
-    parser.add_argument("run", type=Path, help="a run folder, such as runs/demo")
-    parser.add_argument("folder", type=Path, help="the folder to write; it must be new or empty")
+    parser.add_argument("run", type=named_path, help="a run folder, such as runs/demo")
+    parser.add_argument(
+        "folder", type=named_path, help="the folder to write; it must be new or empty"
+    )
     parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
     options = parser.parse(arguments)
     model, tokenizer, config = load(options.run, options.checkpoint)
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     card = model_card(options.run, options.checkpoint, folder, model, tokenizer, config)
     export(options.folder, model, tokenizer, config.sample, card)
     name = ARCHITECTURES[architecture_of(model.config)].class_name
-    console = Console(soft_wrap=True, highlight=False)
+    console = Screen(soft_wrap=True, highlight=False)
     console.print(f"{options.folder} holds a {name}. In Python:\n")
     console.print(usage(options.folder))
 

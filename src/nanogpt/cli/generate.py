@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, read_argument, settings_in
 from nanogpt.cli.text import printable, visible
 from nanogpt.cli.weights import add_model_options, load_model
@@ -114,6 +114,6 @@ def explain(sample: Sequence[Piece], tokenizer: BaseTokenizer) -> None:
             Text("█" * round(10 * probability), "cyan"),
             Text("   ".join(others)),
         )
-    console = Console()
+    console = Screen()
     console.print(table)
     console.print("[dim]the model's own probabilities, before temperature and filters[/]")

@@ -8,11 +8,13 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
+from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import (
     Parser,
     by_name,
     find_recipe,
     load_settings,
+    named_path,
     run_action,
     studies,
 )
@@ -49,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     parser = Parser("lab run", "Run a study: the same budget for every arm, several seeds.")
     parser.add_argument("study", help="a TOML file, or the name of a study below")
     parser.list_names("studies", studies())
-    parser.add_argument("--out", type=Path, help="folder to write (default: studies/NAME)")
+    parser.add_argument("--out", type=named_path, help="folder to write (default: studies/NAME)")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one a core)")
     options = parser.parse(arguments)
     if options.jobs < 0:
@@ -62,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     for arm in study.arms:
         check_choices(arm.config)
     out = options.out or Path("studies") / study.name
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     try:
         results = run_study(study, out, options.jobs or usable_cores(), console.print)
     except (KeyboardInterrupt, Interrupted) as error:
@@ -91,7 +93,7 @@ def scaling(arguments: Sequence[str]) -> int:
     parser = Parser("lab scaling", "How loss falls with size and text, and what comes next.")
     parser.add_recipe("whose model is to be predicted (default: demo)", default="demo")
     parser.add_argument("--minutes", type=float, default=12.0, help="how long it may take, about")
-    parser.add_argument("--out", type=Path, help="folder to write (default: studies/scaling)")
+    parser.add_argument("--out", type=named_path, help="folder to write (default: studies/scaling)")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one a core)")
     parser.add_settings(ModelConfig, DataConfig, TrainConfig)
     options = parser.parse(arguments)
@@ -101,7 +103,7 @@ def scaling(arguments: Sequence[str]) -> int:
         raise UserError(f"--minutes {options.minutes}: use a positive number")
     config = load_settings(options.recipe, options)
     out = options.out or Path("studies") / "scaling"
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     jobs = options.jobs or usable_cores()
     try:
         findings = run_scaling(config, out, options.minutes, jobs, console.print)
@@ -117,7 +119,7 @@ def heads(arguments: Sequence[str]) -> None:
     """Find previous-token, induction and first-token heads in a trained model."""
     parser = Parser("lab heads", "Score what each attention head looks at in repeated tokens.")
     add_model_options(parser)
-    parser.add_argument("--out", type=Path, help="folder to write (default: the run's own)")
+    parser.add_argument("--out", type=named_path, help="folder to write (default: the run's own)")
     parser.add_argument(
         "--repeat-after", type=int, default=LONGEST,
         help=f"tokens before they repeat (default: what fits, at most {LONGEST})",
@@ -134,7 +136,7 @@ def heads(arguments: Sequence[str]) -> None:
     for habit in HABITS:
         for layer, head, score in found.strongest(habit, options.top):
             table.add_row(habit, str(layer), str(head), f"{score:.3f}")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     console.print(table)
     console.print(f"a head that looks everywhere alike has {found.chance:.3f}")
     out = options.out or (options.run if options.run.is_dir() else Path())
@@ -145,7 +147,7 @@ def heads(arguments: Sequence[str]) -> None:
 def check(arguments: Sequence[str]) -> int:
     """Hold a plugin's variants to what every variant must keep. Exit code 1 if one does not."""
     parser = Parser("lab check", "Hold a plugin's variants to what every variant must keep.")
-    parser.add_argument("plugin", type=Path, help="a Python file that adds variants")
+    parser.add_argument("plugin", type=named_path, help="a Python file that adds variants")
     options = parser.parse(arguments)
     before = snapshot()
     load_plugin(str(options.plugin))
@@ -155,7 +157,7 @@ def check(arguments: Sequence[str]) -> int:
             f"{options.plugin} adds no variant; put one into a table, "
             'such as POSITIONS["mine"] = Mine'
         )
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     broken = 0
     for setting, name in added:
         console.print(f"[bold]{setting} = {name}[/]")

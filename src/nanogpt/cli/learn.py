@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from nanogpt.cli.settings import Parser
+from nanogpt.cli.screen import Screen
+from nanogpt.cli.settings import Parser, named_path, read_line
 from nanogpt.errors import UserError
 from nanogpt.files import read_text, write_text
 from nanogpt.learn.exercises import EXERCISES
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "lesson", nargs="?", type=number_or_test, help="the number of a lesson to open, or `test`"
     )
-    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
+    parser.add_argument("--folder", type=named_path, default=FOLDER, help=f"default: {FOLDER}")
     parser.add_argument(
         "--app", action="store_true", help="show text and controls without the code"
     )
@@ -84,7 +85,7 @@ def mark(done: bool) -> str:
 
 def show_path(folder: Path) -> None:
     """The stages, their lessons and exercises, and what has been done."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     progress = load_progress(folder)
     passed, opened = set(progress.passed) & set(EXERCISES), set(progress.lessons) & set(LESSONS)
     names = [question.name for question in all_questions()]
@@ -116,7 +117,7 @@ def show_path(folder: Path) -> None:
 def test(arguments: Sequence[str]) -> int:
     """Ask questions over all lessons, one after the other."""
     parser = Parser("learn test", "Questions over all lessons, drawn anew each time.")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
+    parser.add_argument("--folder", type=named_path, default=FOLDER, help=f"default: {FOLDER}")
     parser.add_argument("--questions", type=int, default=30, help="how many; default: 30")
     parser.add_argument("--lessons", type=int, nargs="+", default=[*LESSONS], help="default: all")
     parser.add_argument("--seed", type=int, help="draw the same questions again")
@@ -125,7 +126,7 @@ def test(arguments: Sequence[str]) -> int:
         raise UserError(f"--questions {options.questions}: use at least 1")
     lessons = [find_lesson(number).number for number in options.lessons]
     questions = draw_questions(options.questions, lessons, options.seed)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     console.print("Answer with a letter or a number. Enter skips a question; Ctrl-C ends the test.")
     answers: list[tuple[Question, bool]] = []
     progress = load_progress(options.folder)
@@ -154,7 +155,7 @@ def ask(question: Question, console: Console) -> bool:
     for letter, choice in letters.items():
         console.print(f"  {letter}  {choice}", markup=False)
     while True:
-        text = input("> ").strip()
+        text = read_line("> ").strip()
         if not text:
             given: str | float = ""
         elif letters:

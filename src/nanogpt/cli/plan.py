@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, load_settings, print_json
 from nanogpt.config import DataConfig, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.device import resolve
@@ -26,12 +27,12 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     config = load_settings(options.recipe, options)
     compute = resolve(config.train.device, config.train.precision)
-    with Console(stderr=True).status("running one layer and two ..."):
+    with Screen(stderr=True).status("running one layer and two ..."):
         plan = plan_run(config, compute)
     if options.json:
         print_json(figures(plan))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     show_parameters(plan, console)
     show_memory(plan, str(compute.device), console)
     show_time(plan, console)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, load_settings
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--processes {options.processes}: use at least 1")
     data = load_settings(None, options).data
     folder = Path(data.folder or Path("data") / name_of(data.source))
-    console = Console()
+    console = Screen()
     try:
         prepared = prepare_with_progress(data, folder, console, options.processes)
     except KeyboardInterrupt:
@@ -69,7 +70,7 @@ def prepare_with_progress(
 ) -> Prepared:
     """Prepare a source, showing the progress."""
     if has_unused_separators(data):
-        Console(stderr=True).print(
+        Screen(stderr=True).print(
             f"{data.source} holds many {END_OF_TEXT} markers, which are read as text; to cut it "
             f"into documents there, add --data.separator {shlex.quote(END_OF_TEXT)}",
             highlight=False,

@@ -6,6 +6,7 @@ Defaults give way to the recipe, the recipe to the command line.
 """
 
 import argparse
+import difflib
 import itertools
 import json
 import math
@@ -14,11 +15,11 @@ import re
 import sys
 import textwrap
 from argparse import SUPPRESS
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from nanogpt.config import (
     Config,
@@ -30,6 +31,7 @@ from nanogpt.config import (
 )
 from nanogpt.errors import UserError, did_you_mean
 from nanogpt.files import read_text
+from nanogpt.lab.plugin import load_plugin
 
 # The settings that people change; `--help` shows these, `--help-all` shows all.
 COMMON = (
@@ -40,6 +42,8 @@ COMMON = (
     "train.warmup_steps", "train.eval_interval", "train.seed", "train.device",
     "sample.prompt", "sample.temperature",
 )  # fmt: skip
+
+LONGEST_INPUT = 100_000_000  # bytes that are read from standard input
 
 # Given instead of arguments, it makes a command answer with its parser or its actions.
 ASK: tuple[str, ...] = ("what can be given here?",)
@@ -64,8 +68,13 @@ class Parser(argparse.ArgumentParser):
             prog=f"nanogpt {command}", description=description, allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
+        self.add_argument("--plugin", metavar="FILE", help="a Python file that adds variants")
         self.names: list[str] = []  # of recipes or studies that can be given
         self.help_of_hidden: dict[argparse.Action, str] = {}
+
+    def print_help(self, file: Any = None) -> None:
+        """Print it, and fail where that fails: argparse's own would not notice."""
+        print(self.format_help(), end="", file=file)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see `{self.prog} --help`")
@@ -77,22 +86,61 @@ class Parser(argparse.ArgumentParser):
         """
         if arguments is ASK:
             raise Answer(self)
-        end = arguments.index("--") if "--" in arguments else len(arguments)
-        arguments = [*map(with_dashes, arguments[:end]), *arguments[end:]]
-        # Unknown options come first: the word after one may look like another argument.
-        known = [option for action in self._actions for option in action.option_strings]
-        for argument in arguments:
-            option = argument.partition("=")[0]
-            if argument == "--":
-                break
-            if option.startswith("--") and option not in known:
-                raise UserError(f"{option} is not an option: {did_you_mean(option, known)}")
-        if "--help-all" in arguments[:end]:
+        arguments = [*self.words(arguments)]
+        if "--help-all" in arguments:
             for action, text in self.help_of_hidden.items():
                 action.help = text
             self.print_help()
             self.exit()
         return self.parse_args(arguments)
+
+    def words(self, arguments: Sequence[str]) -> Iterator[str]:
+        """The arguments for argparse: options with dashes, and each with its value in one word.
+
+        So a value is never read as an option. Loads the files of --plugin. Raises UserError for an
+        option that is unknown or has no value.
+        """
+        rest = iter(arguments)
+        for word in rest:
+            option, equals, value = word.partition("=")
+            option = option.replace("_", "-") if option.startswith("--") else option
+            action = self._option_string_actions.get(option)
+            if word == "--":
+                yield from (word, *rest)
+            elif action is None and is_option(word):
+                raise UserError(f"{option} is not an option: {self.meant(option)}")
+            elif action is None:
+                yield word
+            elif action.nargs is not None:
+                yield option + equals + value
+            else:
+                given = value if equals else next(rest, None)
+                if given is None:
+                    raise UserError(f"{option} needs a value: {option} {action.metavar or 'TEXT'}")
+                if given == "--" or (not equals and self.knows(given)):
+                    raise UserError(
+                        f"{option} needs a value, and {given} is an option; write "
+                        f"{option}={given if given != '--' else 'VALUE'} if it is meant"
+                    )
+                if option == "--plugin":
+                    load_plugin(given)
+                else:
+                    yield f"{option}={given}"
+
+    def knows(self, word: str) -> bool:
+        """Whether a word is one of the options, with or without a value."""
+        return word.partition("=")[0].replace("_", "-") in self._option_string_actions
+
+    def meant(self, option: str) -> str:
+        """The end of an error message about an unknown option."""
+        known, name = list(self._option_string_actions), option.lstrip("-")
+        for close in (
+            [each for each in known if each.rpartition(".")[2] == name],  # --lr for --train.lr
+            difflib.get_close_matches(option, known, n=1) if len(option) < 100 else [],
+        ):
+            if close:
+                return f"did you mean {close[0]}?"
+        return f"see `{self.prog} --help`; a text that begins with a dash goes after --"
 
     def format_usage(self) -> str:
         """One line: with dozens of settings argparse's own would fill the screen."""
@@ -167,14 +215,29 @@ def explanation_of(path: Path) -> str:
     return re.split(r"(?<=[.?]) (?=[A-Z`])", comment)[0]
 
 
-def with_dashes(argument: str) -> str:
-    """An option with dashes for its underscores; its value and any other argument as they are.
+def is_option(word: str) -> bool:
+    """Whether argparse takes a word for an option: a dash that begins no number and no sentence.
 
-    >>> with_dashes("--model.n_layer=4"), with_dashes("--sample.prompt=a_b"), with_dashes("a_b")
-    ('--model.n-layer=4', '--sample.prompt=a_b', 'a_b')
+    >>> [is_option(word) for word in ("--a-b", "-x", "-", "-1", "-.5", "- a")]
+    [True, True, False, False, False, False]
     """
-    option, equals, value = argument.partition("=")
-    return option.replace("_", "-") + equals + value if option.startswith("--") else argument
+    name = word.partition("=")[0]
+    return bool(re.match(r"-(?!\d+$|\d*\.\d+$).", word, re.S)) and " " not in name
+
+
+def named_path(text: str) -> Path:
+    """A path on the command line. Raises ArgumentTypeError for one that can name nothing."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; name a file or a folder")
+    try:
+        os.stat(text)
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        raise argparse.ArgumentTypeError("a path cannot hold a NUL character") from None
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}; name another path") from None
+    return Path(text)
 
 
 def settings_in(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
@@ -291,13 +354,36 @@ def run_action(command: str, about: str, actions: Actions, arguments: Sequence[s
 def read_argument(text: str) -> str:
     """The argument itself, or all of standard input where it is "-", as UTF-8.
 
-    Raises UserError for what is not.
+    Raises UserError for what is not, for a closed standard input, and for one that does not end.
     """
-    data = sys.stdin.buffer.read() if text == "-" else os.fsencode(text)
+    if text == "-":
+        data = standard_input().buffer.read(LONGEST_INPUT + 1)
+        if len(data) > LONGEST_INPUT:
+            raise UserError(
+                f"standard input holds more than {LONGEST_INPUT / 1e6:.0f} MB; give less of it, or "
+                "prepare it as a file"
+            )
+    else:
+        data = os.fsencode(text)
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         raise UserError(f"the input is not UTF-8 text (byte {error.start}); convert it") from None
+
+
+def read_line(prompt: str) -> str:
+    """A line that a person types. Raises EOFError at the end of the input, UserError if closed."""
+    if not standard_input().isatty():
+        print(prompt, end="", flush=True)  # input() would not say if nobody reads it
+        prompt = ""
+    return input(prompt)
+
+
+def standard_input() -> TextIO:
+    """Standard input. Raises UserError if it is closed."""
+    if sys.stdin is None:
+        raise UserError("standard input is closed; connect it to a terminal, a file or a pipe")
+    return sys.stdin
 
 
 def print_json(values: Mapping[str, Any]) -> None:

@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from nanogpt.cli.settings import Parser, read_argument, run_action
+from nanogpt.cli.screen import Screen
+from nanogpt.cli.settings import Parser, named_path, read_argument, run_action
 from nanogpt.cli.text import visible
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
@@ -51,7 +52,9 @@ def train(arguments: Sequence[str]) -> None:
     parser.add_argument("--kind", default="bpe", choices=["bpe", "char"], help="default: bpe")
     parser.add_argument("--vocab-size", type=int, default=1024, help="default: 1024")
     parser.add_argument("--processes", type=int, default=0, help="default: one for each core")
-    parser.add_argument("--out", type=Path, default=Path("tokenizer.json"), help="file to write")
+    parser.add_argument(
+        "--out", type=named_path, default=Path("tokenizer.json"), help="file to write"
+    )
     options = parser.parse(arguments)
     data = DataConfig(source=options.source)
     rule_for(data)  # raises UserError if there is nothing to read
@@ -127,7 +130,7 @@ def compare(arguments: Sequence[str]) -> None:
                 gpt2.decode_bytes([i]) for gpt2 in [gpt2_tokenizer()] for i in gpt2.encode(text)
             ],
         },
-        Console(),
+        Screen(),
     )
 
 
@@ -171,10 +174,12 @@ def stats(arguments: Sequence[str]) -> None:
     parser.add_argument("source", nargs="?", default=BUILT_IN, help="text (default: the plays)")
     add_tokenizer(parser, None, "default: one learned from the corpus")
     parser.add_argument("--vocab-size", type=int, default=8192, help="to learn (default: 8192)")
-    parser.add_argument("--out", type=Path, default=Path("tokenizer-stats.png"), help="the plot")
+    parser.add_argument(
+        "--out", type=named_path, default=Path("tokenizer-stats.png"), help="the plot"
+    )
     options = parser.parse(arguments)
     data, processes = DataConfig(source=options.source), usable_cores()
-    console = Console()
+    console = Screen()
     with console.status("counting words ..."):
         if options.tokenizer:
             found = find_tokenizer(options.tokenizer)

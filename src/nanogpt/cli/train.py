@@ -11,7 +11,8 @@ from rich.console import Console
 
 from nanogpt.cli.display import watch
 from nanogpt.cli.prepare import prepare_with_progress, show_prepared
-from nanogpt.cli.settings import Parser, load_settings, settings_in
+from nanogpt.cli.screen import Screen
+from nanogpt.cli.settings import Parser, load_settings, named_path, settings_in
 from nanogpt.config import DataConfig, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.text.dataset import data_folder
@@ -23,15 +24,15 @@ def main(arguments: Sequence[str]) -> int:
     """Train from a recipe, or continue a run."""
     parser = Parser("train", "Train a model from a recipe, or resume a run.")
     parser.add_recipe()
-    parser.add_argument("--run", type=Path, help="the folder to write (default: runs/RECIPE)")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue a stopped run")
+    parser.add_argument("--run", type=named_path, help="the folder to write (default: runs/RECIPE)")
+    parser.add_argument("--resume", type=named_path, metavar="RUN", help="continue a stopped run")
     parser.add_argument(
         "--init", dest="train.init", default=SUPPRESS, metavar="RUN",
         help="begin with the weights of a run or of a Hugging Face folder",
     )  # fmt: skip
     parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig)
     options = parser.parse(arguments)
-    console = Console()
+    console = Screen()
     if options.resume:
         if options.recipe or options.run or settings_in(options):
             raise UserError("--resume continues with the settings of the run; give it alone")

@@ -1,9 +1,8 @@
 """The options by which commands name a model, and loading it."""
 
 import argparse
-from pathlib import Path
 
-from nanogpt.cli.settings import Parser
+from nanogpt.cli.settings import Parser, named_path
 from nanogpt.config import Config
 from nanogpt.device import resolve
 from nanogpt.generation.packing import WEIGHTS
@@ -15,7 +14,7 @@ from nanogpt.training.load import load
 def add_model_options(parser: Parser) -> None:
     """Add the run, its checkpoint, and the precision of its weights."""
     parser.add_argument(
-        "run", type=Path,
+        "run", type=named_path,
         help="a run folder, such as runs/demo, a Hugging Face folder, gpt2, or hub:NAME",
     )  # fmt: skip
     parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
