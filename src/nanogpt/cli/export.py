@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from nanogpt.cli import shown_meanwhile
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, named_path
 from nanogpt.config import Config
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
     options = parser.parse(arguments)
-    model, tokenizer, config = load(options.run, options.checkpoint)
+    with shown_meanwhile("loading the model ..."):
+        model, tokenizer, config = load(options.run, options.checkpoint)
     folder = options.folder.resolve()
     card = model_card(options.run, options.checkpoint, folder, model, tokenizer, config)
     export(options.folder, model, tokenizer, config.sample, card)

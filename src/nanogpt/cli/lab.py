@@ -34,6 +34,9 @@ from nanogpt.workers import usable_cores
 PICTURE = "![validation loss against steps](curves.png)"
 SCALING_PICTURE = "![loss against tokens and against size](scaling.png)"
 
+# On a terminal, until the next run is done: that may take minutes.
+AT_WORK = "running; Ctrl-C stops, and the same command goes on from there"
+
 ABOUT = """
 Try ideas and believe the answers.
 """
@@ -66,7 +69,8 @@ def run(arguments: Sequence[str]) -> int:
     out = options.out or Path("studies") / study.name
     console = Screen(highlight=False, soft_wrap=True)
     try:
-        results = run_study(study, out, options.jobs or usable_cores(), console.print)
+        with console.status(AT_WORK):
+            results = run_study(study, out, options.jobs or usable_cores(), console.print)
     except (KeyboardInterrupt, Interrupted) as error:
         return stopped(error, console)
     text = write_report(out, study, results)
@@ -106,7 +110,8 @@ def scaling(arguments: Sequence[str]) -> int:
     console = Screen(highlight=False, soft_wrap=True)
     jobs = options.jobs or usable_cores()
     try:
-        findings = run_scaling(config, out, options.minutes, jobs, console.print)
+        with console.status(AT_WORK):
+            findings = run_scaling(config, out, options.minutes, jobs, console.print)
     except (KeyboardInterrupt, Interrupted) as error:
         return stopped(error, console)
     text = write_scaling(out, findings)

@@ -60,7 +60,8 @@ def train(arguments: Sequence[str]) -> None:
     rule_for(data)  # raises UserError if there is nothing to read
     texts = (d.text for d in stream_documents(data))
     processes = options.processes or usable_cores()
-    tokenizer = train_tokenizer(options.kind, texts, options.vocab_size, processes)
+    with Screen(stderr=True).status("learning a vocabulary ..."):
+        tokenizer = train_tokenizer(options.kind, texts, options.vocab_size, processes)
     tokenizer.save(options.out)
     print(f"{options.out}: {tokenizer.vocab_size:,} tokens")
 

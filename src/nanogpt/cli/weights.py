@@ -2,6 +2,7 @@
 
 import argparse
 
+from nanogpt.cli import shown_meanwhile
 from nanogpt.cli.settings import Parser, named_path
 from nanogpt.config import Config
 from nanogpt.device import resolve
@@ -26,5 +27,6 @@ def add_model_options(parser: Parser) -> None:
 
 def load_model(options: argparse.Namespace) -> tuple[GPT, BaseTokenizer, Config]:
     """The model that the options name, on the best device of this machine."""
-    model, tokenizer, config = load(options.run, options.checkpoint)
-    return WEIGHTS[options.weights](model.to(resolve().device)), tokenizer, config
+    with shown_meanwhile("loading the model ..."):
+        model, tokenizer, config = load(options.run, options.checkpoint)
+        return WEIGHTS[options.weights](model.to(resolve().device)), tokenizer, config
