@@ -164,21 +164,23 @@ def kept_bytes(config: ModelConfig, compute: Compute, rows: int, masked: bool) -
     """Bytes that a forward pass keeps for the backward pass, not counting parameters."""
     model = GPT(config).to(compute.device).train()
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
-    alive = []  # memory that is freed may be handed out again, and would then be counted once
+    # Held until the end: memory that is freed may be handed out again, and would be counted once.
+    kept: dict[int, torch.UntypedStorage] = {}
 
-    def pack(tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> None:
+        """Note the memory. A tensor that is its operation's own result must not be held itself.
+
+        It leads back to the operation: Python cannot see that circle, and never frees it.
+        """
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
+            kept[storage.data_ptr()] = storage
 
     ids = torch.zeros(rows, config.context_length, dtype=torch.long, device=compute.device)
     documents = torch.ones_like(ids) if masked else None
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), compute.autocast():
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda _: ids), compute.autocast():
         model.loss(model(ids, documents=documents), ids)
-    return sum(kept.values())
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def cache_bytes(config: ModelConfig, rows: int = 1) -> int:
