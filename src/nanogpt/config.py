@@ -23,6 +23,20 @@ T = TypeVar("T")
 # A target that is left out of the loss, as everywhere in PyTorch. Text and model both need it.
 IGNORED = -100
 
+# What is made one by one has an end here, far beyond what anyone has trained: the deepest
+# Transformer had 1,000 layers (Wang et al. 2022). What takes memory is compared with that of the
+# machine instead: see memory.py. The others would stop the training, or end it, without a word.
+LARGEST = {
+    "n_layer": 10_000, "n_head": 1_000_000, "n_embd": 1_000_000, "vocab_size": 10_000_000,
+    "grad_accum_steps": 1_000_000, "eval_batches": 1_000_000, "max_new_tokens": 10_000_000,
+    "weight_decay": 1e6, "init_std": 1e3, "eps": 1.0,
+}  # fmt: skip
+TINY, HUGE = 1e-30, 1e30  # the numbers between are still numbers in float32, as are their products
+PATHS = ("source", "folder", "tokenizer", "init")  # settings that may name a file
+
+LONGEST_RECIPE = 1_000_000  # bytes
+DEEPEST_RECIPE = 10  # tables inside tables
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -96,6 +110,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_values(self)
+        check(bool(self.source.strip()), self, "source", "name a text, as in shakespeare")
         check(
             self.vocab_size >= 257, self, "vocab_size", "use at least 257: 256 bytes and a marker"
         )
@@ -148,6 +163,9 @@ class TrainConfig:
         check(0 < self.decay_share <= 1, self, "decay_share", "use a share above 0, at most 1")
         check(self.muon_lr > 0, self, "muon_lr", "use a positive number")
         self.target_losses()
+        # A default of 50 steps may be longer than a short try; the rest would never reach train.lr.
+        longest = max(self.max_steps, 10_000)
+        check(self.warmup_steps <= longest, self, "warmup_steps", f"use at most {longest}")
         for name in ("beta1", "beta2"):
             check(0 <= getattr(self, name) < 1, self, name, "use a number from 0 to below 1")
         check(self.lr > 0, self, "lr", "use a positive number")
@@ -161,11 +179,12 @@ class TrainConfig:
         [1.9, 1.5]
         """
         try:
-            return sorted(map(float, filter(str.strip, self.targets.split(","))), reverse=True)
+            found = sorted(map(float, filter(str.strip, self.targets.split(","))), reverse=True)
         except ValueError:
-            raise UserError(
-                f'train.targets={self.targets!r}: use losses with commas between, as "1.9, 1.5"'
-            ) from None
+            found = [math.nan]
+        losses = all(0 < loss < math.inf for loss in found)
+        check(losses, self, "targets", 'use losses with commas between, as "1.9, 1.5"')
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +233,7 @@ def section_name(cls: type) -> str:
 
 
 def check_values(config: Any) -> None:
-    """Raise UserError for what no setting may be: of another type, infinite, not Unicode."""
+    """Raise UserError for what no setting may be: of another type, not Unicode, far too large."""
     for f in fields(config):
         value, kind = getattr(config, f.name), type(getattr(type(config), f.name))
         fits = type(value) is kind or (kind is float and type(value) is int)
@@ -222,16 +241,37 @@ def check_values(config: Any) -> None:
         if isinstance(value, str):
             unicode = value == value.encode("utf-8", "replace").decode()
             check(unicode, config, f.name, "use text that is valid Unicode")
-        elif isinstance(value, float):
-            check(math.isfinite(value), config, f.name, "use a finite number")
-        else:
-            check(value < 2**63, config, f.name, "use a number below 2**63")
+            named = f.name not in PATHS or "\0" not in value
+            check(named, config, f.name, "use a name without a NUL in it")
+            continue
+        check(value < 2**63 or kind is float, config, f.name, "use a number below 2**63")
+        if kind is float:
+            check(-math.inf < value < math.inf, config, f.name, "use a finite number")
+        largest = LARGEST.get(f.name, HUGE)
+        check(value <= largest, config, f.name, f"use at most {largest}")
+        if kind is float:
+            small = value <= 0 or value >= TINY  # what may not be negative is checked where it is
+            check(small, config, f.name, f"use 0, or at least {TINY}")
 
 
 def check(ok: bool, config: Any, name: str, fix: str) -> None:
     """Raise UserError naming the setting, its value and the fix, unless ok."""
     if not ok:
-        raise UserError(f"{section_name(type(config))}.{name}={getattr(config, name)!r}: {fix}")
+        value = shown(getattr(config, name))
+        raise UserError(f"{section_name(type(config))}.{name}={value}: {fix}")
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: the beginning of a long one.
+
+    >>> shown("four"), shown("4" * 99)[:10], shown(16**9999)
+    ("'four'", "'444444444", 'a number of thousands of digits')
+    """
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"  # which Python refuses to write
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def at_least(config: Any, minimum: float, *names: str) -> None:
@@ -247,7 +287,7 @@ def choose(table: Mapping[str, T], setting: str, name: str) -> T:
     2
     """
     if name not in table:
-        raise UserError(f"{setting}={name!r} is unknown: {did_you_mean(name, table)}")
+        raise UserError(f"{setting}={shown(name)} is unknown: {did_you_mean(name, table)}")
     return table[name]
 
 
@@ -270,13 +310,13 @@ def parse_value(kind: type, value: Any, key: str) -> Any:
     if kind is bool and value in (True, False, "true", "false"):
         return value in (True, "true")
     if kind is bool or isinstance(value, bool) or (isinstance(value, float) and kind is int):
-        raise UserError(f"{key}={value} should be of type {kind.__name__}")
+        raise UserError(f"{key}={shown(value)} should be of type {kind.__name__}")
     if kind is str and not isinstance(value, str):
-        raise UserError(f'{key}={value} should be a string: write "{value}"')
+        raise UserError(f'{key}={shown(value)} should be a string: write "{shown(value)}"')
     try:
         return kind(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{key}={value!r} should be of type {kind.__name__}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{key}={shown(value)} should be of type {kind.__name__}") from None
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
@@ -297,7 +337,7 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
             raise UserError(f"{name} is not a section of settings: {did_you_mean(name, sections)}")
         if not isinstance(section, Mapping):
             raise UserError(
-                f"{name}={section!r} should be a section: write [{name}] above its keys"
+                f"{name}={shown(section)} should be a section: write [{name}] above its keys"
             )
     return Config(**{k: from_dict(sections[k], v) for k, v in values.items()})
 
@@ -332,10 +372,30 @@ def toml_value(value: str | float) -> str:
 def read_toml(path: str | Path) -> dict[str, Any]:
     """Read a recipe as nested plain values. Raises UserError if it is missing or not TOML."""
     path = Path(path)
+    text = read_text(path)
+    if len(text) > LONGEST_RECIPE:
+        raise UserError(f"{path} is no recipe: it has {len(text):,} characters; name another file")
     try:
-        return tomllib.loads(read_text(path))
+        values = tomllib.loads(text)
+        level: list[Any] = [values]
+        for _ in range(DEEPEST_RECIPE):
+            level = [value for outer in level for value in children(outer)]
+        if level:
+            raise RecursionError
+    except RecursionError:
+        raise UserError(f"{path} nests its tables too deep: a recipe has two levels") from None
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
+        raise UserError(f"{path} is not valid TOML: {str(error)[:200]}") from None
+    except ValueError:
+        raise UserError(f"{path} holds a number or a date that cannot be; correct it") from None
+    return values
+
+
+def children(value: Any) -> list[Any]:
+    """The values inside a table or a list; none in anything else."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return value if isinstance(value, list) else []
 
 
 def load_config(path: str | Path) -> Config:

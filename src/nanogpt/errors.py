@@ -16,6 +16,17 @@ class Interrupted(UserError):
     """Work that was cut short from outside, and may go on where it stopped."""
 
 
+def one_line(message: str, longest: int = 1000) -> str:
+    """A message without line breaks; of a very long one, its beginning and its end.
+
+    >>> one_line("a\\nb  c"), one_line("abcdefghijkl", longest=10)
+    ('a b c', 'abc ... jkl')
+    """
+    text = " ".join(message.split())
+    half = longest // 2 - 2
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name.
 

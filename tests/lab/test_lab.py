@@ -271,7 +271,7 @@ def test_a_run_that_fails_is_named_with_what_it_said(study, capsys):
         (("steps = 40", "steps = 0"), "budget.steps=0: use a positive number"),
         (("steps = 40", "steps = 4\ntokens = 9"), "give one of steps, tokens, seconds"),
         (("[1, 2]", "[1, 1]"), "use some different whole numbers"),
-        (("[1, 2]", '"a"'), "use some different whole numbers"),
+        (("[1, 2]", '"a"'), "seeds='a' should be a list"),
         (('["learned", "none"]', '"learned"'), "use a list of values"),
         (('["learned", "none"]', '["learned"]'), "nothing varies"),
         (('"model.position"', '"position"'), "position is not a setting: write its section"),

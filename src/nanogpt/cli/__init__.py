@@ -14,7 +14,7 @@ from typing import Any
 
 from nanogpt import __version__
 from nanogpt.cli.text import printable
-from nanogpt.errors import UserError, did_you_mean
+from nanogpt.errors import UserError, did_you_mean, one_line
 
 COMMANDS = {
     "demo": "from raw text to generated text in under three minutes",
@@ -52,7 +52,6 @@ def help_text() -> str:
 
 SIGPIPE = 128 + 13  # what a shell reports of a program whose reader has gone
 STREAMS = ("standard output", "standard error")
-LONGEST = 1000  # characters of a complaint; an argument may be a megabyte long
 
 
 def main(argv: Sequence[str]) -> int:
@@ -86,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         complain("\nstopped")
         return 130
-    complain("nanogpt: " + shortened(printable(" ".join(complaint.split()))))
+    complain("nanogpt: " + one_line(printable(complaint)))
     return 2
 
 
@@ -139,12 +138,6 @@ def complain(text: str) -> None:
     """Print to standard error, which may be full or gone: the exit code says enough then."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
-
-
-def shortened(text: str) -> str:
-    """The beginning and the end of a long text: the thing, and the fix."""
-    half = LONGEST // 2
-    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
 def is_out_of_memory(error: Exception) -> bool:

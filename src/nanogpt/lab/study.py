@@ -8,17 +8,22 @@ studies/NAME/data/...            token files, one folder for each way of cutting
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from nanogpt.config import Config, config_from_dict, read_toml, with_settings
+from nanogpt.config import Config, config_from_dict, read_toml, shown, with_settings
 from nanogpt.errors import UserError, did_you_mean
 
-KEYS = ("question", "recipe", "settings", "vary", "arms", "seeds", "budget", "plugins")
+KEYS: dict[str, type] = {
+    "question": str, "recipe": str, "settings": dict, "vary": dict, "arms": list, "seeds": list,
+    "budget": dict, "plugins": list,
+}  # fmt: skip
 BUDGETS = ("steps", "tokens", "seconds")
+MOST_ARMS = 1000
+LONGEST_NAME = 150  # of an arm: it becomes the name of a folder
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,8 @@ def load_study(path: str | Path, recipe_values: Mapping[str, Any] | None = None)
     """
     path = Path(path)
     values = read_toml(path)
-    for key in values:
-        if key not in KEYS:
-            raise UserError(f"{path}: {key} is not a key of a study: {did_you_mean(key, KEYS)}")
     try:
+        check_shape(values)
         budget = checked_budget(values.get("budget", {}))
         seeds = checked_seeds(values.get("seeds", [1, 2, 3]))
         base = merged(recipe_values or {}, nested(values.get("settings", {})))
@@ -59,27 +62,43 @@ def load_study(path: str | Path, recipe_values: Mapping[str, Any] | None = None)
             Arm(name, arm_config(base, settings, budget))
             for name, settings in arms_of(values).items()
         ]
+        check_names([arm.name for arm in arms])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     question = str(values.get("question", path.stem))
     return Study(path.stem, question, arms, seeds, budget, list(values.get("plugins", [])))
 
 
+def check_shape(values: Mapping[str, Any]) -> None:
+    """Raise UserError for a key that is unknown or whose value is of another type."""
+    for key, value in values.items():
+        if key not in KEYS:
+            raise UserError(f"{key} is not a key of a study: {did_you_mean(key, KEYS)}")
+        kind = KEYS[key]
+        if not isinstance(value, kind):
+            name = {dict: "table", list: "list", str: "string"}[kind]
+            raise UserError(f"{key}={shown(value)} should be a {name}")
+    for key, part in (("arms", dict), ("plugins", str)):
+        if not all(isinstance(value, part) for value in values.get(key, [])):
+            name = "[[arms]] above the settings of each" if key == "arms" else "the names of files"
+            raise UserError(f"{key}={shown(values[key])}: write {name}")
+
+
 def checked_seeds(values: Any) -> list[int]:
     """The seeds. Raises UserError unless they are some different whole numbers."""
-    whole = isinstance(values, list) and all(type(seed) is int and seed >= 0 for seed in values)
+    whole = all(type(seed) is int and 0 <= seed < 2**63 for seed in values)
     if not whole or not values or len(set(values)) < len(values):
-        raise UserError(f"seeds={values!r}: use some different whole numbers, as [1, 2, 3]")
+        raise UserError(f"seeds={shown(values)}: use some different whole numbers, as [1, 2, 3]")
     return values
 
 
 def checked_budget(values: Mapping[str, Any]) -> tuple[str, float]:
     """The one budget. Raises UserError if there is none, several, or it is not positive."""
     if len(values) != 1 or next(iter(values)) not in BUDGETS:
-        raise UserError(f"budget={dict(values)}: give one of {', '.join(BUDGETS)}")
+        raise UserError(f"budget={shown(dict(values))}: give one of {', '.join(BUDGETS)}")
     kind, amount = next(iter(values.items()))
-    if not isinstance(amount, int | float) or not 0 < amount < math.inf:
-        raise UserError(f"budget.{kind}={amount!r}: use a positive number")
+    if type(amount) not in (int, float) or not 0 < amount < 1e30:
+        raise UserError(f"budget.{kind}={shown(amount)}: use a positive number")
     return kind, float(amount)
 
 
@@ -99,7 +118,9 @@ def arms_of(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     grid = flat(values["vary"])
     for key, choices in grid.items():
         if not isinstance(choices, list) or not choices:
-            raise UserError(f"vary.{key}={choices!r}: use a list of values")
+            raise UserError(f"vary.{key}={shown(choices)}: use a list of values")
+    if math.prod(map(len, grid.values())) > MOST_ARMS:
+        raise UserError(f"vary makes more than {MOST_ARMS} arms: let fewer settings vary")
     combinations = [dict(zip(grid, v, strict=True)) for v in itertools.product(*grid.values())]
     named = {
         ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items()): settings
@@ -108,6 +129,17 @@ def arms_of(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if len(named) < 2:
         raise UserError("nothing varies: give two values or more")
     return named
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise UserError for arms whose runs would share a folder, or have no possible one."""
+    folders: dict[str, str] = {}
+    for name in names:
+        if len(name.encode("utf-8", "replace")) > LONGEST_NAME:
+            raise UserError(f"the arm {shown(name)} has too long a name: give it one of its own")
+        other = folders.setdefault(run_name(name, 0).casefold(), name)
+        if other != name:
+            raise UserError(f"the arms {other!r} and {name!r} would share a folder: rename one")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
