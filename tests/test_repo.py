@@ -24,7 +24,7 @@ ORDER = {
     "lab": ["base", "text", "model", "generation", "evaluation", "interop", "training"],
     "learn": ["base", "text", "model", "generation", "evaluation", "interop", "training", "lab"],
 }  # fmt: skip
-BASE = {"config", "device", "errors", "files", "workers"}
+BASE = {"config", "device", "errors", "files", "memory", "workers"}
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

@@ -117,7 +117,7 @@ MISTAKES = {
     "prompt that is no text": (["generate", "run", "--prompt", "caf\udce9"], "not UTF-8 text"),
     "text that is no text": (["tokenizer", "encode", "\udce9", *CHARS], "not UTF-8 text"),
     "targets": (["train", *SMALL, "--train.targets", "low"], "train.targets='low': use losses"),
-    "wrong boolean": (["train", *SMALL, "--model.bias", "maybe"], "model.bias=maybe should be"),
+    "wrong boolean": (["train", *SMALL, "--model.bias", "maybe"], "model.bias='maybe' should be"),
     "unknown norm": (["train", *SMALL, "--model.norm", "rsm"], "did you mean rms?"),
     "unknown mlp": (["train", *SMALL, "--model.mlp", "relu"], "did you mean relu2?"),
     "unknown compile": (["train", *SMALL, "--train.compile", "yes"], "train.compile='yes'"),

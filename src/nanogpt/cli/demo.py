@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     if not math.isfinite(options.seconds):
         raise UserError(f"--seconds {options.seconds}: use a finite number")
-    config = load_settings("demo", options)
+    config = load_settings("demo", options, trains=True)
     if config.data.source == DataConfig.source and not config.sample.prompt:
         config = with_settings(config, sample={"prompt": PROMPT})
     if config.data.folder:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from nanogpt.config import (
     Config,
@@ -32,6 +32,10 @@ from nanogpt.config import (
 from nanogpt.errors import UserError, did_you_mean
 from nanogpt.files import read_text
 from nanogpt.lab.plugin import load_plugin
+from nanogpt.memory import refuse_impossible
+
+if TYPE_CHECKING:
+    from nanogpt.device import Compute
 
 # The settings that people change; `--help` shows these, `--help-all` shows all.
 COMMON = (
@@ -250,11 +254,14 @@ def settings_in(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
     return nested
 
 
-def load_settings(recipe: str | None, arguments: argparse.Namespace) -> Config:
+def load_settings(
+    recipe: str | None, arguments: argparse.Namespace, trains: bool = False
+) -> Config:
     """Defaults, then the recipe, then the command line. Raises UserError for impossible settings.
 
     Where training begins with other weights and there is no recipe, their shape and their
-    tokenizer take its place.
+    tokenizer take its place. A command that trains a model is refused here if the model is too
+    large for the machine. What can be said without torch is said before it is loaded.
     """
     values: dict[str, Any] = read_toml(find_recipe(recipe)) if recipe else {}
     init = getattr(arguments, "train.init", "")
@@ -262,16 +269,29 @@ def load_settings(recipe: str | None, arguments: argparse.Namespace) -> Config:
         values = settings_of_weights(Path(init))
     for section, settings in settings_in(arguments).items():
         values[section] = {**values.get(section, {}), **settings}
-    from nanogpt.device import resolve
-    from nanogpt.training.variants import check_choices
-
     try:
         config = config_from_dict(values)
+        if trains:
+            refuse_impossible(config)
+        from nanogpt.device import resolve
+        from nanogpt.training.variants import check_choices
+
         check_choices(config)
-        resolve(config.train.device, config.train.precision)
+        compute = resolve(config.train.device, config.train.precision)
+        if trains:
+            refuse_untrainable(config, compute)
     except UserError as error:
         raise UserError(f"{recipe}: {error}" if recipe else str(error)) from None
     return config
+
+
+def refuse_untrainable(config: Config, compute: "Compute", at_once: int = 1) -> None:
+    """Raise UserError for what this machine cannot train, before anything is prepared for it."""
+    from nanogpt.training.plan import refuse_beyond_memory
+
+    if (compute.device.type, compute.precision) == ("cpu", "float16"):
+        raise UserError("train.precision='float16' is for GPUs: on a CPU use float32 or bfloat16")
+    refuse_beyond_memory(config, compute, at_once)
 
 
 def settings_of_weights(path: Path) -> dict[str, Any]:

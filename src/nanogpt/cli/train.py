@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     given = settings_in(options)
     if not options.recipe and not given:
         raise UserError("name a recipe, as in `nanogpt train demo`, or settings; see --help")
-    config = load_settings(options.recipe, options)
+    config = load_settings(options.recipe, options, trains=True)
     init = given.get("train", {}).get("init", "")
     name = Path(options.recipe).stem if options.recipe else f"{Path(init).name}-tuned"
     run = options.run or free_folder(Path("runs") / (name if options.recipe or init else "gpt2"))

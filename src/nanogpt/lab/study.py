@@ -76,7 +76,8 @@ def check_shape(values: Mapping[str, Any]) -> None:
             raise UserError(f"{key} is not a key of a study: {did_you_mean(key, KEYS)}")
         kind = KEYS[key]
         if not isinstance(value, kind):
-            name = {dict: "table", list: "list", str: "string"}[kind]
+            names = {"dict": "table", "str": "string"}
+            name = names.get(kind.__name__, kind.__name__)
             raise UserError(f"{key}={shown(value)} should be a {name}")
     for key, part in (("arms", dict), ("plugins", str)):
         if not all(isinstance(value, part) for value in values.get(key, [])):

@@ -1,6 +1,5 @@
 """What a run will need, before anything runs: parameters, operations, memory, time, cost."""
 
-import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from nanogpt.config import Config, ModelConfig, with_settings
 from nanogpt.device import KNOWN_PEAKS, Compute
+from nanogpt.memory import free_memory, refuse_beyond
 from nanogpt.model.gpt import GPT
 from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import BATCHES
@@ -33,6 +33,10 @@ PARTS = {
 }
 
 CHARACTERS = 100  # tokens of a vocabulary of characters, about
+
+# A run may need up to so many times the free memory, and starts: the estimate may be wrong by a
+# sixth, and another program may end.
+MARGIN = 1.5
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,14 @@ class Plan:
 def plan_run(config: Config, compute: Compute) -> Plan:
     """The plan of a run with these settings on this device.
 
-    It runs one layer and two, on one sequence and on two, to see what autograd keeps.
+    It runs one layer and two, on one sequence and on two, to see what autograd keeps. Raises
+    UserError if there is no memory for that.
     """
     config = with_expected_vocabulary(config)
+    refuse_unmeasurable(config.model, compute)
     with torch.device("meta"):  # shapes without numbers: no memory, whatever the size
         model = GPT(config.model)
-    memory = estimate_memory(config, compute)
+    memory = estimate_memory(config, compute, model)
     free = available_bytes(compute.device)
     steps, tokens = config.train.max_steps, config.tokens_per_step
     return Plan(
@@ -124,15 +130,46 @@ def count_parameters(model: GPT) -> dict[str, int]:
     return dict(counts)
 
 
-def estimate_memory(config: Config, compute: Compute) -> Memory:
+def refuse_beyond_memory(config: Config, compute: Compute, at_once: int = 1) -> None:
+    """Raise UserError for a run that needs far more memory than is free on its device.
+
+    Ask before the text is prepared. `at_once` is how many such runs there will be.
+    """
+    config = with_expected_vocabulary(config)
+    refuse_unmeasurable(config.model, compute)
+    memory = estimate_memory(config, compute)
+    each_step = memory.activations + memory.working
+    batch = "train.batch_size or " if config.train.batch_size > 1 else ""
+    needs = {
+        "model.n_embd or model.n_layer": at_once * (memory.total - each_step),
+        batch + "model.context_length": at_once * each_step,
+    }
+    if at_once > 1:
+        needs = {"--jobs": sum(needs.values())}
+    refuse_beyond(available_bytes(compute.device), needs, MARGIN)
+
+
+def refuse_unmeasurable(config: ModelConfig, compute: Compute) -> None:
+    """Raise UserError if there is no memory for two layers and two sequences, to measure them."""
+    wide, long = config.n_embd, config.context_length
+    needs = {
+        "model.n_embd": 4 * wide * (config.vocab_size + 24 * wide),
+        "model.context_length": 2 * long * (2 * 4 * config.vocab_size + 40 * wide),
+    }
+    refuse_beyond(available_bytes(compute.device), needs)
+
+
+def estimate_memory(config: Config, compute: Compute, model: GPT | None = None) -> Memory:
     """What a run of these settings needs, apart from what Python and torch take themselves.
 
     Weights, gradients and the optimizer's state follow from the parameters. What autograd keeps
     differs between kernels and variants, so it is measured: on one sequence and on two, through
     one layer and through two, which gives what each further layer and each further sequence adds.
+    A model of these settings on the meta device saves building one; it is frozen as they say.
     """
-    with torch.device("meta"):
-        model = GPT(config.model)
+    if model is None:
+        with torch.device("meta"):
+            model = GPT(config.model)
     freeze(model, config.train.freeze)
     weights = 4 * model.num_parameters()
     trained = 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -193,9 +230,7 @@ def available_bytes(device: torch.device) -> int | None:
     """Memory that is free now; None where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    if "SC_AVPHYS_PAGES" not in getattr(os, "sysconf_names", {}):  # macOS and Windows
-        return None
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return free_memory()
 
 
 def largest_batch(memory: Memory, config: Config, free: int) -> int:

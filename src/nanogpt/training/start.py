@@ -12,6 +12,7 @@ from nanogpt.device import resolve
 from nanogpt.errors import UserError
 from nanogpt.files import write_text
 from nanogpt.generation.stream import prompt_ids
+from nanogpt.memory import refuse_impossible
 from nanogpt.model.gpt import GPT
 from nanogpt.text.dataset import data_folder, open_tokens, tokenizer_of
 from nanogpt.text.formats import load_tokenizer
@@ -107,6 +108,7 @@ class Trainer(TrainingLoop):
         """
         folder = Path(folder)
         refuse_to_overwrite(folder)
+        refuse_impossible(config)
         compute = resolve(config.train.device, config.train.precision)
         check_choices(config)
         data = data_folder(folder, config)
@@ -145,6 +147,7 @@ class Trainer(TrainingLoop):
             return cls.start(folder, load_config(folder / "config.toml"))
         checkpoint = find_checkpoint(folder)
         state, config = load_state(checkpoint)
+        refuse_impossible(config)
         check_choices(config)
         compute = resolve(config.train.device, config.train.precision)
         tokenizer = load_tokenizer(folder / "tokenizer.json")
