@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from nanogpt.errors import UserError
+
+# Bytes that are read at once, and no more. Longer text is read in pieces: see corpus.read_pieces.
+TEXT_LIMIT = 2**28
+JSON_LIMIT = 40_000_000  # brackets may take twenty times their size; vocabularies have up to 34 MB
 
 
 @contextmanager
@@ -95,14 +100,36 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text.encode())
 
 
-def read_text(path: str | Path) -> str:
-    """Read UTF-8 text. Raises UserError if the file is missing, unreadable or not UTF-8."""
+def file_size(path: str | Path) -> int:
+    """The bytes of a file that may be opened: a regular one, with an end.
+
+    Raises UserError for anything else. Opening a pipe may wait for ever, and a device may never
+    end. Files of 0 bytes should not be read: those of /proc say 0, and some of them never end.
+    """
     try:
-        return Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except FileNotFoundError:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file; check the path") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder; name a file in it") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UserError(f"{str(path)[:80]!r} cannot be opened ({error}); check the path") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{path} is a folder; name a file in it")
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path} is a pipe or a device; save what it gives in a file first")
+    return found.st_size
+
+
+def read_text(path: str | Path, limit: int = TEXT_LIMIT) -> str:
+    """Read UTF-8 text of at most `limit` bytes.
+
+    Raises UserError if the file is missing, unreadable, larger, or not UTF-8.
+    """
+    size = file_size(path)
+    if size > limit:
+        raise UserError(f"{path} has {size:,} bytes, too many; use at most {limit:,}")
+    try:
+        with open(path, "rb") as file:
+            return file.read(size).decode("utf-8-sig").replace("\r\n", "\n")
     except PermissionError:
         raise UserError(f"{path} cannot be read; check its permissions") from None
     except UnicodeDecodeError as error:
@@ -128,11 +155,16 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def read_json(path: str | Path) -> dict[str, Any]:
     """Read a JSON object. Raises UserError naming the file if it is missing or damaged."""
+    text = read_text(path, JSON_LIMIT)
     try:
-        value = json.loads(read_text(path))
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path} is not valid JSON (line {error.lineno}); it may be cut off"
+        ) from None
+    except (ValueError, RecursionError):
+        raise UserError(
+            f"{path} is damaged: numbers too long or brackets too deep; restore it"
         ) from None
     if not isinstance(value, dict):
         raise UserError(f"{path} should hold a JSON object, not a {type(value).__name__}")

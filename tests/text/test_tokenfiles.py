@@ -89,6 +89,7 @@ def test_missing_empty_short_and_impossible_files_are_named(tmp_path):
 def test_the_largest_id_is_read_from_the_sidecar(tmp_path, monkeypatch):
     """A corpus of billions of tokens must not be read through whenever a run starts."""
     tokens = write_token_file(tmp_path / "a.bin", ["hello"], TOKENIZER)
+    monkeypatch.setattr("nanogpt.text.tokenfiles.CHUNK", 1)  # small files are looked at
     monkeypatch.setattr("nanogpt.text.tokenfiles.largest_id", None)
     check_ids(read_token_file(tokens.path), 257)
     with pytest.raises(UserError, match="holds id 256"):

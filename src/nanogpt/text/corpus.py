@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import IO, Literal
 
 from nanogpt.errors import UserError
-from nanogpt.files import installed_files, read_text
+from nanogpt.files import file_size, installed_files, read_text
 from nanogpt.text.splitter import piece_end
 
 BUILT_IN = "shakespeare"
 PIECE = 2**22  # bytes; longer texts are read in pieces
-LONG_DOCUMENT = 2**22  # characters; longer ones that a separator ends go on in pieces
+LONG_DOCUMENT = 2**22  # characters; longer ones go on in pieces
+LONGEST_WORD = 2**20  # characters; where a text offers no better place, it is cut after so many
+LONGEST_LINE = 2**25  # bytes; without white space in so many, a file is no text
 
 # One play of each kind: a tragedy, a comedy, a history, a romance. Together 9 % of the text.
 HELD_OUT_PLAYS = ("Macbeth", "Twelfth Night", "Henry V", "The Tempest")
@@ -142,7 +144,7 @@ def cut_documents(documents: Iterable[Document], separator: str) -> Iterator[Doc
             text = sure[:length] if ends else sure + unsure
             size = LONG_DOCUMENT
             while length > size:
-                if cut := piece_end(text[:size]):
+                if cut := cut_of(text[:size]):
                     yield Document(name, text[:cut], ends=False)
                     text, length, size, begins = text[cut:], length - cut, LONG_DOCUMENT, False
                 else:
@@ -154,6 +156,26 @@ def cut_documents(documents: Iterable[Document], separator: str) -> Iterator[Doc
             begins = begins or ends
         if piece.ends:
             number = 1
+
+
+def cut_of(text: str) -> int:
+    """Where a piece of a long text ends: see `splitter.piece_end`; 0 if more text is needed.
+
+    LONGEST_WORD characters without a good place are cut after a line break, or else anywhere.
+    """
+    cut = piece_end(text)
+    if cut or len(text) <= LONGEST_WORD:
+        return cut
+    return text.rfind("\n", 0, LONGEST_WORD) + 1 or LONGEST_WORD
+
+
+def in_pieces(document: Document) -> Iterator[Document]:
+    """The same document, in pieces if it has more than LONG_DOCUMENT characters."""
+    text = document.text
+    while len(text) > LONG_DOCUMENT and (cut := cut_of(text[: LONG_DOCUMENT + LONGEST_WORD])):
+        yield Document(document.name, text[:cut], ends=False)
+        text = text[cut:]
+    yield Document(document.name, text, document.ends)
 
 
 def text_pieces(texts: Iterable[str | Path]) -> Iterator[str]:
@@ -179,23 +201,34 @@ def read_pieces(
 ) -> Iterator[str]:
     """A UTF-8 file of any size, in pieces that do not cut a word: see `splitter.piece_end`.
 
-    The pieces do not depend on who reads them. Raises UserError if the file is missing, unreadable
-    or not UTF-8; `opened` opens files that are more than plain text.
+    The pieces do not depend on who reads them. Raises UserError if the file is missing, unreadable,
+    not UTF-8 or no text; `opened` opens files that are more than plain text.
     """
     path = Path(path)
-    if not path.is_file():
-        read_text(path)  # which says what is wrong
+    size = file_size(path)
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    held, done = "", 0
+    held, done, line = "", 0, 0
     try:
         with closing((opened or (lambda p: p.open("rb")))(path)) as file:
-            while block := file.read(PIECE):
+            while block := file.read(PIECE) if size else b"":
+                line = 0 if re.search(rb"\s", block) else line + len(block)
+                if line > LONGEST_LINE:
+                    raise UserError(
+                        f"{path} has no space and no line break in {line:,} bytes; break its lines"
+                    )
+                if 10 * block.count(0) > len(block) + 100:
+                    raise UserError(
+                        f"{path} is full of zero bytes, so it is no UTF-8 text; if it is UTF-16, "
+                        "convert it to UTF-8 first"
+                    )
                 held += decoder.decode(block)
                 done += len(block)
                 held = held[:-1].replace("\r\n", "\n") + held[-1:]  # its \n may be yet to come
-                if cut := piece_end(held):
+                cut = cut_of(held)
+                while cut:
                     yield held[:cut]
                     held = held[cut:]
+                    cut = cut_of(held) if len(held) > LONGEST_WORD else 0
             held += decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         place = done - len(decoder.getstate()[0]) + error.start

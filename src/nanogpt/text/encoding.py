@@ -31,18 +31,46 @@ class WordCache(dict[str, bytes]):
         return ids
 
 
-def count_words(texts: Iterable[str], pattern: str, processes: int) -> Counter[str]:
-    """How often each word occurs: all that training needs to know of a text."""
+# A word of more characters is no word of a language: base64, DNA, a line of one sign. Learning from
+# all of a text in which nothing else occurs would take hours, and more memory than there is.
+LONG_WORD = 1000
+PART = 100  # characters; such a word is learned from in parts
+SAMPLE = 2_000_000  # characters of such words that are learned from
+SAMPLE_OF_SHARE = 100_000  # of those, in what one process takes at a time
+
+
+def count_words(
+    texts: Iterable[str], pattern: str, processes: int, whole: bool = False
+) -> Counter[str]:
+    """How often each word occurs: all that training needs to know of a text.
+
+    Words of more than LONG_WORD characters are counted in parts, and only SAMPLE characters of
+    them, unless they are wanted whole.
+    """
     words: Counter[str] = Counter()
-    work = partial(count_share, Splitter(pattern))
-    for counts in map_in_order(work, grouped(texts, len), processes):
+    room = SAMPLE
+    work = partial(count_share, Splitter(pattern), whole=whole)
+    for counts, parts in map_in_order(work, grouped(texts, len), processes):
         words.update(counts)
+        if room > 0:
+            words.update(parts)
+            room -= sum(map(len, parts))
     return words
 
 
-def count_share(split: Callable[[str], list[str]], texts: Sequence[str]) -> Counter[str]:
-    """What one process of count_words does with its share of the texts."""
-    return Counter(word for text in texts for word in split(text))
+def count_share(
+    split: Callable[[str], list[str]], texts: Sequence[str], whole: bool = False
+) -> tuple[Counter[str], Counter[str]]:
+    """What one process of count_words does with its share of the texts: words, parts of words."""
+    words = Counter(word for text in texts for word in split(text))
+    parts: Counter[str] = Counter()
+    room = SAMPLE_OF_SHARE
+    for word in [] if whole else [word for word in words if len(word) > LONG_WORD]:
+        count = words.pop(word)
+        for start in range(0, min(len(word), room), PART):
+            parts[word[start : start + PART]] += count
+        room -= len(word)
+    return words, parts
 
 
 def encode_batch(

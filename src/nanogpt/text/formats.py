@@ -1,15 +1,15 @@
 """Tokenizers from files: our own, GPT-2's, Hugging Face's, tiktoken's."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import regex
-
 from nanogpt.config import choose
 from nanogpt.errors import UserError
-from nanogpt.files import installed_files, read_json, read_text
+from nanogpt.files import JSON_LIMIT, installed_files, read_json, read_text
 from nanogpt.text.bpe import Pair, encode_word
 from nanogpt.text.splitter import PATTERNS, portable
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer, CharTokenizer, Tokenizer
@@ -54,7 +54,10 @@ def split_pattern(pre_tokenizer: Mapping[str, Any]) -> str:
     if pre_tokenizer["type"] == "ByteLevel" and not pre_tokenizer.get("add_prefix_space"):
         return "gpt2"
     steps = pre_tokenizer.get("pretokenizers", [])
-    if [step["type"] for step in steps] == ["Split", "ByteLevel"]:
+    cuts = [(step["type"], step.get("behavior"), step.get("invert")) for step in steps]
+    # What stands between the words is a word (the first), or what matches is kept (the second).
+    ways = [("Split", "Isolated", False), ("Split", "Removed", True)]
+    if len(cuts) == 2 and cuts[0] in ways and cuts[1][0] == "ByteLevel":
         return pattern_name(steps[0]["pattern"]["Regex"])
     raise UserError(f"pre_tokenizer {pre_tokenizer['type']} is not byte-level BPE's")
 
@@ -65,6 +68,86 @@ TOKENIZERS: dict[str, type[Tokenizer] | type[CharTokenizer]] = {
 }
 
 
+# More ids, or longer tokens, are in no vocabulary. Merges that double a token reach any length.
+MOST_IDS = 2**24
+MOST_BYTES = 50_000_000  # of all tokens; the largest known vocabularies have 2 million
+
+
+@contextmanager
+def naming(source: str | Path) -> Iterator[None]:
+    """Say in one line what is wrong in a tokenizer's file, where its values are of no use."""
+    try:
+        yield
+    except UserError as error:
+        named = str(source) in str(error)
+        raise UserError(str(error) if named else f"{source}: {error}") from None
+    except KeyError as error:
+        raise UserError(f"{source} is not a usable tokenizer: there is no {error}") from None
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"{source} is not a usable tokenizer ({error}); fetch it again, or train a new one"
+        ) from None
+
+
+def text_of(value: Any) -> str:
+    """The value, if it is text. Raises TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]} should be text")
+    return value
+
+
+def checked_ids(ids: Any) -> dict[Any, int]:
+    """Tokens and their ids as a file has them. Raises ValueError or TypeError if they cannot be."""
+    if not isinstance(ids, Mapping):
+        raise TypeError("tokens should be an object that holds their ids")
+    for token, i in ids.items():
+        if type(i) is not int or not 0 <= i < MOST_IDS:
+            raise ValueError(f"{token!r:.40} has id {i!r:.40}: ids go from 0 to {MOST_IDS - 1:,}")
+        if not token:
+            raise ValueError(f"the token with id {i} is empty")
+    if len(set(ids.values())) < len(ids):
+        raise ValueError("two tokens have the same id")
+    return dict(ids)
+
+
+def check_merges(merges: Iterable[Any], special: Mapping[str, int]) -> None:
+    """Raise ValueError or TypeError for merges of ids that nothing before them makes."""
+    taken, seen, total = set(special.values()), set(), 256
+    free_ids = (i for i in count() if i not in taken)
+    lengths = {next(free_ids): 1 for _ in range(256)}
+    for n, (a, b) in enumerate(merges, start=1):
+        if type(a) is not int or type(b) is not int or a not in lengths or b not in lengths:
+            raise ValueError(f"merge {n} joins {a!r:.40} and {b!r:.40}, which are not there yet")
+        if (a, b) in seen:
+            raise ValueError(f"merge {n} has been there before")
+        seen.add((a, b))
+        lengths[next(free_ids)] = length = lengths[a] + lengths[b]
+        total += length
+        if total > MOST_BYTES:
+            raise ValueError(f"the first {n} merges make tokens of over {MOST_BYTES:,} bytes")
+
+
+def checked_characters(characters: Any, special: Any) -> CharTokenizer:
+    """A tokenizer of these characters. Raises ValueError or TypeError if they cannot be."""
+    tokens = [*map(text_of, characters), *map(text_of, special)]
+    if len(set(tokens)) < len(tokens) or "" in tokens:
+        raise ValueError("a character or special token is empty or there twice")
+    if any(len(character) != 1 for character in characters):
+        raise ValueError("a character has several letters")
+    return CharTokenizer(list(characters), list(special))
+
+
+def characters_from_huggingface(values: Mapping[str, Any]) -> CharTokenizer:
+    """Read a tokenizer of characters as we export it. Raises ValueError if it is another."""
+    ids = checked_ids(values["model"]["vocab"])
+    ids |= {token["content"]: token["id"] for token in values["added_tokens"]}
+    tokens = sorted(ids, key=checked_ids(ids).__getitem__)
+    if sorted(ids.values()) != list(range(len(ids))):
+        raise ValueError("the ids of its characters have gaps")
+    size = len(values["model"]["vocab"])
+    return checked_characters(tokens[:size], tokens[size:])
+
+
 def load_tokenizer(path: str | Path) -> BaseTokenizer:
     """Read a tokenizer of any kind. Raises UserError naming the file if it is not one."""
     if Path(path).suffix == ".tiktoken":
@@ -72,13 +155,17 @@ def load_tokenizer(path: str | Path) -> BaseTokenizer:
     values = read_json(path)
     if "model" in values and values.get("decoder") != {"type": "Fuse"}:
         return from_huggingface(path)
-    try:
+    with naming(path):
         if "model" in values:  # characters, as we export them
-            special = [token["content"] for token in values["added_tokens"]]
-            return CharTokenizer(list(values["model"]["vocab"]), special)
-        return choose(TOKENIZERS, "type", str(values.get("type"))).from_dict(values)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, regex.error) as error:
-        raise UserError(f"{path} is not a usable tokenizer ({error}); train a new one") from None
+            return characters_from_huggingface(values)
+        kind = choose(TOKENIZERS, "type", str(values.get("type")))
+        if kind is CharTokenizer:
+            return checked_characters(values["characters"], values["special_tokens"])
+        order, special = values["byte_order"], checked_ids(values["special_tokens"])
+        if sorted(order) != list(range(256)):
+            raise ValueError("byte_order should hold each byte once")
+        check_merges(values["merges"], special)
+        return Tokenizer(values["merges"], text_of(values["pattern"]), special, bytes(order))
 
 
 def train_tokenizer(
@@ -127,11 +214,13 @@ def from_gpt2(vocab: str | Path, merges: str | Path) -> Tokenizer:
 
     Raises UserError if the files are missing, damaged, or do not belong together.
     """
-    ids: dict[str, int] = read_json(vocab)
-    lines = [line for line in read_text(merges).split("\n") if line]
+    source = f"{vocab}, {merges}"
+    lines = [line for line in read_text(merges, JSON_LIMIT).split("\n") if line]
     pairs = [line.split(" ") for line in lines if not line.startswith("#version:")]
-    special = {END_OF_TEXT: ids[END_OF_TEXT]} if END_OF_TEXT in ids else {}
-    return from_characters(ids, pairs, "gpt2", special, source=f"{vocab}, {merges}")
+    with naming(source):
+        ids = checked_ids(read_json(vocab))
+        special = {END_OF_TEXT: ids[END_OF_TEXT]} if END_OF_TEXT in ids else {}
+        return from_characters(ids, pairs, "gpt2", special, source)
 
 
 def from_huggingface(path: str | Path) -> Tokenizer:
@@ -142,18 +231,18 @@ def from_huggingface(path: str | Path) -> Tokenizer:
     path = Path(path)
     path = path / "tokenizer.json" if path.is_dir() else path
     values = read_json(path)
-    try:
+    with naming(path):
         model = values["model"]
-        if model["type"] != "BPE" or values.get("normalizer"):
+        affixes = (model.get("continuing_subword_prefix"), model.get("end_of_word_suffix"))
+        if model["type"] != "BPE" or values.get("normalizer") or any(affixes):
             raise UserError(f"{path} is no plain byte-level BPE; only that can be read")
         if any(token.get("special") is False for token in values["added_tokens"]):
             raise UserError(f"{path} has added tokens that are not special; they cannot be read")
         pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
         pattern = split_pattern(values["pre_tokenizer"])
-        special = {t["content"]: t["id"] for t in values["added_tokens"]}
-        return from_characters(model["vocab"], pairs, pattern, special, source=str(path))
-    except (KeyError, TypeError, AttributeError, regex.error) as error:
-        raise UserError(f"{path} is not a tokenizer that can be read ({error!r})") from None
+        special = checked_ids({t["content"]: t["id"] for t in values["added_tokens"]})
+        ids = checked_ids(model["vocab"])
+        return from_characters(ids, pairs, pattern, special, source=str(path))
 
 
 def from_characters(
@@ -174,7 +263,11 @@ def from_characters(
         if len(pair) != 2 or not ids.keys() >= {*pair, "".join(pair)}:
             raise UserError(f"{source}: merge {n} does not fit the vocabulary")
         merges[ids[pair[0]], ids[pair[1]]] = ids["".join(pair)]
-    return from_merges(merges, pattern, special, byte_order, source)
+    tokenizer = from_merges(merges, pattern, special, byte_order, source)
+    for character, byte in byte_of.items():
+        if tokenizer.vocabulary.get(ids.get(character, -1)) != bytes([byte]):
+            raise UserError(f"{source}: byte {byte} has no token of its own, or another's id")
+    return tokenizer
 
 
 def from_tiktoken_file(
@@ -197,13 +290,16 @@ def from_tiktoken_file(
             f"{', '.join(TIKTOKEN_FILES)}, or give from_tiktoken_file a pattern"
         )
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path, JSON_LIMIT).splitlines(), start=1):
         try:
-            token, rank = line.split(" ")
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
+            text, rank = line.split(" ")
+            token, i = base64.b64decode(text, validate=True), int(rank)
         except ValueError:
             message = f"{path} line {number} is not a token in base64 and its id; fetch it again"
             raise UserError(message) from None
+        if token in ranks:
+            raise UserError(f"{path} line {number}: its token is there before; fetch it again")
+        ranks[token] = i
     special = known_special if special_tokens is None else special_tokens
     return from_ranks(ranks, pattern, special, str(path))
 
@@ -216,6 +312,8 @@ def from_ranks(
     Each merge is found again by encoding its token with the ones before it. Raises UserError if
     that does not leave two parts.
     """
+    with naming(source):
+        checked_ids(ranks)
     tokens = sorted(ranks, key=ranks.__getitem__)
     byte_order = b"".join(token for token in tokens if len(token) == 1)
     if len(byte_order) != 256:
@@ -240,10 +338,9 @@ def from_merges(
     source: str,
 ) -> Tokenizer:
     """Build from merges and the ids that they make. Raises UserError if ours would be others."""
-    try:
-        tokenizer = Tokenizer(list(merges), pattern, special, byte_order)
-    except KeyError as error:
-        raise UserError(f"{source}: a merge uses id {error} before there is one") from None
+    with naming(source):
+        check_merges(merges, special)
+        tokenizer = Tokenizer(list(merges), text_of(pattern), special, byte_order)
     for n, (pair, i) in enumerate(merges.items(), start=1):
         if tokenizer.ranks[pair] != i:
             raise UserError(

@@ -16,25 +16,36 @@ def encode_long_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]
     word = list(ids)
     following = [*range(1, len(word)), -1]
     before = list(range(-1, len(word) - 1))
-    heap: list[tuple[int, int, Pair]] = []  # (new id, place of the left part, pair)
+    places: dict[int, list[int]] = {}  # what a pair merges into -> where its left parts are
+    pairs: dict[int, Pair] = {}
+    heap: list[int] = []  # the keys of `places`
 
-    def push(left: int, right: int) -> None:
-        if left >= 0 and right >= 0:
-            pair = word[left], word[right]
-            if pair in ranks:
-                heapq.heappush(heap, (ranks[pair], left, pair))
+    def note(left: int, right: int) -> None:
+        pair = word[left], word[right]
+        new_id = ranks.get(pair)
+        if new_id is None:
+            return
+        if new_id in places:
+            places[new_id].append(left)
+            return
+        places[new_id], pairs[new_id] = [left], pair
+        heapq.heappush(heap, new_id)
 
     for left in range(len(word) - 1):
-        push(left, left + 1)
+        note(left, left + 1)
     while heap:
-        new_id, left, pair = heapq.heappop(heap)
-        right = following[left]
-        if right < 0 or (word[left], word[right]) != pair:
-            continue  # one of the two has merged with another neighbour meanwhile
-        word[left], word[right] = new_id, GONE
-        following[left] = following[right]
-        if following[left] >= 0:
-            before[following[left]] = left
-        push(before[left], left)
-        push(left, following[left])
+        new_id = heapq.heappop(heap)
+        pair = pairs[new_id]
+        # All of them are known: a merge was learned after those that made its parts.
+        for left in sorted(places.pop(new_id)):
+            right = following[left]
+            if right < 0 or (word[left], word[right]) != pair:
+                continue  # one of the two has merged with another neighbour meanwhile
+            word[left], word[right] = new_id, GONE
+            following[left] = following[right]
+            if following[left] >= 0:
+                before[following[left]] = left
+                note(left, following[left])
+            if before[left] >= 0:
+                note(before[left], left)
     return [i for i in word if i != GONE]

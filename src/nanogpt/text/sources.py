@@ -9,9 +9,11 @@ import importlib
 import importlib.metadata
 import io
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -19,14 +21,17 @@ from typing import IO, Any, cast
 
 from nanogpt.config import DataConfig
 from nanogpt.errors import Interrupted, UserError
+from nanogpt.files import file_size
 from nanogpt.text.corpus import (
     BUILT_IN,
     HELD_OUT_PLAYS,
+    LONGEST_LINE,
     PIECE,
     Document,
     Split,
     SplitRule,
     cut_documents,
+    in_pieces,
     read_pieces,
     shakespeare,
     split_rule,
@@ -35,6 +40,8 @@ from nanogpt.text.tokenizer import END_OF_TEXT
 from nanogpt.text.worlds import documents, find_world
 
 HUB = "hub:"
+# Text shrinks to a fifth or a tenth, log files to a fiftieth.
+BOMB_RATIO, BOMB_BYTES = 200, 2**26
 MANY_MARKERS = 10  # so many end-of-text markers in a text are no coincidence
 
 
@@ -72,10 +79,20 @@ def source_files(source: str | Path) -> list[Path]:
     path = Path(source)
     if not path.is_dir():
         return [path]
-    files = sorted(p for p in path.rglob("*") if kind_of(p) in READERS and p.is_file())
+    files = sorted(p for p in walk(path) if kind_of(p) in READERS and p.is_file())
     if not files:
         raise UserError(f"{source} has no {' or '.join(READERS)} files; put some text there")
     return files
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder. Raises UserError for a folder in it that cannot be opened."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be opened ({error.strerror}); check its rights")
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place, name) for name in names)
 
 
 def kind_of(path: str | Path) -> str:
@@ -105,10 +122,11 @@ def read_text_file(path: str | Path, name: str, field: str) -> Iterator[Document
 
 def read_jsonl(path: str | Path, name: str, field: str) -> Iterator[Document]:
     """One document per line, from one field. Raises UserError naming the line at fault."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; check the path")
     with closing(open_bytes(path)) as file:
-        for number, line in enumerate(file, start=1):
+        lines = iter(partial(file.readline, LONGEST_LINE), b"")
+        for number, line in enumerate(lines, start=1):
+            if len(line) == LONGEST_LINE:
+                raise UserError(f"{path} line {number} has over {LONGEST_LINE:,} bytes; split it")
             if not line.strip():
                 continue
             try:
@@ -120,13 +138,12 @@ def read_jsonl(path: str | Path, name: str, field: str) -> Iterator[Document]:
                     f'{path} line {number} is not a JSON object with a "{field}" string; '
                     "fix it, or name another field with data.text_field"
                 )
-            yield Document(f"{name}:{number}", text)
+            yield from in_pieces(Document(f"{name}:{number}", text))
 
 
 def read_parquet(path: str | Path, name: str, field: str) -> Iterator[Document]:
-    """One document per row, from one column, a few thousand rows at a time."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; check the path")
+    """One document per row, from one column, a hundred rows at a time."""
+    file_size(path)  # raises UserError if there is no file
     parquet = optional("pyarrow.parquet")
     number = 0
     try:
@@ -134,12 +151,12 @@ def read_parquet(path: str | Path, name: str, field: str) -> Iterator[Document]:
             if field not in file.schema_arrow.names:
                 names = ", ".join(file.schema_arrow.names)
                 raise UserError(f"{path} has no column {field!r}: set data.text_field to {names}")
-            for rows in file.iter_batches(batch_size=1000, columns=[field]):
+            for rows in file.iter_batches(batch_size=100, columns=[field]):
                 for value in rows.column(0).to_pylist():
                     number += 1
                     if not isinstance(value, str):
                         raise UserError(f"{path} row {number} holds no text in {field!r}")
-                    yield Document(f"{name}:{number}", value)
+                    yield from in_pieces(Document(f"{name}:{number}", value))
     except (optional("pyarrow").ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged or not parquet ({error}); fetch it again") from None
 
@@ -157,7 +174,7 @@ def read_hub(name: str, field: str) -> Iterator[Document]:
                 raise UserError(
                     f"{HUB}{name} has no text {field!r}: set data.text_field to {names}"
                 )
-            yield Document(f"{name}:{number}", row[field])
+            yield from in_pieces(Document(f"{name}:{number}", row[field]))
     except UserError:
         raise
     except Exception as error:  # the library raises dozens of kinds, most of them from the network
@@ -179,6 +196,7 @@ class Decompressed(io.RawIOBase):
 
     def __init__(self, path: Path, stream: IO[bytes], errors: tuple[type[Exception], ...]) -> None:
         self.path, self.stream, self.errors = path, stream, errors
+        self.size, self.done = file_size(path), 0
 
     def readable(self) -> bool:
         return True
@@ -191,6 +209,12 @@ class Decompressed(io.RawIOBase):
                 f"{self.path} is damaged or cut off ({error}); fetch it again"
             ) from None
         buffer[: len(data)] = data
+        self.done += len(data)
+        if self.done > max(BOMB_BYTES, BOMB_RATIO * self.size):
+            raise UserError(
+                f"{self.path} unpacks to over {BOMB_RATIO} times its size, as no text does; "
+                "look into it before you use it"
+            )
         return len(data)
 
     def close(self) -> None:
@@ -214,8 +238,13 @@ COMPRESSIONS: dict[str, Callable[[Path], Decompressed]] = {".gz": open_gzip, ".z
 
 
 def open_bytes(path: str | Path) -> IO[bytes]:
-    """A file, decompressed if its ending says that it is compressed."""
+    """A file, decompressed if its ending says that it is compressed.
+
+    Raises UserError if there is no such file.
+    """
     path = Path(path)
+    if not file_size(path):
+        return io.BytesIO()
     if path.suffix.lower() in COMPRESSIONS:
         return io.BufferedReader(COMPRESSIONS[path.suffix.lower()](path))
     return path.open("rb")

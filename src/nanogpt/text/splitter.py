@@ -1,5 +1,6 @@
 """How text is cut into words before byte-pair encoding, and where it may be cut before that."""
 
+import math
 import re
 from collections.abc import Callable, Iterable
 
@@ -41,11 +42,17 @@ ASCII_PATTERNS = {
 }
 
 
+PATTERN_SECONDS = 3  # for a pattern that is not ours, and ten more for a million characters
+LONGEST_PATTERN = 5000  # characters; those of well-known tokenizers have up to 400
+MOST_REPEATS = 100_000  # the engine copies what is repeated, {1,3} of {1,3} nine times
+
+
 class Splitter:
     """Cuts text into words. BPE never merges across the borders of words.
 
     `pattern` is a name from PATTERNS or a regular expression without groups. What it does not match
-    is a word, too, so nothing of a text is lost. Raises UserError for a pattern with groups.
+    is a word, too, so nothing of a text is lost. Raises UserError for a pattern that cannot be read
+    or has groups, and when it is used, if it is too slow or loses some of the text.
 
     >>> Splitter("gpt2")("It's 2 o'clock.")
     ['It', "'s", ' 2', ' o', "'", 'clock', '.']
@@ -54,12 +61,15 @@ class Splitter:
     """
 
     def __init__(self, pattern: str) -> None:
-        compiled = regex.compile(PATTERNS.get(pattern, pattern))
+        self._pattern = pattern if len(pattern) < 80 else pattern[:80] + " ..."
+        compiled = compiled_pattern(pattern)
         if compiled.groups:
-            raise UserError(f"the split pattern {pattern!r} has groups: write (?:...) for (...)")
+            raise UserError(
+                f"the split pattern {self._pattern!r} has groups: write (?:...) for (...)"
+            )
         self._find = compiled.findall
         # Ours match every character. Another may leave some out: its parts and what is between.
-        self._parts = None if pattern in PATTERNS else regex.compile(f"({pattern})")
+        self._parts = None if pattern in PATTERNS else compiled_pattern(f"({pattern})")
         ascii_pattern = ASCII_PATTERNS.get(pattern)
         self._find_ascii = re.compile(ascii_pattern, re.ASCII).findall if ascii_pattern else None
 
@@ -67,8 +77,38 @@ class Splitter:
         if self._find_ascii and text.isascii():
             return self._find_ascii(text)
         if self._parts:
-            return [part for part in self._parts.split(text) if part]
+            return self._split_by_another(self._parts, text)
         return self._find(text)
+
+    def _split_by_another(self, parts: "regex.Pattern[str]", text: str) -> list[str]:
+        """Split by a pattern that is not ours. It may need time that doubles with each letter."""
+        try:
+            seconds = PATTERN_SECONDS + len(text) / 100_000
+            words = [part for part in parts.split(text, timeout=seconds) if part]
+        except TimeoutError:
+            reason = "takes too long"
+        except (MemoryError, RecursionError):
+            reason = "takes too much memory"
+        else:
+            if "".join(words) == text:
+                return words
+            reason = "loses some of the text"
+        raise UserError(
+            f"the split pattern {self._pattern!r} {reason}; use {' or '.join(PATTERNS)}"
+        )
+
+
+def compiled_pattern(pattern: str) -> "regex.Pattern[str]":
+    """A name from PATTERNS or a regular expression, compiled. Raises UserError if it is neither."""
+    try:
+        if len(pattern) > LONGEST_PATTERN:
+            raise ValueError(f"it has over {LONGEST_PATTERN:,} characters")
+        counts = [int(n) for n in re.findall(r"(?<=[{,])\d+(?=[,}])", pattern)]
+        if math.prod(max(1, n) for n in counts) > MOST_REPEATS:
+            raise ValueError(f"its repeats multiply to over {MOST_REPEATS:,}")
+        return regex.compile(PATTERNS.get(pattern, pattern))
+    except (regex.error, ValueError, OverflowError, RecursionError, MemoryError) as error:
+        raise UserError(f"the split pattern {pattern[:80]!r} cannot be used ({error})") from None
 
 
 def portable(pattern: str) -> str:

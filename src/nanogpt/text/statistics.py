@@ -22,7 +22,7 @@ def words_of(data: DataConfig, pattern: str, processes: int) -> dict[Side, Words
     rule = rule_for(data)
     for side in SIDES:
         texts = (document.text for of, document in pieces(data, rule) if of == side)
-        words[side] = count_words(texts, pattern, processes)
+        words[side] = count_words(texts, pattern, processes, whole=True)
         if not words[side]:
             raise UserError(f"{data.source} holds too little text to split; add text")
     return words

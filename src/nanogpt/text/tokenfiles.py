@@ -44,6 +44,18 @@ class Sidecar:
     sha256: str  # of the token file: a run keeps it to know what it was trained on
     largest: int | None = None  # id in the file; older sidecars do not say
 
+    def __post_init__(self) -> None:
+        if self.dtype not in ("uint16", "uint32"):
+            raise ValueError(f"dtype={self.dtype!r}")
+        for name in ("count", "bytes", "documents", "vocab_size", "largest"):
+            value = getattr(self, name)
+            if type(value) is not int and not (name == "largest" and value is None):
+                raise TypeError(f"{name}={value!r} is no whole number")
+            if value is not None and not 0 <= value < 2**63:
+                raise ValueError(f"{name}={value}")
+        if not isinstance(self.tokenizer, str) or not isinstance(self.sha256, str):
+            raise TypeError("tokenizer and sha256 are texts")
+
 
 class Shards:
     """Several arrays of ids as if they were one: it has a length and can be sliced."""
@@ -169,8 +181,6 @@ def read_token_file(path: str | Path, tokenizer: BaseTokenizer | None = None) ->
     values = read_json(sidecar_path(path))
     try:
         about = Sidecar(**values)
-        if about.dtype not in ("uint16", "uint32"):
-            raise ValueError(f"dtype {about.dtype}")
         dtype = np.dtype(about.dtype).newbyteorder("<")
         expected = about.count * dtype.itemsize
     except (TypeError, ValueError) as error:
@@ -183,10 +193,12 @@ def read_token_file(path: str | Path, tokenizer: BaseTokenizer | None = None) ->
         )
     if found.st_mtime_ns > sidecar_path(path).stat().st_mtime_ns:
         about = replace(about, largest=None)  # written to since; look at the ids themselves
-    if about.count == 0:
-        raise UserError(f"{path} holds no tokens; {again} from a text that is not empty")
+    if about.count == 0 or about.bytes == 0:
+        raise UserError(f"{path} holds no tokens of a text; {again} from a text that is not empty")
     if tokenizer is not None and about.tokenizer != tokenizer.fingerprint():
         raise UserError(f"{path} was made with another tokenizer; {again}")
+    if about.count <= CHUNK:  # soon looked at, and then a wrong sidecar does no harm
+        about = replace(about, largest=None)
     return TokenFile(path, np.memmap(path, dtype=dtype, mode="r"), about)
 
 
@@ -227,6 +239,10 @@ def read_foreign_file(path: str | Path, tokenizer: BaseTokenizer | None) -> Toke
     if separator is not None:
         lengths[separator], documents = 0, int(counts[separator])
     n_bytes = int(counts @ lengths)
+    if n_bytes == 0:
+        raise UserError(
+            f"{path} holds no text; prepare the data again from a text that is not empty"
+        )
     about = replace(about, bytes=n_bytes, documents=documents, largest=tokens.largest)
     return replace(tokens, about=about)
 
@@ -241,8 +257,8 @@ def open_split(folder: str | Path, name: str, tokenizer: BaseTokenizer) -> Token
     paths = [folder / f"{name}.bin"]
     if not paths[0].exists():
         paths = sorted(folder.glob(f"*{name}*.bin")) or paths
-    if promised := re.fullmatch(name + r"-\d+-of-(\d+)\.bin", paths[0].name):
-        paths = shard_paths(folder, name, int(promised[1]))
+    if promised := re.fullmatch(name + r"-\d+-of-(\d{1,5})\.bin", paths[0].name):
+        paths = shard_paths(folder, name, int(promised[1])) or paths
     files = [read_token_file(path, tokenizer) for path in paths]
     if len(files) == 1:
         return files[0]
