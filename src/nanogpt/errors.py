@@ -16,6 +16,10 @@ class Interrupted(UserError):
     """Work that was cut short from outside, and may go on where it stopped."""
 
 
+class Notice(UserWarning):
+    """Something that a person should know of, and that stops nothing: one line on stderr."""
+
+
 def one_line(message: str, longest: int = 1000) -> str:
     """A message without line breaks; of a very long one, its beginning and its end.
 

@@ -8,13 +8,14 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from nanogpt import __version__
 from nanogpt.cli.text import printable
-from nanogpt.errors import UserError, did_you_mean, one_line
+from nanogpt.errors import Notice, UserError, did_you_mean, one_line
 
 COMMANDS = {
     "demo": "from raw text to generated text in under three minutes",
@@ -33,6 +34,8 @@ COMMANDS = {
     "export": "a folder that Hugging Face Transformers opens",
     "completion": "a script that lets the shell complete commands, options and recipes",
 }
+
+PYTHONS_FORMAT = warnings.formatwarning
 
 HELP = """\
 nanogpt: a GPT-2 to learn from
@@ -200,7 +203,21 @@ def open_standard_streams() -> None:
     sys.stdout, sys.stderr = output(1, sys.stdout), output(2, sys.stderr)
 
 
+def format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A notice of ours as one line, and any other warning as Python writes it."""
+    if issubclass(category, Notice):
+        return f"nanogpt: {message}\n"
+    return PYTHONS_FORMAT(message, category, filename, lineno, line)
+
+
 def run() -> None:
     """The entry point of the `nanogpt` command."""
     open_standard_streams()
+    warnings.formatwarning = format_warning
     sys.exit(main(sys.argv[1:]))

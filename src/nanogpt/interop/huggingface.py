@@ -3,24 +3,33 @@
 Which settings and names a model has there is in names.py.
 """
 
+import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nanogpt.config import PRESETS, ModelConfig, SampleConfig
-from nanogpt.errors import UserError
+from nanogpt.errors import Notice, UserError
 from nanogpt.files import read_json, write_json, write_text, writing_files, writing_folder
-from nanogpt.interop.names import ARCHITECTURES, architecture_of, config_json, settings_from_json
+from nanogpt.interop.names import (
+    ARCHITECTURES,
+    NOT_WEIGHTS,
+    architecture_of,
+    config_json,
+    settings_from_json,
+)
 from nanogpt.interop.tokenizers import to_huggingface
 from nanogpt.model.build import build
 from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
+
+LONGEST_HEADER = 2**24  # bytes of a safetensors file; those of the largest models have a million
 
 
 def hugging_face_config(folder: str | Path) -> ModelConfig:
@@ -30,6 +39,9 @@ def hugging_face_config(folder: str | Path) -> ModelConfig:
     """
     path = Path(folder) / "config.json"
     values = read_json(path)
+    if "auto_map" in values:
+        message = f"{path} asks for Python code of its own (auto_map); it is not run"
+        warnings.warn(message, Notice, stacklevel=2)
     try:
         return settings_from_json(values)
     except UserError as error:
@@ -48,13 +60,29 @@ def from_pretrained(name: str | Path) -> GPT:
         raise UserError(f"{folder} is a run folder: open it with nanogpt.load({str(folder)!r})")
     config = hugging_face_config(folder)
     path, tensors = read_weights(folder)
-    floats = {name: tensor.float() for name, tensor in tensors.items()}
-    del tensors  # or both would be in memory at once
     try:
+        floats = {name: as_floats(name, tensor) for name, tensor in tensors.items()}
+        del tensors  # or both would be in memory at once
         ours = ARCHITECTURES[architecture_of(config)].from_tensors(floats)
+        check_finite(ours)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return build(config, ours, path).eval()
+
+
+def as_floats(name: str, tensor: Tensor) -> Tensor:
+    """A tensor of weights in float32. Raises UserError if it holds whole or complex numbers."""
+    if not tensor.is_floating_point() and not name.endswith(NOT_WEIGHTS):
+        raise UserError(f"{name} is of {tensor.dtype}; only weights in floating point can be read")
+    return tensor.float()
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise UserError naming the first tensor that holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        # A sum needs no memory, and is finite where all numbers are, unless they are enormous.
+        if not tensor.sum().isfinite() and not bool(tensor.isfinite().all()):
+            raise UserError(f"{name} holds NaN or infinity; such a model says nothing")
 
 
 def read_weights(folder: str | Path) -> tuple[Path, dict[str, Tensor]]:
@@ -73,13 +101,20 @@ def read_weights(folder: str | Path) -> tuple[Path, dict[str, Tensor]]:
         parts = sorted(set(places.values()))
     tensors: dict[str, Tensor] = {}
     for part in parts:
+        if Path(part).name != part:
+            raise UserError(f"{path} leads out of its folder, to {part!r:.80}; fetch it again")
         try:
             tensors |= read_tensors(folder / part)
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(f"{folder / part} cannot be read ({reason}); fetch it again") from None
-        except (SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError) as error:
-            reason = str(error).partition("\n")[0].partition(" This file can")[0]
+        except UnpicklingError:  # its message says how to run what is in the file
+            raise UserError(
+                f"{folder / part} cannot be read: it is damaged, or holds more than tensors, "
+                "perhaps a program; find the same model as safetensors"
+            ) from None
+        except Exception as error:  # a damaged .bin raises whatever torch's reader stumbles over
+            reason = str(error).partition("\n")[0][:200] or type(error).__name__
             raise UserError(f"{folder / part} cannot be read ({reason}); fetch it again") from None
     return path, tensors
 
@@ -87,13 +122,23 @@ def read_weights(folder: str | Path) -> tuple[Path, dict[str, Tensor]]:
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of one file. Of a .bin only tensors are unpickled, never code."""
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError("it is a folder, a pipe or a device")
     if path.suffix != ".bin":
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if length > LONGEST_HEADER:
+            raise ValueError(f"its header has {length:,} bytes")
         return load_file(path)
     mapped = zipfile.is_zipfile(path)  # files from before torch 1.6 cannot be
     tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     named = isinstance(tensors, dict) and all(isinstance(name, str) for name in tensors)
     if not named or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError("it does not hold tensors by name")
+    for name, tensor in tensors.items():
+        # One number in the file may stand for a billion in the tensor.
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{name} has more numbers than the file holds")
     return tensors
 
 

@@ -53,8 +53,10 @@ def from_hugging_face(tensors: Tensors) -> dict[str, Tensor]:
     ours = {}
     for name, tensor in tensors.items():
         if not name.endswith(NOT_WEIGHTS):
-            weight = tensor.T if name.endswith(TRANSPOSED) else tensor
-            ours[name.removeprefix(PREFIX)] = weight.contiguous()
+            turned = name.endswith(TRANSPOSED)
+            if turned and tensor.ndim != 2:
+                raise UserError(f"{name} has the shape {tuple(tensor.shape)}, but is a matrix")
+            ours[name.removeprefix(PREFIX)] = (tensor.T if turned else tensor).contiguous()
     return ours
 
 
@@ -195,7 +197,11 @@ def from_llama(tensors: Tensors) -> dict[str, Tensor]:
         whole = name.replace(part, pieces[part])
         if whole not in ours:  # all pieces at once, in our order, whatever the file's order is
             names = [theirs.replace(part, other) for other in JOINED[pieces[part]]]
-            ours[whole] = torch.cat([tensors[n] for n in names if n in tensors])
+            parts = [tensors[n] for n in names if n in tensors]
+            if not tensor.ndim or len({part.shape[1:] for part in parts}) > 1:
+                shapes = ", ".join(str(tuple(part.shape)) for part in parts)
+                raise UserError(f"{theirs} and what belongs to it have the shapes {shapes}")
+            ours[whole] = torch.cat(parts)
     return ours
 
 
@@ -319,7 +325,9 @@ def settings_from_json(values: Values) -> ModelConfig:
     if name is None:
         raise UserError("there is no model_type; this describes no Transformers model")
     if name not in list(ARCHITECTURES):
-        raise UserError(f"model_type={name!r} is not supported, only {', '.join(ARCHITECTURES)}")
+        raise UserError(
+            f"model_type={name!r:.80} is not supported, only {', '.join(ARCHITECTURES)}"
+        )
     architecture = ARCHITECTURES[name]
     try:
         settings = {**architecture.needs, **architecture.from_values(values)}
@@ -332,5 +340,5 @@ def settings_from_json(values: Values) -> ModelConfig:
         if found is None:
             found = architecture.defaults.get(key, value)
         if found != value and key not in NO_MATTER:
-            raise UserError(f"{key}={found!r} is not supported, only {value!r}")
+            raise UserError(f"{key}={found!r:.80} is not supported, only {value!r:.80}")
     return config

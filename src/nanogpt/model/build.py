@@ -15,6 +15,9 @@ from nanogpt.model.gpt import GPT
 def build(config: ModelConfig, tensors: Mapping[str, Tensor], path: str | Path) -> GPT:
     """A model made of these tensors, without a copy. Raises UserError if they do not fit."""
     path = Path(path)
+    layers = len({name.split(".")[1] for name in tensors if name.startswith("h.")})
+    if layers != config.n_layer:  # before as many are built
+        raise UserError(f"{path} has {layers} layers, but the settings say {config.n_layer}")
     with torch.device("meta"):  # shapes only: fresh weights would be thrown away at once
         model = GPT(config)
     check_tensors(model, tensors, path)

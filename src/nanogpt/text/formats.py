@@ -191,7 +191,7 @@ def find_tokenizer(name: str | Path) -> BaseTokenizer:
     path = Path(name)
     if not path.exists():
         raise UserError(f"there is no tokenizer {str(name)!r}: use gpt2, or the path of one")
-    if path.is_file():
+    if not path.is_dir():
         return load_tokenizer(path)
     for vocab, merges in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
         if (path / vocab).is_file() and not (path / "tokenizer.json").is_file():
