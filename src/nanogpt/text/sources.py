@@ -285,7 +285,11 @@ def rule_for(data: DataConfig) -> SplitRule:
     first = next(documents, None)
     if first is None:
         raise UserError(f"{data.source} is empty; put some text in it")
-    return split_rule(chain([first], documents), data.val_fraction)
+    try:
+        return split_rule(chain([first], documents), data.val_fraction)
+    except UserError as error:
+        named = data.source in str(error)  # as where a file is damaged further on
+        raise type(error)(str(error) if named else f"{data.source}: {error}") from None
 
 
 def load_split(data: DataConfig) -> Split:

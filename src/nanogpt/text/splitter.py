@@ -144,7 +144,9 @@ def piece_end(text: str) -> int:
     (8, 3, 0)
     """
     # In o200k a slash belongs to the punctuation and the line break before it.
-    for pattern in (r"(?<=\S\n)(?=[^\s/])", r"(?<=[^\W\d_])(?= [^\W\d_])"):
+    for sign, pattern in (("\n", r"(?<=\S\n)(?=[^\s/])"), (" ", r"(?<=[^\W\d_])(?= [^\W\d_])")):
+        if sign not in text:  # millions of letters, say
+            continue
         # A place near the end is good enough. The whole text is searched only if there is none.
         for start in (max(0, len(text) - 2**12), 0):
             places = [m.start() for m in re.finditer(pattern, text[start:])]
