@@ -325,7 +325,7 @@ def from_ranks(
             continue
         parts = encode_word([byte_ids[byte] for byte in token], merges)
         if len(parts) != 2:
-            raise UserError(f"{source}: {token!r} is not the merge of two earlier tokens")
+            raise UserError(f"{source}: {token!r:.40} is not the merge of two earlier tokens")
         merges[parts[0], parts[1]] = ranks[token]
     return from_merges(merges, pattern_name(pattern), special, byte_order, source)
 

@@ -42,7 +42,7 @@ ASCII_PATTERNS = {
 }
 
 
-PATTERN_SECONDS = 3  # for a pattern that is not ours, and ten more for a million characters
+PATTERN_SECONDS = 2  # for a pattern that is not ours, and ten more for a million characters
 LONGEST_PATTERN = 5000  # characters; those of well-known tokenizers have up to 400
 MOST_REPEATS = 100_000  # the engine copies what is repeated, {1,3} of {1,3} nine times
 
