@@ -230,15 +230,19 @@ def is_option(word: str) -> bool:
 
 
 def named_path(text: str) -> Path:
-    """A path on the command line. Raises ArgumentTypeError for one that can name nothing."""
+    """A path on the command line. Raises ArgumentTypeError for one that names nothing we can use.
+
+    It must be valid Unicode, because it is written into settings, reports and commands to copy.
+    """
     if not text:
         raise argparse.ArgumentTypeError("the path is empty; name a file or a folder")
     try:
+        text.encode()
         os.stat(text)
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8; rename it") from None
     except FileNotFoundError:
         pass
-    except ValueError:
-        raise argparse.ArgumentTypeError("a path cannot hold a NUL character") from None
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text}: {error.strerror}; name another path") from None
     return Path(text)
@@ -265,8 +269,9 @@ def load_settings(
     """
     values: dict[str, Any] = read_toml(find_recipe(recipe)) if recipe else {}
     init = getattr(arguments, "train.init", "")
-    if init and not recipe:
-        values = settings_of_weights(Path(init))
+    if init:
+        of_weights = settings_of_weights(Path(init))  # which fails before anything is prepared
+        values = values or of_weights
     for section, settings in settings_in(arguments).items():
         values[section] = {**values.get(section, {}), **settings}
     try:

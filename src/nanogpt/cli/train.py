@@ -27,7 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--run", type=named_path, help="the folder to write (default: runs/RECIPE)")
     parser.add_argument("--resume", type=named_path, metavar="RUN", help="continue a stopped run")
     parser.add_argument(
-        "--init", dest="train.init", default=SUPPRESS, metavar="RUN",
+        "--init", dest="train.init", type=lambda text: str(named_path(text)), default=SUPPRESS,
+        metavar="RUN",
         help="begin with the weights of a run or of a Hugging Face folder",
     )  # fmt: skip
     parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig)
