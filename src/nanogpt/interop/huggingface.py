@@ -29,6 +29,7 @@ from nanogpt.model.build import build
 from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 
+READABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LONGEST_HEADER = 2**24  # bytes of a safetensors file; those of the largest models have a million
 
 
@@ -61,7 +62,7 @@ def from_pretrained(name: str | Path) -> GPT:
     config = hugging_face_config(folder)
     path, tensors = read_weights(folder)
     try:
-        floats = {name: as_floats(name, tensor) for name, tensor in tensors.items()}
+        floats = {n: as_floats(n, t) for n, t in tensors.items() if not n.endswith(NOT_WEIGHTS)}
         del tensors  # or both would be in memory at once
         ours = ARCHITECTURES[architecture_of(config)].from_tensors(floats)
         check_finite(ours)
@@ -71,9 +72,9 @@ def from_pretrained(name: str | Path) -> GPT:
 
 
 def as_floats(name: str, tensor: Tensor) -> Tensor:
-    """A tensor of weights in float32. Raises UserError if it holds whole or complex numbers."""
-    if not tensor.is_floating_point() and not name.endswith(NOT_WEIGHTS):
-        raise UserError(f"{name} is of {tensor.dtype}; only weights in floating point can be read")
+    """A tensor of weights in float32. Raises UserError if it holds other than plain numbers."""
+    if tensor.dtype not in READABLE:
+        raise UserError(f"{name} is of {tensor.dtype}; only {READABLE} can be read")
     return tensor.float()
 
 
@@ -101,7 +102,7 @@ def read_weights(folder: str | Path) -> tuple[Path, dict[str, Tensor]]:
         parts = sorted(set(places.values()))
     tensors: dict[str, Tensor] = {}
     for part in parts:
-        if Path(part).name != part:
+        if Path(part).name != part or len(part) > 255:
             raise UserError(f"{path} leads out of its folder, to {part!r:.80}; fetch it again")
         try:
             tensors |= read_tensors(folder / part)
@@ -131,11 +132,14 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             raise ValueError(f"its header has {length:,} bytes")
         return load_file(path)
     mapped = zipfile.is_zipfile(path)  # files from before torch 1.6 cannot be
-    tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    with warnings.catch_warnings(action="ignore"):  # of what is an error just below
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     named = isinstance(tensors, dict) and all(isinstance(name, str) for name in tensors)
     if not named or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError("it does not hold tensors by name")
     for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta:
+            raise ValueError(f"{name} does not hold plain numbers")
         # One number in the file may stand for a billion in the tensor.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ValueError(f"{name} has more numbers than the file holds")
