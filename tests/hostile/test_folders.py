@@ -68,7 +68,7 @@ SIZES = {
     "qwen3": ("num_hidden_layers", "head_dim"),
     "mistral": ("num_hidden_layers", "sliding_window"),
 }  # fmt: skip
-# The weights do not tell these. A key that is missing, or null, means what it means to Transformers.
+# The weights do not tell these. A key that is missing means what it means to Transformers.
 BELIEVED = {"max_position_embeddings", "sliding_window", "n_head"}
 
 
