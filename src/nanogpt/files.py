@@ -12,13 +12,21 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import MISSING, fields, is_dataclass
 from importlib.metadata import PackagePath
 from pathlib import Path
-from typing import IO, Any
+from types import NoneType, UnionType
+from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+LOCKED: set[str] = set()  # the folders that this process keeps from others
+PATIENCE = 2.0  # seconds to wait for a lock
 
 # Bytes that are read at once, and no more. Longer text is read in pieces: see corpus.read_pieces.
 TEXT_LIMIT = 2**28
@@ -62,7 +70,8 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
                 os.fsync(opened.fileno())
             open_to_others(file)
         open_to_others(temporary)
-        if path.exists():  # one move cannot replace a folder that has files in it
+        # One move cannot replace a folder that has files in it.
+        if path.exists() and (not path.is_dir() or any(path.iterdir()) or os.name == "nt"):
             path.rename(temporary.with_name(temporary.name + ".old"))
         temporary.replace(path)
     finally:
@@ -84,6 +93,76 @@ def writing_files(folder: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             folder.rmdir()  # which fails unless the folder is empty
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep other processes from writing to an existing folder.
+
+    The lock ends with the process, however that ends, and leaves no file. A process may lock a
+    folder that it has locked already. Where a file system or Windows has no locks for folders,
+    nothing is locked. Raises UserError if another process has the lock.
+    """
+    place = str(Path(folder).resolve())
+    if place in LOCKED:
+        yield
+        return
+    try:
+        descriptor = os.open(place, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    LOCKED.add(place)
+    try:
+        if not take_lock(descriptor):
+            raise UserError(
+                f"another process is writing to {folder}; wait for its end, or name another folder"
+            )
+        yield
+    finally:
+        LOCKED.discard(place)
+        os.close(descriptor)
+
+
+@contextmanager
+def claimed(folder: str | Path) -> Iterator[None]:
+    """Make a folder and lock it. If it is empty in the end, it goes as it came.
+
+    Raises UserError if another process has locked it.
+    """
+    folder = Path(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder):
+            yield
+    finally:
+        with suppress(OSError):  # a folder with something in it stays
+            for path in made:
+                path.rmdir()
+
+
+def take_lock(descriptor: int) -> bool:
+    """Lock an open folder; False if another process has it, and keeps it for some seconds.
+
+    The worker processes of one that was killed share its lock. They notice its end within half a
+    second, and end, too.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        except OSError:
+            return True
 
 
 def open_to_others(path: str | Path) -> None:
@@ -168,6 +247,47 @@ def read_json(path: str | Path) -> dict[str, Any]:
         ) from None
     if not isinstance(value, dict):
         raise UserError(f"{path} should hold a JSON object, not a {type(value).__name__}")
+    return value
+
+
+def checked(kind: type[T], values: Any) -> T:
+    """A dataclass from the values of a JSON object, each of the type that its field has.
+
+    Raises UserError naming the key that is missing, unknown, or of another type.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"a JSON object should be here, not {values!r:.40}")
+    kinds = get_type_hints(kind)
+    for name in values:
+        if name not in kinds:
+            raise UserError(f"{name!r:.40} has no meaning here: {did_you_mean(name, kinds)}")
+    for f in fields(kind):  # type: ignore[arg-type]
+        if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise UserError(f"{f.name} is missing")
+    return kind(**{name: of_type(kinds[name], value, name) for name, value in values.items()})
+
+
+def of_type(kind: Any, value: Any, name: str) -> Any:
+    """A JSON value as a type: a dataclass, a plain type, None or a type, or many of one type.
+
+    >>> of_type(dict[str, int], {"a": 1}, "counts"), of_type(float | None, None, "loss")
+    ({'a': 1}, None)
+    """
+    outer, inner = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return checked(kind, value)  # type: ignore
+    if outer is UnionType:
+        if value is None and NoneType in inner:
+            return None
+        return of_type(next(part for part in inner if part is not NoneType), value, name)
+    if outer in (list, tuple) and isinstance(value, list):
+        return outer(of_type(inner[0], part, name) for part in value)
+    if outer is dict and isinstance(value, dict):
+        return {key: of_type(inner[1], part, f"{name}.{key}") for key, part in value.items()}
+    fits = kind is Any or type(value) is kind or (kind is float and type(value) is int)
+    if not fits or (type(value) is int and abs(value) >= 2**63):
+        wanted = getattr(outer or kind, "__name__", kind)
+        raise UserError(f"{name} is {value!r:.40}, but should be of type {wanted}")
     return value
 
 

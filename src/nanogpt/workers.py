@@ -67,8 +67,11 @@ def _begin(function: Callable[[Any], Any]) -> None:
     """What a new process does first."""
     global _function
     _function = function
-    # Ctrl-C reaches every process of a terminal; the one that handed out the work deals with it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # These reach every process of a terminal; the one that handed out the work deals with them.
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     end_with_parent()
 
 

@@ -7,6 +7,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -216,8 +217,17 @@ def format_warning(
     return PYTHONS_FORMAT(message, category, filename, lineno, line)
 
 
+def stop_on_signals() -> None:
+    """Let a polite kill and a closed terminal end a command as Ctrl-C does."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has it ignored
+            signal.signal(number, signal.default_int_handler)
+
+
 def run() -> None:
     """The entry point of the `nanogpt` command."""
     open_standard_streams()
+    stop_on_signals()
     warnings.formatwarning = format_warning
     sys.exit(main(sys.argv[1:]))

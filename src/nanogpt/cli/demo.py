@@ -27,6 +27,7 @@ from nanogpt.config import (
 )
 from nanogpt.errors import UserError
 from nanogpt.evaluation.references import BIGRAM, reference_points
+from nanogpt.files import claimed
 from nanogpt.text.corpus import Split
 from nanogpt.text.dataset import data_folder
 from nanogpt.text.prepare import Prepared
@@ -71,14 +72,19 @@ def main(arguments: Sequence[str]) -> int:
     if config.data.folder:
         raise UserError("the demo prepares its own data; use: nanogpt train demo --data.folder ...")
     run = free_folder(options.run)
-    console = Screen()
+    with claimed(run):
+        return show_all(run, config, options.seconds, began)
 
+
+def show_all(run: Path, config: Config, seconds: float, began: float) -> int:
+    """The demo in its folder. Returns the exit code."""
+    console = Screen()
     with undone_on_mistake(run):
         prepared = prepare_with_progress(config.data, data_folder(run, config), console)
         split = load_split(config.data)
         show_preparation(prepared, split, console)
         console.rule("4. Training", align="left")
-        time_left = options.seconds - (time.perf_counter() - began) - SECONDS_AFTER_TRAINING
+        time_left = seconds - (time.perf_counter() - began) - SECONDS_AFTER_TRAINING
         with console.status("timing a few steps ..."):
             config = fit_into(time_left, run, config)
         trainer = Trainer.start(run, config)

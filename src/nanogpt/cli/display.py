@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from statistics import mean
 from types import FrameType
@@ -22,18 +22,26 @@ from nanogpt.training.start import Trainer
 
 @contextmanager
 def stop_on_interrupt(trainer: Trainer, console: Console) -> Iterator[None]:
-    """While inside, Ctrl-C and a polite kill let the trainer finish its step and save.
+    """While inside, Ctrl-C, a polite kill and a closed terminal let the trainer finish its step.
 
-    The second one ends it at once: a step may be long.
+    Then it saves. A second Ctrl-C ends it at once: a step may be long. Nothing else does: a
+    terminal that is closed may send several signals.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if trainer.stopped:
+        if trainer.stopped and number == signal.SIGINT:
             raise KeyboardInterrupt
-        console.print("stopping after this step; once more to stop at once ...", style="yellow")
         trainer.stop()
+        with suppress(OSError):  # the terminal may be gone
+            console.print("stopping after this step; Ctrl-C again stops at once", style="yellow")
 
-    previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [signal.Signals[name] for name in names]
+    previous = {
+        number: signal.signal(number, stop)
+        for number in numbers
+        if signal.getsignal(number) is not signal.SIG_IGN  # as `nohup` wants it
+    }
     try:
         yield
     finally:

@@ -1,9 +1,10 @@
 """nanogpt train: train a model from a recipe, or resume a run."""
 
+import re
 import shlex
 import shutil
 from argparse import SUPPRESS
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,9 +16,17 @@ from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, load_settings, named_path, settings_in
 from nanogpt.config import DataConfig, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.errors import Interrupted, UserError
+from nanogpt.files import claimed, locked
 from nanogpt.text.dataset import data_folder
+from nanogpt.training.checkpoint import has_checkpoint
 from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.training.start import Trainer
+
+# What a run has written before its first checkpoint, whole or half-written.
+OF_A_START = re.compile(
+    r"data|checkpoints|tensorboard|\.unfinished|(train|val)(-\d+-of-\d+)?\.(bin|json)"
+    r"|config\.toml|tokenizer\.json|metrics\.jsonl|\.(config\.toml|tokenizer\.json)\.\w+"
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,15 +44,10 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     console = Screen()
     if options.resume:
-        if options.recipe or options.run or settings_in(options):
-            raise UserError("--resume continues with the settings of the run; give it alone")
-        trainer = Trainer.resume(options.resume)
-        if trainer.complete:
-            name = shlex.quote(str(options.resume))
-            text = f"{name} is finished; go on from it with: nanogpt train --init {name}"
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
-            return 0
-        return finish(trainer, console)
+        if options.recipe or options.run:
+            raise UserError("--resume continues with the settings of the run; name no other")
+        with locked(options.resume):
+            return resume(options.resume, settings_in(options), console)
     given = settings_in(options)
     if not options.recipe and not given:
         raise UserError("name a recipe, as in `nanogpt train demo`, or settings; see --help")
@@ -53,41 +57,75 @@ def main(arguments: Sequence[str]) -> int:
     run = options.run or free_folder(Path("runs") / (name if options.recipe or init else "gpt2"))
     if is_taken(run):
         raise UserError(f"{run} is not empty; choose another --run, or --resume {run}")
-    with undone_on_mistake(run):
-        if not config.data.folder:
-            prepared = prepare_with_progress(config.data, data_folder(run, config), console)
-            show_prepared(prepared, console)
-        trainer = Trainer.start(run, config)
-    return finish(trainer, console)
+    with claimed(run):
+        with undone_on_mistake(run):
+            if not config.data.folder:
+                prepared = prepare_with_progress(config.data, data_folder(run, config), console)
+                show_prepared(prepared, console)
+            trainer = Trainer.start(run, config)
+        return finish(trainer, console)
+
+
+def resume(run: Path, changes: Mapping[str, Mapping[str, str]], console: Console) -> int:
+    """Continue a run; of a finished one, write the report, which a kill may have prevented."""
+    trainer = Trainer.resume(run, **changes)
+    if not trainer.complete:
+        return finish(trainer, console)
+    conclude(trainer, True, console)
+    name = shlex.quote(str(run))
+    text = f"{name} is finished; go on from it with: nanogpt train --init {name}"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    return 0
 
 
 def free_folder(path: Path) -> Path:
     """The path itself, or path-2, path-3, ... so that no run ever overwrites another."""
     candidate, n = path, 1
-    while is_taken(candidate):
+    while is_taken(candidate) or is_in_use(candidate):
         n += 1
         candidate = path.with_name(f"{path.name}-{n}")
     return candidate
 
 
 def is_taken(path: Path) -> bool:
-    """Whether there is something at this path already."""
-    return path.exists() and (path.is_file() or any(path.iterdir()))
+    """Whether there is something at this path that a new run must not overwrite.
+
+    What a run leaves that ended before its first checkpoint is nothing: the same command takes its
+    place, and goes on with its preparation.
+    """
+    if not path.is_dir():
+        return path.exists() or path.is_symlink()
+    inside = [*path.iterdir(), *(path / "data").glob("*")]
+    return has_checkpoint(path) or not all(OF_A_START.fullmatch(p.name) for p in inside)
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether another process is writing to the folder."""
+    try:
+        with locked(path):
+            return False
+    except UserError:
+        return True
 
 
 @contextmanager
 def undone_on_mistake(run: Path) -> Iterator[None]:
-    """If setting up a run in a free folder fails, or is interrupted, leave nothing."""
-    existed = run.exists()
+    """If setting up a run in a free folder fails, or is interrupted, leave nothing in it."""
     try:
         yield
     except Interrupted:  # what is prepared stays, for the same command to go on with it
         raise
     except BaseException:
-        shutil.rmtree(run / "data", ignore_errors=True)
-        if not existed:
-            shutil.rmtree(run, ignore_errors=True)
+        remove_start(run)
         raise
+
+
+def remove_start(run: Path) -> None:
+    """Remove what a run wrote before its first checkpoint."""
+    for name in ("data", "checkpoints", "tensorboard"):
+        shutil.rmtree(run / name, ignore_errors=True)
+    for name in ("config.toml", "tokenizer.json", "metrics.jsonl"):
+        (run / name).unlink(missing_ok=True)
 
 
 def describe(trainer: Trainer, console: Console) -> None:

@@ -3,6 +3,7 @@
 Which settings and names a model has there is in names.py.
 """
 
+import os
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from nanogpt.config import PRESETS, ModelConfig, SampleConfig
@@ -25,7 +26,7 @@ from nanogpt.interop.names import (
     settings_from_json,
 )
 from nanogpt.interop.tokenizers import to_huggingface
-from nanogpt.model.build import build
+from nanogpt.model.build import build, write_tensors
 from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 
@@ -202,10 +203,11 @@ def export(
     values, length = config_json(model.config, end), model.config.context_length
     state = {name: tensor.detach().cpu().float() for name, tensor in model.state_dict().items()}
     tensors = ARCHITECTURES[values["model_type"]].to_tensors(state, model.config)
-    # An empty folder may be the current one, which cannot be replaced, only filled.
-    with (writing_files if folder.exists() else writing_folder)(folder) as temporary:
+    # The current folder, or the place of a disk, cannot be replaced, only filled.
+    fixed = folder == Path.cwd() or os.path.ismount(folder)
+    with (writing_files if fixed else writing_folder)(folder) as temporary:
         write_json(temporary / "config.json", values)
         write_json(temporary / "generation_config.json", generation_json(sample, end, length))
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        write_tensors(temporary / "model.safetensors", tensors, {"format": "pt"})
         to_huggingface(tokenizer, temporary, length)
         write_text(temporary / "README.md", card)

@@ -5,17 +5,18 @@ The folder holds settings.json. The run resumes if it was begun, and does nothin
 
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from nanogpt.config import config_from_dict
 from nanogpt.device import peak_memory
-from nanogpt.files import read_json, write_json
+from nanogpt.files import checked, read_json, write_json
 from nanogpt.generation.stream import generate_text
 from nanogpt.lab.plugin import load_plugin
-from nanogpt.lab.study import with_steps
+from nanogpt.lab.study import Order, Result, with_steps
+from nanogpt.training.checkpoint import has_checkpoint
 from nanogpt.training.records import read_metrics
 from nanogpt.training.start import Trainer
 from nanogpt.training.timing import steps_within
@@ -26,17 +27,17 @@ def main(folder: Path) -> int:
     """Train, measure, and write result.json. Returns 0 if the run is finished, else 130."""
     if (folder / "result.json").exists():
         return 0
-    values = read_json(folder / "settings.json")
-    for plugin in values["plugins"]:
+    order = checked(Order, read_json(folder / "settings.json"))
+    for plugin in order.plugins:
         load_plugin(plugin)
-    torch.set_num_threads(values["threads"])
+    torch.set_num_threads(order.threads)
     run = folder / "run"
-    if (run / "checkpoints" / "latest").exists():
+    if has_checkpoint(run):
         trainer = Trainer.resume(run)
     else:
-        config = config_from_dict(values["config"])
-        if values["seconds"]:
-            config = with_steps(config, steps_within(values["seconds"], config))
+        config = config_from_dict(order.config)
+        if order.seconds:
+            config = with_steps(config, steps_within(order.seconds, config))
         trainer = Trainer.start(run, config)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: trainer.stop())
@@ -44,28 +45,27 @@ def main(folder: Path) -> int:
         pass
     if not trainer.complete:
         return 130
-    write_json(folder / "result.json", result(trainer))
+    write_json(folder / "result.json", asdict(result(trainer)))
     return 0
 
 
-def result(trainer: Trainer) -> dict[str, Any]:
+def result(trainer: Trainer) -> Result:
     """What a report needs to know of a finished run."""
     score = trainer.evaluate()
     sample = "".join(generate_text(trainer.model, trainer.tokenizer, trainer.config.sample))
     records = read_metrics(trainer.folder)
-    return {
-        "val_loss": score.loss,
-        "bits_per_byte": score.bits_per_byte,
-        "parameters": trainer.model.num_parameters(),
-        "steps": trainer.state.step,
-        "seconds": trainer.state.seconds,
-        "tokens_per_second": trainer.state.step
-        * trainer.config.tokens_per_step
-        / max(trainer.state.seconds, 1e-9),
-        "memory_mb": peak_memory() / 1e6,
-        "curve": [[r["step"], r["bits_per_byte"]] for r in records if "bits_per_byte" in r],
-        "sample": trainer.config.sample.prompt + sample,
-    }
+    tokens = trainer.state.step * trainer.config.tokens_per_step
+    return Result(
+        val_loss=score.loss,
+        bits_per_byte=score.bits_per_byte,
+        parameters=trainer.model.num_parameters(),
+        steps=trainer.state.step,
+        seconds=trainer.state.seconds,
+        tokens_per_second=tokens / max(trainer.state.seconds, 1e-9),
+        memory_mb=peak_memory() / 1e6,
+        curve=[[r["step"], r["bits_per_byte"]] for r in records if "bits_per_byte" in r],
+        sample=trainer.config.sample.prompt + sample,
+    )
 
 
 if __name__ == "__main__":

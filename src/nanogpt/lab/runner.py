@@ -13,10 +13,10 @@ from typing import Any
 
 from nanogpt.config import with_settings
 from nanogpt.errors import Interrupted, UserError
-from nanogpt.files import read_json, write_json
+from nanogpt.files import checked, claimed, read_json, write_json
 from nanogpt.lab.judge import studentized_range
 from nanogpt.lab.plugin import LOADED
-from nanogpt.lab.study import Arm, Study, data_name, run_name
+from nanogpt.lab.study import Arm, Order, Result, Study, data_name, run_name
 from nanogpt.text.prepare import prepare
 from nanogpt.workers import usable_cores
 
@@ -27,39 +27,50 @@ def run_study(
     """Run what has not been run, and return all results: by arm, one a seed.
 
     What was begun is resumed, what is finished is left alone. Raises UserError for a run that
-    fails, with the last line it wrote, and Interrupted if it is stopped.
+    fails, with the last line it wrote, and if another process runs the study; raises Interrupted
+    if it is stopped.
     """
     folder = Path(folder)
     studentized_range()  # without it nothing could be judged in the end
-    prepare_data(study, folder, say)
-    places = [
-        (arm, seed, folder / "runs" / run_name(arm.name, seed))
-        for seed in study.seeds  # one seed of every arm first: something to see early
-        for arm in study.arms
-    ]
-    for arm, seed, place in places:
-        write_settings(study, folder, arm, seed, place, jobs)
-    waiting = [place for _, _, place in places if not (place / "result.json").exists()]
-    say(f"{len(places) - len(waiting)} of {len(places)} runs are finished")
-    with children() as running:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                place = waiting.pop(0)
-                running[place] = start(place, max(1, usable_cores() // jobs))
-            time.sleep(0.2)
-            for place, process in list(running.items()):
-                if process.poll() is not None:
-                    del running[place]
-                    check(place, process.returncode)
-                    left = len(waiting) + len(running)
-                    say(f"{len(places) - left} of {len(places)} runs: {place.name} is done")
+    with claimed(folder):
+        prepare_data(study, folder, say)
+        places = [
+            (arm, seed, folder / "runs" / run_name(arm.name, seed))
+            for seed in study.seeds  # one seed of every arm first: something to see early
+            for arm in study.arms
+        ]
+        for arm, seed, place in places:
+            write_settings(study, folder, arm, seed, place, jobs)
+        waiting = [place for _, _, place in places if not (place / "result.json").exists()]
+        say(f"{len(places) - len(waiting)} of {len(places)} runs are finished")
+        with children() as running:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    place = waiting.pop(0)
+                    running[place] = start(place, max(1, usable_cores() // jobs))
+                time.sleep(0.2)
+                for place, process in list(running.items()):
+                    if process.poll() is not None:
+                        del running[place]
+                        check(place, process.returncode)
+                        left = len(waiting) + len(running)
+                        say(f"{len(places) - left} of {len(places)} runs: {place.name} is done")
     return {
         arm.name: [
-            read_json(folder / "runs" / run_name(arm.name, seed) / "result.json")
+            read_result(folder / "runs" / run_name(arm.name, seed) / "result.json")
             for seed in study.seeds
         ]
         for arm in study.arms
     }
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The result of a run as plain values. Raises UserError naming the file if it is damaged."""
+    try:
+        return asdict(checked(Result, read_json(path)))
+    except UserError as error:
+        again = "remove it, and the same command measures the run again"
+        raise UserError(f"{path} is damaged ({error}); {again}") from None
 
 
 def prepare_data(study: Study, folder: Path, say: Callable[[str], None]) -> None:
@@ -75,12 +86,10 @@ def write_settings(study: Study, folder: Path, arm: Arm, seed: int, place: Path,
     """Write what a run is to do. Raises UserError if it was begun with something else."""
     data = arm.config.data.folder or str((folder / "data" / data_name(arm.config)).resolve())
     config = with_settings(arm.config, train={"seed": seed}, data={"folder": data})
-    values = {
-        "config": asdict(config),
-        "seconds": study.budget[1] if study.budget[0] == "seconds" else 0,
-        "plugins": [str(Path(p).resolve()) for p in dict.fromkeys([*LOADED, *study.plugins])],
-        "threads": max(1, usable_cores() // jobs),
-    }
+    seconds = study.budget[1] if study.budget[0] == "seconds" else 0
+    plugins = [str(Path(p).resolve()) for p in dict.fromkeys([*LOADED, *study.plugins])]
+    order = Order(asdict(config), seconds, plugins, max(1, usable_cores() // jobs))
+    values = asdict(order)
     path = place / "settings.json"
     if path.exists():
         before = read_json(path)

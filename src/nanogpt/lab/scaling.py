@@ -15,7 +15,7 @@ import numpy as np
 
 from nanogpt.config import Config, with_settings
 from nanogpt.errors import UserError
-from nanogpt.files import as_csv, read_json, write_json, write_text, writing
+from nanogpt.files import as_csv, claimed, read_json, write_json, write_text, writing
 from nanogpt.lab.law import SURE, Law, Point, Uncertainty, bootstrap, fit, need_scipy
 from nanogpt.lab.runner import prepare_data, run_study
 from nanogpt.lab.study import Arm, Study, data_name, with_steps
@@ -71,6 +71,14 @@ def run_scaling(
     begun with another time.
     """
     need_scipy()
+    with claimed(folder):
+        return run_ladder(config, folder, minutes, jobs, say)
+
+
+def run_ladder(
+    config: Config, folder: Path, minutes: float, jobs: int, say: Callable[[str], None]
+) -> Findings:
+    """The same, in a folder that is locked."""
     # A target that ended a run early would make its tokens others than planned.
     config = with_settings(config, train={"targets": "", "stop_at_target": False})
     config = prepared(config, folder, say)

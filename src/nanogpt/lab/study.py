@@ -46,6 +46,31 @@ class Study:
     plugins: list[str]
 
 
+@dataclass(frozen=True)
+class Order:
+    """What one run is to do: its settings.json."""
+
+    config: dict[str, Any]
+    seconds: float  # its budget of time; 0: its settings say how many steps
+    plugins: list[str]
+    threads: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a report needs to know of a finished run: its result.json."""
+
+    val_loss: float
+    bits_per_byte: float
+    parameters: int
+    steps: int
+    seconds: float
+    tokens_per_second: float
+    memory_mb: float
+    curve: list[list[float]]  # steps, and the bits per byte after so many
+    sample: str
+
+
 def load_study(path: str | Path, recipe_values: Mapping[str, Any] | None = None) -> Study:
     """Read a study. `recipe_values` are the settings of the recipe that it names.
 

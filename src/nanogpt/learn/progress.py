@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from nanogpt.errors import UserError
-from nanogpt.files import read_json, write_json
+from nanogpt.files import checked, read_json, write_json
 
 FOLDER = Path("my_gpt")
 
@@ -27,19 +27,12 @@ def load_progress(folder: str | Path) -> Progress:
     if not path.exists():
         return Progress()
     try:
-        progress = Progress(**read_json(path))
-        for kind, values in (
-            (str, progress.passed), (str, progress.shown), (int, progress.lessons),
-        ):  # fmt: skip
-            if not isinstance(values, list) or not all(type(value) is kind for value in values):
-                raise TypeError
-        if not all(type(right) is bool for right in dict(progress.answered).values()):
-            raise TypeError
-        if not all(type(n) is int and n > 0 for n in dict(progress.hints).values()):
-            raise TypeError
-        return progress
-    except (TypeError, ValueError):
-        raise UserError(f"{path} is damaged; remove it, and check the exercises again") from None
+        progress = checked(Progress, read_json(path))
+        if min(progress.hints.values(), default=1) > 0:
+            return progress
+    except UserError:
+        pass
+    raise UserError(f"{path} is damaged; remove it, and check the exercises again")
 
 
 def save_progress(folder: str | Path, progress: Progress) -> None:

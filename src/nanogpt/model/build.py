@@ -1,10 +1,14 @@
-"""A model made of tensors that were read from a file."""
+"""A model made of tensors that were read from a file, and tensors that are written to one."""
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig
@@ -27,14 +31,31 @@ def build(config: ModelConfig, tensors: Mapping[str, Tensor], path: str | Path) 
     return model
 
 
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file. Raises OSError, as for any other file, if the disk is full."""
+    try:
+        save_file(dict(tensors), path, metadata)
+    except SafetensorError as error:  # it has the number of the error only in its text
+        number = re.search(r"os error (\d+)", str(error))
+        if not number:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+
+
 def check_tensors(model: GPT, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raise UserError naming the first tensor that is missing, too many, or of another shape."""
-    ours = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    """Raise UserError naming the first tensor that is missing, too many, or of another kind."""
+    ours = model.state_dict()
     for name in sorted(ours.keys() | tensors.keys()):
         found = tuple(tensors[name].shape) if name in tensors else "absent"
-        wanted = tuple(ours[name]) if name in ours else "absent"
+        wanted = tuple(ours[name].shape) if name in ours else "absent"
         if found != wanted:
             raise UserError(f"{path}: {name} is {found}, but the settings make it {wanted}")
+        if tensors[name].dtype != ours[name].dtype:
+            raise UserError(
+                f"{path}: {name} is of {tensors[name].dtype}, but should be of {ours[name].dtype}"
+            )
 
 
 def resize_vocabulary(model: GPT, vocab_size: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from nanogpt import __version__
 from nanogpt.config import DataConfig
 from nanogpt.errors import Interrupted, UserError
-from nanogpt.files import read_json, write_json
+from nanogpt.files import checked, claimed, read_json, write_json
 from nanogpt.text.corpus import Document, Side, SplitRule
 from nanogpt.text.formats import load_tokenizer, train_tokenizer
 from nanogpt.text.sources import identity, rule_for, stream_documents
@@ -83,14 +83,10 @@ class Journal:
     @classmethod
     def open(cls, folder: Path, order: dict[str, Any]) -> "Journal":
         """Resume where the same order was interrupted, or start anew."""
-        with suppress(UserError, TypeError, KeyError, AttributeError):
-            values = read_json(folder / "journal.json")
-            if values["order"] == order:
-                rule = values["rule"] and SplitRule(
-                    **values["rule"] | {"names": tuple(values["rule"]["names"])}
-                )
-                sides = {side: Written(**values[side]) for side in SIDES}
-                return cls(**values | {"rule": rule} | sides)
+        with suppress(UserError):
+            journal = checked(cls, read_json(folder / "journal.json"))
+            if journal.order == order:
+                return journal
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return cls(order)
@@ -131,21 +127,19 @@ def prepare(
     order = {name: getattr(data, name) for name in ORDERED}
     chosen = Path(data.tokenizer)
     stamp = chosen.stat().st_mtime_ns if chosen.exists() else None
-    journal = Journal.open(
-        work, order | {"identity": identity(data), "stamp": stamp, "version": __version__}
-    )
-    try:
-        tokenizer = learn(data, work, journal, processes, report)
-        if not journal.complete:
-            encode(data, work, journal, tokenizer, processes, report)
-        install(work, folder, journal)
-    except Interrupted:
-        raise
-    except UserError:
-        shutil.rmtree(work, ignore_errors=True)
-        with suppress(OSError):
-            folder.rmdir()  # which fails unless the folder is empty
-        raise
+    order |= {"identity": identity(data), "stamp": stamp, "version": __version__}
+    with claimed(folder):
+        journal = Journal.open(work, order)
+        try:
+            tokenizer = learn(data, work, journal, processes, report)
+            if not journal.complete:
+                encode(data, work, journal, tokenizer, processes, report)
+            install(work, folder, journal)
+        except Interrupted:
+            raise
+        except UserError:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
     files = {side: open_split(folder, side, tokenizer) for side in SIDES}
     return Prepared(tokenizer, files, {"train": journal.train.names, "val": journal.val.names})
 

@@ -9,35 +9,71 @@ No random state is saved, for there is none: batches and dropout are pure functi
 the step.
 """
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from nanogpt.config import Config, ModelConfig, config_from_dict
 from nanogpt.errors import UserError
-from nanogpt.files import read_json, read_text, sha256, write_json, write_text, writing_folder
-from nanogpt.model.build import build
+from nanogpt.files import (
+    checked,
+    read_json,
+    read_text,
+    sha256,
+    write_json,
+    write_text,
+    writing_folder,
+)
+from nanogpt.model.build import build, write_tensors
 from nanogpt.model.gpt import GPT
+from nanogpt.text.dataset import data_folder
+from nanogpt.text.formats import load_tokenizer
+from nanogpt.text.tokenizer import BaseTokenizer
 
+NAME = re.compile(r"step-[0-9]{6,18}")
+UNFINISHED = re.compile(r"\.step-[0-9]{6,18}\.\w+(\.old)?")  # what a crash leaves
 FORMAT = 1  # of checkpoints; a larger number is one that this version cannot read
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a run stands, apart from its tensors."""
+    """Where a run stands, apart from its tensors. Raises UserError for what cannot be."""
 
-    step: int = 0  # optimizer steps done
-    best_loss: float | None = None  # lowest validation loss so far
-    seconds: float = 0.0  # spent training, without evaluation
-    tokens: str = ""  # fingerprint of the token files that it trains on
+    step: int  # optimizer steps done
+    best_loss: float | None  # lowest validation loss so far
+    seconds: float  # spent training, without evaluation
+    tokens: str  # fingerprint of the token files that it trains on
     scaler: dict[str, float] = field(default_factory=dict)  # of the loss, in float16
+    tokenizer: str = ""  # fingerprint of tokenizer.json; older checkpoints do not say
+
+    def __post_init__(self) -> None:
+        for name in ("step", "best_loss", "seconds"):
+            if not 0 <= (getattr(self, name) or 0) < inf:
+                raise UserError(f"{name} is {getattr(self, name)}, but should be 0 or more")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What state.json holds."""
+
+    format: int
+    state: TrainState
+    config: dict[str, Any]
+    sha256: dict[str, str]  # of the other files, by their names
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise UserError(f"format is {self.format}, but should be {FORMAT}")
 
 
 def save_checkpoint(
@@ -56,54 +92,73 @@ def save_checkpoint(
     checkpoints = folder / "checkpoints"
     path = checkpoints / f"step-{state.step:06d}"
     with writing_folder(path) as temporary:
-        save_file(model.state_dict(), temporary / "model.safetensors")
-        save_file(optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
+        write_tensors(temporary / "model.safetensors", model.state_dict())
+        write_tensors(temporary / "optimizer.safetensors", optimizer_tensors(model, optimizer))
         hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
-        write_json(
-            temporary / "state.json",
-            {
-                "format": FORMAT,
-                "state": asdict(state),
-                "config": asdict(config),
-                "sha256": hashes,
-            },
-        )
+        saved = Saved(FORMAT, state, asdict(config), hashes)
+        write_json(temporary / "state.json", asdict(saved))
     # `best` first: the best loss in this state must never be that of another checkpoint.
     for name in ("best", "latest") if best else ("latest",):
         write_text(checkpoints / name, path.name + "\n")
     pointers = [checkpoints / name for name in ("best", "latest")]
     kept = {read_text(pointer).strip() for pointer in pointers if pointer.exists()}
-    for old in [*checkpoints.glob("step-*"), *checkpoints.glob(".step-*")]:
-        if old.name not in kept:
-            shutil.rmtree(old)
+    for old in checkpoints.iterdir():
+        # Only what this function made: a copy that a person gave another name stays.
+        ours = NAME.fullmatch(old.name) or UNFINISHED.fullmatch(old.name)
+        if ours and old.name not in kept and not old.is_symlink():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def latest_step(run: str | Path) -> int:
-    """The step of the latest checkpoint of a run; -1 if it has none."""
+    """The step of the latest checkpoint of a run; -1 if it has none that says so."""
     pointer = Path(run) / "checkpoints" / "latest"
-    digits = read_text(pointer).strip().removeprefix("step-") if pointer.exists() else ""
-    return int(digits) if digits.isdecimal() else -1
+    return step_of(read_text(pointer).strip() if pointer.exists() else newest(pointer.parent))
+
+
+def step_of(name: str) -> int:
+    """The step in the name of a checkpoint of ours; -1 for any other name."""
+    return int(name.removeprefix("step-")) if NAME.fullmatch(name) else -1
+
+
+def newest(checkpoints: Path) -> str:
+    """The name of the checkpoint of the last step; empty if there is none."""
+    found = [p.name for p in checkpoints.glob("step-*") if p.is_dir() and not p.is_symlink()]
+    return max((name for name in found if step_of(name) >= 0), key=step_of, default="")
+
+
+def has_checkpoint(run: str | Path) -> bool:
+    """Whether a run has come as far as a checkpoint, whatever became of that."""
+    checkpoints = Path(run) / "checkpoints"
+    return (checkpoints / "latest").exists() or bool(newest(checkpoints))
 
 
 def find_checkpoint(run: str | Path, name: str = "latest") -> Path:
-    """The checkpoint folder that `latest` or `best` names. Raises UserError if there is none."""
+    """The checkpoint folder that `latest` or `best` names. Raises UserError if there is none.
+
+    Without a file `latest`, which a crash may leave unwritten, it is that of the last step.
+    """
     run = Path(run)
     if not run.is_dir():
         raise UserError(f"{run}: no such run folder; name one that `nanogpt train` made")
-    pointer = run / "checkpoints" / name
-    if not pointer.exists():
+    if not has_checkpoint(run):
         raise UserError(f"{run} has no checkpoint yet; train it first")
-    path = pointer.parent / read_text(pointer).strip()
-    if not path.is_dir():
-        raise UserError(f"{pointer} names {path.name}, which is not there; name another by hand")
-    return path
+    checkpoints = run / "checkpoints"
+    pointer, last = checkpoints / name, newest(checkpoints)
+    if name != "latest" and not pointer.exists():
+        raise UserError(f"{pointer} is missing; use the latest checkpoint")
+    named = read_text(pointer).strip() if pointer.exists() else last
+    # Only the name of a folder beside it: a path could lead to another run.
+    if named not in {path.name for path in checkpoints.iterdir() if path.is_dir()}:
+        fix = f"write {last} into it" if last else "there is none; start the run again"
+        raise UserError(f"{pointer} names {named[:40]!r}, which is no checkpoint beside it; {fix}")
+    return checkpoints / named
 
 
 def load_tensors(checkpoint: str | Path, name: str) -> dict[str, Tensor]:
     """Read one safetensors file of a checkpoint. Raises UserError if it is missing or damaged."""
     checkpoint = Path(checkpoint)
     path = checkpoint / name
-    expected = read_json(checkpoint / "state.json").get("sha256", {}).get(name)
+    expected = read_saved(checkpoint).sha256.get(name)
     try:
         if sha256(path) != expected:
             raise UserError(f"{path} is damaged; restore it or use another checkpoint")
@@ -112,22 +167,50 @@ def load_tensors(checkpoint: str | Path, name: str) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read ({error}); use another checkpoint") from None
 
 
-def load_state(checkpoint: str | Path) -> tuple[TrainState, Config]:
+def read_saved(checkpoint: str | Path) -> Saved:
     """Read state.json. Raises UserError naming the file if it is damaged, or of a later version."""
-    checkpoint = Path(checkpoint)
-    path = checkpoint / "state.json"
+    path = Path(checkpoint) / "state.json"
     values = read_json(path)
-    found = values.get("format", FORMAT)
-    if found != FORMAT:
-        raise UserError(f"{path} is of format {found}, this version reads {FORMAT}; update nanogpt")
+    found = values.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        raise UserError(
+            f"{path} is of format {str(found)[:9]}, this version reads {FORMAT}; update nanogpt"
+        )
     try:
-        return TrainState(**values["state"]), config_from_dict(values["config"])
+        return checked(Saved, values)
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}; use another checkpoint") from None
+
+
+def load_state(checkpoint: str | Path) -> tuple[TrainState, Config]:
+    """The state and the settings in state.json.
+
+    Raises UserError naming the file if it is damaged, or if another version or a plugin wrote it.
+    """
+    saved = read_saved(checkpoint)
+    try:
+        absent = vars(Config()).keys() - saved.config.keys()
+        if absent:
+            raise UserError(f"the settings have no section {min(absent)}.")
+        return saved.state, config_from_dict(saved.config)
     except UserError as error:
         raise UserError(
-            f"{path}: {error} Another version of nanogpt or a plugin wrote it; use that one"
+            f"{Path(checkpoint) / 'state.json'}: {error} Another version of nanogpt or a plugin "
+            "wrote it; use that one"
         ) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); use another checkpoint") from None
+
+
+def load_tokenizer_of(run: str | Path, state: TrainState, config: Config) -> BaseTokenizer:
+    """The tokenizer of a run. Raises UserError if it is not the one that the run began with."""
+    path = Path(run) / "tokenizer.json"
+    tokenizer = load_tokenizer(path)
+    exchanged = state.tokenizer and tokenizer.fingerprint() != state.tokenizer
+    if exchanged or tokenizer.vocab_size > config.model.vocab_size:
+        raise UserError(
+            f"{path} is not the tokenizer that the run began with; restore it, for example from "
+            f"{data_folder(run, config)}"
+        )
+    return tokenizer
 
 
 def load_weights(checkpoint: str | Path, config: ModelConfig) -> GPT:
@@ -147,12 +230,40 @@ def optimizer_tensors(model: GPT, optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(model: GPT, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of optimizer_tensors. Torch keeps the state by the parameters' running number."""
+    """The inverse of optimizer_tensors. Torch keeps the state by the parameters' running number.
+
+    Raises UserError for tensors that are not what the optimizer keeps for these parameters.
+    """
     names = {parameter: name for name, parameter in model.named_parameters()}
-    by_name: dict[str, dict[str, Tensor]] = {name: {} for name in names.values()}
-    for full_name, tensor in tensors.items():
-        name, _, key = full_name.rpartition(".")
-        by_name[name][key] = tensor
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state = {number: by_name[names[p]] for number, p in enumerate(parameters)}
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    left = dict(tensors)
+    states: list[dict[str, Tensor]] = []
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name = names[parameter]
+            wanted = state_after_a_step(optimizer, group, parameter)
+            found = {key: left.pop(f"{name}.{key}") for key in wanted if f"{name}.{key}" in left}
+            for key in wanted if found else ():  # a parameter that never moved has no state
+                kinds = [kind_of(state.get(key)) for state in (found, wanted)]
+                if kinds[0] != kinds[1]:
+                    raise UserError(f"{name}.{key} is {kinds[0]}, not {kinds[1]}")
+            states.append(found)
+    if left:
+        raise UserError(f"{min(left)} belongs to no parameter that this optimizer moves")
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(enumerate(states))})
+
+
+def state_after_a_step(
+    optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor
+) -> dict[str, Tensor]:
+    """What the optimizer keeps for a parameter: seen on a copy, which it moves once."""
+    copy = parameter.detach().clone()
+    copy.grad = torch.zeros_like(copy)
+    settings = {key: optimizer.defaults[key] for key in ("lr", "betas", "eps")}
+    probe = type(optimizer)([{**group, "params": [copy]}], **settings)
+    probe.step()
+    return {key: torch.as_tensor(value) for key, value in probe.state[copy].items()}
+
+
+def kind_of(tensor: Tensor | None) -> str:
+    """Shape and type of a tensor, in words."""
+    return "absent" if tensor is None else f"{tuple(tensor.shape)} of {tensor.dtype}"

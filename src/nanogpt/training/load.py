@@ -7,9 +7,14 @@ from nanogpt.config import PRESETS, Config
 from nanogpt.errors import UserError
 from nanogpt.interop.huggingface import fetch, from_pretrained
 from nanogpt.model.gpt import GPT
-from nanogpt.text.formats import find_tokenizer, load_tokenizer
+from nanogpt.text.formats import find_tokenizer
 from nanogpt.text.tokenizer import BaseTokenizer
-from nanogpt.training.checkpoint import find_checkpoint, load_state, load_weights
+from nanogpt.training.checkpoint import (
+    find_checkpoint,
+    load_state,
+    load_tokenizer_of,
+    load_weights,
+)
 
 
 class Loaded(NamedTuple):
@@ -38,9 +43,9 @@ def load(source: str | Path, checkpoint: str = "latest") -> Loaded:
             )
         return Loaded(model, tokenizer, Config(model=model.config))
     path = find_checkpoint(run, checkpoint)
-    config = load_state(path)[1]
-    model = load_weights(path, config.model).eval()
-    return Loaded(model, load_tokenizer(run / "tokenizer.json"), config)
+    state, config = load_state(path)
+    tokenizer = load_tokenizer_of(run, state, config)
+    return Loaded(load_weights(path, config.model).eval(), tokenizer, config)
 
 
 def load_model(source: str | Path) -> GPT:

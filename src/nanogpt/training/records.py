@@ -1,11 +1,12 @@
 """What a run writes down about itself: one record a line in metrics.jsonl."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nanogpt.files import read_text
+from nanogpt.errors import UserError
+from nanogpt.files import checked, read_text
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,28 @@ class Reached:
 
 Record = Step | Validation | Sample | Reached
 
+# The kind of a record, by a value that no other kind has.
+KINDS: dict[str, type[Record]] = {
+    "loss": Step, "val_loss": Validation, "sample": Sample, "target": Reached,
+}  # fmt: skip
+
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The records of a run in order; a line cut off by a crash ends the list."""
-    folder = Path(folder)
+    """The records of a run in order, as plain values.
+
+    A last line that a crash cut off is left out. Raises UserError naming any other damaged line.
+    """
+    path = Path(folder) / "metrics.jsonl"
+    if not path.exists():
+        raise UserError(f"{path} is missing; restore it, or make an empty file")
+    lines = read_text(path).split("\n")
     records = []
-    for line in read_text(folder / "metrics.jsonl").splitlines():
+    for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            values = json.loads(line)
+            kind = next((KINDS[key] for key in KINDS if key in values), Step)
+            records.append(asdict(checked(kind, values)))
+        except (ValueError, TypeError, RecursionError):  # UserError is a ValueError
+            if number < len(lines):
+                raise UserError(f"{path} line {number} is damaged; remove that line") from None
     return records

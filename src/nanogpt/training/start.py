@@ -2,37 +2,42 @@
 
 import fnmatch
 import json
+from collections.abc import Generator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from nanogpt.config import Config, load_config, to_toml, with_settings
+from nanogpt.config import Config, config_from_dict, load_config, to_toml, with_settings
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
-from nanogpt.files import write_text
+from nanogpt.files import claimed, locked, write_text
 from nanogpt.generation.stream import prompt_ids
 from nanogpt.memory import refuse_impossible
 from nanogpt.model.gpt import GPT
 from nanogpt.text.dataset import data_folder, open_tokens, tokenizer_of
-from nanogpt.text.formats import load_tokenizer
 from nanogpt.text.tokenfiles import check_unchanged
 from nanogpt.training.checkpoint import (
     TrainState,
     find_checkpoint,
-    latest_step,
+    has_checkpoint,
     load_state,
     load_tensors,
+    load_tokenizer_of,
     load_weights,
     restore_optimizer,
 )
 from nanogpt.training.load import load_model
 from nanogpt.training.loop import TrainingLoop
-from nanogpt.training.records import read_metrics
+from nanogpt.training.records import Record, read_metrics
 from nanogpt.training.variants import check_choices
 
 # Settings of a model in which a run may differ from the weights that it begins with.
 CHOSEN_ANEW = ("dropout", "attention_dropout", "kernels", "attention", "init_std", "zero_init")
+
+# Settings that may change while a run is stopped. Its schedule is that of the new number of steps.
+CHANGEABLE = ("data.folder", "train.max_steps")
 
 
 def absolute(path: str) -> str:
@@ -75,7 +80,7 @@ def padded_vocabulary(size: int, config: Config) -> int:
 
 def refuse_to_overwrite(folder: Path) -> None:
     """Raise UserError if a folder holds a run that has come as far as a checkpoint."""
-    if latest_step(folder) >= 0:
+    if has_checkpoint(folder):
         raise UserError(f"{folder} holds a run: name another folder, or resume that run")
 
 
@@ -125,33 +130,59 @@ class Trainer(TrainingLoop):
         model = initial_model(config)
         config = with_settings(config, model={"vocab_size": model.config.vocab_size})
         freeze(model, config.train.freeze)
-        state = TrainState(tokens=tokens.fingerprint)
+        state = TrainState(0, None, 0.0, tokens.fingerprint, tokenizer=tokenizer.fingerprint())
         trainer = cls(folder, config, model, tokenizer, tokens, compute, state)
         # What was decided here holds for the whole run, however often it is resumed.
         compiled = "off" if trainer.not_compiled else "on"
         trainer.config = config = with_settings(config, train={"compile": compiled})
-        write_text(folder / "config.toml", to_toml(config))
-        tokenizer.save(folder / "tokenizer.json")
-        write_text(folder / "metrics.jsonl", "")
+        with claimed(folder):
+            write_text(folder / "config.toml", to_toml(config))
+            tokenizer.save(folder / "tokenizer.json")
+            write_text(folder / "metrics.jsonl", "")
         return trainer
 
     @classmethod
-    def resume(cls, folder: str | Path) -> "Trainer":
+    def resume(cls, folder: str | Path, **changes: Mapping[str, Any]) -> "Trainer":
         """Go on from the latest checkpoint, exactly as if the run had never stopped.
 
-        A run that was stopped before its first checkpoint starts again from its settings. Raises
-        UserError if a file is missing or damaged, or if the data are not those of the run.
+        A run that was stopped before its first checkpoint starts again from its settings. Only the
+        settings in CHANGEABLE may be others from now on: those in `changes`, such as
+        train={"max_steps": 2000}, or edited in config.toml. Raises UserError if a file is missing
+        or damaged, if the data are not those of the run, or if another process trains it.
         """
         folder = Path(folder)
-        if (folder / "config.toml").exists() and not (folder / "checkpoints" / "latest").exists():
-            return cls.start(folder, load_config(folder / "config.toml"))
-        checkpoint = find_checkpoint(folder)
-        state, config = load_state(checkpoint)
-        refuse_impossible(config)
+        with locked(folder):
+            if (folder / "config.toml").exists() and not has_checkpoint(folder):
+                config = changed(load_config(folder / "config.toml"), changes)
+                return cls.start(folder, config)
+            checkpoint = find_checkpoint(folder)
+            state, config = load_state(checkpoint)
+            saved, config = config, changed(as_edited(folder, config), changes)
+            refuse_impossible(config)
+            if config.train.max_steps < state.step:
+                raise UserError(
+                    f"train.max_steps={config.train.max_steps}, but {folder} has done {state.step} "
+                    "steps: use at least as many"
+                )
+            trainer = cls.at(folder, checkpoint, state, config)
+            if config != saved:
+                write_text(folder / "config.toml", to_toml(config))
+            # Records after the checkpoint belong to steps that will be done again.
+            records = [r for r in read_metrics(folder) if r["step"] <= state.step]
+            write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
+        return trainer
+
+    @classmethod
+    def at(cls, folder: Path, checkpoint: Path, state: TrainState, config: Config) -> "Trainer":
+        """A run as it was at a checkpoint, with its own tokenizer and data, which are checked."""
         check_choices(config)
         compute = resolve(config.train.device, config.train.precision)
-        tokenizer = load_tokenizer(folder / "tokenizer.json")
+        tokenizer = load_tokenizer_of(folder, state, config)
         data = data_folder(folder, config)
+        if not data.is_dir():
+            raise UserError(
+                f"{data} is not there; name the folder of the token files with --data.folder"
+            )
         tokens = open_tokens(data, config, tokenizer)
         if tokens.fingerprint != state.tokens:
             raise UserError(f"{data} has changed since {folder} began; prepare the same text again")
@@ -159,10 +190,52 @@ class Trainer(TrainingLoop):
             check_unchanged(file)
         model = load_weights(checkpoint, config.model)
         freeze(model, config.train.freeze)
+        if state.scaler.keys() != compute.scaler().state_dict().keys():
+            raise UserError(f"{checkpoint / 'state.json'}: its scaler does not fit; use another")
         trainer = cls(folder, config, model, tokenizer, tokens, compute, state)
         moments = load_tensors(checkpoint, "optimizer.safetensors")
-        restore_optimizer(trainer.model, trainer.optimizer, moments)
-        # Records after the checkpoint belong to steps that will be done again.
-        records = [r for r in read_metrics(folder) if r["step"] <= state.step]
-        write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
+        try:
+            restore_optimizer(trainer.model, trainer.optimizer, moments)
+        except UserError as error:
+            path = checkpoint / "optimizer.safetensors"
+            raise UserError(f"{path}: {error}; use another checkpoint") from None
         return trainer
+
+    def run(self) -> Generator[Record, None, None]:
+        """As TrainingLoop.run does, while no other process can write to the run."""
+        with locked(self.folder):
+            yield from super().run()
+
+
+def changed(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
+    """The settings of a run with those that may change. Raises UserError for any other."""
+    for section, values in changes.items():
+        for name in values:
+            if f"{section}.{name}" not in CHANGEABLE:
+                raise UserError(
+                    f"{section}.{name} is fixed when a run begins; only {' and '.join(CHANGEABLE)} "
+                    "may change"
+                )
+    values = asdict(config)
+    new = config_from_dict({name: {**values[name], **changes.get(name, {})} for name in values})
+    return with_settings(new, data={"folder": absolute(new.data.folder)})
+
+
+def as_edited(folder: Path, config: Config) -> Config:
+    """The settings of a checkpoint, with what was edited in config.toml since it was written.
+
+    Raises UserError if that is more than may change.
+    """
+    path = folder / "config.toml"
+    if not path.exists():
+        return config
+    edited, kept = asdict(load_config(path)), asdict(config)
+    edited["train"]["compile"] = kept["train"]["compile"]  # which a run changes by itself
+    changes: dict[str, dict[str, Any]] = {
+        section: {name: new for name, new in values.items() if new != kept[section][name]}
+        for section, values in edited.items()
+    }
+    try:
+        return changed(config, changes)
+    except UserError as error:
+        raise UserError(f"{path}: {error}; undo that") from None
