@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 1000  # characters of a line; an argument may be a megabyte long
+
 
 class UserError(ValueError):
     """A wrong file, setting or prompt. The message names the thing and the fix, in one line.
@@ -20,7 +22,7 @@ class Notice(UserWarning):
     """Something that a person should know of, and that stops nothing: one line on stderr."""
 
 
-def one_line(message: str, longest: int = 1000) -> str:
+def one_line(message: str, longest: int = LONGEST) -> str:
     """A message without line breaks; of a very long one, its beginning and its end.
 
     >>> one_line("a\\nb  c"), one_line("abcdefghijkl", longest=10)

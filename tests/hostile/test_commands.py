@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.cli import LONGEST, main
+from nanogpt.cli import main
+from nanogpt.errors import LONGEST
 from nanogpt.text.tokenizer import CharTokenizer
 
 from conftest import SMALL, TEXT
