@@ -165,6 +165,11 @@ def take_lock(descriptor: int) -> bool:
             return True
 
 
+def absolute(path: str) -> str:
+    """The whole path of what exists, so that a run can be resumed from anywhere."""
+    return str(Path(path).resolve()) if path and Path(path).exists() else path
+
+
 def open_to_others(path: str | Path) -> None:
     """Give a temporary file or folder, which is private, the permissions of any new one."""
     path = Path(path)

@@ -15,7 +15,7 @@ import torch
 
 from nanogpt.cli import COMMANDS, main
 from nanogpt.cli.settings import print_json
-from nanogpt.config import SampleConfig
+from nanogpt.config import SampleConfig, load_config
 from nanogpt.text.batches import BATCHES
 from nanogpt.text.corpus import Document, split_rule
 from nanogpt.text.formats import gpt2_tokenizer, load_tokenizer
@@ -255,9 +255,13 @@ def test_your_own_text_from_file_to_generated_text(here, capsys):
     (here / "my.txt").write_text(TEXT)
     assert main(["prepare", "my.txt", "--data.vocab-size", "300"]) == 0
     assert {p.name for p in (here / "data" / "my").iterdir()} == {
-        "train.bin", "train.json", "val.bin", "val.json", "tokenizer.json"
+        "train.bin", "train.json", "val.bin", "val.json", "tokenizer.json", "prepared.json"
     }  # fmt: skip
+    other = ["--data.source", "shakespeare"]
+    assert main(["train", "demo", "--data.folder", "data/my", *other, *SMALL]) == 2
+    assert "--data.source does nothing here" in capsys.readouterr().err
     assert main(["train", "demo", "--data.folder", "data/my", *SMALL]) == 0
+    assert load_config(here / "runs" / "demo" / "config.toml").data.source == str(here / "my.txt")
     assert (here / "runs" / "demo" / "loss.png").read_bytes()[:4] == b"\x89PNG"
     assert "## At the end" in (here / "runs" / "demo" / "samples.md").read_text()
     capsys.readouterr()

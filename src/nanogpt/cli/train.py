@@ -6,6 +6,7 @@ import shutil
 from argparse import SUPPRESS
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,10 +15,10 @@ from nanogpt.cli.display import watch
 from nanogpt.cli.prepare import prepare_with_progress, show_prepared
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, load_settings, named_path, settings_in
-from nanogpt.config import DataConfig, ModelConfig, SampleConfig, TrainConfig
+from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.errors import Interrupted, UserError
-from nanogpt.files import claimed, locked
-from nanogpt.text.dataset import data_folder
+from nanogpt.files import absolute, claimed, locked
+from nanogpt.text.dataset import ORDERED, data_folder, settings_of_files
 from nanogpt.training.checkpoint import has_checkpoint
 from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.training.start import Trainer
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     if not options.recipe and not given:
         raise UserError("name a recipe, as in `nanogpt train demo`, or settings; see --help")
     config = load_settings(options.recipe, options, trains=True)
+    refuse_ignored(given.get("data", {}), config)
     init = given.get("train", {}).get("init", "")
     name = Path(options.recipe).stem if options.recipe else f"{Path(init).name}-tuned"
     run = options.run or free_folder(Path("runs") / (name if options.recipe or init else "gpt2"))
@@ -76,6 +78,18 @@ def resume(run: Path, changes: Mapping[str, Mapping[str, str]], console: Console
     text = f"{name} is finished; go on from it with: nanogpt train --init {name}"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def refuse_ignored(given: Mapping[str, str], config: Config) -> None:
+    """Raise UserError for a setting of the text that is given beside a folder with another text."""
+    made_with, asked = settings_of_files(config.data), config.data
+    asked = replace(asked, source=absolute(asked.source))
+    for name in ORDERED:
+        if name in given and getattr(made_with, name) != getattr(asked, name):
+            raise UserError(
+                f"--data.{name} does nothing here: the text in {config.data.folder} is prepared "
+                "already; leave it out, or leave out --data.folder"
+            )
 
 
 def free_folder(path: Path) -> Path:

@@ -1,13 +1,39 @@
 """The token files of a run: their folder, their tokenizer, and both splits, checked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nanogpt.config import Config
+from nanogpt.config import Config, DataConfig
 from nanogpt.errors import UserError
+from nanogpt.files import read_json
 from nanogpt.text.formats import find_tokenizer, load_tokenizer
 from nanogpt.text.tokenfiles import TokenFile, check_ids, check_length, open_split
 from nanogpt.text.tokenizer import BaseTokenizer
+
+# The settings that a preparation depends on. It starts anew if one has changed.
+ORDERED = (
+    "source", "text_field", "separator", "max_documents", "tokenizer", "vocab_size",
+    "val_fraction", "shard_tokens",
+)  # fmt: skip
+PREPARED = "prepared.json"  # in a folder of token files: the settings that they were made with
+
+
+def settings_of_files(data: DataConfig) -> DataConfig:
+    """The settings of a run, with those that its folder of token files was made with.
+
+    A folder from elsewhere does not say them. Then the folder itself is the source. Raises
+    UserError if what the folder says is damaged.
+    """
+    if not data.folder:
+        return data
+    path = Path(data.folder, PREPARED)
+    if not path.exists():
+        return replace(data, source=data.folder)
+    values = read_json(path)
+    try:
+        return replace(data, **{name: values[name] for name in ORDERED})
+    except (KeyError, UserError) as error:
+        raise UserError(f"{path}: {error}; prepare the text again") from None
 
 
 def data_folder(run: str | Path, config: Config) -> Path:

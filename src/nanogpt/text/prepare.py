@@ -19,8 +19,9 @@ from typing import Any
 from nanogpt import __version__
 from nanogpt.config import DataConfig
 from nanogpt.errors import Interrupted, UserError
-from nanogpt.files import checked, claimed, read_json, write_json
+from nanogpt.files import absolute, checked, claimed, read_json, write_json
 from nanogpt.text.corpus import Document, Side, SplitRule
+from nanogpt.text.dataset import ORDERED, PREPARED
 from nanogpt.text.formats import load_tokenizer, train_tokenizer
 from nanogpt.text.sources import identity, rule_for, stream_documents
 from nanogpt.text.tokenfiles import (
@@ -41,12 +42,6 @@ GROUPS_BETWEEN_ENTRIES = 16  # in the journal: what a kill can cost
 NAMES = 40  # documents that the report mentions by name
 
 SIDES: tuple[Side, Side] = ("train", "val")
-
-# The settings that a preparation depends on. It starts anew if one has changed.
-ORDERED = (
-    "source", "text_field", "separator", "max_documents", "tokenizer", "vocab_size",
-    "val_fraction", "shard_tokens",
-)  # fmt: skip
 
 # Says how far a phase is: its name, the characters it has done, and how many there are if known.
 Report = Callable[[str, int, int | None], None]
@@ -305,6 +300,10 @@ def install(work: Path, folder: Path, journal: Journal) -> None:
             older = {*folder.glob(f"{side}{ending}"), *folder.glob(f"{side}-*-of-*{ending}")}
             for path in older - set(moves.values()):
                 path.unlink()
+    if not (work / PREPARED).exists():
+        made_with = {name: journal.order[name] for name in ORDERED}
+        write_json(work / PREPARED, {**made_with, "source": absolute(made_with["source"])})
+    moves[work / PREPARED] = folder / PREPARED
     moves[work / "tokenizer.json"] = folder / "tokenizer.json"
     for source, place in moves.items():
         if source.exists():

@@ -3,7 +3,7 @@
 import fnmatch
 import json
 from collections.abc import Generator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import torch
 from nanogpt.config import Config, config_from_dict, load_config, to_toml, with_settings
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
-from nanogpt.files import claimed, locked, write_text
+from nanogpt.files import absolute, claimed, locked, write_text
 from nanogpt.generation.stream import prompt_ids
 from nanogpt.memory import refuse_impossible
 from nanogpt.model.gpt import GPT
-from nanogpt.text.dataset import data_folder, open_tokens, tokenizer_of
+from nanogpt.text.dataset import data_folder, open_tokens, settings_of_files, tokenizer_of
 from nanogpt.text.tokenfiles import check_unchanged
 from nanogpt.training.checkpoint import (
     TrainState,
@@ -38,11 +38,6 @@ CHOSEN_ANEW = ("dropout", "attention_dropout", "kernels", "attention", "init_std
 
 # Settings that may change while a run is stopped. Its schedule is that of the new number of steps.
 CHANGEABLE = ("data.folder", "train.max_steps")
-
-
-def absolute(path: str) -> str:
-    """The whole path of what exists, so that a run can be resumed from anywhere."""
-    return str(Path(path).resolve()) if path and Path(path).exists() else path
 
 
 def initial_model(config: Config) -> GPT:
@@ -116,6 +111,7 @@ class Trainer(TrainingLoop):
         refuse_impossible(config)
         compute = resolve(config.train.device, config.train.precision)
         check_choices(config)
+        config = replace(config, data=settings_of_files(config.data))
         data = data_folder(folder, config)
         tokenizer = tokenizer_of(data, config)
         prompt_ids(tokenizer, config.sample.prompt)
