@@ -52,7 +52,7 @@ def test_a_killed_process_is_named():
         if n == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(UserError, match="perhaps for want of memory; use fewer processes"):
+    with pytest.raises(UserError, match="perhaps because memory ran out; use fewer processes"):
         list(map_in_order(work, range(9), 2))
 
 

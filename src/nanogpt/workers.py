@@ -43,7 +43,7 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], processes: int)
             yield pending.popleft().result()
     except BrokenProcessPool:
         raise Interrupted(
-            "a working process was killed, perhaps for want of memory; use fewer processes"
+            "a working process was killed, perhaps because memory ran out; use fewer processes"
         ) from None
     finally:
         with deaf_to_interrupts():  # a second Ctrl-C must not break the farewell

@@ -230,4 +230,5 @@ def run() -> None:
     open_standard_streams()
     stop_on_signals()
     warnings.formatwarning = format_warning
+    warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a picture's title
     sys.exit(main(sys.argv[1:]))

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, print_json
+from nanogpt.cli.settings import Parser, named, print_json
 from nanogpt.cli.text import printable, visible
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import Config, DataConfig
@@ -68,7 +68,9 @@ def main(arguments: Sequence[str]) -> None:
     """Print loss, perplexity and bits per byte, how they were measured, and what was asked for."""
     parser = Parser("evaluate", "Measure a trained model: loss, perplexity, bits per byte.")
     add_model_options(parser)
-    parser.add_argument("text", nargs="?", help="a text to measure (default: the held-out text)")
+    parser.add_argument(
+        "text", nargs="?", type=named, help="a text to measure (default: the held-out text)"
+    )
     parser.add_argument("--stride", type=int, default=0, help="default: half the context length")
     parser.add_argument("--batch-size", type=int, default=16, help="changes the time, not the loss")
     parser.add_argument("--documents", action="store_true", help="a table of single documents")
@@ -157,7 +159,9 @@ def open_text(
 def train_split(options: argparse.Namespace, tokenizer: BaseTokenizer, config: Config) -> TokenFile:
     """What the run was trained on. Raises UserError for a model that is no run."""
     if not (options.run / "config.toml").exists():
-        raise UserError(f"{options.run} is no run: what it was trained on is not known here")
+        raise UserError(
+            f"{options.run} is no run: what it was trained on is not known here; name a run"
+        )
     return open_split(data_folder(options.run, config), "train", tokenizer)
 
 

@@ -14,6 +14,7 @@ from nanogpt.cli.settings import (
     by_name,
     find_recipe,
     load_settings,
+    named,
     named_path,
     run_action,
     studies,
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Run a study and write its report. The same command continues one that was stopped."""
     parser = Parser("lab run", "Run a study: the same budget for every arm, several seeds.")
-    parser.add_argument("study", help="a TOML file, or the name of a study below")
+    parser.add_argument("study", type=named, help="a TOML file, or the name of a study below")
     parser.list_names("studies", studies())
     parser.add_argument("--out", type=named_path, help="folder to write (default: studies/NAME)")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one a core)")

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, load_settings
+from nanogpt.cli.settings import Parser, load_settings, named
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
 from nanogpt.text.prepare import SIDES, Prepared, prepare
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "source",
         nargs="?",
+        type=named,
         help="a .txt, .md, .jsonl or .parquet file, also .gz or .zst; a folder of them; "
         "hub:NAME[:CONFIG] on the Hugging Face hub; or shakespeare (default)",
     )

@@ -159,7 +159,7 @@ class Parser(argparse.ArgumentParser):
     def add_recipe(self, explanation: str = "", **more: Any) -> None:
         """Add the argument that names a recipe, and list ours below the options."""
         text = explanation or "a TOML file, or the name of a recipe below"
-        self.add_argument("recipe", nargs="?", help=text, **more)
+        self.add_argument("recipe", nargs="?", type=named, help=text, **more)
         self.list_names("recipes", recipes())
 
     def list_names(self, title: str, files: Mapping[str, Path]) -> None:
@@ -246,6 +246,12 @@ def named_path(text: str) -> Path:
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text}: {error.strerror}; name another path") from None
     return Path(text)
+
+
+def named(text: str) -> str:
+    """A path, or the name of something of ours. Raises ArgumentTypeError as named_path does."""
+    named_path(text)
+    return text
 
 
 def settings_in(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:

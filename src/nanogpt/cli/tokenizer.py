@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, named_path, read_argument, run_action
+from nanogpt.cli.settings import Parser, named, named_path, read_argument, run_action
 from nanogpt.cli.text import visible
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
@@ -42,13 +42,17 @@ def add_tokenizer(
     parser: Parser, default: str | None = "gpt2", help: str = "default: gpt2"
 ) -> None:
     """The option for choosing a tokenizer, the same for all actions."""
-    parser.add_argument("--tokenizer", default=default, help=f"gpt2, or a file or folder ({help})")
+    parser.add_argument(
+        "--tokenizer", type=named, default=default, help=f"gpt2, or a file or folder ({help})"
+    )
 
 
 def train(arguments: Sequence[str]) -> None:
     """Learn a vocabulary from text and save it as one JSON file."""
     parser = Parser("tokenizer train", "Learn a vocabulary from text.")
-    parser.add_argument("source", nargs="?", default=BUILT_IN, help="text (default: the plays)")
+    parser.add_argument(
+        "source", nargs="?", type=named, default=BUILT_IN, help="text (default: the plays)"
+    )
     parser.add_argument("--kind", default="bpe", choices=["bpe", "char"], help="default: bpe")
     parser.add_argument("--vocab-size", type=int, default=1024, help="default: 1024")
     parser.add_argument("--processes", type=int, default=0, help="default: one for each core")
@@ -105,7 +109,9 @@ def explain(arguments: Sequence[str]) -> None:
 def byte_pairs(tokenizer: BaseTokenizer, name: str) -> Tokenizer:
     """The tokenizer itself. Raises UserError if it does not work by merging."""
     if not isinstance(tokenizer, Tokenizer):
-        raise UserError(f"{name} has one id per character; nothing is merged")
+        raise UserError(
+            f"{name} has one id per character, so nothing is merged; name another tokenizer"
+        )
     return tokenizer
 
 
@@ -172,7 +178,9 @@ def coloured(parts: list[bytes], console: Console) -> Text:
 def stats(arguments: Sequence[str]) -> None:
     """Say how a tokenizer cuts a corpus, and plot vocabulary size against compression."""
     parser = Parser("tokenizer stats", "Say how a tokenizer cuts a corpus.")
-    parser.add_argument("source", nargs="?", default=BUILT_IN, help="text (default: the plays)")
+    parser.add_argument(
+        "source", nargs="?", type=named, default=BUILT_IN, help="text (default: the plays)"
+    )
     add_tokenizer(parser, None, "default: one learned from the corpus")
     parser.add_argument("--vocab-size", type=int, default=8192, help="to learn (default: 8192)")
     parser.add_argument(

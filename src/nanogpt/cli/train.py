@@ -14,7 +14,7 @@ from rich.console import Console
 from nanogpt.cli.display import watch
 from nanogpt.cli.prepare import prepare_with_progress, show_prepared
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, load_settings, named_path, settings_in
+from nanogpt.cli.settings import Parser, load_settings, named, named_path, settings_in
 from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.files import absolute, claimed, locked
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--run", type=named_path, help="the folder to write (default: runs/RECIPE)")
     parser.add_argument("--resume", type=named_path, metavar="RUN", help="continue a stopped run")
     parser.add_argument(
-        "--init", dest="train.init", type=lambda text: str(named_path(text)), default=SUPPRESS,
+        "--init", dest="train.init", type=named, default=SUPPRESS,
         metavar="RUN",
         help="begin with the weights of a run or of a Hugging Face folder",
     )  # fmt: skip

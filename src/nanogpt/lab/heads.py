@@ -57,7 +57,8 @@ def repeated_tokens(model: GPT, tokenizer: BaseTokenizer, length: int = LONGEST)
         length = min(length, model.config.window)
     if length < 4:
         raise UserError(
-            "looking at heads needs a context of 8 tokens, 4 different ones, and no window below 4"
+            "looking at heads needs a context of 8 tokens, 4 different ones, and no window below "
+            "4; name another run"
         )
     draw = torch.Generator().manual_seed(0)
     orders = [torch.randperm(len(ordinary), generator=draw)[:length] for _ in range(ROWS)]

@@ -18,7 +18,7 @@ def load_plugin(name: str) -> None:
     """
     path = Path(name)
     if not name or not path.is_file():
-        raise UserError(f"--plugin {name or 'FILE'}: no such file; name a Python file")
+        raise UserError(f"{name or 'the plugin'}: no such file; name a Python file")
     load_module(path)
     LOADED.append(str(path.resolve()))
 
