@@ -41,8 +41,7 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
     flushed to the disk before the rename, so a power cut cannot leave an empty file either.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file")
+    check_is_file_or_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
@@ -55,6 +54,19 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_is_file_or_free(path: str | Path) -> None:
+    """Raise UserError if something else than a file is at a path that is to be written.
+
+    A file is written beside the path and takes its place. In the place of /dev/null, that would
+    take the device away from everybody.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is a device or a pipe; name a file")
 
 
 @contextmanager
