@@ -42,6 +42,7 @@ from nanogpt.text.worlds import documents, find_world
 HUB = "hub:"
 # Text shrinks to a fifth or a tenth, log files to a fiftieth.
 BOMB_RATIO, BOMB_BYTES = 200, 2**26
+BOMB = f"{{}} unpacks to over {BOMB_RATIO} times its size, as no text does; look into it first"
 MANY_MARKERS = 10  # so many end-of-text markers in a text are no coincidence
 
 
@@ -143,22 +144,44 @@ def read_jsonl(path: str | Path, name: str, field: str) -> Iterator[Document]:
 
 def read_parquet(path: str | Path, name: str, field: str) -> Iterator[Document]:
     """One document per row, from one column, a hundred rows at a time."""
-    file_size(path)  # raises UserError if there is no file
+    size = file_size(path)
     parquet = optional("pyarrow.parquet")
-    number = 0
+    number = done = 0
     try:
         with parquet.ParquetFile(path) as file:
             if field not in file.schema_arrow.names:
                 names = ", ".join(file.schema_arrow.names)
                 raise UserError(f"{path} has no column {field!r}: set data.text_field to {names}")
-            for rows in file.iter_batches(batch_size=100, columns=[field]):
+            at_once, most = rows_at_once(file, field, path), max(BOMB_BYTES, BOMB_RATIO * size)
+            for rows in file.iter_batches(batch_size=at_once, columns=[field]):
                 for value in rows.column(0).to_pylist():
                     number += 1
                     if not isinstance(value, str):
                         raise UserError(f"{path} row {number} holds no text in {field!r}")
+                    done += len(value)
+                    if done > most:
+                        raise UserError(BOMB.format(path))
                     yield from in_pieces(Document(f"{name}:{number}", value))
     except (optional("pyarrow").ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged or not parquet ({error}); fetch it again") from None
+
+
+def rows_at_once(file: Any, field: str, path: str | Path) -> int:
+    """How many rows of a parquet file are read at a time: a hundred, or one where they may be huge.
+
+    Raises UserError if the column says itself that it unpacks to more than any text does.
+    """
+    rows = 100
+    for n in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(n)
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema == field:
+                packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
+                if unpacked > max(BOMB_BYTES, BOMB_RATIO * packed):
+                    raise UserError(BOMB.format(path))
+                if unpacked > BOMB_RATIO // 4 * packed:
+                    rows = 1  # each of them may be all of it
+    return rows
 
 
 def read_hub(name: str, field: str) -> Iterator[Document]:
@@ -211,10 +234,7 @@ class Decompressed(io.RawIOBase):
         buffer[: len(data)] = data
         self.done += len(data)
         if self.done > max(BOMB_BYTES, BOMB_RATIO * self.size):
-            raise UserError(
-                f"{self.path} unpacks to over {BOMB_RATIO} times its size, as no text does; "
-                "look into it before you use it"
-            )
+            raise UserError(BOMB.format(self.path))
         return len(data)
 
     def close(self) -> None:
