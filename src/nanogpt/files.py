@@ -42,6 +42,7 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
     """
     path = Path(path)
     check_is_file_or_free(path)
+    path = Path(os.path.realpath(path))  # a link stays, and what it leads to is written
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)

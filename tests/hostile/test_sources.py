@@ -16,7 +16,7 @@ from foreign import complaint, spoiled, within
 
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
-from nanogpt.files import JSON_LIMIT, file_size, read_json, read_text
+from nanogpt.files import JSON_LIMIT, file_size, read_json, read_text, write_text
 from nanogpt.text.corpus import LONG_DOCUMENT, LONGEST_LINE, LONGEST_WORD, Document, in_pieces
 from nanogpt.text.encoding import LONG_WORD, SAMPLE, SAMPLE_OF_SHARE, count_words
 from nanogpt.text.sources import stream_documents
@@ -209,7 +209,6 @@ def special_files(folder: Path) -> dict[str, Path]:
         **{path.name: path for path in sorted(folder.iterdir()) if path.name != "file.txt"},
         "/dev/zero": Path("/dev/zero"),
         "/dev/null": Path("/dev/null"),
-        "/dev/full": Path("/dev/full"),
         "/dev/random": Path("/dev/random"),
         "/proc/kmsg": Path("/proc/kmsg"),
         "/proc/self/mem": Path("/proc/self/mem"),
@@ -220,7 +219,7 @@ def special_files(folder: Path) -> dict[str, Path]:
 
 SPECIAL = [
     "pipe.txt", "pipe.jsonl", "pipe.parquet", "pipe.txt.gz", "loop.txt", "dangling.txt",
-    "socket.txt", "/dev/zero", "/dev/null", "/dev/full", "/dev/random", "/proc/kmsg",
+    "socket.txt", "/dev/zero", "/dev/null", "/dev/random", "/proc/kmsg",
     "/proc/self/mem", "below a file", "a long name",
 ]  # fmt: skip
 
@@ -243,6 +242,20 @@ def test_what_is_no_file_with_an_end_is_never_opened(name, tmp_path, capsys):
     )
     with pytest.raises(UserError), within(10):
         read_json(path)
+
+
+def test_a_pipe_or_device_is_never_replaced_by_what_is_written(tmp_path):
+    """A file that took the place of /dev/null would end many programs."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to the pipe").symlink_to("pipe")
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to("real.txt")
+    for name in ("pipe", "to the pipe"):
+        with pytest.raises(UserError, match="cannot be replaced"), within(5):
+            write_text(tmp_path / name, "text")
+    write_text(tmp_path / "link.txt", "new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "new"
 
 
 def test_folders_without_text_cost_one_line(tmp_path, capsys):
