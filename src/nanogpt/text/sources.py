@@ -152,7 +152,7 @@ def read_parquet(path: str | Path, name: str, field: str) -> Iterator[Document]:
             if field not in file.schema_arrow.names:
                 names = ", ".join(file.schema_arrow.names)
                 raise UserError(f"{path} has no column {field!r}: set data.text_field to {names}")
-            at_once, most = rows_at_once(file, field, path), max(BOMB_BYTES, BOMB_RATIO * size)
+            at_once, most = rows_at_once(file, size, path), max(BOMB_BYTES, BOMB_RATIO * size)
             for rows in file.iter_batches(batch_size=at_once, columns=[field]):
                 for value in rows.column(0).to_pylist():
                     number += 1
@@ -166,22 +166,17 @@ def read_parquet(path: str | Path, name: str, field: str) -> Iterator[Document]:
         raise UserError(f"{path} is damaged or not parquet ({error}); fetch it again") from None
 
 
-def rows_at_once(file: Any, field: str, path: str | Path) -> int:
+def rows_at_once(file: Any, size: int, path: str | Path) -> int:
     """How many rows of a parquet file are read at a time: a hundred, or one where they may be huge.
 
-    Raises UserError if the column says itself that it unpacks to more than any text does.
+    Raises UserError if the file says itself that it unpacks to more than any text does. What it
+    says of its columns is not asked: where that is damaged, Arrow ends the process.
     """
-    rows = 100
-    for n in range(file.metadata.num_row_groups):
-        group = file.metadata.row_group(n)
-        for column in map(group.column, range(group.num_columns)):
-            if column.path_in_schema == field:
-                packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
-                if unpacked > max(BOMB_BYTES, BOMB_RATIO * packed):
-                    raise UserError(BOMB.format(path))
-                if unpacked > BOMB_RATIO // 4 * packed:
-                    rows = 1  # each of them may be all of it
-    return rows
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    unpacked = sum(group.total_byte_size for group in groups)
+    if unpacked > max(BOMB_BYTES, BOMB_RATIO * size):
+        raise UserError(BOMB.format(path))
+    return 1 if unpacked > BOMB_RATIO // 4 * size else 100  # one row may be all of it
 
 
 def read_hub(name: str, field: str) -> Iterator[Document]:
