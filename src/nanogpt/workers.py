@@ -16,6 +16,9 @@ from nanogpt.errors import Interrupted
 T = TypeVar("T")
 R = TypeVar("R")
 
+# What asks a process to end. Windows has no SIGHUP.
+STOPPING = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGHUP")]
+
 _function: Callable[[Any], Any]  # what this process was started to do
 
 
@@ -36,7 +39,8 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], processes: int)
     pending: deque[Future[R]] = deque()
     try:
         for item in items:
-            pending.append(pool.submit(_call, item))
+            with signals_held_back():  # it may start processes
+                pending.append(pool.submit(_call, item))
             if len(pending) > 2 * processes:
                 yield pending.popleft().result()
         while pending:
@@ -51,16 +55,30 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], processes: int)
 
 
 @contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C inside, where only the main thread could be interrupted at all."""
-    if threading.current_thread() is not threading.main_thread():
+def signals_held_back() -> Iterator[None]:
+    """Let signals wait inside. In the middle of a fork Python would report and forget them."""
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C and the like inside, where only the main thread could be interrupted at all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _begin(function: Callable[[Any], Any]) -> None:
@@ -68,11 +86,16 @@ def _begin(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
     # These reach every process of a terminal; the one that handed out the work deals with them.
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    hear_signals()
     end_with_parent()
+
+
+def hear_signals() -> None:
+    """Hear them again, in a process that was started while they were held back."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 def end_with_parent() -> None:

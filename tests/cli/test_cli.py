@@ -99,7 +99,7 @@ MISTAKES = {
     "no run": (["generate", "none"], "none: no such run folder"),
     "no checkpoint": (["generate", "folder"], "folder has no checkpoint yet; train it first"),
     "resume nothing": (["train", "--resume", "none"], "none: no such run folder"),
-    "resume with settings": (["train", "--resume", "run", "--train.lr", "1"], "give it alone"),
+    "resume with settings": (["train", "--resume", "run", "--train.lr", "1"], "train.lr is fixed"),
     "no samples": (["generate", "run", "--num-samples", "0"], "--num-samples 0: use at least 1"),
     "which checkpoint": (["generate", "run", "--checkpoint", "x"], "invalid choice: 'x'"),
     "no batch": (["evaluate", "run", "--batch-size", "0"], "--batch-size 0: use at least 1"),
@@ -756,7 +756,10 @@ def test_the_second_ctrl_c_ends_a_run_at_once(run):
 
 
 def test_resuming_a_finished_run_says_so_and_changes_nothing(run, capsys):
+    """But for its report, if it has none."""
+    assert main(["train", "--resume", str(run)]) == 0
     before = files_in(run)
+    capsys.readouterr()
     assert main(["train", "--resume", str(run)]) == 0
     assert "run is finished; go on from it with: nanogpt train --init" in capsys.readouterr().out
     assert files_in(run) == before

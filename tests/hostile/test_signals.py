@@ -49,6 +49,7 @@ def command(order, output):
     code = 1
     try:
         stop_on_signals()
+        os.write(ready[1], b"!")
         code = main(order["arguments"])
     except BaseException:
         traceback.print_exc()
@@ -62,9 +63,13 @@ for line in sys.stdin:
     order = json.loads(line)
     output = os.open(order["log"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     terminal, slave = pty.openpty() if order["terminal"] else (None, output)
+    ready = os.pipe()
     process = os.fork()
     if not process:
         command(order, slave)
+    os.close(ready[1])
+    os.read(ready[0], 1)
+    os.close(ready[0])
     while order["after"] and not os.path.exists(order["after"]):
         time.sleep(0.01)
     began, ended = time.monotonic(), False
@@ -287,6 +292,9 @@ def whole(nursery: Nursery) -> Callable[[str], tuple[Any, float]]:
 
 def finish(nursery: Nursery, name: str, out: Path, expected: Any) -> None:
     """Give the command again: it ends well, and with the same bytes."""
+    if name == "export" and out.exists():  # it was done, and is not written over
+        assert contents(out) == expected
+        return
     code, _, said = nursery.run(WORKS[name].command(out))
     assert code in WORKS[name].ends, said
     assert WORKS[name].result(out) == expected

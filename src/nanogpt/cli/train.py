@@ -19,7 +19,7 @@ from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainC
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.files import absolute, claimed, locked
 from nanogpt.text.dataset import ORDERED, data_folder, settings_of_files
-from nanogpt.training.checkpoint import has_checkpoint
+from nanogpt.training.checkpoint import find_checkpoint, has_checkpoint
 from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
 from nanogpt.training.start import Trainer
 
@@ -73,7 +73,9 @@ def resume(run: Path, changes: Mapping[str, Mapping[str, str]], console: Console
     trainer = Trainer.resume(run, **changes)
     if not trainer.complete:
         return finish(trainer, console)
-    conclude(trainer, True, console)
+    report, state = run / "samples.md", find_checkpoint(run) / "state.json"
+    if not report.exists() or report.stat().st_mtime < state.stat().st_mtime:
+        conclude(trainer, True, console)
     name = shlex.quote(str(run))
     text = f"{name} is finished; go on from it with: nanogpt train --init {name}"
     console.print(text, highlight=False, markup=False, soft_wrap=True)

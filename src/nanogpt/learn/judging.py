@@ -53,7 +53,7 @@ from nanogpt.learn.exercise import (
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.model import attention
 from nanogpt.text import batches, bpe
-from nanogpt.workers import end_with_parent, usable_cores
+from nanogpt.workers import end_with_parent, hear_signals, signals_held_back, usable_cores
 
 T = TypeVar("T")
 
@@ -100,7 +100,8 @@ def judge_files(
                 file = next(waiting, None)
                 more = file is not None
                 if file:
-                    trials.append(Trial(Path(file[0]), file[1], seconds))
+                    with signals_held_back():  # until it is known that this one must be ended
+                        trials.append(Trial(Path(file[0]), file[1], seconds))
             for trial in trials:
                 trial.look()
             while trials and trials[0].ended:
@@ -228,7 +229,8 @@ class Forked:
 
     def __init__(self, function: Callable[[], None]) -> None:
         self.returncode: int | None = None
-        with warnings.catch_warnings():  # about threads inside libraries, which stay idle
+        # The warnings are about threads inside libraries, which stay idle.
+        with signals_held_back(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.pid = os.fork()
         if not self.pid:
@@ -365,6 +367,7 @@ def prepare_torch() -> None:
 
 def run_file(exercise: Exercise, path: Path, place: Path) -> None:
     """Run a learner's file on the cases, and write an answer a line to the file `answers`."""
+    hear_signals()
     limit_resources()
     end_with_parent()
     prepare_torch()
