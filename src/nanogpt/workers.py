@@ -11,13 +11,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from nanogpt.errors import Interrupted
+from nanogpt.errors import Interrupted, UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 # What asks a process to end. Windows has no SIGHUP.
 STOPPING = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGHUP")]
+MOST_FOR_A_CORE = 16
 
 _function: Callable[[Any], Any]  # what this process was started to do
 
@@ -52,6 +53,20 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], processes: int)
     finally:
         with deaf_to_interrupts():  # a second Ctrl-C must not break the farewell
             pool.shutdown(cancel_futures=True)
+
+
+def number_of_processes(option: str, given: int | None) -> int:
+    """How many processes an option asks for; where it is not given, one for each core.
+
+    Raises UserError for fewer than one, and for so many that the machine would only switch
+    between them.
+    """
+    most = MOST_FOR_A_CORE * usable_cores()
+    if given is None:
+        return usable_cores()
+    if not 1 <= given <= most:
+        raise UserError(f"{option} {given}: use 1 to {most}, which is {MOST_FOR_A_CORE} a core")
+    return given
 
 
 @contextmanager

@@ -34,12 +34,14 @@ from nanogpt.evaluation.novelty import LENGTHS, Known, Novelty
 from nanogpt.evaluation.references import reference_points, text_of
 from nanogpt.generation.reader import Reader
 from nanogpt.generation.stream import prompt_ids, stream
+from nanogpt.memory import refuse_beyond
 from nanogpt.model.gpt import GPT
 from nanogpt.text.dataset import data_folder
 from nanogpt.text.sources import whole_texts
 from nanogpt.text.tokenfiles import TokenFile, open_split, write_token_file
 from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.text.worlds import find_world
+from nanogpt.training.plan import available_bytes
 
 SHOWN_TOKENS = 400  # with --tokens
 SHOWN_DOCUMENTS = 10  # the hardest and the easiest, this many of each
@@ -90,6 +92,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     if options.batch_size < 1:
         raise UserError(f"--batch-size {options.batch_size}: use at least 1")
+    if options.stride < 0:
+        raise UserError(f"--stride {options.stride}: use at least 1")
     model, tokenizer, config = load_model(options)
     # Packed and int8 layers have a precision of their own.
     compute = resolve(str(model.device), "auto" if options.weights == "plain" else "float32")
@@ -120,6 +124,9 @@ def measure(
         "precision": compute.precision,
     }
     separator = separator_of(config.data.batches, tokenizer)
+    rows = min(options.batch_size, 1 + len(tokens.ids) // protocol["stride_tokens"])
+    logits = 4 * rows * length * model.config.vocab_size
+    refuse_beyond(available_bytes(model.device), {"--batch-size": logits})
     with progress.status("evaluating ..."):
         losses = text_losses(model, tokens, compute, options.batch_size, options.stride, separator)
     found = Findings(protocol, tokens, losses, text_score(losses, tokens))

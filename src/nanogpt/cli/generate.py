@@ -17,7 +17,10 @@ from nanogpt.config import Config, SampleConfig, from_dict
 from nanogpt.errors import UserError
 from nanogpt.generation.reader import Reader
 from nanogpt.generation.stream import Piece, prompt_ids, stream
+from nanogpt.memory import free_memory, refuse_beyond
+from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import BaseTokenizer
+from nanogpt.training.plan import available_bytes, cache_bytes
 
 RUNNERS_UP = 3
 
@@ -43,11 +46,15 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     if options.num_samples < 1:
         raise UserError(f"--num-samples {options.num_samples}: use at least 1")
+    refuse_beyond(free_memory(), {"--num-samples": 1000 * options.num_samples})  # of mere lists
+    sample_settings(Config(), options)
     model, tokenizer, config = load_model(options)
     settings = sample_settings(config, options)
     if options.prompt is not None:
         settings = replace(settings, prompt=read_argument(options.prompt))
-    reader = Reader(model, [prompt_ids(tokenizer, settings.prompt)] * options.num_samples)
+    prompt = prompt_ids(tokenizer, settings.prompt)
+    refuse_rows(model, options.num_samples, len(prompt) + settings.max_new_tokens)
+    reader = Reader(model, [prompt] * options.num_samples)
     top = min(RUNNERS_UP, len(tokenizer.vocabulary)) if options.explain else 0
     pieces = stream(reader, tokenizer, settings, options.stop, top)
     samples = row_by_row(pieces, options.num_samples)
@@ -60,6 +67,15 @@ def main(arguments: Sequence[str]) -> None:
             explain(found, tokenizer)
         else:
             show(settings.prompt, sample, options.stream)
+
+
+def refuse_rows(model: GPT, rows: int, tokens: int) -> None:
+    """Raise UserError if there is no memory for so many samples of so many tokens."""
+    config = model.config
+    share = min(1.0, tokens / config.context_length)  # of the cache; the rest is never touched
+    cache = share * model.dtype.itemsize / 4 * cache_bytes(config, rows)
+    needs = {"--num-samples": cache + 4 * rows * config.vocab_size}
+    refuse_beyond(available_bytes(model.device), needs)
 
 
 def sample_settings(config: Config, options: argparse.Namespace) -> SampleConfig:

@@ -16,11 +16,13 @@ from nanogpt.cli.settings import (
     load_settings,
     named,
     named_path,
+    refuse_untrainable,
     run_action,
     studies,
 )
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import DataConfig, ModelConfig, TrainConfig, read_toml
+from nanogpt.device import resolve
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.lab.contracts import check_all
 from nanogpt.lab.heads import HABITS, LONGEST, score_heads, write_heads
@@ -29,8 +31,9 @@ from nanogpt.lab.report import write_report
 from nanogpt.lab.runner import run_study
 from nanogpt.lab.scaling import run_scaling, write_scaling
 from nanogpt.lab.study import load_study
+from nanogpt.memory import refuse_impossible
 from nanogpt.training.variants import added_since, check_choices, snapshot
-from nanogpt.workers import usable_cores
+from nanogpt.workers import number_of_processes
 
 PICTURE = "![validation loss against steps](curves.png)"
 SCALING_PICTURE = "![loss against tokens and against size](scaling.png)"
@@ -56,22 +59,26 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("study", type=named, help="a TOML file, or the name of a study below")
     parser.list_names("studies", studies())
     parser.add_argument("--out", type=named_path, help="folder to write (default: studies/NAME)")
-    parser.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one a core)")
+    parser.add_argument("--jobs", type=int, help="runs at a time (default: one a core)")
     options = parser.parse(arguments)
-    if options.jobs < 0:
-        raise UserError(f"--jobs {options.jobs}: use at least 1")
+    jobs = number_of_processes("--jobs", options.jobs)
     path = find_study(options.study)
     recipe = read_toml(path).get("recipe")
     study = load_study(path, read_toml(find_recipe(str(recipe))) if recipe else None)
+    for arm in study.arms:
+        refuse_impossible(arm.config)
     for plugin in study.plugins:
         load_plugin(plugin)
+    at_once = min(jobs, len(study.arms) * len(study.seeds))
     for arm in study.arms:
         check_choices(arm.config)
+        compute = resolve(arm.config.train.device, arm.config.train.precision)
+        refuse_untrainable(arm.config, compute, at_once)
     out = options.out or Path("studies") / study.name
     console = Screen(highlight=False, soft_wrap=True)
     try:
         with console.status(AT_WORK):
-            results = run_study(study, out, options.jobs or usable_cores(), console.print)
+            results = run_study(study, out, jobs, console.print)
     except (KeyboardInterrupt, Interrupted) as error:
         return stopped(error, console)
     text = write_report(out, study, results)
@@ -99,17 +106,15 @@ def scaling(arguments: Sequence[str]) -> int:
     parser.add_recipe("whose model is to be predicted (default: demo)", default="demo")
     parser.add_argument("--minutes", type=float, default=12.0, help="how long it may take, about")
     parser.add_argument("--out", type=named_path, help="folder to write (default: studies/scaling)")
-    parser.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one a core)")
+    parser.add_argument("--jobs", type=int, help="runs at a time (default: one a core)")
     parser.add_settings(ModelConfig, DataConfig, TrainConfig)
     options = parser.parse(arguments)
-    if options.jobs < 0:
-        raise UserError(f"--jobs {options.jobs}: use at least 1")
+    jobs = number_of_processes("--jobs", options.jobs)
     if not 0 < options.minutes < math.inf:
         raise UserError(f"--minutes {options.minutes}: use a positive number")
-    config = load_settings(options.recipe, options)
+    config = load_settings(options.recipe, options, trains=True)
     out = options.out or Path("studies") / "scaling"
     console = Screen(highlight=False, soft_wrap=True)
-    jobs = options.jobs or usable_cores()
     try:
         with console.status(AT_WORK):
             findings = run_scaling(config, out, options.minutes, jobs, console.print)

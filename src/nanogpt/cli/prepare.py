@@ -11,11 +11,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, load_settings, named
 from nanogpt.config import DataConfig
-from nanogpt.errors import UserError
 from nanogpt.text.prepare import SIDES, Prepared, prepare
 from nanogpt.text.sources import COMPRESSIONS, HUB, READERS, has_unused_separators
 from nanogpt.text.tokenizer import END_OF_TEXT
-from nanogpt.workers import usable_cores
+from nanogpt.workers import number_of_processes, usable_cores
 
 TITLES = {"train": "training", "val": "held out"}
 
@@ -30,18 +29,19 @@ def main(arguments: Sequence[str]) -> int:
         help="a .txt, .md, .jsonl or .parquet file, also .gz or .zst; a folder of them; "
         "hub:NAME[:CONFIG] on the Hugging Face hub; or shakespeare (default)",
     )
-    parser.add_argument("--processes", type=int, default=0, help="default: one for each core")
+    parser.add_argument("--processes", type=int, help="default: one for each core")
     parser.add_settings(DataConfig)
     options = parser.parse(arguments)
     if options.source is not None:
         setattr(options, "data.source", options.source)
-    if options.processes < 0:
-        raise UserError(f"--processes {options.processes}: use at least 1")
+    processes = 0  # which is one for each core, but no more than help
+    if options.processes is not None:
+        processes = number_of_processes("--processes", options.processes)
     data = load_settings(None, options).data
     folder = Path(data.folder or Path("data") / name_of(data.source))
     console = Screen()
     try:
-        prepared = prepare_with_progress(data, folder, console, options.processes)
+        prepared = prepare_with_progress(data, folder, console, processes)
     except KeyboardInterrupt:
         console.print("\nstopped; the same command goes on from here", highlight=False)
         return 130

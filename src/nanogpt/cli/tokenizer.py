@@ -20,7 +20,7 @@ from nanogpt.text.prepare import pieces
 from nanogpt.text.sources import rule_for, stream_documents
 from nanogpt.text.statistics import cutting, examples, growth, plot_growth, words_of
 from nanogpt.text.tokenizer import BaseTokenizer, Tokenizer, to_bytes
-from nanogpt.workers import usable_cores
+from nanogpt.workers import number_of_processes, usable_cores
 
 DEMO = Path("runs/demo/tokenizer.json")
 
@@ -55,15 +55,15 @@ def train(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--kind", default="bpe", choices=["bpe", "char"], help="default: bpe")
     parser.add_argument("--vocab-size", type=int, default=1024, help="default: 1024")
-    parser.add_argument("--processes", type=int, default=0, help="default: one for each core")
+    parser.add_argument("--processes", type=int, help="default: one for each core")
     parser.add_argument(
         "--out", type=named_path, default=Path("tokenizer.json"), help="file to write"
     )
     options = parser.parse(arguments)
-    data = DataConfig(source=options.source)
+    processes = number_of_processes("--processes", options.processes)
+    data = DataConfig(source=options.source, vocab_size=options.vocab_size)
     rule_for(data)  # raises UserError if there is nothing to read
     texts = (d.text for d in stream_documents(data))
-    processes = options.processes or usable_cores()
     with Screen(stderr=True).status("learning a vocabulary ..."):
         tokenizer = train_tokenizer(options.kind, texts, options.vocab_size, processes)
     tokenizer.save(options.out)
@@ -187,7 +187,8 @@ def stats(arguments: Sequence[str]) -> None:
         "--out", type=named_path, default=Path("tokenizer-stats.png"), help="the plot"
     )
     options = parser.parse(arguments)
-    data, processes = DataConfig(source=options.source), usable_cores()
+    data = DataConfig(source=options.source, vocab_size=options.vocab_size)
+    processes = usable_cores()
     console = Screen()
     with console.status("counting words ..."):
         if options.tokenizer:
