@@ -34,8 +34,11 @@ LARGEST = {
 TINY, HUGE = 1e-30, 1e30  # the numbers between are still numbers in float32, as are their products
 PATHS = ("source", "folder", "tokenizer", "init")  # settings that may name a file
 
-LONGEST_RECIPE = 1_000_000  # bytes
+LONGEST_RECIPE = 1_000_000  # characters
 DEEPEST_RECIPE = 10  # tables inside tables
+# Python reads a key of n parts in n squared steps; a text in quotes may have as many as it likes.
+MOST_DOTS = 200
+QUOTED = re.compile(r""""(?:[^"\\]|\\.)*"|'[^']*'""")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +166,8 @@ class TrainConfig:
         check(0 < self.decay_share <= 1, self, "decay_share", "use a share above 0, at most 1")
         check(self.muon_lr > 0, self, "muon_lr", "use a positive number")
         self.target_losses()
+        known = self.compile in ("auto", "on", "off")
+        check(known, self, "compile", "use auto, on or off")
         # A default of 50 steps may be longer than a short try; the rest would never reach train.lr.
         longest = max(self.max_steps, 10_000)
         check(self.warmup_steps <= longest, self, "warmup_steps", f"use at most {longest}")
@@ -376,6 +381,9 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     if len(text) > LONGEST_RECIPE:
         raise UserError(f"{path} is no recipe: it has {len(text):,} characters; name another file")
     try:
+        crowded = (line for line in text.splitlines() if line.count(".") > MOST_DOTS)
+        if any(QUOTED.sub("", line).count(".") > MOST_DOTS for line in crowded):
+            raise RecursionError
         values = tomllib.loads(text)
         level: list[Any] = [values]
         for _ in range(DEEPEST_RECIPE):

@@ -5,6 +5,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -33,9 +34,9 @@ from nanogpt.text.dataset import data_folder
 from nanogpt.text.prepare import Prepared
 from nanogpt.text.sources import load_split
 from nanogpt.text.tokenizer import BaseTokenizer, Tokenizer
-from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
-from nanogpt.training.start import Trainer
-from nanogpt.training.timing import steps_within
+
+if TYPE_CHECKING:
+    from nanogpt.training.start import Trainer
 
 PROMPT = "ROMEO:\n"  # of the plays; another text starts where it likes
 
@@ -78,6 +79,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def show_all(run: Path, config: Config, seconds: float, began: float) -> int:
     """The demo in its folder. Returns the exit code."""
+    from nanogpt.training.report import write_loss_plot
+    from nanogpt.training.start import Trainer
+
     console = Screen()
     with undone_on_mistake(run):
         prepared = prepare_with_progress(config.data, data_folder(run, config), console)
@@ -120,8 +124,10 @@ def show_preparation(prepared: Prepared, split: Split, console: Console) -> None
     show_files(prepared, console)
 
 
-def show_generation(trainer: Trainer, console: Console) -> None:
+def show_generation(trainer: "Trainer", console: Console) -> None:
     """Part 5: one prompt continued in three ways, side by side; also written to samples.md."""
+    from nanogpt.training.report import side_by_side, write_samples
+
     with console.status("writing samples ..."):
         texts = side_by_side(trainer.model, trainer.tokenizer, trainer.config.sample)
     table = Table(*texts, expand=True, padding=(0, 1))
@@ -166,13 +172,15 @@ def fit_into(seconds: float, run: Path, config: Config) -> Config:
     The number of steps becomes part of the run's settings, so that it can be resumed and repeated
     exactly; a clock could not be.
     """
+    from nanogpt.training.timing import steps_within
+
     trial = with_settings(config, data={"folder": str(data_folder(run, config))})
     steps = min(config.train.max_steps, steps_within(seconds, trial))
     warmup = min(config.train.warmup_steps, steps // 4)
     return with_settings(config, train={"max_steps": steps, "warmup_steps": warmup})
 
 
-def yardsticks(trainer: Trainer) -> dict[str, float]:
+def yardsticks(trainer: "Trainer") -> dict[str, float]:
     """Bits per byte of the held-out text under several ways to guess it, the model's last."""
     tokens = trainer.tokens
     score = trainer.evaluate()

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from statistics import mean
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -17,11 +17,13 @@ from nanogpt.cli.text import printable
 from nanogpt.errors import UserError
 from nanogpt.model.size import flops_per_token
 from nanogpt.training.records import Reached, Record, Sample, Step, Validation
-from nanogpt.training.start import Trainer
+
+if TYPE_CHECKING:
+    from nanogpt.training.start import Trainer
 
 
 @contextmanager
-def stop_on_interrupt(trainer: Trainer, console: Console) -> Iterator[None]:
+def stop_on_interrupt(trainer: "Trainer", console: Console) -> Iterator[None]:
     """While inside, Ctrl-C, a polite kill and a closed terminal let the trainer finish its step.
 
     Then it saves. A second Ctrl-C ends it at once: a step may be long. Nothing else does: a
@@ -55,7 +57,7 @@ class Events:
     Raises UserError if the package is missing.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: "Trainer") -> None:
         self.writer: Any = None
         if trainer.config.train.tensorboard:
             try:
@@ -83,7 +85,7 @@ class Events:
 class Display:
     """The progress line, and above it what is worth keeping on the screen."""
 
-    def __init__(self, trainer: Trainer, console: Console) -> None:
+    def __init__(self, trainer: "Trainer", console: Console) -> None:
         self.console = console
         self.flops_per_token = flops_per_token(trainer.model)
         self.peak = trainer.compute.peak_flops()
@@ -150,7 +152,7 @@ class Display:
         )
 
 
-def watch(trainer: Trainer, console: Console) -> bool:
+def watch(trainer: "Trainer", console: Console) -> bool:
     """Train with live progress. Returns whether the run reached its end."""
     events, display = Events(trainer), Display(trainer, console)
     with (

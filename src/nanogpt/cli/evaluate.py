@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -18,30 +18,21 @@ from nanogpt.cli.settings import Parser, named, print_json
 from nanogpt.cli.text import printable, visible
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import Config, DataConfig
-from nanogpt.device import Compute, resolve
 from nanogpt.errors import UserError
-from nanogpt.evaluation.documents import (
-    DocumentScore,
-    Losses,
-    document_scores,
-    excerpts,
-    separator_of,
-    text_losses,
-    text_score,
-)
-from nanogpt.evaluation.loss import Score, default_stride
 from nanogpt.evaluation.novelty import LENGTHS, Known, Novelty
 from nanogpt.evaluation.references import reference_points, text_of
-from nanogpt.generation.reader import Reader
-from nanogpt.generation.stream import prompt_ids, stream
 from nanogpt.memory import refuse_beyond
-from nanogpt.model.gpt import GPT
 from nanogpt.text.dataset import data_folder
 from nanogpt.text.sources import whole_texts
 from nanogpt.text.tokenfiles import TokenFile, open_split, write_token_file
 from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.text.worlds import find_world
-from nanogpt.training.plan import available_bytes
+
+if TYPE_CHECKING:
+    from nanogpt.device import Compute
+    from nanogpt.evaluation.documents import DocumentScore, Losses
+    from nanogpt.evaluation.loss import Score
+    from nanogpt.model.gpt import GPT
 
 SHOWN_TOKENS = 400  # with --tokens
 SHOWN_DOCUMENTS = 10  # the hardest and the easiest, this many of each
@@ -59,9 +50,9 @@ class Findings:
 
     protocol: dict[str, Any]  # how it was measured
     tokens: TokenFile
-    losses: Losses  # nats of every token but the first
-    score: Score
-    documents: list[DocumentScore] | None = None
+    losses: "Losses"  # nats of every token but the first
+    score: "Score"
+    documents: "list[DocumentScore] | None" = None
     references: dict[str, float] | None = None  # bits per byte, by name
     novelty: dict[str, Novelty] | None = None  # the model's, and that of human text
 
@@ -95,6 +86,8 @@ def main(arguments: Sequence[str]) -> None:
     if options.stride < 0:
         raise UserError(f"--stride {options.stride}: use at least 1")
     model, tokenizer, config = load_model(options)
+    from nanogpt.device import resolve
+
     # Packed and int8 layers have a precision of their own.
     compute = resolve(str(model.device), "auto" if options.weights == "plain" else "float32")
     with tempfile.TemporaryDirectory() as folder:
@@ -107,14 +100,23 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def measure(
-    model: GPT,
+    model: "GPT",
     tokens: TokenFile,
-    compute: Compute,
+    compute: "Compute",
     options: argparse.Namespace,
     tokenizer: BaseTokenizer,
     config: Config,
 ) -> Findings:
     """The losses, and what else was asked for. Progress goes to stderr."""
+    from nanogpt.evaluation.documents import (
+        document_scores,
+        separator_of,
+        text_losses,
+        text_score,
+    )
+    from nanogpt.evaluation.loss import default_stride
+    from nanogpt.training.plan import available_bytes
+
     progress = Screen(stderr=True)
     length = model.config.context_length
     protocol = {
@@ -173,7 +175,7 @@ def train_split(options: argparse.Namespace, tokenizer: BaseTokenizer, config: C
 
 
 def novelty(
-    model: GPT,
+    model: "GPT",
     tokenizer: BaseTokenizer,
     config: Config,
     train: TokenFile,
@@ -184,6 +186,10 @@ def novelty(
 
     The samples start a document, with the settings of the run; as much human text is compared.
     """
+    from nanogpt.evaluation.documents import excerpts
+    from nanogpt.generation.reader import Reader
+    from nanogpt.generation.stream import prompt_ids, stream
+
     reader = Reader(model, [prompt_ids(tokenizer, "")] * SAMPLES)
     written = [""] * SAMPLES
     for piece in stream(reader, tokenizer, replace(config.sample, prompt="")):
@@ -240,7 +246,7 @@ def show(found: Findings, with_tokens: bool, tokenizer: BaseTokenizer, console: 
         show_novelty(found.novelty, console)
 
 
-def show_score(score: Score, protocol: dict[str, Any], console: Console) -> None:
+def show_score(score: "Score", protocol: dict[str, Any], console: Console) -> None:
     """The three figures, and how they were measured."""
     console.print(
         f"loss           {score.loss:.4f} nats per token\n"
@@ -254,7 +260,7 @@ def show_score(score: Score, protocol: dict[str, Any], console: Console) -> None
 
 
 def show_documents(
-    scores: Sequence[DocumentScore], tokens: TokenFile, tokenizer: BaseTokenizer, console: Console
+    scores: Sequence["DocumentScore"], tokens: TokenFile, tokenizer: BaseTokenizer, console: Console
 ) -> None:
     """The hardest documents and the easiest."""
     scores = sorted(scores, key=lambda s: -s.bits_per_byte)
@@ -275,7 +281,7 @@ def show_documents(
 
 
 def show_tokens(
-    tokens: TokenFile, losses: Losses, tokenizer: BaseTokenizer, console: Console
+    tokens: TokenFile, losses: "Losses", tokenizer: BaseTokenizer, console: Console
 ) -> None:
     """The beginning of the text, each token in the colour of its loss."""
     text = Text()

@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -15,12 +16,12 @@ from nanogpt.cli.text import printable, visible
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import Config, SampleConfig, from_dict
 from nanogpt.errors import UserError
-from nanogpt.generation.reader import Reader
-from nanogpt.generation.stream import Piece, prompt_ids, stream
 from nanogpt.memory import free_memory, refuse_beyond
-from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import BaseTokenizer
-from nanogpt.training.plan import available_bytes, cache_bytes
+
+if TYPE_CHECKING:
+    from nanogpt.generation.stream import Piece
+    from nanogpt.model.gpt import GPT
 
 RUNNERS_UP = 3
 
@@ -49,6 +50,9 @@ def main(arguments: Sequence[str]) -> None:
     refuse_beyond(free_memory(), {"--num-samples": 1000 * options.num_samples})  # of mere lists
     sample_settings(Config(), options)
     model, tokenizer, config = load_model(options)
+    from nanogpt.generation.reader import Reader
+    from nanogpt.generation.stream import prompt_ids, stream
+
     settings = sample_settings(config, options)
     if options.prompt is not None:
         settings = replace(settings, prompt=read_argument(options.prompt))
@@ -69,8 +73,10 @@ def main(arguments: Sequence[str]) -> None:
             show(settings.prompt, sample, options.stream)
 
 
-def refuse_rows(model: GPT, rows: int, tokens: int) -> None:
+def refuse_rows(model: "GPT", rows: int, tokens: int) -> None:
     """Raise UserError if there is no memory for so many samples of so many tokens."""
+    from nanogpt.training.plan import available_bytes, cache_bytes
+
     config = model.config
     share = min(1.0, tokens / config.context_length)  # of the cache; the rest is never touched
     cache = share * model.dtype.itemsize / 4 * cache_bytes(config, rows)
@@ -84,11 +90,11 @@ def sample_settings(config: Config, options: argparse.Namespace) -> SampleConfig
     return from_dict(SampleConfig, {**asdict(config.sample), **given})
 
 
-def row_by_row(pieces: Iterator[Piece], rows: int) -> Iterator[Iterator[Piece]]:
+def row_by_row(pieces: Iterator["Piece"], rows: int) -> Iterator[Iterator["Piece"]]:
     """Rows are written at the same time and shown one after the other, the first as it is made."""
     waiting: list[list[Piece]] = [[] for _ in range(rows)]
 
-    def row_pieces(row: int) -> Iterator[Piece]:
+    def row_pieces(row: int) -> Iterator["Piece"]:
         while True:
             while waiting[row]:
                 piece = waiting[row].pop(0)
@@ -103,7 +109,7 @@ def row_by_row(pieces: Iterator[Piece], rows: int) -> Iterator[Iterator[Piece]]:
     return (row_pieces(row) for row in range(rows))
 
 
-def show(prompt: str, sample: Iterable[Piece], at_once: bool) -> None:
+def show(prompt: str, sample: Iterable["Piece"], at_once: bool) -> None:
     """Print a sample, as it is made or when it is whole."""
     clean = printable if sys.stdout.isatty() else str  # a file gets the text as it is
     if at_once:
@@ -115,7 +121,7 @@ def show(prompt: str, sample: Iterable[Piece], at_once: bool) -> None:
         print(clean(prompt + "".join(piece.text for piece in sample)))
 
 
-def explain(sample: Sequence[Piece], tokenizer: BaseTokenizer) -> None:
+def explain(sample: Sequence["Piece"], tokenizer: BaseTokenizer) -> None:
     """A table of the tokens that were chosen, how likely each was, and what else was likely."""
     table = Table("token", "probability", "", "likeliest", box=None, header_style="bold")
     for piece in sample:

@@ -22,17 +22,11 @@ from nanogpt.cli.settings import (
 )
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import DataConfig, ModelConfig, TrainConfig, read_toml
-from nanogpt.device import resolve
 from nanogpt.errors import Interrupted, UserError
-from nanogpt.lab.contracts import check_all
-from nanogpt.lab.heads import HABITS, LONGEST, score_heads, write_heads
 from nanogpt.lab.plugin import load_plugin
-from nanogpt.lab.report import write_report
 from nanogpt.lab.runner import run_study
-from nanogpt.lab.scaling import run_scaling, write_scaling
 from nanogpt.lab.study import load_study
 from nanogpt.memory import refuse_impossible
-from nanogpt.training.variants import added_since, check_choices, snapshot
 from nanogpt.workers import number_of_processes
 
 PICTURE = "![validation loss against steps](curves.png)"
@@ -67,6 +61,10 @@ def run(arguments: Sequence[str]) -> int:
     study = load_study(path, read_toml(find_recipe(str(recipe))) if recipe else None)
     for arm in study.arms:
         refuse_impossible(arm.config)
+    from nanogpt.device import resolve
+    from nanogpt.lab.report import write_report
+    from nanogpt.training.variants import check_choices
+
     for plugin in study.plugins:
         load_plugin(plugin)
     at_once = min(jobs, len(study.arms) * len(study.seeds))
@@ -113,6 +111,8 @@ def scaling(arguments: Sequence[str]) -> int:
     if not 0 < options.minutes < math.inf:
         raise UserError(f"--minutes {options.minutes}: use a positive number")
     config = load_settings(options.recipe, options, trains=True)
+    from nanogpt.lab.scaling import run_scaling, write_scaling
+
     out = options.out or Path("studies") / "scaling"
     console = Screen(highlight=False, soft_wrap=True)
     try:
@@ -128,6 +128,8 @@ def scaling(arguments: Sequence[str]) -> int:
 
 def heads(arguments: Sequence[str]) -> None:
     """Find previous-token, induction and first-token heads in a trained model."""
+    from nanogpt.lab.heads import HABITS, LONGEST, score_heads, write_heads
+
     parser = Parser("lab heads", "Score what each attention head looks at in repeated tokens.")
     add_model_options(parser)
     parser.add_argument("--out", type=named_path, help="folder to write (default: the run's own)")
@@ -160,6 +162,9 @@ def check(arguments: Sequence[str]) -> int:
     parser = Parser("lab check", "Hold a plugin's variants to what every variant must keep.")
     parser.add_argument("plugin", type=named_path, help="a Python file that adds variants")
     options = parser.parse(arguments)
+    from nanogpt.lab.contracts import check_all
+    from nanogpt.training.variants import added_since, snapshot
+
     before = snapshot()
     load_plugin(str(options.plugin))
     added = added_since(before)

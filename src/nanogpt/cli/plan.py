@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,8 +10,9 @@ from rich.table import Table
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, load_settings, print_json
 from nanogpt.config import DataConfig, ModelConfig, SampleConfig, TrainConfig
-from nanogpt.device import resolve
-from nanogpt.training.plan import PARTS, USUAL_SHARE, Plan, plan_run
+
+if TYPE_CHECKING:
+    from nanogpt.training.plan import Plan
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig)
     options = parser.parse(arguments)
     config = load_settings(options.recipe, options)
+    from nanogpt.device import resolve
+    from nanogpt.training.plan import plan_run
+
     compute = resolve(config.train.device, config.train.precision)
     with Screen(stderr=True).status("running one layer and two ..."):
         plan = plan_run(config, compute)
@@ -38,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     show_time(plan, console)
 
 
-def figures(plan: Plan) -> dict[str, Any]:
+def figures(plan: "Plan") -> dict[str, Any]:
     """The plan as --json prints it."""
     return {
         "parameters": {
@@ -61,8 +65,10 @@ def figures(plan: Plan) -> dict[str, Any]:
     }
 
 
-def show_parameters(plan: Plan, console: Console) -> None:
+def show_parameters(plan: "Plan", console: Console) -> None:
     """Parameters by kind of module."""
+    from nanogpt.training.plan import PARTS
+
     total = sum(plan.parameters.values())
     table = Table("parameters", "", "", box=None, header_style="bold")
     for part, count in plan.parameters.items():
@@ -71,7 +77,7 @@ def show_parameters(plan: Plan, console: Console) -> None:
     console.print(table)
 
 
-def show_memory(plan: Plan, device: str, console: Console) -> None:
+def show_memory(plan: "Plan", device: str, console: Console) -> None:
     """Memory by use, and the largest batch that fits."""
     table = Table("memory in training", "GB", box=None, header_style="bold")
     for name, count in asdict(plan.memory).items():
@@ -90,8 +96,10 @@ def show_memory(plan: Plan, device: str, console: Console) -> None:
     )
 
 
-def show_time(plan: Plan, console: Console) -> None:
+def show_time(plan: "Plan", console: Console) -> None:
     """How long all steps take, here and on GPUs, and what those cost."""
+    from nanogpt.training.plan import USUAL_SHARE
+
     console.print(
         f"\n[bold]{plan.flops_per_token / 1e6:,.1f} million[/] operations per token, "
         f"{plan.tokens_per_step:,} tokens per step, {plan.steps:,} steps: "

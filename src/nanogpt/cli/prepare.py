@@ -9,8 +9,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, load_settings, named
-from nanogpt.config import DataConfig
+from nanogpt.cli.settings import Parser, named, settings_in
+from nanogpt.config import DataConfig, choose, from_dict
+from nanogpt.text.batches import BATCHES
 from nanogpt.text.prepare import SIDES, Prepared, prepare
 from nanogpt.text.sources import COMPRESSIONS, HUB, READERS, has_unused_separators
 from nanogpt.text.tokenizer import END_OF_TEXT
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     processes = 0  # which is one for each core, but no more than help
     if options.processes is not None:
         processes = number_of_processes("--processes", options.processes)
-    data = load_settings(None, options).data
+    data = from_dict(DataConfig, settings_in(options).get("data", {}))
+    choose(BATCHES, "data.batches", data.batches)
     folder = Path(data.folder or Path("data") / name_of(data.source))
     console = Screen()
     try:

@@ -21,6 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from nanogpt.cli import shown_meanwhile
 from nanogpt.config import (
     Config,
     choose,
@@ -273,7 +274,7 @@ def load_settings(
     tokenizer take its place. A command that trains a model is refused here if the model is too
     large for the machine. What can be said without torch is said before it is loaded.
     """
-    values: dict[str, Any] = read_toml(find_recipe(recipe)) if recipe else {}
+    values: dict[str, Any] = {} if recipe is None else read_toml(find_recipe(recipe))
     init = getattr(arguments, "train.init", "")
     if init:
         of_weights = settings_of_weights(Path(init))  # which fails before anything is prepared
@@ -284,8 +285,9 @@ def load_settings(
         config = config_from_dict(values)
         if trains:
             refuse_impossible(config)
-        from nanogpt.device import resolve
-        from nanogpt.training.variants import check_choices
+        with shown_meanwhile("loading torch ..."):
+            from nanogpt.device import resolve
+            from nanogpt.training.variants import check_choices
 
         check_choices(config)
         compute = resolve(config.train.device, config.train.precision)

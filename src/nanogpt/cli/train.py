@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -19,9 +20,9 @@ from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainC
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.files import absolute, claimed, locked
 from nanogpt.text.dataset import ORDERED, data_folder, settings_of_files
-from nanogpt.training.checkpoint import find_checkpoint, has_checkpoint
-from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
-from nanogpt.training.start import Trainer
+
+if TYPE_CHECKING:
+    from nanogpt.training.start import Trainer
 
 # What a run has written before its first checkpoint, whole or half-written.
 OF_A_START = re.compile(
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("name a recipe, as in `nanogpt train demo`, or settings; see --help")
     config = load_settings(options.recipe, options, trains=True)
     refuse_ignored(given.get("data", {}), config)
+    from nanogpt.training.start import Trainer  # with torch: what is wrong so far costs no second
+
     init = given.get("train", {}).get("init", "")
     name = Path(options.recipe).stem if options.recipe else f"{Path(init).name}-tuned"
     run = options.run or free_folder(Path("runs") / (name if options.recipe or init else "gpt2"))
@@ -70,6 +73,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def resume(run: Path, changes: Mapping[str, Mapping[str, str]], console: Console) -> int:
     """Continue a run; of a finished one, write the report, which a kill may have prevented."""
+    from nanogpt.training.checkpoint import find_checkpoint
+    from nanogpt.training.start import Trainer
+
     trainer = Trainer.resume(run, **changes)
     if not trainer.complete:
         return finish(trainer, console)
@@ -109,6 +115,8 @@ def is_taken(path: Path) -> bool:
     What a run leaves that ended before its first checkpoint is nothing: the same command takes its
     place, and goes on with its preparation.
     """
+    from nanogpt.training.checkpoint import has_checkpoint
+
     if not path.is_dir():
         return path.exists() or path.is_symlink()
     inside = [*path.iterdir(), *(path / "data").glob("*")]
@@ -144,7 +152,7 @@ def remove_start(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
 
 
-def describe(trainer: Trainer, console: Console) -> None:
+def describe(trainer: "Trainer", console: Console) -> None:
     """Say what is about to be trained, and on what."""
     model, train = trainer.config.model, trainer.config.train
     tokens = trainer.config.tokens_per_step
@@ -159,15 +167,17 @@ def describe(trainer: Trainer, console: Console) -> None:
     )
 
 
-def finish(trainer: Trainer, console: Console) -> int:
+def finish(trainer: "Trainer", console: Console) -> int:
     """Train to the end, or until stopped, and write the report. Returns the exit code."""
     describe(trainer, console)
     complete = watch(trainer, console)
     return conclude(trainer, complete, console)
 
 
-def conclude(trainer: Trainer, complete: bool, console: Console) -> int:
+def conclude(trainer: "Trainer", complete: bool, console: Console) -> int:
     """Write loss.png and samples.md and say how to continue. Returns the exit code."""
+    from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
+
     run = trainer.folder
     name = shlex.quote(str(run))
     write_loss_plot(run)

@@ -1,15 +1,17 @@
 """The options by which commands name a model, and loading it."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from nanogpt.cli import shown_meanwhile
 from nanogpt.cli.settings import Parser, named_path
 from nanogpt.config import Config
-from nanogpt.device import resolve
-from nanogpt.generation.packing import WEIGHTS
-from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import BaseTokenizer
-from nanogpt.training.load import load
+
+if TYPE_CHECKING:
+    from nanogpt.model.gpt import GPT
+
+WEIGHTS = ("float32", "bfloat16", "int8", "plain")  # the keys of generation.packing.WEIGHTS
 
 
 def add_model_options(parser: Parser) -> None:
@@ -20,13 +22,17 @@ def add_model_options(parser: Parser) -> None:
     )  # fmt: skip
     parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
     parser.add_argument(
-        "--weights", default="float32", choices=list(WEIGHTS),
+        "--weights", default="float32", choices=WEIGHTS,
         help="int8 takes a quarter of the memory and is faster where memory is the limit",
     )  # fmt: skip
 
 
-def load_model(options: argparse.Namespace) -> tuple[GPT, BaseTokenizer, Config]:
+def load_model(options: argparse.Namespace) -> tuple["GPT", BaseTokenizer, Config]:
     """The model that the options name, on the best device of this machine."""
     with shown_meanwhile("loading the model ..."):
+        from nanogpt.device import resolve
+        from nanogpt.generation.packing import WEIGHTS
+        from nanogpt.training.load import load
+
         model, tokenizer, config = load(options.run, options.checkpoint)
         return WEIGHTS[options.weights](model.to(resolve().device)), tokenizer, config

@@ -1,9 +1,12 @@
 """How much arithmetic a model takes."""
 
-from nanogpt.model.gpt import GPT
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nanogpt.model.gpt import GPT
 
 
-def flops_per_token(model: GPT) -> int:
+def flops_per_token(model: "GPT") -> int:
     """Floating-point operations of training on one token (Chowdhery et al. 2022, appendix B).
 
     6 for each weight that takes part in a matrix product: multiply and add, forward and twice
