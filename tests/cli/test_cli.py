@@ -281,6 +281,35 @@ def test_your_own_text_from_file_to_generated_text(here, capsys):
     assert (here / "runs" / "demo-2").is_dir()  # no run ever overwrites another
 
 
+def test_a_text_from_a_pipe_is_kept_beside_its_tokens(here, monkeypatch, capsys):
+    def pipe(text: str) -> io.TextIOWrapper:
+        return io.TextIOWrapper(io.BytesIO(text.encode()))
+
+    monkeypatch.setattr("sys.stdin", pipe(TEXT))
+    assert main(["prepare", "-", "--data.tokenizer", "char"]) == 0
+    assert (here / "data" / "stdin" / "source.txt").read_text() == TEXT
+    (here / "my.txt").write_text(TEXT)
+    assert main(["prepare", "my.txt", "--data.tokenizer", "char"]) == 0
+    tokens = [(here / "data" / name / "train.bin").read_bytes() for name in ("stdin", "my")]
+    assert tokens[0] == tokens[1]
+    monkeypatch.setattr("sys.stdin", pipe(""))
+    assert main(["prepare", "-", "--data.folder", "empty"]) == 2
+    assert "is empty; put some text in it" in capsys.readouterr().err
+    assert not (here / "empty").exists()
+
+
+def test_the_tokens_of_another_text_are_not_overwritten(here, capsys):
+    for name in ("a", "b"):
+        (here / name).mkdir()
+        (here / name / "my.txt").write_text(name + TEXT)
+    assert main(["prepare", "a/my.txt", "--data.tokenizer", "char"]) == 0
+    before = files_in(here)
+    assert main(["prepare", "b/my.txt", "--data.tokenizer", "char"]) == 2
+    assert "a/my.txt; name another folder with --data.folder" in capsys.readouterr().err
+    assert files_in(here) == before
+    assert main(["prepare", "a/my.txt", "--data.vocab-size", "300"]) == 0  # the same text may
+
+
 def test_the_checkpoint_that_is_named_is_the_one_that_writes(prepared, here, capsys):
     trainer = Trainer.start(here / "run", small_run(prepared, max_steps=8, lr=1e-2, min_lr=0))
     for record in trainer.run():

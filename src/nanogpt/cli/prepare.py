@@ -1,7 +1,10 @@
 """nanogpt prepare: turn text into token files."""
 
 import shlex
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -9,8 +12,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, named, settings_in
+from nanogpt.cli.settings import Parser, named, settings_in, standard_input
 from nanogpt.config import DataConfig, choose, from_dict
+from nanogpt.errors import Interrupted, UserError
+from nanogpt.files import claimed, writing
 from nanogpt.text.batches import BATCHES
 from nanogpt.text.prepare import SIDES, Prepared, prepare
 from nanogpt.text.sources import COMPRESSIONS, HUB, READERS, has_unused_separators
@@ -28,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         nargs="?",
         type=named,
         help="a .txt, .md, .jsonl or .parquet file, also .gz or .zst; a folder of them; "
-        "hub:NAME[:CONFIG] on the Hugging Face hub; or shakespeare (default)",
+        "- for standard input; hub:NAME[:CONFIG] on the Hugging Face hub; or shakespeare (default)",
     )
     parser.add_argument("--processes", type=int, help="default: one for each core")
     parser.add_settings(DataConfig)
@@ -40,10 +45,13 @@ def main(arguments: Sequence[str]) -> int:
         processes = number_of_processes("--processes", options.processes)
     data = from_dict(DataConfig, settings_in(options).get("data", {}))
     choose(BATCHES, "data.batches", data.batches)
-    folder = Path(data.folder or Path("data") / name_of(data.source))
+    stream = is_stream(data.source)
+    folder = Path(data.folder or Path("data") / ("stdin" if stream else name_of(data.source)))
     console = Screen()
     try:
-        prepared = prepare_with_progress(data, folder, console, processes)
+        with kept(data.source, folder) if stream else nullcontext(data.source) as source:
+            data = replace(data, source=str(source))
+            prepared = prepare_with_progress(data, folder, console, processes)
     except KeyboardInterrupt:
         console.print("\nstopped; the same command goes on from here", highlight=False)
         return 130
@@ -54,6 +62,32 @@ def main(arguments: Sequence[str]) -> int:
     )
     console.print(f"\ntrain on it: {command}", highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def is_stream(source: str) -> bool:
+    """Whether a source is what another program writes: -, /dev/stdin, or a shell's <(...)."""
+    opened = source.startswith(("/dev/fd/", "/proc/self/fd/")) or source == "/dev/stdin"
+    return source == "-" or (opened and Path(source).exists() and not Path(source).is_file())
+
+
+@contextmanager
+def kept(source: str, folder: Path) -> Iterator[Path]:
+    """Keep a stream as a file beside its tokens, because a text is read three times.
+
+    If it turns out to be no text, nothing stays.
+    """
+    path = folder / "source.txt"
+    with claimed(folder):
+        with ExitStack() as stack, writing(path) as file:
+            stdin = standard_input().buffer if source == "-" else None
+            shutil.copyfileobj(stdin or stack.enter_context(open(source, "rb")), file)
+        try:
+            yield path
+        except Interrupted:
+            raise
+        except UserError:
+            path.unlink()
+            raise
 
 
 def name_of(source: str) -> str:

@@ -114,8 +114,8 @@ def prepare(
 
     An interrupted call leaves its work in a hidden folder, and the same call resumes from there.
     Raises Interrupted, and leaves the work, too, if a working process or the network fails. Raises
-    UserError, and leaves nothing, if the source is missing, damaged or too short, or a setting is
-    impossible.
+    UserError, and leaves nothing, if the source is missing, damaged or too short, if a setting is
+    impossible, or if the folder holds another text's tokens.
     """
     folder = Path(folder)
     work = folder / UNFINISHED
@@ -124,6 +124,7 @@ def prepare(
     stamp = chosen.stat().st_mtime_ns if chosen.exists() else None
     order |= {"identity": identity(data), "stamp": stamp, "version": __version__}
     with claimed(folder):
+        refuse_other_text(folder, data)
         journal = Journal.open(work, order)
         try:
             tokenizer = learn(data, work, journal, processes, report)
@@ -137,6 +138,16 @@ def prepare(
             raise
     files = {side: open_split(folder, side, tokenizer) for side in SIDES}
     return Prepared(tokenizer, files, {"train": journal.train.names, "val": journal.val.names})
+
+
+def refuse_other_text(folder: Path, data: DataConfig) -> None:
+    """Raise UserError if a folder holds the tokens of another text, which would be lost."""
+    if (folder / PREPARED).exists():
+        source = read_json(folder / PREPARED).get("source")
+        if source != absolute(data.source):
+            raise UserError(
+                f"{folder} holds the tokens of {source}; name another folder with --data.folder"
+            )
 
 
 def pieces(data: DataConfig, rule: SplitRule) -> Iterator[tuple[Side, Document]]:
