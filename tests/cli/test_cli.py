@@ -133,12 +133,12 @@ MISTAKES = {
     "unknown data action": (["data", "shwo"], "'shwo' is not an action: did you mean show?"),
     "nothing to compare": (["tokenizer", "compare", ""], "the text is empty; give some words"),
     "stats of characters": (["tokenizer", "stats", "abc.txt", *CHARS], "nothing is merged"),
-    "no processes": (["prepare", "--processes", "-1"], "--processes -1: use at least 1"),
+    "no processes": (["prepare", "--processes", "-1"], "--processes -1: use 1 to "),
     "stride beyond": (
         ["train", *SMALL, "--data.batches=sliding", "--data.stride=99"], "data.stride=99: use 0 to",
     ),
     "huge seed": (["generate", "run", "--sample.seed", str(2**64)], "use a number below 2**63"),
-    "huge model": (["train", *SMALL, "--model.n-embd", str(10**12)], "not enough memory: lower"),
+    "huge model": (["train", *SMALL, "--model.n-embd", str(10**12)], "n_embd=1000000000000: use at most"),
     "device number": (["train", *SMALL, "--train.device", "cpu:99x"], "is not on this machine"),
     "endless demo": (["demo", "--seconds", "inf"], "--seconds inf: use a finite number"),
     "demo on data": (["demo", "--data.folder", "data"], "the demo prepares its own data; use"),
@@ -203,7 +203,9 @@ def test_a_corrupted_checkpoint_costs_one_line(command, damage, run, here, capsy
 def test_a_text_shorter_than_the_context_costs_one_line(prepared, here, capsys):
     """Also the validation text."""
     before = files_in(here)
-    assert main(["train", "--data.folder", str(prepared), "--model.context-length", "99999"]) == 2
+    assert (
+        main(["train", *SMALL, "--data.folder", str(prepared), "--model.context-length=99999"]) == 2
+    )
     complaint = capsys.readouterr().err
     assert "too few for model.context_length=99999: add text or use at most" in complaint
     assert complaint.count("\n") == 1

@@ -1,6 +1,7 @@
 """The plan of a run: what it says, and whether that comes true."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,14 @@ from nanogpt.cli.plan import duration
 from nanogpt.config import Config, DataConfig, ModelConfig, TrainConfig
 from nanogpt.device import resolve
 from nanogpt.model.cache import KVCache
-from nanogpt.training.plan import available_bytes, cache_bytes, estimate_memory, kept_bytes
+from nanogpt.model.gpt import GPT
+from nanogpt.training.plan import (
+    available_bytes,
+    cache_bytes,
+    estimate_memory,
+    kept_by_pass,
+    kept_bytes,
+)
 
 from conftest import tiny
 
@@ -29,6 +37,7 @@ from nanogpt.device import resolve
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optim import build_optimizer
 from nanogpt.training.loop import accumulate_gradients
+from nanogpt.training.execution import checkpoint_activations
 from nanogpt.training.objective import NextToken
 
 def memory(kind):
@@ -37,6 +46,7 @@ def memory(kind):
 
 def train(model, settings, steps):
     model = GPT(model)
+    checkpoint_activations(model, settings.activation_checkpointing)
     optimizer = build_optimizer(model, settings)
     length = model.config.context_length
     windows = np.random.default_rng(0).integers(0, 61, (settings.batch_size, length + 1))
@@ -50,45 +60,83 @@ torch.set_num_threads(1)
 small = {"vocab_size": 61, "context_length": 8, "n_layer": 1, "n_head": 1, "n_embd": 8}
 train(ModelConfig(**small), TrainConfig(), 2)
 before = memory("VmRSS")
-train(ModelConfig(**json.loads(sys.argv[1])), TrainConfig(batch_size=int(sys.argv[2])), 2)
+train(ModelConfig(**json.loads(sys.argv[1])), TrainConfig(**json.loads(sys.argv[2])), 2)
 print(memory("VmHWM") - before)
 """
 
 
+DEEP = {"n_layer": 12, "n_embd": 128, "n_head": 4, "context_length": 256, "vocab_size": 512}
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize(
-    ("shape", "batch_size"),
+    ("shape", "train"),
     [
-        ({"n_layer": 6, "n_embd": 384, "n_head": 6, "context_length": 128, "vocab_size": 512}, 8),
-        ({"n_layer": 2, "n_embd": 256, "n_head": 4, "context_length": 64, "vocab_size": 16384}, 16),
+        (
+            {"n_layer": 6, "n_embd": 384, "n_head": 6, "context_length": 128, "vocab_size": 512},
+            {"batch_size": 8},
+        ),
+        (
+            {"n_layer": 2, "n_embd": 256, "n_head": 4, "context_length": 64, "vocab_size": 16384},
+            {"batch_size": 16},
+        ),
     ],
 )
-def test_the_memory_estimate_comes_true_within_15_percent(shape, batch_size):
-    config = Config(model=ModelConfig(**shape), train=TrainConfig(batch_size=batch_size))
+def test_the_memory_estimate_comes_true_within_15_percent(shape, train):
+    config = Config(model=ModelConfig(**shape), train=TrainConfig(**train))
     estimate = estimate_memory(config, resolve("cpu", "float32")).total
-    command = [sys.executable, "-c", MEASURED, json.dumps(shape), str(batch_size)]
-    measured = int(subprocess.run(command, capture_output=True, check=True).stdout)
+    measured = measured_memory(shape, train)
     assert estimate == pytest.approx(measured, rel=0.15)  # observed 4 %
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(("kind", "within"), [("block", 0.5), ("selective", 0.25)])
+def test_the_memory_estimate_knows_activation_checkpointing(kind, within):
+    """Observed 38 % and 15 % too much. The allocator must give back what is free for that."""
+    train = {"batch_size": 16, "activation_checkpointing": kind}
+    config = Config(model=ModelConfig(**DEEP), train=TrainConfig(**train))
+    estimate = estimate_memory(config, resolve("cpu", "float32")).total
+    limits = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "65536")
+    assert estimate == pytest.approx(measured_memory(DEEP, train, **limits), rel=within)
+
+
+def measured_memory(shape: dict, train: dict, **environment: str) -> int:
+    """Bytes that a process needs for two steps of such a training."""
+    command = [sys.executable, "-c", MEASURED, json.dumps(shape), json.dumps(train)]
+    done = subprocess.run(
+        command, capture_output=True, check=True, env={**os.environ, **environment}
+    )
+    return int(done.stdout)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_plan_leaves_no_memory_behind():
     """What autograd saved held its own operation: 2.6 GB of a plan of GPT-2 were never freed."""
-    shape = ModelConfig(vocab_size=50_000, context_length=256, n_layer=1, n_head=1, n_embd=8)
+    shape = ModelConfig(vocab_size=500_000, context_length=64, n_layer=1, n_head=1, n_embd=8)
     compute = resolve("cpu", "float32")
 
     def memory_after_a_plan() -> int:
-        assert kept_bytes(shape, compute, rows=1, masked=False) > 4 * 256 * 50_000
+        assert kept_bytes(shape, compute, masked=False)[1] > 4 * 64 * 500_000
         return 1024 * int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
     first = memory_after_a_plan()
     for _ in range(4):
         last = memory_after_a_plan()
-    assert last - first < 4 * 256 * 50_000  # what one plan left behind
+    assert last - first < 4 * 64 * 500_000  # what one plan left behind
+
+
+@pytest.mark.parametrize(
+    ("changes", "masked"),
+    [({}, False), ({"kernels": "plain"}, False), ({"window": 8}, False), ({"window": 8}, True),
+     ({"position": "alibi"}, False), ({"position": "rope", "mlp": "swiglu"}, True)],
+)  # fmt: skip
+def test_what_a_long_sequence_keeps_follows_from_shorter_ones(changes, masked):
+    compute, config = resolve("cpu", "float32"), tiny(context_length=200, **changes)
+    measured = kept_by_pass(GPT(config), compute, 2, 200, masked)
+    assert kept_bytes(config, compute, masked)[2] == pytest.approx(measured, rel=1e-3)
 
 
 def test_optimizer_memory_is_what_the_optimizer_keeps():
-    from nanogpt.model.gpt import GPT
     from nanogpt.training.optim import build_optimizer
 
     for name in ("adamw", "muon"):
@@ -111,7 +159,7 @@ def test_every_recipe_has_a_plan(recipe, capsys):
 
 
 def test_the_plan_of_gpt2_counts_its_parameters(capsys):
-    assert main(["plan", "gpt2-124m"]) == 0
+    assert main(["plan", "gpt2-124m", "--train.pad-vocab-to=1"]) == 0
     shown = capsys.readouterr().out
     assert "124,439,808" in shown
     assert "524,288 tokens per step" in shown
@@ -138,7 +186,7 @@ def test_a_system_that_does_not_say_what_is_free_still_gets_a_plan(monkeypatch, 
 
 
 def test_the_plan_as_json_has_the_same_figures(capsys):
-    assert main(["plan", "gpt2-124m", "--json"]) == 0
+    assert main(["plan", "gpt2-124m", "--train.pad-vocab-to=1", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["parameters"]["total"] == 124_439_808
     assert plan["parameters"]["wte"] == 38_597_376

@@ -142,7 +142,7 @@ def test_a_ladder_is_trained_fitted_and_not_trained_again(tmp_path, monkeypatch,
     ("options", "complaint"),
     [
         (["--minutes", "0"], "--minutes 0.0: use a positive number"),
-        (["--jobs", "-1"], "--jobs -1: use at least 1"),
+        (["--jobs", "-1"], "--jobs -1: use 1 to "),
         (["--model.n-embd", "8"], "too narrow for a ladder"),
     ],
 )

@@ -65,8 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig)
     options = parser.parse(arguments)
-    if not 0 < options.seconds < math.inf:
-        raise UserError(f"--seconds {options.seconds}: use a finite number above 0")
+    if not 0 <= options.seconds < math.inf:
+        raise UserError(f"--seconds {options.seconds}: use a finite number, at least 0")
     config = load_settings("demo", options, trains=True)
     if config.data.source == DataConfig.source and not config.sample.prompt:
         config = with_settings(config, sample={"prompt": PROMPT})

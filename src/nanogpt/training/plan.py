@@ -1,19 +1,22 @@
 """What a run will need, before anything runs: parameters, operations, memory, time, cost."""
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from fractions import Fraction
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nanogpt.config import Config, ModelConfig, with_settings
-from nanogpt.device import KNOWN_PEAKS, Compute
+from nanogpt.device import KNOWN_PEAKS, PRECISIONS, Compute
 from nanogpt.memory import free_memory, refuse_beyond
 from nanogpt.model.gpt import GPT
 from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import BATCHES
-from nanogpt.text.formats import find_tokenizer, load_tokenizer
+from nanogpt.text.dataset import tokenizer_of
+from nanogpt.text.formats import find_tokenizer
 from nanogpt.training.start import freeze, padded_vocabulary
 from nanogpt.training.variants import optimizer_state_size
 
@@ -34,9 +37,13 @@ PARTS = {
 
 CHARACTERS = 100  # tokens of a vocabulary of characters, about
 
-# A run may need up to so many times the free memory, and starts: the estimate may be wrong by a
-# sixth, and another program may end.
-MARGIN = 1.5
+# A run may need up to so many times the free memory, by this estimate, and starts. A compiled model
+# keeps less, and another program may end. A GPU says itself when it is full; a CPU just stops.
+MARGINS = {"cpu": 2.0, "cuda": 4.0, "mps": 4.0}
+
+# What autograd keeps is measured on so many tokens, and is a polynomial of second degree in them:
+# some tensors have a number for each token, a few have one for each pair.
+MEASURED = (16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -88,8 +95,8 @@ class Plan:
 def plan_run(config: Config, compute: Compute) -> Plan:
     """The plan of a run with these settings on this device.
 
-    It runs one layer and two, on one sequence and on two, to see what autograd keeps. Raises
-    UserError if there is no memory for that.
+    It runs one layer and two on short sequences, to see what autograd keeps. Raises UserError if
+    there is no memory for that.
     """
     config = with_expected_vocabulary(config)
     refuse_unmeasurable(config.model, compute)
@@ -114,9 +121,9 @@ def plan_run(config: Config, compute: Compute) -> Plan:
 def with_expected_vocabulary(config: Config) -> Config:
     """The vocabulary size that training will take from the tokenizer; of characters a guess."""
     learned = {"bpe": config.data.vocab_size, "char": CHARACTERS}
-    name, prepared = config.data.tokenizer, Path(config.data.folder) / "tokenizer.json"
-    if config.data.folder and prepared.exists():
-        size = load_tokenizer(prepared).vocab_size
+    name = config.data.tokenizer
+    if config.data.folder:
+        size = tokenizer_of(config.data.folder, config).vocab_size
     else:
         size = learned[name] if name in learned else find_tokenizer(name).vocab_size
     return with_settings(config, model={"vocab_size": padded_vocabulary(size, config)})
@@ -146,17 +153,13 @@ def refuse_beyond_memory(config: Config, compute: Compute, at_once: int = 1) -> 
     }
     if at_once > 1:
         needs = {"--jobs": sum(needs.values())}
-    refuse_beyond(available_bytes(compute.device), needs, MARGIN)
+    refuse_beyond(available_bytes(compute.device), needs, MARGINS[compute.device.type])
 
 
 def refuse_unmeasurable(config: ModelConfig, compute: Compute) -> None:
-    """Raise UserError if there is no memory for two layers and two sequences, to measure them."""
-    wide, long = config.n_embd, config.context_length
-    needs = {
-        "model.n_embd": 4 * wide * (config.vocab_size + 24 * wide),
-        "model.context_length": 2 * long * (2 * 4 * config.vocab_size + 40 * wide),
-    }
-    refuse_beyond(available_bytes(compute.device), needs)
+    """Raise UserError if there is no memory for the two layers that are measured."""
+    weights = config.n_embd * (config.vocab_size + 24 * config.n_embd)
+    refuse_beyond(available_bytes(compute.device), {"model.n_embd": 4 * weights})
 
 
 def estimate_memory(config: Config, compute: Compute, model: GPT | None = None) -> Memory:
@@ -165,6 +168,7 @@ def estimate_memory(config: Config, compute: Compute, model: GPT | None = None) 
     Weights, gradients and the optimizer's state follow from the parameters. What autograd keeps
     differs between kernels and variants, so it is measured: on one sequence and on two, through
     one layer and through two, which gives what each further layer and each further sequence adds.
+    Layers that are computed again in the backward pass keep less: see `kept_for_later`.
     A model of these settings on the meta device saves building one; it is frozen as they say.
     """
     if model is None:
@@ -176,20 +180,24 @@ def estimate_memory(config: Config, compute: Compute, model: GPT | None = None) 
     masked = BATCHES[config.data.batches].documents_apart
     # What a second sequence adds; copies of the weights in 16 bits are there only once.
     kept = {
-        (n, rows): kept_bytes(replace(config.model, n_layer=n), compute, rows, masked)
+        (n, rows): kept
         for n in (1, 2)
-        for rows in (1, 2)
+        for rows, kept in kept_bytes(replace(config.model, n_layer=n), compute, masked).items()
     }
     one, two = (kept[n, 2] - kept[n, 1] for n in (1, 2))
     copies_one, copies_two = (2 * kept[n, 1] - kept[n, 2] for n in (1, 2))
     further = config.model.n_layer - 1
+    layer = two - one
+    if config.train.activation_checkpointing != "none":
+        layer = kept_for_later(model, config, compute)
+        one += layer  # in the backward pass one block at a time is as large as without
     sequences = config.train.batch_size
     tokens = sequences * config.model.context_length
     return Memory(
         weights=weights,
         gradients=trained,
         optimizer=4 * optimizer_state_size(model, config.train),
-        activations=sequences * (one + further * (two - one))
+        activations=sequences * (one + further * layer)
         + copies_one
         + further * (copies_two - copies_one),
         # Gradients of the logits, twice, and of the widest layer.
@@ -197,9 +205,53 @@ def estimate_memory(config: Config, compute: Compute, model: GPT | None = None) 
     )
 
 
-def kept_bytes(config: ModelConfig, compute: Compute, rows: int, masked: bool) -> int:
-    """Bytes that a forward pass keeps for the backward pass, not counting parameters."""
+def kept_for_later(model: GPT, config: Config, compute: Compute) -> int:
+    """Bytes that a block keeps of one sequence where activations are checkpointed.
+
+    That is its input, and if that is selective also the results of its matrices and of attention.
+    """
+    input_size, results = 4 * config.model.n_embd, 0
+    if config.train.activation_checkpointing == "selective":
+        linear = [layer for layer in model.h[0].modules() if isinstance(layer, nn.Linear)]
+        width = sum(layer.out_features for layer in linear) + config.model.n_embd
+        results = width * PRECISIONS[compute.precision].itemsize
+    return config.model.context_length * (input_size + results)
+
+
+def kept_bytes(config: ModelConfig, compute: Compute, masked: bool) -> dict[int, int]:
+    """Bytes that a forward pass keeps for the backward pass, not counting parameters.
+
+    By the number of sequences, one or two, of the context length.
+    """
+    length, longest = config.context_length, MEASURED[-1]
+    if length > longest:  # with a window as before, where there is one
+        config = replace(config, context_length=longest, window=min(config.window, longest - 1))
     model = GPT(config).to(compute.device).train()
+    if length <= longest:
+        return {rows: kept_by_pass(model, compute, rows, length, masked) for rows in (1, 2)}
+    return {
+        rows: extrapolated(
+            [(n, kept_by_pass(model, compute, rows, n, masked)) for n in MEASURED], length
+        )
+        for rows in (1, 2)
+    }
+
+
+def extrapolated(points: Sequence[tuple[int, int]], x: int) -> int:
+    """The value at x of the polynomial through all points (Lagrange).
+
+    >>> extrapolated([(1, 1), (2, 4), (3, 9)], 10)
+    100
+    """
+    value = Fraction(0)
+    for n, y in points:
+        others = [m for m, _ in points if m != n]
+        value += y * Fraction(math.prod(x - m for m in others), math.prod(n - m for m in others))
+    return round(value)
+
+
+def kept_by_pass(model: GPT, compute: Compute, rows: int, length: int, masked: bool) -> int:
+    """Bytes that one forward pass keeps, of so many sequences of so many tokens."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     # Held until the end: memory that is freed may be handed out again, and would be counted once.
     kept: dict[int, torch.UntypedStorage] = {}
@@ -213,7 +265,7 @@ def kept_bytes(config: ModelConfig, compute: Compute, rows: int, masked: bool) -
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage
 
-    ids = torch.zeros(rows, config.context_length, dtype=torch.long, device=compute.device)
+    ids = torch.zeros(rows, length, dtype=torch.long, device=compute.device)
     documents = torch.ones_like(ids) if masked else None
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda _: ids), compute.autocast():
         model.loss(model(ids, documents=documents), ids)
