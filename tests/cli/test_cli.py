@@ -138,7 +138,7 @@ MISTAKES = {
         ["train", *SMALL, "--data.batches=sliding", "--data.stride=99"], "data.stride=99: use 0 to",
     ),
     "huge seed": (["generate", "run", "--sample.seed", str(2**64)], "use a number below 2**63"),
-    "huge model": (["train", *SMALL, "--model.n-embd", str(10**12)], "n_embd=1000000000000: use at most"),
+    "huge model": (["train", *SMALL, "--model.n-embd", str(10**12)], "n_embd=1000000000000: use"),
     "device number": (["train", *SMALL, "--train.device", "cpu:99x"], "is not on this machine"),
     "endless demo": (["demo", "--seconds", "inf"], "--seconds inf: use a finite number"),
     "demo on data": (["demo", "--data.folder", "data"], "the demo prepares its own data; use"),
