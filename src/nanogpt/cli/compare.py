@@ -11,7 +11,7 @@ import torch
 from rich.markdown import Markdown
 
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, named_path, print_json
+from nanogpt.cli.settings import Parser, folder_to_write, named_path, print_json
 from nanogpt.config import PRESETS
 from nanogpt.errors import UserError
 from nanogpt.evaluation.references import text_of
@@ -49,7 +49,9 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
     parser.add_argument("--new-tokens", type=int, default=40, help="greedy tokens (default: 40)")
-    parser.add_argument("--out", type=named_path, help="folder of the report (default: in the run)")
+    parser.add_argument(
+        "--out", type=folder_to_write, help="folder of the report (default: in the run)"
+    )
     parser.add_json(
         "architecture, parameters, tokens, same_model, same_ids, largest differences (of logits, "
         "loss in nats, gradients), greedy ids, and pairs of nanogpt and transformers: "

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, load_settings, named_path, run_action
+from nanogpt.cli.settings import Parser, file_to_write, load_settings, named_path, run_action
 from nanogpt.cli.text import visible
 from nanogpt.config import Config, DataConfig, load_config
 from nanogpt.errors import UserError
@@ -71,7 +71,9 @@ def show(arguments: Sequence[str]) -> None:
     parser.add_argument("--context-length", type=int, default=12, help="tokens (default: 12)")
     parser.add_argument("--batch-size", type=int, default=3, help="sequences (default: 3)")
     parser.add_argument("--number", type=int, default=0, help="which batch (default: 0)")
-    parser.add_argument("--out", type=named_path, default=Path("batches.png"), help="the picture")
+    parser.add_argument(
+        "--out", type=file_to_write, default=Path("batches.png"), help="the picture"
+    )
     parser.add_settings(DataConfig, shown=("data.stride", "data.tokenizer"))
     options = parser.parse(arguments)
     for name in ("context_length", "batch_size"):

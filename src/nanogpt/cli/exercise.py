@@ -11,7 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, find_recipe, named_path, run_action
+from nanogpt.cli.settings import (
+    Parser,
+    file_to_write,
+    find_recipe,
+    folder_to_write,
+    named_path,
+    run_action,
+)
 from nanogpt.config import config_from_dict, read_toml
 from nanogpt.errors import UserError
 from nanogpt.files import as_csv, write_text
@@ -37,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 def exercise_parser(action: str, description: str) -> Parser:
     """A parser that knows the learner's folder."""
     parser = Parser(f"exercise {action}", description)
-    parser.add_argument("--folder", type=named_path, default=FOLDER, help=f"default: {FOLDER}")
+    parser.add_argument("--folder", type=folder_to_write, default=FOLDER, help=f"default: {FOLDER}")
     return parser
 
 
@@ -175,11 +182,15 @@ def play_with(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     if options.steps < 10:
         raise UserError(f"--steps {options.steps}: use at least 10")
+    check_folder(options.folder)
     passed = load_progress(options.folder).passed
     usable = [exercise for exercise in EXERCISES.values() if exercise.in_model]
     exercises = [exercise for exercise in usable if exercise.name in passed]
     if not exercises:
-        raise UserError("no exercise passes yet: `nanogpt exercise check` says what is wrong")
+        raise UserError(
+            f"no exercise in {options.folder} passes yet: `nanogpt exercise check` says what is "
+            "wrong"
+        )
     candidates = {exercise: candidate_of(exercise, options.folder) for exercise in exercises}
     names = [exercise.name for exercise in exercises]
     config = settings_for(
@@ -251,9 +262,11 @@ def grade(arguments: Sequence[str]) -> None:
     """Mark the folders of many learners, each file in a process of its own."""
     parser = Parser("exercise grade", "Mark the folders of many learners.")
     parser.add_argument("folders", nargs="+", type=named_path, metavar="FOLDER")
-    parser.add_argument("--csv", type=named_path, help="file to write (default: standard output)")
     parser.add_argument(
-        "--report", type=named_path, help="file for what `check` would say of each wrong answer"
+        "--csv", type=file_to_write, help="file to write (default: standard output)"
+    )
+    parser.add_argument(
+        "--report", type=file_to_write, help="file for what `check` would say of each wrong answer"
     )
     options = parser.parse(arguments)
     for folder in options.folders:

@@ -13,6 +13,7 @@ from nanogpt.cli.settings import (
     Parser,
     by_name,
     find_recipe,
+    folder_to_write,
     load_settings,
     named,
     named_path,
@@ -52,7 +53,9 @@ def run(arguments: Sequence[str]) -> int:
     parser = Parser("lab run", "Run a study: the same budget for every arm, several seeds.")
     parser.add_argument("study", type=named, help="a TOML file, or the name of a study below")
     parser.list_names("studies", studies())
-    parser.add_argument("--out", type=named_path, help="folder to write (default: studies/NAME)")
+    parser.add_argument(
+        "--out", type=folder_to_write, help="folder to write (default: studies/NAME)"
+    )
     parser.add_argument("--jobs", type=int, help="runs at a time (default: one a core)")
     options = parser.parse(arguments)
     jobs = number_of_processes("--jobs", options.jobs)
@@ -103,7 +106,9 @@ def scaling(arguments: Sequence[str]) -> int:
     parser = Parser("lab scaling", "How loss falls with size and text, and what comes next.")
     parser.add_recipe("whose model is to be predicted (default: demo)", default="demo")
     parser.add_argument("--minutes", type=float, default=12.0, help="how long it may take, about")
-    parser.add_argument("--out", type=named_path, help="folder to write (default: studies/scaling)")
+    parser.add_argument(
+        "--out", type=folder_to_write, help="folder to write (default: studies/scaling)"
+    )
     parser.add_argument("--jobs", type=int, help="runs at a time (default: one a core)")
     parser.add_settings(ModelConfig, DataConfig, TrainConfig)
     options = parser.parse(arguments)
@@ -132,7 +137,9 @@ def heads(arguments: Sequence[str]) -> None:
 
     parser = Parser("lab heads", "Score what each attention head looks at in repeated tokens.")
     add_model_options(parser)
-    parser.add_argument("--out", type=named_path, help="folder to write (default: the run's own)")
+    parser.add_argument(
+        "--out", type=folder_to_write, help="folder to write (default: the run's own)"
+    )
     parser.add_argument(
         "--repeat-after", type=int, default=LONGEST,
         help=f"tokens before they repeat (default: what fits, at most {LONGEST})",

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, named_path, read_line
+from nanogpt.cli.settings import Parser, folder_to_write, read_line
 from nanogpt.errors import UserError
 from nanogpt.files import read_text, write_text
 from nanogpt.learn.exercises import EXERCISES
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "lesson", nargs="?", type=number_or_test, help="the number of a lesson to open, or `test`"
     )
-    parser.add_argument("--folder", type=named_path, default=FOLDER, help=f"default: {FOLDER}")
+    parser.add_argument("--folder", type=folder_to_write, default=FOLDER, help=f"default: {FOLDER}")
     parser.add_argument(
         "--app", action="store_true", help="show text and controls without the code"
     )
@@ -117,7 +117,7 @@ def show_path(folder: Path) -> None:
 def test(arguments: Sequence[str]) -> int:
     """Ask questions over all lessons, one after the other."""
     parser = Parser("learn test", "Questions over all lessons, drawn anew each time.")
-    parser.add_argument("--folder", type=named_path, default=FOLDER, help=f"default: {FOLDER}")
+    parser.add_argument("--folder", type=folder_to_write, default=FOLDER, help=f"default: {FOLDER}")
     parser.add_argument("--questions", type=int, default=30, help="how many; default: 30")
     parser.add_argument("--lessons", type=int, nargs="+", default=[*LESSONS], help="default: all")
     parser.add_argument("--seed", type=int, help="draw the same questions again")

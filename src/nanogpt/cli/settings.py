@@ -31,7 +31,7 @@ from nanogpt.config import (
     section_name,
 )
 from nanogpt.errors import UserError, did_you_mean
-from nanogpt.files import read_text
+from nanogpt.files import check_is_file_or_free, read_text
 from nanogpt.lab.plugin import load_plugin
 from nanogpt.memory import refuse_impossible
 
@@ -249,6 +249,24 @@ def named_path(text: str) -> Path:
     return Path(text)
 
 
+def file_to_write(text: str) -> Path:
+    """A path on the command line for a file of ours: nothing else may be there."""
+    path = named_path(text)
+    try:
+        check_is_file_or_free(path)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path
+
+
+def folder_to_write(text: str) -> Path:
+    """A path on the command line for a folder of ours: no file may be there."""
+    path = named_path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is no folder; name another")
+    return path
+
+
 def named(text: str) -> str:
     """A path, or the name of something of ours. Raises ArgumentTypeError as named_path does."""
     named_path(text)
@@ -275,6 +293,8 @@ def load_settings(
     large for the machine. What can be said without torch is said before it is loaded.
     """
     values: dict[str, Any] = {} if recipe is None else read_toml(find_recipe(recipe))
+    if recipe is not None and not values:
+        raise UserError(f"{recipe} holds no settings; name another recipe")
     init = getattr(arguments, "train.init", "")
     if init:
         of_weights = settings_of_weights(Path(init))  # which fails before anything is prepared

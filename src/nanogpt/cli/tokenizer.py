@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, named, named_path, read_argument, run_action
-from nanogpt.cli.text import visible
+from nanogpt.cli.settings import Parser, file_to_write, named, read_argument, run_action
+from nanogpt.cli.text import printable, visible
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
 from nanogpt.text.corpus import BUILT_IN
@@ -57,7 +57,7 @@ def train(arguments: Sequence[str]) -> None:
     parser.add_argument("--vocab-size", type=int, default=1024, help="default: 1024")
     parser.add_argument("--processes", type=int, help="default: one for each core")
     parser.add_argument(
-        "--out", type=named_path, default=Path("tokenizer.json"), help="file to write"
+        "--out", type=file_to_write, default=Path("tokenizer.json"), help="file to write"
     )
     options = parser.parse(arguments)
     processes = number_of_processes("--processes", options.processes)
@@ -67,7 +67,7 @@ def train(arguments: Sequence[str]) -> None:
     with Screen(stderr=True).status("learning a vocabulary ..."):
         tokenizer = train_tokenizer(options.kind, texts, options.vocab_size, processes)
     tokenizer.save(options.out)
-    print(f"{options.out}: {tokenizer.vocab_size:,} tokens")
+    print(f"{printable(str(options.out))}: {tokenizer.vocab_size:,} tokens")
 
 
 def encode(arguments: Sequence[str]) -> None:
@@ -184,7 +184,7 @@ def stats(arguments: Sequence[str]) -> None:
     add_tokenizer(parser, None, "default: one learned from the corpus")
     parser.add_argument("--vocab-size", type=int, default=8192, help="to learn (default: 8192)")
     parser.add_argument(
-        "--out", type=named_path, default=Path("tokenizer-stats.png"), help="the plot"
+        "--out", type=file_to_write, default=Path("tokenizer-stats.png"), help="the plot"
     )
     options = parser.parse(arguments)
     data = DataConfig(source=options.source, vocab_size=options.vocab_size)
