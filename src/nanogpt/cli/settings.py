@@ -141,7 +141,7 @@ class Parser(argparse.ArgumentParser):
         known, name = list(self._option_string_actions), option.lstrip("-")
         for close in (
             [each for each in known if each.rpartition(".")[2] == name],  # --lr for --train.lr
-            difflib.get_close_matches(option, known, n=1) if len(option) < 100 else [],
+            difflib.get_close_matches(option, known, n=1) if option[:2] == "--" else [],
         ):
             if close:
                 return f"did you mean {close[0]}?"
