@@ -479,7 +479,7 @@ def test_a_full_disk_leaves_no_tokens_under_their_final_names(size, here, capsys
 # What is left behind.
 
 LATE = {
-    "text too short": ["--model.context-length=100000"],
+    "text too short": ["--model.context-length=20000"],
     "no such character": ["--data.tokenizer=char", "--sample.prompt=€"],
     "frozen nothing": ["--train.freeze=h.9.*"],
     "frozen everything": ["--train.freeze=*"],
