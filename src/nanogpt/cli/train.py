@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # What a run has written before its first checkpoint, whole or half-written.
 OF_A_START = re.compile(
     r"data|checkpoints|tensorboard|\.unfinished|(train|val)(-\d+-of-\d+)?\.(bin|json)"
-    r"|config\.toml|tokenizer\.json|metrics\.jsonl|\.(config\.toml|tokenizer\.json)\.\w+"
+    r"|prepared\.json|config\.toml|tokenizer\.json|metrics\.jsonl|\.(config\.toml|tokenizer\.json)\.\w+"
 )
 
 
