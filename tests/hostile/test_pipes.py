@@ -80,34 +80,44 @@ def test_every_command_is_here():
     assert {line.split()[0] for line in LINES} >= {*COMMANDS} - {"compare"}  # which takes too long
 
 
-def test_a_reader_that_has_gone_ends_every_command_quietly(world):
+some_and_all = pytest.mark.parametrize(
+    "lines",
+    [pytest.param(LINES[::4], id="some"), pytest.param(LINES, id="all", marks=pytest.mark.slow)],
+)
+
+
+@some_and_all
+def test_a_reader_that_has_gone_ends_every_command_quietly(lines, world):
     """`nanogpt evaluate run | head -1`: the code that a shell knows from every other program."""
-    for line, code, _, errors in played(world, LINES, stdout="abandoned"):
+    for line, code, _, errors in played(world, lines, stdout="abandoned"):
         assert code == 141, (line, errors)
         assert errors == "" or (line, "Traceback" in errors) == ("exercise grade learner", False)
 
 
-def test_a_full_disk_under_the_output_is_one_line(world):
-    for line, code, _, errors in played(world, LINES, stdout="full"):
+@some_and_all
+def test_a_full_disk_under_the_output_is_one_line(lines, world):
+    for line, code, _, errors in played(world, lines, stdout="full"):
         assert code == 2, (line, errors)
         complaint = errors.splitlines()[-1]  # the progress of a grading comes before it
         assert complaint.startswith("nanogpt: standard output: No space left on device; "), line
         assert errors.count("\n") == 1 + (line == "exercise grade learner"), line
 
 
-def test_a_closed_output_changes_nothing_else(world):
-    usual = {line: code for line, code, _, _ in played(world, LINES, stdout="file")}
-    shutil.rmtree(world / "new")
-    for line, code, _, errors in played(world, LINES, stdout="closed"):
+@some_and_all
+def test_a_closed_output_changes_nothing_else(lines, world):
+    usual = {line: code for line, code, _, _ in played(world, lines, stdout="file")}
+    shutil.rmtree(world / "new", ignore_errors=True)
+    for line, code, _, errors in played(world, lines, stdout="closed"):
         assert code == usual[line], (line, errors)
         assert "Traceback" not in errors, line
 
 
-def test_a_closed_input_is_one_line_for_those_who_read_it(world):
+@some_and_all
+def test_a_closed_input_is_one_line_for_those_who_read_it(lines, world):
     for line, code, _, errors in played(world, LISTENING, stdin="closed", stdout="file"):
         assert code == 2, (line, errors)
         assert errors.startswith("nanogpt: standard input is closed; "), line
-    rest = [line for line in LINES if line not in LISTENING]
+    rest = [line for line in lines if line not in LISTENING]
     for line, code, _, errors in played(world, rest, stdin="closed", stdout="file"):
         assert code in (0, 1), (line, errors)  # 1: an exercise that is not written yet
         assert "Traceback" not in errors, line
@@ -134,12 +144,8 @@ NARROW = {"COLUMNS": "1", "LINES": "1"}
     ],
 )
 def test_every_terminal_will_do(width, environment, world):
-    usual = [
-        "evaluate run --documents",
-        "tokenizer compare naïve",
-        "train --data.source abc.txt --run NEW TINY",
-    ]
-    lines = ["trian", "data show --out NEW/b.png", "learn", *usual]
+    lines = ["trian", "data show --out NEW/b.png", "learn", "evaluate run --documents",
+             "tokenizer compare naïve", "train --data.source abc.txt --run NEW TINY"]  # fmt: skip
     results = played(world, lines, stdout="terminal", width=width, environment=environment)
     for line, code, printed, _ in results:
         assert code == (2 if line == "trian" else 0), (line, printed)
