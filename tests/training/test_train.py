@@ -1,6 +1,7 @@
 """Training: accumulation, exact resume, the best checkpoint, and stopping at any moment."""
 
 import json
+import math
 import os
 import random
 import re
@@ -245,6 +246,20 @@ def test_a_loss_that_blows_up_stops_the_run_before_the_weights_are_spoilt(prepar
     ):
         trainer.train_step()
     assert same(before, trainer.model.state_dict())
+
+
+@pytest.mark.parametrize(("weight", "usable"), [(1e38, True), (math.inf, False)])
+def test_a_checkpoint_is_recommended_only_if_its_weights_are_numbers(
+    prepared, tmp_path, weight, usable
+):
+    trainer = Trainer.start(tmp_path / "run", small_run(prepared))
+    trainer.train_step()
+    with torch.no_grad():
+        trainer.model.ln_f.weight[:] = weight
+    with pytest.raises(UserError) as stop:
+        trainer.train_step()
+    assert ("the checkpoint of step 1 is from before" in str(stop.value)) is usable
+    assert (tmp_path / "run" / "checkpoints").exists() is usable
 
 
 def test_clipping_bounds_the_step_and_zero_turns_it_off(prepared, tmp_path):

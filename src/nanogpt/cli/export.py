@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from nanogpt.cli import shown_meanwhile
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, named_path
+from nanogpt.cli.streams import shown_meanwhile
 from nanogpt.config import Config
 from nanogpt.interop.huggingface import export
 from nanogpt.interop.names import ARCHITECTURES, architecture_of

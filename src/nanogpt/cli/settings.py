@@ -21,7 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from nanogpt.cli import shown_meanwhile
+from nanogpt.cli.streams import shown_meanwhile
 from nanogpt.config import (
     Config,
     choose,

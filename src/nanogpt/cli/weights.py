@@ -3,8 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from nanogpt.cli import shown_meanwhile
 from nanogpt.cli.settings import Parser, named_path
+from nanogpt.cli.streams import shown_meanwhile
 from nanogpt.config import Config
 from nanogpt.text.tokenizer import BaseTokenizer
 

@@ -146,8 +146,6 @@ class TrainingLoop:
         loss, grad_norm = torch.stack([losses, norm]).tolist()  # the only wait for the device
         overflow = self.scaler.is_enabled() and math.isfinite(loss)  # the scaler deals with that
         if not math.isfinite(loss + grad_norm) and not overflow:
-            if step and not self.saved_step:
-                self.save()
             raise UserError(divergence(self, loss, grad_norm))
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 def divergence(run: "TrainingLoop", loss: float, grad_norm: float) -> str:
-    """When and where the loss blew up, the largest gradients, and what to do."""
+    """When and where the loss blew up, the largest gradients, and what to do.
+
+    Saves a checkpoint if there is none and the weights are still numbers: the last step may have
+    left some that are not, and then the checkpoint of that step is of no use either.
+    """
     norms = {
         name: float(parameter.grad.norm())
         for name, parameter in run.model.named_parameters()
@@ -22,7 +26,11 @@ def divergence(run: "TrainingLoop", loss: float, grad_norm: float) -> str:
     worst = sorted(norms, key=lambda n: -norms[n] if math.isfinite(norms[n]) else -math.inf)[:3]
     listed = ", ".join(f"{name} {norms[name]:.3g}" for name in worst)
     step, settings = run.state.step, run.config.train
-    saved = f"; the checkpoint of step {run.saved_step} is from before" if run.saved_step else ""
+    finite = all(bool(p.isfinite().all()) for p in run.model.parameters())
+    if step and finite and not run.saved_step:
+        run.save()
+    usable = run.saved_step and (finite or run.saved_step < step)
+    saved = f"; the checkpoint of step {run.saved_step} is from before" if usable else ""
     return (
         f"training diverged at step {step + 1}, batch {step * settings.grad_accum_steps} "
         f"(loss {loss}, gradient norm {grad_norm}; largest gradients: {listed}): start again with "
