@@ -821,7 +821,12 @@ def _(
     _one, _four = gradients.values()
     _apart = ((_one - _four).norm() / _one.norm()).item()
     _compute = resolve("cpu", "float32")
-    _kept = {n: kept_bytes(model.config, _compute, n, False) / 1e6 for n in (2, 8)}
+    _one_kept, _two_kept = kept_bytes(model.config, _compute, masked=False).values()
+
+    def _n_kept(n):
+        return _one_kept + (n - 1) * (_two_kept - _one_kept)
+
+    _kept = {n: _n_kept(n) / 1e6 for n in (2, 8)}
 
     def _gradient(batches):
         model.zero_grad()

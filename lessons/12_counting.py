@@ -261,7 +261,7 @@ def _(mo, predict):
 def _(PRESETS, gigabytes, kept_bytes, mo, replace, reply, resolve, total):
     _short = replace(PRESETS["gpt2"], context_length=64)
     _cpu = resolve("cpu", "float32")
-    _one, _two = (kept_bytes(replace(_short, n_layer=n), _cpu, 1, False) for n in (1, 2))
+    _one, _two = (kept_bytes(replace(_short, n_layer=n), _cpu, masked=False)[1] for n in (1, 2))
     token_bytes = (_one + 11 * (_two - _one)) / 64  # what autograd keeps for a token
     sequences = mo.ui.slider(1, 16, value=4, label="sequences in a batch", show_value=True)
     mo.vstack([

@@ -529,7 +529,7 @@ def test_ctrl_c_in_prepare_says_that_it_goes_on(here, monkeypatch, capsys):
     assert "stopped; the same command goes on from here" in capsys.readouterr().out
     assert main(["prepare", "my.txt"]) == 0
     assert {p.name for p in files_in(here / "data")} == {
-        "tokenizer.json", "train.bin", "train.json", "val.bin", "val.json",
+        "prepared.json", "tokenizer.json", "train.bin", "train.json", "val.bin", "val.json",
     }  # fmt: skip
 
 

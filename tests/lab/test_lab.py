@@ -133,7 +133,7 @@ def test_an_idea_is_trained_and_generates_in_processes_of_their_own(tmp_path):
 
 
 MISTAKES = {
-    "no file": (["--plugin", "none.py"], "--plugin none.py: no such file"),
+    "no file": (["--plugin", "none.py"], "none.py: no such file"),
     "no name": (["--plugin"], "--plugin needs a value: --plugin FILE"),
     "not Python": (["--plugin", "text.txt"], "text.txt: not a Python file"),
     "syntax": (["--plugin", "syntax.py"], "syntax.py line 2: SyntaxError"),

@@ -375,7 +375,7 @@ def test_playing_trains_the_same_model_with_the_learners_parts(learner, capsys):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["play"], "no exercise passes yet"),
+        (["play"], "my_gpt: no such folder; `nanogpt exercise start` makes it"),
         (["play", "--steps", "3"], "--steps 3: use at least 10"),
         (["check"], "my_gpt: no such folder; `nanogpt exercise start` makes it"),
         (["check", "atention"], "'atention' is no exercise: did you mean attention?"),

@@ -322,7 +322,8 @@ def test_preparing_again_replaces_all_older_files(order, tmp_path):
     (out / "notes.txt").write_text("mine")
     prepare(DataConfig(source=order.source, vocab_size=280), out, 1)
     assert sorted(contents(out)) == [
-        "notes.txt", "tokenizer.json", "train.bin", "train.json", "val.bin", "val.json",
+        "notes.txt", "prepared.json", "tokenizer.json", "train.bin", "train.json", "val.bin",
+        "val.json",
     ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from nanogpt.cli.display import watch
 from nanogpt.cli.prepare import prepare_with_progress, show_documents, show_files
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, load_settings, named_path
+from nanogpt.cli.settings import Parser, load_settings, named_path, settings_in
 from nanogpt.cli.text import printable, visible
 from nanogpt.cli.train import conclude, describe, free_folder, undone_on_mistake
 from nanogpt.config import (
@@ -67,11 +67,11 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     if not 0 <= options.seconds < math.inf:
         raise UserError(f"--seconds {options.seconds}: use a finite number, at least 0")
+    if settings_in(options).get("data", {}).get("folder"):
+        raise UserError("the demo prepares its own data; use: nanogpt train demo --data.folder ...")
     config = load_settings("demo", options, trains=True)
     if config.data.source == DataConfig.source and not config.sample.prompt:
         config = with_settings(config, sample={"prompt": PROMPT})
-    if config.data.folder:
-        raise UserError("the demo prepares its own data; use: nanogpt train demo --data.folder ...")
     run = free_folder(options.run)
     with claimed(run):
         return show_all(run, config, options.seconds, began)

@@ -5,7 +5,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,6 +27,9 @@ from nanogpt.learn.exercise import Exercise, Verdict, find_exercise, stub_of
 from nanogpt.learn.exercises import EXERCISES
 from nanogpt.learn.judging import judge_files
 from nanogpt.learn.progress import FOLDER, load_progress, save_progress
+
+if TYPE_CHECKING:
+    from nanogpt.learn.play import Played
 
 SAME = 0.01  # nats; in a short run another order of summation changes the loss by less
 
@@ -197,7 +200,7 @@ def play_with(arguments: Sequence[str]) -> int:
         config_from_dict(read_toml(find_recipe("demo"))), exercises, options.steps
     )
     console = Screen(highlight=False, soft_wrap=True)
-    runs = []
+    runs: list[Played] = []
     for title, used in (("the package", {}), (f"your {', '.join(names)}", candidates)):
         console.print(f"[bold]with {title}[/]")
         with tempfile.TemporaryDirectory() as folder, Progress(console=console) as bar:
@@ -219,20 +222,26 @@ def play_with(arguments: Sequence[str]) -> int:
         console.print(f"loss of the whole validation text {runs[-1].held_out:.4f}\n")
         console.print(runs[-1].text, markup=False, style="dim")
     ours, yours = runs
+    draw_both(options.folder / "play.png", ours, yours, names)
+    apart, said = comparison(ours, yours, f"{len(names)} of its {len(usable)} parts")
+    console.print(f"\n{said}\nSee {options.folder / 'play.png'}", markup=False)
+    return 0 if apart < SAME else 1
+
+
+def comparison(ours: "Played", yours: "Played", parts: str) -> tuple[float, str]:
+    """How far apart the losses of two runs are at most, and that in words."""
     pairs = zip(ours.losses, yours.losses, strict=True)
     apart = max(abs(ours.held_out - yours.held_out), *(abs(a - b) for (_, a), (_, b) in pairs))
-    same = apart < SAME and ours.text == yours.text
-    draw_both(options.folder / "play.png", ours, yours, names)
-    console.print(
-        f"\nThe losses never differ by more than {apart:.1g}, and both wrote the same text. It is "
-        f"one model, and {len(names)} of its {len(usable)} parts are yours."
-        if same
-        else f"\nThe losses differ by up to {apart:.2g}"
-        + (", and the two texts differ." if ours.text != yours.text else ".")
-        + " If that is more than rounding, your parts do something that no case of the check tests."
+    if apart < SAME and ours.text == yours.text:
+        return apart, (
+            f"The losses never differ by more than {apart:.1g}, and both wrote the same text. It "
+            f"is one model, and {parts} are yours."
+        )
+    texts = ", and the two texts differ." if ours.text != yours.text else "."
+    return apart, (
+        f"The losses differ by up to {apart:.2g}{texts} If that is more than rounding, your parts "
+        "do something that no case of the check tests."
     )
-    console.print(f"See {options.folder / 'play.png'}", markup=False)
-    return 0 if apart < SAME else 1
 
 
 def candidate_of(exercise: Exercise, folder: Path) -> Any:

@@ -90,6 +90,8 @@ def resume(run: Path, changes: Mapping[str, Mapping[str, str]], console: Console
 
 def refuse_ignored(given: Mapping[str, str], config: Config) -> None:
     """Raise UserError for a setting of the text that is given beside a folder with another text."""
+    if not config.data.folder:
+        return
     made_with, asked = settings_of_files(config.data), config.data
     asked = replace(asked, source=absolute(asked.source))
     for name in ORDERED:

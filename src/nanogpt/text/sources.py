@@ -80,13 +80,13 @@ def source_files(source: str | Path) -> list[Path]:
     path = Path(source)
     if not path.is_dir():
         return [path]
-    files = sorted(p for p in walk(path) if kind_of(p) in READERS and p.is_file())
+    files = sorted(p for p in files_below(path) if kind_of(p) in READERS and p.is_file())
     if not files:
         raise UserError(f"{source} has no {' or '.join(READERS)} files; put some text there")
     return files
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """All files below a folder. Raises UserError for a folder in it that cannot be opened."""
 
     def refuse(error: OSError) -> None:
