@@ -235,6 +235,7 @@ def test_what_is_no_file_with_an_end_is_never_opened(name, tmp_path, capsys):
         for reason in (
             "pipe or a device",
             "no such file",
+            "Not a directory",
             "is empty",
             "Too many levels",
             "too long",

@@ -143,8 +143,15 @@ def prepare_with_progress(
 def show_prepared(prepared: Prepared, console: Console) -> None:
     """The report: what is on each side, and in how many tokens."""
     show_documents(prepared, console)
-    console.print(f"[bold]tokenizer[/]  {prepared.tokenizer.vocab_size:,} tokens", highlight=False)
+    made = tokens_made(prepared.tokenizer.vocab_size, prepared.asked)
+    console.print(f"[bold]tokenizer[/]  {made}", highlight=False)
     show_files(prepared, console)
+
+
+def tokens_made(size: int, asked: int) -> str:
+    """How many tokens a vocabulary has, and why they may be fewer than were asked for."""
+    fewer = f", not {asked:,}: no more pairs occur in this text" if size < asked else ""
+    return f"{size:,} tokens{fewer}"
 
 
 def show_documents(prepared: Prepared, console: Console) -> None:

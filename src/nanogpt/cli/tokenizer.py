@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from nanogpt.cli.prepare import tokens_made
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, file_to_write, named, read_argument, run_action
 from nanogpt.cli.text import printable, visible
@@ -67,7 +68,8 @@ def train(arguments: Sequence[str]) -> None:
     with Screen(stderr=True).status("learning a vocabulary ..."):
         tokenizer = train_tokenizer(options.kind, texts, options.vocab_size, processes)
     tokenizer.save(options.out)
-    print(f"{printable(str(options.out))}: {tokenizer.vocab_size:,} tokens")
+    asked = options.vocab_size if options.kind == "bpe" else 0
+    print(f"{printable(str(options.out))}: {tokens_made(tokenizer.vocab_size, asked)}")
 
 
 def encode(arguments: Sequence[str]) -> None:

@@ -105,6 +105,7 @@ class Prepared:
     tokenizer: BaseTokenizer
     files: dict[Side, TokenFile]
     names: dict[Side, list[str]]  # the first documents of each side
+    asked: int  # tokens that the vocabulary was to have
 
 
 def prepare(
@@ -137,7 +138,9 @@ def prepare(
             shutil.rmtree(work, ignore_errors=True)
             raise
     files = {side: open_split(folder, side, tokenizer) for side in SIDES}
-    return Prepared(tokenizer, files, {"train": journal.train.names, "val": journal.val.names})
+    names: dict[Side, list[str]] = {"train": journal.train.names, "val": journal.val.names}
+    asked = data.vocab_size if data.tokenizer == "bpe" else tokenizer.vocab_size
+    return Prepared(tokenizer, files, names, asked)
 
 
 def refuse_other_text(folder: Path, data: DataConfig) -> None:
