@@ -122,7 +122,7 @@ def test_a_plan_leaves_no_memory_behind():
     first = memory_after_a_plan()
     for _ in range(4):
         last = memory_after_a_plan()
-    assert last - first < 4 * 64 * 500_000  # what one plan left behind
+    assert last - first < 4 * 64 * 500_000  # what one plan keeps
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Run folders: damaged, exchanged, full, in use by another process, or left behind by a crash."""
+"""Run folders: damaged, exchanged, full, in use by another process, or left by a crash."""
 
 import io
 import json
@@ -476,7 +476,7 @@ def test_a_full_disk_leaves_no_tokens_under_their_final_names(size, here, capsys
     assert main(argv) == 0
 
 
-# What is left behind.
+# What a crash or a refusal leaves.
 
 LATE = {
     "text too short": ["--model.context-length=20000"],

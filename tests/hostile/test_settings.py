@@ -90,7 +90,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 def complaint_of(arguments: list[str], capsys) -> str:
-    """What a command says that must refuse its arguments at once, and leave nothing behind."""
+    """What a command says that must refuse its arguments at once, and leave nothing."""
     before, began = sorted(Path().rglob("*")), time.monotonic()
     assert main(arguments) == 2
     assert time.monotonic() - began < 10

@@ -1,4 +1,4 @@
-"""Text from anywhere: what is no text costs one line, soon, and leaves nothing behind."""
+"""Text from anywhere: what is no text costs one line, soon, and leaves nothing."""
 
 import gzip
 import json
@@ -137,7 +137,7 @@ BOMBS = {
 
 
 def prepare_is_refused(capsys, tmp_path: Path, source: object, **options: object) -> str:
-    """What is said of a source; nothing may be left behind."""
+    """What is said of a source; nothing may be left."""
     out = tmp_path / "prepared"
     line = complaint(capsys, "prepare", source, "--data.folder", out, "--processes", 1, **options)
     assert not out.exists()
