@@ -300,6 +300,18 @@ def test_a_text_from_a_pipe_is_kept_beside_its_tokens(here, monkeypatch, capsys)
     assert not (here / "empty").exists()
 
 
+def test_a_vocabulary_smaller_than_asked_for_says_so(here, capsys):
+    (here / "my.txt").write_text("ha " * 200)
+    size = ["--vocab-size", "1000"]
+    for arguments in (["prepare", "my.txt", "--data.vocab-size", "1000"],
+                      ["tokenizer", "train", "my.txt", *size]):  # fmt: skip
+        assert main(arguments) == 0
+        out = capsys.readouterr().out
+        assert re.search(r"\b2\d\d tokens, not 1,000: no more pairs occur in this text", out)
+    assert main(["tokenizer", "train", "my.txt", "--kind", "char", *size]) == 0
+    assert "not 1,000" not in capsys.readouterr().out
+
+
 def test_the_tokens_of_another_text_are_not_overwritten(here, capsys):
     for name in ("a", "b"):
         (here / name).mkdir()

@@ -262,6 +262,17 @@ def test_a_checkpoint_is_recommended_only_if_its_weights_are_numbers(
     assert (tmp_path / "run" / "checkpoints").exists() is usable
 
 
+def test_a_checkpoint_that_holds_spoilt_weights_is_not_recommended(prepared, tmp_path):
+    trainer = Trainer.start(tmp_path / "run", small_run(prepared))
+    trainer.train_step()
+    with torch.no_grad():
+        trainer.model.ln_f.weight[:] = math.inf
+    trainer.save()  # as at the interval of checkpoints
+    with pytest.raises(UserError) as stop:
+        trainer.train_step()
+    assert "checkpoint" not in str(stop.value)
+
+
 def test_clipping_bounds_the_step_and_zero_turns_it_off(prepared, tmp_path):
     for clip, bounded in ((1e-3, True), (0.0, False)):
         trainer = Trainer.start(tmp_path / f"{clip}", small_run(prepared, grad_clip=clip))
