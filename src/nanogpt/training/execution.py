@@ -1,7 +1,7 @@
 """How the objective is executed: what is computed twice to save memory, what is compiled.
 
-Apart from rounding, nothing here changes what a step computes, only how fast and in how much memory.
-The plain forms stand in model/layers.py, and the tests hold the fast ones equal to them.
+Apart from rounding, nothing here changes what a step computes, only how fast and in how much
+memory. The plain forms stand in model/layers.py, and the tests hold the fast ones equal to them.
 
 Axes: N tokens, C channels, V vocabulary.
 """
