@@ -362,8 +362,8 @@ def _(
         mo.md(
             f"The loss begins at {height([-2.0, 0.9]):.3g}. SGD gets lost as soon as rate times "
             "steepness exceeds 2. With momentum it survives longer, up to 3.8: gradients that alternate "
-            "cancel in the running sum, until 1/1.9 of one gradient is left, so the limit is 1.9 times "
-            "as high. It is also faster along a. Adam's path hardly depends on the steepness, because it divides it away. "
+            "cancel in the running sum. After many steps 1 - 0.9 + 0.81 - ... = 1/1.9 of one gradient "
+            "is left, so the limit is 1.9 times as high. It is also faster along a. Adam's path hardly depends on the steepness, because it divides it away. "
             "Near the lowest place it keeps moving by about the rate, so it circles there until the "
             "rate falls."
         ),
@@ -605,8 +605,8 @@ def _(mo, predict):
 
             Every batch is a small sample of the text, so its gradient is partly noise. Each step adds
             some of this noise to the weights. While the model is bad, the signal is much stronger.
-            Near the end the noise is what keeps the loss up: think of Adam circling in the valley.
-            A smaller rate makes the circle smaller.
+            Near the end this noise keeps the loss up: the weights wander around the lowest place, as
+            Adam circled in the valley. Smaller steps stay closer to it.
 
             The usual form is the **cosine schedule**: half a wave, slow at both ends and fast in the
             middle. The share of the rate that is left after a progress of p, from 0 to 1, is
@@ -662,7 +662,7 @@ def _(
             wrong={
                 0.0005: "This is half of the peak. The fall ends at 0.0001 and not at 0.",
                 0.0001: "The cosine itself is 0 there. The share is (1 + 0)/2.",
-                0.00032: "This is the geometric mean. The cosine lies between sums, not products.",
+                0.00032: "This is the geometric mean. Halfway down, the cosine is at the ordinary mean.",
             },
             tolerance=0.000005,
         ),
@@ -761,9 +761,10 @@ def _(both, mo, reply):
         reply(
             both,
             (10 * 2.0 + 30 * 4.0) / 40,
-            "The losses sum to 10 · 2 + 30 · 4 = 140, over 40 targets: 3.5. So the pieces are added up "
-            "as **sums**, and divided once by the number of all real targets. Padding makes these "
-            "numbers differ from batch to batch.",
+            "The losses sum to 10 · 2 + 30 · 4 = 140, over 40 targets: 3.5. A mean of the two means "
+            "would count each target of the small batch three times as much. So the losses of each "
+            "batch are added up as **sums**, and divided once by the number of all real targets. "
+            "Padding makes these numbers differ from batch to batch.",
             wrong={
                 3: "This is the mean of the two means. Each target of the small batch would then count "
                 "three times as much as one of the large batch.",
@@ -894,7 +895,7 @@ def _(
     learner = GPT(
         ModelConfig(vocab_size=vocab_size, context_length=32, n_layer=2, n_head=4, n_embd=64)
     )
-    optimizer = AdamW(learner.parameters(), weight_decay=0.1)
+    optimizer = AdamW(learner.parameters(), weight_decay=0.1)  # all weights decay here: shorter
     plan = TrainConfig(lr=3e-3, min_lr=3e-4, warmup_steps=10, max_steps=40)
     seen_losses = []
     for step in range(plan.max_steps):
@@ -1110,16 +1111,16 @@ def _(mo):
     to go on. These are the weights, both running means of AdamW, and the number of the step. Weights
     alone are not enough: without its means Adam would start its first steps again.
 
-    There are other optimizers. A step for a whole matrix is a matrix, too, and it changes the results of
-    some inputs much more than those of others. **Muon** (Jordan et al. 2024) takes the momentum of the
-    matrix and makes it orthogonal: then it changes the results for all directions of the input about
+    There are other optimizers. A step changes a whole matrix, and usually it changes the results for a
+    few directions of the input much more than for all others. **Muon** (Jordan et al. 2024) takes the momentum of the
+    matrix and makes it orthogonal, which means that it stretches all directions of the input about
     equally. Adam evens out single weights, Muon evens out directions. The package has it: `nanogpt train --train.optimizer muon`.
 
     ## What you can say now
 
     - The steepest direction limits the rate of SGD. Momentum adds up gradients that agree and cancels
-      those that do not. Adam divides by the typical size of each weight's gradient, so every weight
-      moves by about the learning rate. The W keeps the decay out of this division.
+      those that do not. Adam divides by the typical size of each weight's gradient, so the rate, and
+      not the size of the gradient, decides how far a weight moves. The W keeps the decay out of this division.
     - The rate climbs first, because Adam's first steps are the longest and know the least. It falls at
       the end, because the noise of single batches then outweighs what is left to learn.
     - Clipping shortens a gradient that is too long and keeps its direction. Accumulation gives the
