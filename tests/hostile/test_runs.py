@@ -233,6 +233,26 @@ def test_the_clean_up_removes_only_what_a_run_made(prepared, tmp_path):
     assert (kept / "file").exists()
 
 
+def test_a_kill_in_the_clean_up_leaves_no_half_checkpoint(prepared, tmp_path, monkeypatch):
+    config = small_run(prepared, max_steps=9, eval_interval=99, checkpoint_interval=3)
+    trainer = Trainer.start(tmp_path / "run", config)
+
+    def killed(folder: Path, ignore_errors: bool = False) -> None:
+        if folder.is_dir() and any(folder.iterdir()):
+            next(folder.iterdir()).unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("nanogpt.training.checkpoint.shutil.rmtree", killed)
+        list(trainer.run())
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for checkpoint in checkpoints.glob("step-*"):
+        assert load_tensors(checkpoint, "model.safetensors")
+    assert list(checkpoints.glob(".step-*.old"))  # it was cut off
+    list(Trainer.resume(tmp_path / "run").run())
+    assert {p.name for p in checkpoints.iterdir()} == {"step-000009", "latest", "best"}
+
+
 def rewritten(
     checkpoint: Path, name: str, change: Callable[[dict[str, torch.Tensor]], object]
 ) -> None:

@@ -102,11 +102,13 @@ def save_checkpoint(
         write_text(checkpoints / name, path.name + "\n")
     pointers = [checkpoints / name for name in ("best", "latest")]
     kept = {read_text(pointer).strip() for pointer in pointers if pointer.exists()}
-    for old in checkpoints.iterdir():
+    for old in sorted(checkpoints.iterdir()):  # hidden ones first
         # Only what this function made: a copy that a person gave another name stays.
         ours = NAME.fullmatch(old.name) or UNFINISHED.fullmatch(old.name)
-        if ours and old.name not in kept and not old.is_symlink():
-            shutil.rmtree(old, ignore_errors=True)
+        if ours and old.name not in kept and old.is_dir() and not old.is_symlink():
+            # Renamed first, so that a kill cannot leave half a checkpoint under its name.
+            hidden = old if old.name[0] == "." else old.rename(checkpoints / f".{old.name}.old")
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 def latest_step(run: str | Path) -> int:
