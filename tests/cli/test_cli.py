@@ -631,17 +631,17 @@ def chatting(run: Path, lines: list[str], monkeypatch, *arguments: str) -> None:
 
 
 def test_chat_goes_on_with_both_texts(run, monkeypatch, capsys):
-    from nanogpt.cli import chat
+    from nanogpt.generation import stream
 
     turns, seeds = [], []
-    original = chat.stream
+    original = stream.stream
 
     def watched(reader, tokenizer, config, *rest):
         turns.append(list(reader.rows[0]))
         seeds.append(config.seed)
         return original(reader, tokenizer, config, *rest)
 
-    monkeypatch.setattr(chat, "stream", watched)
+    monkeypatch.setattr(stream, "stream", watched)
     chatting(run, ["DUKE:", "FOOL:", "", "/reset", "KING"], monkeypatch)
     assert len(turns) == 4
     assert len(set(seeds[:3])) == 3  # the same words twice need not get the same answer
@@ -670,12 +670,12 @@ def test_chat_settings_change_and_mistakes_do_not_end_it(run, monkeypatch, capsy
 
 
 def test_chat_ends_the_turn_on_ctrl_c_and_leaves_on_quit(run, monkeypatch, capsys):
-    from nanogpt.cli import chat
+    from nanogpt.generation import stream
 
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(chat, "stream", interrupted)
+    monkeypatch.setattr(stream, "stream", interrupted)
     chatting(run, ["DUKE", "/quit", "never"], monkeypatch)
     assert capsys.readouterr().out.count("> ") == 2
 

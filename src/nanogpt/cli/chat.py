@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
+from typing import TYPE_CHECKING
 
 from nanogpt.cli.generate import sample_settings
 from nanogpt.cli.settings import Parser, read_line
@@ -12,10 +13,11 @@ from nanogpt.cli.text import printable
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import SampleConfig, explanations, from_dict
 from nanogpt.errors import UserError, did_you_mean
-from nanogpt.generation.reader import Reader
-from nanogpt.generation.stream import prompt_ids, stream
-from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import BaseTokenizer
+
+if TYPE_CHECKING:
+    from nanogpt.generation.reader import Reader
+    from nanogpt.model.gpt import GPT
 
 ABOUT = """\
 Write something, and the model continues it. It continues texts; it does not answer questions. It
@@ -36,7 +38,7 @@ class Chat:
     """One text that a person and a model write in turns."""
 
     def __init__(
-        self, model: GPT, tokenizer: BaseTokenizer, settings: SampleConfig, stops: Sequence[str]
+        self, model: "GPT", tokenizer: BaseTokenizer, settings: SampleConfig, stops: Sequence[str]
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -50,6 +52,9 @@ class Chat:
 
         Raises UserError for text that the tokenizer cannot encode.
         """
+        from nanogpt.generation.reader import Reader
+        from nanogpt.generation.stream import prompt_ids, stream
+
         if self.reader is None:
             self.reader = Reader(self.model, [prompt_ids(self.tokenizer, text)])
         elif text:

@@ -5,26 +5,26 @@ from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.markdown import Markdown
 
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, folder_to_write, named_path, print_json
+from nanogpt.cli.weights import check_model
 from nanogpt.config import PRESETS
 from nanogpt.errors import UserError
 from nanogpt.evaluation.references import text_of
 from nanogpt.files import write_text, writing
-from nanogpt.interop.compare import Comparison, Pair, compare
-from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import shakespeare
 from nanogpt.text.dataset import data_folder
 from nanogpt.text.formats import gpt2_tokenizer
 from nanogpt.text.tokenfiles import open_split
 from nanogpt.text.tokenizer import BaseTokenizer
-from nanogpt.training.load import hugging_face_folder, load
-from nanogpt.training.report import fenced
+
+if TYPE_CHECKING:
+    from nanogpt.interop.compare import Comparison, Pair
+    from nanogpt.model.gpt import GPT
 
 # What Transformers has that is not here. Engineering, and worth its price where it is needed.
 THEIRS_ONLY = """\
@@ -61,6 +61,9 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     if options.new_tokens < 1:
         raise UserError(f"--new-tokens {options.new_tokens}: use at least 1")
+    check_model(options.run)
+    from nanogpt.interop.compare import compare
+
     model, tokenizer, text, is_run = what_to_compare(options.run, options.checkpoint)
     out = options.out or (options.run / "compare" if is_run else Path(f"compare-{options.run}"))
     with Screen(stderr=True).status("comparing ...") as status:
@@ -80,8 +83,13 @@ def main(arguments: Sequence[str]) -> None:
     console.print(f"\nwritten to {out}/report.md and report.png")
 
 
-def what_to_compare(run: Path, checkpoint: str) -> tuple[GPT, BaseTokenizer, str, bool]:
+def what_to_compare(run: Path, checkpoint: str) -> tuple["GPT", BaseTokenizer, str, bool]:
     """Model, tokenizer, a text, and whether it is a run."""
+    import torch
+
+    from nanogpt.model.gpt import GPT
+    from nanogpt.training.load import hugging_face_folder, load
+
     if not run.exists() and str(run) in PRESETS:
         torch.manual_seed(0)
         model = GPT(PRESETS[str(run)]).eval()
@@ -94,7 +102,7 @@ def what_to_compare(run: Path, checkpoint: str) -> tuple[GPT, BaseTokenizer, str
     return model, tokenizer, text, True
 
 
-def figures(found: Comparison) -> dict[str, Any]:
+def figures(found: "Comparison") -> dict[str, Any]:
     """The comparison as --json prints it."""
     pairs = {
         "training_tokens_per_second": found.training,
@@ -121,7 +129,7 @@ def figures(found: Comparison) -> dict[str, Any]:
     }
 
 
-def verdict(found: Comparison) -> str:
+def verdict(found: "Comparison") -> str:
     """What a student should take home, in one line."""
     if not found.same_model:
         return (
@@ -136,8 +144,12 @@ def verdict(found: Comparison) -> str:
     )
 
 
-def written_report(name: str, found: Comparison, tokenizer: BaseTokenizer) -> str:
+def written_report(name: str, found: "Comparison", tokenizer: BaseTokenizer) -> str:
     """The report as Markdown."""
+    import torch
+
+    from nanogpt.training.report import fenced
+
     worst = max(found.gradients, key=lambda n: found.gradients[n])
     agree = sum(a == b for a, b in zip(found.greedy_ours, found.greedy_theirs, strict=True))
     rows = [
@@ -190,12 +202,12 @@ run, those of torch on neither side.
 """
 
 
-def figure(name: str, pair: Pair, form: str) -> str:
+def figure(name: str, pair: "Pair", form: str) -> str:
     """One row of a table."""
     return f"| {name} | {pair.ours:{form}} | {pair.theirs:{form}} | {pair.ratio:.2f} |"
 
 
-def draw(found: Comparison, path: str | Path, name: str) -> None:
+def draw(found: "Comparison", path: str | Path, name: str) -> None:
     """Bars: speed, start-up and memory, lines."""
     import matplotlib
 

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
@@ -16,7 +15,6 @@ from nanogpt.cli.settings import Parser, file_to_write, load_settings, named_pat
 from nanogpt.cli.text import visible
 from nanogpt.config import Config, DataConfig, load_config
 from nanogpt.errors import UserError
-from nanogpt.model.attention import attention_mask, same_document
 from nanogpt.text.batches import BATCHES, Batch
 from nanogpt.text.dataset import data_folder, tokenizer_of
 from nanogpt.text.drawing import (
@@ -81,6 +79,8 @@ def show(arguments: Sequence[str]) -> None:
             raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: use at least 1")
     if options.number < 0:
         raise UserError(f"--number {options.number}: use at least 0")
+    if options.folder and not options.folder.is_dir():
+        raise UserError(f"{options.folder}: no such folder; prepare some data first")
     config, console = load_settings(None, options), Screen()
     with tempfile.TemporaryDirectory() as temporary:
         tokens, tokenizer = open_tokens(options.folder, config, Path(temporary))
@@ -107,8 +107,6 @@ def open_tokens(
     if folder is None:
         tokenizer = gpt2_tokenizer()
         return write_token_file(temporary / "example.bin", EXAMPLE, tokenizer), tokenizer
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; prepare some data first")
     if (folder / "config.toml").exists():
         data = data_folder(folder, load_config(folder / "config.toml"))
         found = load_tokenizer(folder / "tokenizer.json")
@@ -135,6 +133,10 @@ def name_of(token: int, tokenizer: BaseTokenizer) -> str:
 
 def visible_tokens(batch: Batch, row: int) -> NDArray[np.bool_]:
     """Which token (down) may look at which (across) in one row, padding left out: (T, T)."""
+    import torch
+
+    from nanogpt.model.attention import attention_mask, same_document
+
     length = batch.ids.shape[1]
     documents = torch.from_numpy(document_numbers_of(batch)[row : row + 1].copy())
     same = same_document(documents, length)

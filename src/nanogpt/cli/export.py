@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, named_path
 from nanogpt.cli.streams import shown_meanwhile
+from nanogpt.cli.weights import check_model
 from nanogpt.config import Config
-from nanogpt.interop.huggingface import export
-from nanogpt.interop.names import ARCHITECTURES, architecture_of
-from nanogpt.model.gpt import GPT
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
-from nanogpt.training.load import load
 from nanogpt.training.records import read_metrics
+
+if TYPE_CHECKING:
+    from nanogpt.model.gpt import GPT
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -24,15 +25,26 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
     options = parser.parse(arguments)
+    check_model(options.run)
     with shown_meanwhile("loading the model ..."):
+        from nanogpt.interop.huggingface import export
+        from nanogpt.training.load import load
+
         model, tokenizer, config = load(options.run, options.checkpoint)
     folder = options.folder.resolve()
     card = model_card(options.run, options.checkpoint, folder, model, tokenizer, config)
     export(options.folder, model, tokenizer, config.sample, card)
-    name = ARCHITECTURES[architecture_of(model.config)].class_name
+    name = class_name(config)
     console = Screen(soft_wrap=True, highlight=False)
     console.print(f"{options.folder} holds a {name}. In Python:\n")
     console.print(usage(options.folder))
+
+
+def class_name(config: Config) -> str:
+    """What the model is in Transformers."""
+    from nanogpt.interop.names import ARCHITECTURES, architecture_of
+
+    return ARCHITECTURES[architecture_of(config.model)].class_name
 
 
 def usage(folder: Path | str) -> str:
@@ -44,7 +56,7 @@ tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})"""
 
 
 def model_card(
-    run: Path, checkpoint: str, folder: Path, model: GPT, tokenizer: BaseTokenizer, config: Config
+    run: Path, checkpoint: str, folder: Path, model: "GPT", tokenizer: BaseTokenizer, config: Config
 ) -> str:
     """README.md: what the model is, what it was trained on and for how long, how good it is."""
     shape = model.config
@@ -61,7 +73,7 @@ pipeline_tag: text-generation
 A language model of {model.num_parameters():,} parameters:
 {shape.n_layer} layers, {shape.n_head} heads, {shape.n_embd} channels, a context of
 {shape.context_length} tokens, a vocabulary of {tokenizer.vocab_size:,}.
-In Transformers it is a `{ARCHITECTURES[architecture_of(shape)].class_name}`.
+In Transformers it is a `{class_name(config)}`.
 
 {training}
 ## Use

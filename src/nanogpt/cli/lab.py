@@ -133,25 +133,25 @@ def scaling(arguments: Sequence[str]) -> int:
 
 def heads(arguments: Sequence[str]) -> None:
     """Find previous-token, induction and first-token heads in a trained model."""
-    from nanogpt.lab.heads import HABITS, LONGEST, score_heads, write_heads
-
     parser = Parser("lab heads", "Score what each attention head looks at in repeated tokens.")
     add_model_options(parser)
     parser.add_argument(
         "--out", type=folder_to_write, help="folder to write (default: the run's own)"
     )
     parser.add_argument(
-        "--repeat-after", type=int, default=LONGEST,
-        help=f"tokens before they repeat (default: what fits, at most {LONGEST})",
+        "--repeat-after", type=int, metavar="N",
+        help="tokens before they repeat (default: what fits, at most 128)",
     )  # fmt: skip
     parser.add_argument("--top", type=int, default=3, help="heads to name for each habit")
     options = parser.parse(arguments)
     if options.top < 1:
         raise UserError(f"--top {options.top}: use at least 1")
-    if options.repeat_after < 4:
+    if options.repeat_after is not None and options.repeat_after < 4:
         raise UserError(f"--repeat-after {options.repeat_after}: use at least 4")
+    from nanogpt.lab.heads import HABITS, LONGEST, score_heads, write_heads
+
     model, tokenizer, _ = load_model(options)
-    found = score_heads(model, tokenizer, options.repeat_after)
+    found = score_heads(model, tokenizer, options.repeat_after or LONGEST)
     table = Table("habit", "layer", "head", "share of its attention", box=None)
     for habit in HABITS:
         for layer, head, score in found.strongest(habit, options.top):

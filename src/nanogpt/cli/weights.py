@@ -1,12 +1,14 @@
 """The options by which commands name a model, and loading it."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanogpt.cli.settings import Parser, named_path
 from nanogpt.cli.streams import shown_meanwhile
-from nanogpt.config import Config
+from nanogpt.config import PRESETS, Config
 from nanogpt.text.tokenizer import BaseTokenizer
+from nanogpt.training.records import check_is_run
 
 if TYPE_CHECKING:
     from nanogpt.model.gpt import GPT
@@ -27,8 +29,18 @@ def add_model_options(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def check_model(run: Path) -> None:
+    """Raise UserError for a model that is neither there nor fetched by its name.
+
+    Torch takes seconds to load, so this comes first.
+    """
+    if not str(run).startswith("hub:") and (run.exists() or str(run) not in PRESETS):
+        check_is_run(run)
+
+
 def load_model(options: argparse.Namespace) -> tuple["GPT", BaseTokenizer, Config]:
     """The model that the options name, on the best device of this machine."""
+    check_model(options.run)
     with shown_meanwhile("loading the model ..."):
         from nanogpt.device import resolve
         from nanogpt.generation.packing import WEIGHTS

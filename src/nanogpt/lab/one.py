@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from nanogpt.config import config_from_dict
+from nanogpt.config import config_from_dict, with_settings
 from nanogpt.device import peak_memory
 from nanogpt.files import checked, read_json, write_json
 from nanogpt.generation.stream import generate_text
@@ -36,6 +36,8 @@ def main(folder: Path) -> int:
         trainer = Trainer.resume(run)
     else:
         config = config_from_dict(order.config)
+        if config.train.precision == "auto":
+            config = with_settings(config, train={"precision": order.precision})
         if order.seconds:
             config = with_steps(config, steps_within(order.seconds, config))
         trainer = Trainer.start(run, config)

@@ -39,8 +39,9 @@ def run_study(
             for seed in study.seeds  # one seed of every arm first: something to see early
             for arm in study.arms
         ]
+        precision = precision_of(study, [place for _, _, place in places])
         for arm, seed, place in places:
-            write_settings(study, folder, arm, seed, place, jobs)
+            write_settings(study, folder, arm, seed, place, jobs, precision)
         waiting = [place for _, _, place in places if not (place / "result.json").exists()]
         say(f"{len(places) - len(waiting)} of {len(places)} runs are finished")
         with children() as running:
@@ -82,17 +83,32 @@ def prepare_data(study: Study, folder: Path, say: Callable[[str], None]) -> None
             prepare(arm.config.data, place, usable_cores())
 
 
-def write_settings(study: Study, folder: Path, arm: Arm, seed: int, place: Path, jobs: int) -> None:
+def precision_of(study: Study, places: list[Path]) -> str:
+    """The precision of a study: that with which it was begun, or what is faster on this machine.
+
+    Decided once: which is faster is measured, and with a close result arms could differ by it.
+    """
+    for place in places:
+        if (place / "settings.json").exists():
+            return str(read_json(place / "settings.json").get("precision", "auto"))
+    from nanogpt.device import resolve
+
+    return resolve(study.arms[0].config.train.device).precision
+
+
+def write_settings(
+    study: Study, folder: Path, arm: Arm, seed: int, place: Path, jobs: int, precision: str
+) -> None:
     """Write what a run is to do. Raises UserError if it was begun with something else."""
     data = arm.config.data.folder or str((folder / "data" / data_name(arm.config)).resolve())
     config = with_settings(arm.config, train={"seed": seed}, data={"folder": data})
     seconds = study.budget[1] if study.budget[0] == "seconds" else 0
     plugins = [str(Path(p).resolve()) for p in dict.fromkeys([*LOADED, *study.plugins])]
-    order = Order(asdict(config), seconds, plugins, max(1, usable_cores() // jobs))
+    order = Order(asdict(config), seconds, plugins, max(1, usable_cores() // jobs), precision)
     values = asdict(order)
     path = place / "settings.json"
     if path.exists():
-        before = read_json(path)
+        before = {"precision": "auto", **read_json(path)}
         # Another number of threads rounds differently; a run ends with those it began with.
         if {**before, "threads": 0} != {**values, "threads": 0}:
             raise UserError(

@@ -54,6 +54,7 @@ class Order:
     seconds: float  # its budget of time; 0: its settings say how many steps
     plugins: list[str]
     threads: int
+    precision: str = "auto"  # where the settings say "auto": the same for all runs of a study
 
 
 @dataclass(frozen=True)

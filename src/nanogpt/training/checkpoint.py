@@ -39,6 +39,7 @@ from nanogpt.model.gpt import GPT
 from nanogpt.text.dataset import data_folder
 from nanogpt.text.formats import load_tokenizer
 from nanogpt.text.tokenizer import BaseTokenizer
+from nanogpt.training.records import check_is_run
 
 NAME = re.compile(r"step-[0-9]{6,18}")
 UNFINISHED = re.compile(r"\.step-[0-9]{6,18}\.\w+(\.old)?")  # what a crash leaves
@@ -140,8 +141,7 @@ def find_checkpoint(run: str | Path, name: str = "latest") -> Path:
     Without a file `latest`, which a crash may leave unwritten, it is that of the last step.
     """
     run = Path(run)
-    if not run.is_dir():
-        raise UserError(f"{run}: no such run folder; name one that `nanogpt train` made")
+    check_is_run(run)
     if not has_checkpoint(run):
         raise UserError(f"{run} has no checkpoint yet; train it first")
     checkpoints = run / "checkpoints"

@@ -55,6 +55,12 @@ KINDS: dict[str, type[Record]] = {
 }  # fmt: skip
 
 
+def check_is_run(folder: str | Path) -> None:
+    """Raise UserError if there is no such folder."""
+    if not Path(folder).is_dir():
+        raise UserError(f"{folder}: no such run folder; name one that `nanogpt train` made")
+
+
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The records of a run in order, as plain values.
 
