@@ -13,5 +13,5 @@ Around it:
     flex        attention that skips what a mask hides, for GPUs
     size        how much arithmetic a model takes
     build       a model from tensors that were read from a file
-    trace       any activation by its name, with nothing changed
+    trace       any activation by its name: recorded, or changed while the model runs
 """
