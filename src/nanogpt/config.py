@@ -31,7 +31,7 @@ LARGEST = {
     "n_layer": 10_000, "n_head": 1_000_000, "n_embd": 1_000_000, "vocab_size": 10_000_000,
     "context_length": 10**12,  # above it, not even the number of bytes is one of 64 bits
     "grad_accum_steps": 100_000, "eval_batches": 1_000_000, "max_new_tokens": 10_000_000,
-    "weight_decay": 1e6, "init_std": 1e3, "eps": 1.0,
+    "snapshots": 1000, "weight_decay": 1e6, "init_std": 1e3, "eps": 1.0,
 }  # fmt: skip
 TINY, HUGE = 1e-30, 1e30  # the numbers between are still numbers in float32, as are their products
 PATHS = ("source", "folder", "tokenizer", "init")  # settings that may name a file
@@ -151,6 +151,7 @@ class TrainConfig:
     eval_batches: int = 16  # batches in one such measurement; 0 for the whole validation text
     sample_interval: int = 250  # steps between short generated samples; 0 for none
     checkpoint_interval: int = 500  # steps between checkpoints
+    snapshots: int = 0  # moments at which weights are kept, to watch the training again; 0: none
     seed: int = 1337  # same seed, same settings, same machine: same run
     device: str = "auto"  # "cpu", "cuda", "mps", or whichever is there
     precision: str = "auto"  # "float32", "bfloat16", "float16"; "auto" takes what is faster here
@@ -163,7 +164,7 @@ class TrainConfig:
         check_values(self)
         at_least(self, 1, "max_steps", "batch_size", "grad_accum_steps")
         at_least(self, 1, "eval_interval", "checkpoint_interval", "pad_vocab_to")
-        at_least(self, 0, "eval_batches", "warmup_steps", "sample_interval", "seed")
+        at_least(self, 0, "eval_batches", "warmup_steps", "sample_interval", "snapshots", "seed")
         at_least(self, 0, "weight_decay", "grad_clip")
         check(0 < self.decay_share <= 1, self, "decay_share", "use a share above 0, at most 1")
         check(self.muon_lr > 0, self, "muon_lr", "use a positive number")

@@ -235,7 +235,7 @@ WRONG = [
     (Edit("h.0.mlp", head=0), "heads are apart at h.0.attn.kernel alone"),
     (Edit("h.0.mlp", positions=[16]), "position 16 at h.0.mlp: use 0 to 15"),
     (Edit("h.0.mlp", positions=[-1]), "position -1"),
-    (Edit("h.0.mlp", how="mended"), "use one of zero, mean, swap"),
+    (Edit("h.0.mlp", how="half"), "use one of zero, mean, swap"),
     (Edit("h.0.mlp", how="swap"), "needs another text"),
 ]
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # What a run has written before its first checkpoint, whole or half-written.
 OF_A_START = re.compile(
-    r"data|checkpoints|tensorboard|\.unfinished|(train|val)(-\d+-of-\d+)?\.(bin|json)"
+    r"data|checkpoints|snapshots|tensorboard|\.unfinished|(train|val)(-\d+-of-\d+)?\.(bin|json)"
     r"|prepared\.json|config\.toml|tokenizer\.json|metrics\.jsonl|\.(config\.toml|tokenizer\.json)\.\w+"
 )
 
@@ -148,7 +148,7 @@ def undone_on_mistake(run: Path) -> Iterator[None]:
 
 def remove_start(run: Path) -> None:
     """Remove what a run wrote before its first checkpoint."""
-    for name in ("data", "checkpoints", "tensorboard"):
+    for name in ("data", "checkpoints", "snapshots", "tensorboard"):
         shutil.rmtree(run / name, ignore_errors=True)
     for name in ("config.toml", "tokenizer.json", "metrics.jsonl"):
         (run / name).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ Around it:
     checkpoint  what a run needs to go on, in files that are whole or absent
     execution   what is compiled, and what is computed twice to save memory
     records     what a run writes down about itself
+    snapshots   the weights at several moments, to watch a training again
     report      the picture and the samples that a run leaves
     trouble     a loss that blows up, a model that cannot be compiled
     load        open anything that was trained

@@ -2,7 +2,7 @@
 
 import fnmatch
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from nanogpt.training.checkpoint import (
 from nanogpt.training.load import load_model
 from nanogpt.training.loop import TrainingLoop
 from nanogpt.training.records import Record, read_metrics
+from nanogpt.training.snapshots import drop_later, find_snapshots, save_snapshot, snapshot_steps
 from nanogpt.training.variants import check_choices
 
 # Settings of a model in which a run may differ from the weights that it begins with.
@@ -135,6 +136,7 @@ class Trainer(TrainingLoop):
             write_text(folder / "config.toml", to_toml(config))
             tokenizer.save(folder / "tokenizer.json")
             write_text(folder / "metrics.jsonl", "")
+            drop_later(folder, -1)  # of a start before this one
         return trainer
 
     @classmethod
@@ -200,7 +202,23 @@ class Trainer(TrainingLoop):
     def run(self) -> Generator[Record, None, None]:
         """As TrainingLoop.run does, while no other process can write to the run."""
         with locked(self.folder):
+            drop_later(self.folder, self.state.step)
+            self.take_snapshot()
             yield from super().run()
+            self.take_snapshot()  # of a run that reached its target before its last step
+
+    def save_if_due(self, records: Sequence[Record]) -> None:
+        """As TrainingLoop.save_if_due does; and a snapshot, where train.snapshots asks for one."""
+        # First the snapshot: a run that is killed between the two does this step again.
+        self.take_snapshot()
+        super().save_if_due(records)
+
+    def take_snapshot(self) -> None:
+        """Keep the weights of this moment if it is one of those, or the end, unless it is kept."""
+        settings, step = self.config.train, self.state.step
+        due = settings.snapshots and (step in snapshot_steps(settings) or self.complete)
+        if due and step not in find_snapshots(self.folder):
+            save_snapshot(self.folder, self.model, step)
 
 
 def changed(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
