@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig
-from nanogpt.model.gpt import GPT
+from nanogpt.model.gpt import BLOCKS, GPT
+from nanogpt.model.layers import MLPS, NORMS
+from nanogpt.model.position import POSITIONS
 from nanogpt.text.corpus import Document, split_documents
 from nanogpt.text.tokenfiles import write_token_file
 from nanogpt.text.tokenizer import Tokenizer
@@ -38,6 +40,27 @@ SMALL = [
     "--train.max-steps=3", "--train.batch-size=2", "--train.eval-batches=1",
     "--sample.max-new-tokens=4", "--data.vocab-size=300",
 ]  # fmt: skip
+
+
+MODERN = {
+    "position": "rope", "norm": "rms", "mlp": "relu2", "qk_norm": True, "bias": False,
+    "zero_init": True,
+}  # fmt: skip
+# GPT-2 itself, and everything in which a model can differ from it.
+VARIANTS = [
+    {"position": "learned", "norm": "layer", "mlp": "gelu", "block": "pre-norm"},
+    *({"position": name} for name in POSITIONS if name != "learned"),
+    *({"norm": name} for name in NORMS if name != "layer"),
+    *({"mlp": name} for name in MLPS if name != "gelu"),
+    *({"block": name} for name in BLOCKS if name != "pre-norm"),
+    {"n_kv_head": 1},
+    {"window": 3},
+    {"window": 3, "position": "alibi", "n_kv_head": 1},
+    {"qk_norm": True},
+    {"bias": False},
+    {"zero_init": True},
+    MODERN,
+]
 
 
 def tiny(**changes: object) -> ModelConfig:

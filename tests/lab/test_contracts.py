@@ -10,33 +10,14 @@ from nanogpt.config import SampleConfig, TrainConfig
 from nanogpt.generation.reader import Reader, generate
 from nanogpt.lab.contracts import CHECKS, OTHER_CHECKS, build
 from nanogpt.model.cache import KVCache
-from nanogpt.model.gpt import BLOCKS, GPT
-from nanogpt.model.layers import KERNELS, MLPS, NORMS, RMSNorm, SquaredReLU, rms_norm
+from nanogpt.model.gpt import GPT
+from nanogpt.model.layers import KERNELS, MLPS, RMSNorm, SquaredReLU, rms_norm
 from nanogpt.model.position import POSITIONS, RoPE
 from nanogpt.training.optim import OPTIMIZERS, build_optimizer
 from nanogpt.training.variants import TABLES
 
-from conftest import chi_square_is_fine, tiny
+from conftest import VARIANTS, chi_square_is_fine, tiny
 
-MODERN = {
-    "position": "rope", "norm": "rms", "mlp": "relu2", "qk_norm": True, "bias": False,
-    "zero_init": True,
-}  # fmt: skip
-# GPT-2 itself, and everything in which a model can differ from it.
-VARIANTS = [
-    {"position": "learned", "norm": "layer", "mlp": "gelu", "block": "pre-norm"},
-    *({"position": name} for name in POSITIONS if name != "learned"),
-    *({"norm": name} for name in NORMS if name != "layer"),
-    *({"mlp": name} for name in MLPS if name != "gelu"),
-    *({"block": name} for name in BLOCKS if name != "pre-norm"),
-    {"n_kv_head": 1},
-    {"window": 3},
-    {"window": 3, "position": "alibi", "n_kv_head": 1},
-    {"qk_norm": True},
-    {"bias": False},
-    {"zero_init": True},
-    MODERN,
-]
 every_variant = pytest.mark.parametrize(
     "variant", VARIANTS, ids=lambda v: "-".join(f"{k}={x}" for k, x in v.items())
 )
