@@ -23,6 +23,9 @@ ORDER = {
     "training": ["base", "text", "model", "generation", "evaluation", "interop"],
     "lab": ["base", "text", "model", "generation", "evaluation", "interop", "training"],
     "learn": ["base", "text", "model", "generation", "evaluation", "interop", "training", "lab"],
+    "explorer": [
+        "base", "text", "model", "generation", "evaluation", "interop", "training", "lab", "learn",
+    ],
 }  # fmt: skip
 BASE = {"config", "device", "errors", "files", "memory", "workers"}
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "measure a trained model: loss, perplexity, bits per byte",
     "compare": "the same model in Hugging Face Transformers: same numbers, speed side by side",
     "lab": "studies, scaling laws, attention heads, and checks of your own ideas",
+    "explore": "look inside your own models in the browser, live while they learn",
     "learn": "the learning path: lessons that run in the browser, and your progress",
     "exercise": "write the parts of a GPT yourself; learn what is wrong, and how to fix it",
     "export": "a folder that Hugging Face Transformers opens",

@@ -1,0 +1,7 @@
+"""A page that looks inside your own models while they read, write and learn.
+
+The Python side, in the order in which to read it: `runs` (which models there are, at which moments
+of their training), `places` (which line of the package does what the page shows), `remote` (what a
+model computes, for the page), `routes` (all of it over HTTP). The page itself stands in `web/`:
+plain JavaScript with an engine of its own, which does the same in the browser.
+"""

@@ -1,0 +1,183 @@
+"""The explorer over HTTP: the page's files, and under /api what its engine asks of Python.
+
+Errors are {"error": "one line that names the thing and the fix"} with a status of 4xx.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from nanogpt.errors import UserError, one_line
+from nanogpt.explorer import remote
+from nanogpt.explorer.runs import Run, find_run
+from nanogpt.model.trace import Edit
+
+WEB = Path(__file__).parent / "web"
+KINDS = {
+    ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
+}  # fmt: skip
+# The page's own files and nothing else: no other site, no script inside a text.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
+    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+TENSORS = "application/octet-stream"
+
+Ids = Annotated[list[int], Field(max_length=1_000_000)]
+
+
+class Body(BaseModel):
+    """A request. A field that does not exist is a mistake, not something to pass over."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TokenizeBody(Body):
+    """What /tokenize takes."""
+
+    text: str
+
+
+class EditBody(Body):
+    """One edit, see model/trace.py."""
+
+    at: str
+    head: int | None = None
+    positions: Ids | None = None
+    how: str = "zero"
+
+
+class ForwardBody(Body):
+    """What /forward takes."""
+
+    ids: Ids
+    record: list[str] = []
+    edits: list[EditBody] = []
+    other: Ids | None = None
+    step: int | None = None
+
+
+class GenerateBody(Body):
+    """What /generate takes; `settings` are those of the section `sample`."""
+
+    ids: Ids
+    settings: dict[str, Any] = {}
+    step: int | None = None
+
+
+def explorer_routes(runs: dict[str, Run]) -> APIRouter:
+    """The routes of the page and of its engine, on these runs."""
+    router = APIRouter()
+
+    @router.get("/api/runs")
+    def list_runs() -> list[dict[str, Any]]:
+        """The runs that can be opened now; one without weights yet says so."""
+        return [about_or_error(run) for run in runs.values()]
+
+    @router.get("/api/runs/{name}")
+    def info(name: str) -> dict[str, Any]:
+        run = find_run(runs, name)
+        with run.lock:
+            return run.info()
+
+    @router.get("/api/runs/{name}/tokenizer.json")
+    def tokenizer(name: str) -> dict[str, Any]:
+        return find_run(runs, name).tokenizer().to_dict()
+
+    @router.get("/api/runs/{name}/model.safetensors")
+    def model(name: str, step: int | None = None) -> Response:
+        return Response(find_run(runs, name).weights_file(step), media_type=TENSORS)
+
+    @router.get("/api/runs/{name}/metrics")
+    def metrics(name: str) -> list[dict[str, Any]]:
+        return find_run(runs, name).metrics()
+
+    @router.get("/api/runs/{name}/weights/{parameter}")
+    def weights(
+        name: str, parameter: str, first: int | None = None, end: int | None = None,
+        step: int | None = None,
+    ) -> Response:  # fmt: skip
+        rows = None if first is None or end is None else (first, end)
+        found = remote.weights(find_run(runs, name), parameter, rows, step)
+        return Response(remote.as_file({"weights": found}), media_type=TENSORS)
+
+    @router.post("/api/runs/{name}/tokenize")
+    def tokenize(name: str, body: TokenizeBody) -> list[dict[str, Any]]:
+        return remote.tokenize(find_run(runs, name).tokenizer(), body.text)
+
+    @router.post("/api/runs/{name}/forward")
+    def forward(name: str, body: ForwardBody) -> Response:
+        edits = [Edit(**edit.model_dump()) for edit in body.edits]
+        tensors = remote.forward(
+            find_run(runs, name), body.ids, body.record, edits, body.other or (), body.step
+        )
+        return Response(remote.as_file(tensors), media_type=TENSORS)
+
+    @router.post("/api/runs/{name}/generate")
+    def generate(name: str, body: GenerateBody) -> StreamingResponse:
+        pieces = remote.generate(find_run(runs, name), body.ids, body.settings, body.step)
+        return StreamingResponse(as_lines(pieces), media_type="application/x-ndjson")
+
+    @router.get("/")
+    def page() -> FileResponse:
+        return FileResponse(WEB / "index.html", headers={"Content-Security-Policy": POLICY})
+
+    @router.get("/{path:path}")
+    def file(path: str) -> FileResponse:
+        there = {p.relative_to(WEB).as_posix(): p for p in WEB.rglob("*") if p.suffix in KINDS}
+        if path not in there:
+            raise UserError(f"there is no page {path[:80]!r}; begin at /")
+        return FileResponse(there[path], media_type=KINDS[there[path].suffix])
+
+    return router
+
+
+def about_or_error(run: Run) -> dict[str, Any]:
+    """What the list says of a run; of one that cannot be opened, why."""
+    try:
+        with run.lock:
+            return run.about()
+    except UserError as error:
+        return {"name": run.name, "error": one_line(str(error)), "steps": run.steps()}
+
+
+def as_lines(values: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """One JSON value a line. What goes wrong on the way is a last line {"error": ...}."""
+    try:
+        for value in values:
+            yield json.dumps(value) + "\n"
+    except UserError as error:
+        yield json.dumps({"error": one_line(str(error))}) + "\n"
+
+
+def create_app(runs: dict[str, Run]) -> FastAPI:
+    """An app that serves the page on these runs."""
+    app = FastAPI(title="nanogpt explorer", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.exception_handler(UserError)
+    def refuse(request: Request, error: UserError) -> JSONResponse:
+        missing = str(error).startswith("there is no ")
+        return JSONResponse({"error": one_line(str(error))}, 404 if missing else 400)
+
+    @app.exception_handler(RequestValidationError)
+    def misunderstand(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return JSONResponse({"error": one_line(f"{where}: {first['msg']}")}, 422)
+
+    @app.middleware("http")
+    async def protect(request: Request, call_next: Any) -> Response:
+        answer: Response = await call_next(request)
+        for name, value in HEADERS.items():
+            answer.headers.setdefault(name, value)
+        return answer
+
+    app.include_router(explorer_routes(runs))
+    return app
