@@ -88,7 +88,7 @@ def check_size(model: GPT, patterns: Sequence[str], length: int) -> None:
 
 
 @torch.no_grad()
-def forward(
+def compute(
     run: Run, ids: Sequence[int], patterns: Sequence[str] = (), edits: Sequence[Edit] = (),
     other: Sequence[int] = (), step: int | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip

@@ -73,8 +73,16 @@ class GenerateBody(Body):
 
 
 def explorer_routes(runs: dict[str, Run]) -> APIRouter:
-    """The routes of the page and of its engine, on these runs."""
+    """The routes of the page and of its engine, on these runs. The page's files come last."""
     router = APIRouter()
+    add_facts(router, runs)
+    add_computing(router, runs)
+    add_files(router)
+    return router
+
+
+def add_facts(router: APIRouter, runs: dict[str, Run]) -> None:
+    """What is known of a run without computing anything."""
 
     @router.get("/api/runs")
     def list_runs() -> list[dict[str, Any]]:
@@ -108,6 +116,10 @@ def explorer_routes(runs: dict[str, Run]) -> APIRouter:
         found = remote.weights(find_run(runs, name), parameter, rows, step)
         return Response(remote.as_file({"weights": found}), media_type=TENSORS)
 
+
+def add_computing(router: APIRouter, runs: dict[str, Run]) -> None:
+    """What a model computes, of a text that the page sends."""
+
     @router.post("/api/runs/{name}/tokenize")
     def tokenize(name: str, body: TokenizeBody) -> list[dict[str, Any]]:
         return remote.tokenize(find_run(runs, name).tokenizer(), body.text)
@@ -115,7 +127,7 @@ def explorer_routes(runs: dict[str, Run]) -> APIRouter:
     @router.post("/api/runs/{name}/forward")
     def forward(name: str, body: ForwardBody) -> Response:
         edits = [Edit(**edit.model_dump()) for edit in body.edits]
-        tensors = remote.forward(
+        tensors = remote.compute(
             find_run(runs, name), body.ids, body.record, edits, body.other or (), body.step
         )
         return Response(remote.as_file(tensors), media_type=TENSORS)
@@ -124,6 +136,10 @@ def explorer_routes(runs: dict[str, Run]) -> APIRouter:
     def generate(name: str, body: GenerateBody) -> StreamingResponse:
         pieces = remote.generate(find_run(runs, name), body.ids, body.settings, body.step)
         return StreamingResponse(as_lines(pieces), media_type="application/x-ndjson")
+
+
+def add_files(router: APIRouter) -> None:
+    """The page itself."""
 
     @router.get("/")
     def page() -> FileResponse:
@@ -135,8 +151,6 @@ def explorer_routes(runs: dict[str, Run]) -> APIRouter:
         if path not in there:
             raise UserError(f"there is no page {path[:80]!r}; begin at /")
         return FileResponse(there[path], media_type=KINDS[there[path].suffix])
-
-    return router
 
 
 def about_or_error(run: Run) -> dict[str, Any]:
