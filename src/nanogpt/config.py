@@ -29,7 +29,7 @@ IGNORED = -100
 # machine instead: see memory.py. The others would stop the training, or end it, without a word.
 LARGEST = {
     "n_layer": 10_000, "n_head": 1_000_000, "n_embd": 1_000_000, "vocab_size": 10_000_000,
-    "context_length": 10**12,  # above it, not even the number of bytes is one of 64 bits
+    "context_length": 10**8,  # ten times the longest that was published
     "grad_accum_steps": 100_000, "eval_batches": 1_000_000, "max_new_tokens": 10_000_000,
     "snapshots": 1000, "weight_decay": 1e6, "init_std": 1e3, "eps": 1.0,
 }  # fmt: skip
