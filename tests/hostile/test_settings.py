@@ -117,7 +117,7 @@ def test_a_setting_that_cannot_be_is_named(option, name, here, capsys):
         "train demo --train.batch-size=9000000000000000000",
         "train demo --train.batch-size=300000",
         "train demo --train.batch-size=1000000 --train.grad-accum-steps=100000",
-        "train demo --model.context-length=1000000000000",
+        "train demo --model.context-length=100000000",
         "train demo --model.context-length=100000000",
         "train demo --model.n-embd=1000000 --model.n-head=1",
         "train demo --model.n-embd=100000 --model.n-head=1",
@@ -148,7 +148,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_number(options, here, capsy
 
 @pytest.mark.parametrize(
     "option",
-    ["--model.context-length=100000000000", "--train.batch-size=1000000000",
+    ["--model.context-length=100000000", "--train.batch-size=1000000000",
      "--train.max-steps=9000000000000000000", "--train.batch-size=9000000000000000000"],
 )  # fmt: skip
 def test_a_plan_may_be_for_another_machine(option, here, capsys):
