@@ -1,8 +1,11 @@
 """nanogpt lab: change one thing, see what it does; check an idea of your own."""
 
 import math
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -24,11 +27,17 @@ from nanogpt.cli.settings import (
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import DataConfig, ModelConfig, TrainConfig, read_toml
 from nanogpt.errors import Interrupted, UserError
+from nanogpt.files import write_json
 from nanogpt.lab.plugin import load_plugin
 from nanogpt.lab.runner import run_study
 from nanogpt.lab.study import load_study
 from nanogpt.memory import refuse_impossible
 from nanogpt.workers import number_of_processes
+
+if TYPE_CHECKING:
+    from nanogpt.lab.circuit import Circuit
+
+PATHS_SHOWN = 12
 
 PICTURE = "![validation loss against steps](curves.png)"
 SCALING_PICTURE = "![loss against tokens and against size](scaling.png)"
@@ -44,8 +53,10 @@ Try ideas and believe the answers.
 def main(arguments: Sequence[str]) -> int:
     """Call the action that is named."""
     return run_action(
-        "lab", ABOUT, {"run": run, "scaling": scaling, "heads": heads, "check": check}, arguments
-    )
+        "lab", ABOUT,
+        {"run": run, "scaling": scaling, "heads": heads, "circuit": circuit, "check": check},
+        arguments,
+    )  # fmt: skip
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -162,6 +173,70 @@ def heads(arguments: Sequence[str]) -> None:
     out = options.out or (options.run if options.run.is_dir() else Path())
     paths = write_heads(out, found, f"{options.run}: attention in repeated random tokens")
     console.print(f"written to {out}: {', '.join(path.name for path in paths)}")
+
+
+def circuit(arguments: Sequence[str]) -> None:
+    """Find the smallest set of heads that copies repeated text as the whole model does."""
+    from nanogpt.lab.circuit import KEEP, LENGTH, Removal, find_circuit
+
+    parser = Parser("lab circuit", "The smallest set of heads that keeps copying repeated text.")
+    add_model_options(parser)
+    parser.add_argument(
+        "--out", type=folder_to_write, help="folder to write (default: the run's own)"
+    )
+    parser.add_argument(
+        "--keep", type=float, default=KEEP,
+        help=f"faithfulness to keep, a share of what all heads add (default: {KEEP})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--repeat-after", type=int, default=LENGTH,
+        help=f"tokens before they repeat (default: {LENGTH})",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the random tokens (default: 0)")
+    options = parser.parse(arguments)
+    if options.repeat_after < 4:
+        raise UserError(f"--repeat-after {options.repeat_after}: use at least 4")
+    if not 0 <= options.seed < 2**63:
+        raise UserError(f"--seed {options.seed}: use a number from 0 to below 2**63")
+    model, tokenizer, _ = load_model(options)
+    console = Screen(highlight=False, soft_wrap=True)
+    began = time.perf_counter()
+    with console.status("taking heads away ..."):
+        for found in find_circuit(
+            model, tokenizer, options.keep, options.repeat_after, options.seed
+        ):
+            if isinstance(found, Removal):
+                console.print(
+                    f"[dim]without layer {found.layer}, head {found.head}: "
+                    f"{found.left} left keep {found.faithfulness:.1%}[/]"
+                )
+            else:
+                show_circuit(found, console)
+    console.print(f"found in {time.perf_counter() - began:.1f} s")
+    out = options.out or (options.run if options.run.is_dir() else Path())
+    write_json(out / "circuit.json", asdict(found))
+    console.print(f"written to {out}: circuit.json")
+
+
+def show_circuit(found: "Circuit", console: Console) -> None:
+    """The heads of a circuit, how much they keep, and the paths that matter most."""
+    table = Table("layer", "head", "lost without it", box=None)
+    for (layer, head), lost in zip(found.heads, found.lost, strict=True):
+        table.add_row(str(layer), str(head), f"{lost:.1%}")
+    console.print(table)
+    proof = "no smaller set keeps enough" if found.smallest else "too many heads to try all sets"
+    console.print(
+        f"faithfulness {found.faithfulness:.1%} with {len(found.heads)} of "
+        f"{len(found.removals)} heads, on other texts than the search ({proof})\n"
+        f"right guesses: model {found.right['model']:.1%}, circuit {found.right['circuit']:.1%}, "
+        f"no heads {found.right['none']:.1%}; all other heads keep {found.rest:.1%}"
+    )
+    table = Table("from", "to", "lost without this path", box=None)
+    for path in sorted(found.paths, key=lambda path: -path.lost)[:PATHS_SHOWN]:
+        ends = [(path.source, path.source_head), (path.sink, path.sink_head)]
+        names = [at if head is None else f"{at}, head {head}" for at, head in ends]
+        table.add_row(*names, f"{path.lost:.1%}")
+    console.print(table)
 
 
 def check(arguments: Sequence[str]) -> int:

@@ -17,4 +17,5 @@ And:
 
     scaling     a ladder of small models predicts a larger one, by a scaling law (law)
     heads       what attention heads look at
+    circuit     the smallest set of heads that keeps a behaviour, and the paths between them
 """

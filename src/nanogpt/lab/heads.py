@@ -11,6 +11,7 @@ so what a head looks at in the second half is its habit:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,15 +45,19 @@ class Heads:
         return [(*divmod(n, scores.shape[1]), scores.flatten()[n].item()) for n in order]
 
 
-def repeated_tokens(model: GPT, tokenizer: BaseTokenizer, length: int = LONGEST) -> Tensor:
-    """Different tokens in random order, twice in a row: (B, T). The same ones at every call.
+def repeated_tokens(
+    model: GPT, tokenizer: BaseTokenizer, length: int = LONGEST, seed: int = 0, rows: int = ROWS,
+    start: Sequence[int] = (),
+) -> Tensor:  # fmt: skip
+    """Different tokens in random order, twice in a row: (B, T). The same ones for the same seed.
 
-    So many of them, or as many as fit into the context and the vocabulary. Raises UserError if
-    context or vocabulary are too small for that.
+    So many of them, or as many as fit into the context and the vocabulary. The tokens of `start`
+    stand before them and are not among them. Raises UserError if context or vocabulary are too
+    small for that.
     """
-    special = set(tokenizer.special_tokens.values())
+    special = {*tokenizer.special_tokens.values(), *start}
     ordinary = torch.tensor([i for i in tokenizer.vocabulary if i not in special])
-    length = min(model.config.context_length // 2, len(ordinary), length)
+    length = min((model.config.context_length - len(start)) // 2, len(ordinary), length)
     if model.config.window:  # what a token followed the first time should be within sight
         length = min(length, model.config.window)
     if length < 4:
@@ -60,9 +65,10 @@ def repeated_tokens(model: GPT, tokenizer: BaseTokenizer, length: int = LONGEST)
             "looking at heads needs a context of 8 tokens, 4 different ones, and no window below "
             "4; name another run"
         )
-    draw = torch.Generator().manual_seed(0)
-    orders = [torch.randperm(len(ordinary), generator=draw)[:length] for _ in range(ROWS)]
-    return ordinary[torch.stack(orders)].repeat(1, 2).to(model.device)
+    draw = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(len(ordinary), generator=draw)[:length] for _ in range(rows)]
+    before = torch.tensor(start, dtype=torch.long).expand(rows, -1)
+    return torch.cat([before, ordinary[torch.stack(orders)].repeat(1, 2)], 1).to(model.device)
 
 
 @torch.no_grad()
