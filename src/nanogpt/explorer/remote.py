@@ -6,6 +6,7 @@ There is no batch axis here: a text is a row.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from nanogpt.generation.reader import Reader
 from nanogpt.generation.stream import Piece, stream
 from nanogpt.model.gpt import GPT, evaluating
 from nanogpt.model.trace import Edit, activation_names, editing, record
+from nanogpt.text.bpe import Pair
 from nanogpt.text.tokenizer import BaseTokenizer, Tokenizer
 
 LONGEST_TEXT = 100_000  # characters that are turned into tokens at once
@@ -35,18 +37,24 @@ def tokenize(tokenizer: BaseTokenizer, text: str) -> list[dict[str, Any]]:
     """
     if len(text) > LONGEST_TEXT:
         raise UserError(f"a text of {len(text):,} characters: use at most {LONGEST_TEXT:,}")
-    return [
-        token(tokenizer, i) | {"merges": merges_of(tokenizer, i)} for i in tokenizer.encode(text)
-    ]
+    known, special = tokenizer.vocabulary, {*tokenizer.special_tokens.values()}
+    ids = tokenizer.encode(text)
+    merges = {i: merges_of(tokenizer, i) for i in {*ids}}
+    return [described(i, known[i], i in special) | {"merges": merges[i]} for i in ids]
 
 
-def token(tokenizer: BaseTokenizer, i: int) -> dict[str, Any]:
-    """A token by its id: its text, where bytes that are no character become U+FFFD, and its bytes.
+def vocabulary(model: GPT, tokenizer: BaseTokenizer) -> list[dict[str, Any]]:
+    """Every token that a model can give, by its id."""
+    special = {*tokenizer.special_tokens.values()}
+    known = ((i, tokenizer.vocabulary.get(i, b"")) for i in range(model.config.vocab_size))
+    return [described(i, data, i in special) for i, data in known]
+
+
+def described(i: int, data: bytes, special: bool) -> dict[str, Any]:
+    """A token for the page; bytes that are no character become U+FFFD in its text.
 
     A model may have more rows than the tokenizer has tokens; such a token has no bytes.
     """
-    data = tokenizer.vocabulary.get(i, b"")
-    special = i in tokenizer.special_tokens.values()
     return {"id": i, "text": data.decode("utf-8", "replace"), "bytes": [*data], "special": special}
 
 
@@ -54,15 +62,21 @@ def merges_of(tokenizer: BaseTokenizer, i: int) -> list[list[str]]:
     """The pairs that were merged to make a token, in the order in which BPE merges them."""
     if not isinstance(tokenizer, Tokenizer):
         return []
-    pairs = {new: pair for pair, new in tokenizer.ranks.items()}
+    pairs = pairs_of(tokenizer)
     made, open_ids = set(), [i]
     while open_ids:
         new = open_ids.pop()
         if new in pairs and new not in made:
             made.add(new)
             open_ids.extend(pairs[new])
-    text = {i: data.decode("utf-8", "replace") for i, data in tokenizer.vocabulary.items()}
-    return [[text[part] for part in pairs[new]] for new in sorted(made)]
+    known = tokenizer.vocabulary
+    return [[known[part].decode("utf-8", "replace") for part in pairs[new]] for new in sorted(made)]
+
+
+@lru_cache(maxsize=8)
+def pairs_of(tokenizer: Tokenizer) -> dict[int, Pair]:
+    """The pair that each learned token joins."""
+    return {new: pair for pair, new in tokenizer.ranks.items()}
 
 
 def check_ids(model: GPT, ids: Sequence[int]) -> None:

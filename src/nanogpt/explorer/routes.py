@@ -99,6 +99,10 @@ def add_facts(router: APIRouter, runs: dict[str, Run]) -> None:
     def tokenizer(name: str) -> dict[str, Any]:
         return find_run(runs, name).tokenizer().to_dict()
 
+    @router.get("/api/runs/{name}/vocabulary")
+    def vocabulary(name: str) -> list[dict[str, Any]]:
+        return remote.vocabulary(*find_run(runs, name).open())
+
     @router.get("/api/runs/{name}/model.safetensors")
     def model(name: str, step: int | None = None) -> Response:
         return Response(find_run(runs, name).weights_file(step), media_type=TENSORS)

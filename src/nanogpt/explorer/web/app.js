@@ -1,0 +1,277 @@
+/**
+ * The frame of the page: which model, which text, which view; reading, and telling the view.
+ *
+ * A view is {id, title, about, state, render(place, app)}. `state` holds its settings with their
+ * defaults. `render` fills an element and returns {update(changed)}, which is called when what it
+ * shows may have changed: `changed` is a Set of names of settings, and "result", "tokens",
+ * "engine" or "theme". It is called once with all of them when the view appears.
+ */
+
+import { amount, chip, h, label } from "./draw.js";
+import { download, toPng, toSvg } from "./save.js";
+import { openEngine, runs } from "./engines.js";
+import { FRAME, readHash, writeHash } from "./state.js";
+import { view as text } from "./views/text.js";
+
+/** All views, in the order of their tabs. A new view is an import and a place in this list. */
+export const VIEWS = [text];
+
+const DEFAULTS = Object.assign({}, ...VIEWS.map((view) => view.state ?? {}), FRAME);
+const READS = ["run", "step", "text", "other", "edits"]; // changes after which a text is read anew
+
+const at = (id) => document.getElementById(id);
+
+class App {
+  constructor() {
+    this.state = readHash(location.hash, DEFAULTS);
+    this.runs = [];
+    this.engines = new Map();
+    this.engine = null;
+    this.tokens = []; // of the text, as many as fit into the context
+    this.result = null; // {logits, activations, ids} of the text
+    this.patterns = [];
+    this.latest = 0; // the number of the newest reading; older ones are dropped
+    this.shown = null; // the view that is shown: {view, update}
+  }
+
+  /** The chosen token's position: the last one, unless another was chosen. */
+  get token() {
+    const last = this.tokens.length - 1;
+    return Math.min(last, this.state.token ?? last);
+  }
+
+  /** "light" or "dark". */
+  get theme() {
+    return document.documentElement.dataset.theme;
+  }
+
+  /** Name the activations that the view needs; what it needed before is forgotten. */
+  need(patterns) {
+    this.patterns = [...patterns];
+  }
+
+  /** Open a run by its name, once: an engine. */
+  open(name) {
+    if (!this.engines.has(name)) {
+      const opening = openEngine(name);
+      this.engines.set(name, opening);
+      opening.catch(() => this.engines.delete(name));
+    }
+    return this.engines.get(name);
+  }
+
+  /** Change settings: the address follows, and the view is told. */
+  set(changes) {
+    const changed = Object.keys(changes).filter(
+      (name) => JSON.stringify(changes[name]) !== JSON.stringify(this.state[name]));
+    if (!changed.length) return;
+    Object.assign(this.state, changes);
+    const hash = writeHash(this.state, DEFAULTS);
+    history[changed.includes("view") ? "pushState" : "replaceState"](null, "", hash);
+    this.follow(new Set(changed));
+  }
+
+  /** Do what a change of these settings asks for. */
+  async follow(changed) {
+    if (changed.has("text") && at("text").value !== this.state.text) {
+      at("text").value = this.state.text;
+    }
+    if (changed.has("view") && this.shown) return this.show();
+    if (READS.some((name) => changed.has(name))) return this.read(changed);
+    if (changed.has("token")) this.drawTokens();
+    return this.tell(changed);
+  }
+
+  /** Read the text with the chosen model, then tell the view. */
+  async read(changed = new Set()) {
+    const number = ++this.latest;
+    try {
+      const engine = await this.open(this.state.run);
+      const tokens = await engine.tokenize(this.state.text);
+      const longest = engine.info.config.context_length;
+      const fitting = tokens.slice(-longest);
+      const ids = fitting.map((token) => token.id);
+      const { edits, step } = this.state;
+      const other = edits.some((edit) => edit.how === "swap") ?
+        (await engine.tokenize(this.state.other)).map((token) => token.id) : null;
+      const request = { record: this.patterns, edits, other, step };
+      const result = ids.length ? { ...(await engine.forward(ids, request)), ids } : null;
+      if (number !== this.latest) return;
+      const isNew = engine !== this.engine;
+      Object.assign(this, { engine, tokens: fitting, result });
+      if (isNew) this.drawFacts();
+      this.say(tokens.length > longest ?
+        `The model sees the last ${longest} of ${tokens.length} tokens.` :
+        tokens.length ? "" : "Type a text above: without a token there is nothing to read.");
+      this.drawTokens();
+      this.tell(new Set([...changed, "tokens", "result", ...(isNew ? ["engine"] : [])]));
+    } catch (error) {
+      if (number === this.latest) this.say(error.message, true);
+    }
+  }
+
+  /** Tell the view what changed. */
+  tell(changed) {
+    if (this.shown?.update && this.engine) this.shown.update(changed);
+  }
+
+  /** One line to the person who looks: a fact, or what went wrong. */
+  say(line, wrong = false) {
+    at("notice").textContent = line;
+    at("notice").classList.toggle("wrong", wrong);
+  }
+
+  /** Show the view that the state names. */
+  async show() {
+    const view = VIEWS.find((each) => each.id === this.state.view) ?? VIEWS[0];
+    for (const tab of at("views").children) {
+      const chosen = tab.id === `tab-${view.id}`;
+      tab.setAttribute("aria-selected", chosen);
+      tab.tabIndex = chosen ? 0 : -1;
+      if (chosen) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+    }
+    const place = h("div", { class: `view view-${view.id}` });
+    at("place").setAttribute("aria-labelledby", `tab-${view.id}`);
+    at("place").replaceChildren(h("div", { class: "head" },
+      h("div", {}, h("h2", {}, view.title), h("p", {}, view.about)), tools(view, place, this)), place);
+    this.shown = null;
+    this.patterns = [];
+    const rendered = view.render(place, this) ?? {};
+    this.shown = { view, update: rendered.update };
+    await this.read(new Set(Object.keys(DEFAULTS).concat("engine", "theme")));
+  }
+
+  /** The tokens of the text, as chips to choose one. */
+  drawTokens() {
+    at("tokens").replaceChildren(...this.tokens.map((token, t) => chip(token, {
+      role: "option", id: `token-${t}`, "aria-selected": t === this.token, "data-t": t,
+      title: `token ${t}: id ${token.id}`,
+    })));
+    at("tokens").setAttribute("aria-activedescendant", `token-${this.token}`);
+  }
+
+  /** What the chosen model is, in a line. */
+  drawFacts() {
+    const { config, n_params: n } = this.engine.info;
+    const where = this.engine.info.remote_only ? "computed in Python" : "computed in this page";
+    at("facts").textContent = `${amount(n)} parameters · ${config.n_layer} layers × ` +
+      `${config.n_head} heads · ${config.n_embd} channels · context ${config.context_length} · ` +
+      where;
+  }
+}
+
+/** The buttons beside a view's title: save it as a picture, or copy its address. */
+function tools(view, place, app) {
+  const save = async (kind) => {
+    const svg = toSvg(place);
+    const blob = kind === "png" ? await toPng(svg) : new Blob([svg], { type: "image/svg+xml" });
+    download(`${app.engine.info.name}-${view.id}.${kind}`, blob);
+  };
+  const link = async (event) => {
+    try {
+      await navigator.clipboard.writeText(location.href);
+      event.target.textContent = "Copied";
+    } catch {
+      window.prompt("The address of this view", location.href);
+    }
+    setTimeout(() => (event.target.textContent = "Link"), 1500);
+  };
+  const button = (name, title, onclick) => h("button", { type: "button", title, onclick }, name);
+  return h("div", { class: "tools" },
+    button("PNG", "Save this view as a PNG", () => save("png")),
+    button("SVG", "Save this view as an SVG", () => save("svg")),
+    button("Link", "Copy the address of this view", link));
+}
+
+/** Switch to a theme, remember it, and tell the view. */
+function setTheme(theme, app) {
+  document.documentElement.dataset.theme = theme;
+  app.tell(new Set(["theme"]));
+}
+
+/** Arrow keys move within a list of n, from place i; the new place, or null for another key. */
+function moved(key, i, n) {
+  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[key];
+  if (step) return Math.min(n - 1, Math.max(0, i + step));
+  return { Home: 0, End: n - 1 }[key] ?? null;
+}
+
+/** What people do: type, choose, switch, go back. */
+function listen(app) {
+  at("text").addEventListener("input", () => app.set({ text: at("text").value, token: null }));
+  at("run").addEventListener("change", () => app.set({ run: at("run").value, step: null }));
+  at("theme").addEventListener("click", () => {
+    const theme = app.theme === "dark" ? "light" : "dark";
+    try {
+      localStorage.setItem("theme", theme);
+    } catch {
+      // A page that was opened from a file may have no storage; the choice is then not kept.
+    }
+    setTheme(theme, app);
+  });
+  at("tokens").addEventListener("click", (event) => {
+    const t = event.target.closest("[data-t]")?.dataset.t;
+    if (t !== undefined) app.set({ token: Number(t) });
+  });
+  at("tokens").addEventListener("keydown", (event) => {
+    const t = moved(event.key, app.token, app.tokens.length);
+    if (t === null) return;
+    event.preventDefault();
+    app.set({ token: t });
+  });
+  at("views").addEventListener("keydown", (event) => {
+    const i = VIEWS.findIndex((view) => view.id === app.shown?.view.id);
+    const next = moved(event.key, i, VIEWS.length);
+    if (next === null) return;
+    event.preventDefault();
+    app.set({ view: VIEWS[next].id });
+    at(`tab-${VIEWS[next].id}`).focus();
+  });
+  addEventListener("popstate", () => {
+    const before = app.state;
+    app.state = readHash(location.hash, DEFAULTS);
+    app.state.run ||= before.run;
+    const changed = Object.keys(DEFAULTS).filter(
+      (name) => JSON.stringify(before[name]) !== JSON.stringify(app.state[name]));
+    if (changed.length) app.follow(new Set(changed));
+  });
+}
+
+/** The theme that was chosen here before, or else the system's. */
+function firstTheme() {
+  try {
+    const kept = localStorage.getItem("theme");
+    if (kept === "dark" || kept === "light") return kept;
+  } catch {
+    // no storage: see above
+  }
+  return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+}
+
+/** Begin: the list of runs, then the view that the address names. */
+export async function start() {
+  const app = new App();
+  setTheme(firstTheme(), app);
+  at("views").replaceChildren(...VIEWS.map((view) => h("button", {
+    role: "tab", type: "button", id: `tab-${view.id}`, "aria-controls": "place",
+    onclick: () => app.set({ view: view.id }),
+  }, view.title)));
+  at("text").value = app.state.text;
+  listen(app);
+  try {
+    app.runs = await runs();
+    const open = app.runs.filter((run) => !run.error);
+    if (!open.length) throw new Error(app.runs[0]?.error ?? "there is no run to show");
+    if (!open.some((run) => run.name === app.state.run)) app.state.run = open[0].name;
+    at("run").replaceChildren(...app.runs.map((run) => h("option", {
+      value: run.name, selected: run.name === app.state.run, disabled: Boolean(run.error),
+    }, run.name)));
+    await app.show();
+  } catch (error) {
+    app.say(error.message, true);
+  }
+  return app;
+}
+
+/** For people at the console, and for tests: what is drawn, as data. */
+window.explorer = { label, ready: start().then((app) => (window.explorer.app = app)) };

@@ -1,0 +1,94 @@
+/**
+ * The engine that asks Python: for models that a page cannot run, because a plugin's variant is
+ * in them or because they are too large. The contract is that of local.js.
+ */
+
+import { readSafetensors } from "./safetensors.js";
+
+/** What is at an address. Throws an Error with the server's one line if there is nothing. */
+export async function ask(path, body) {
+  const request = body === undefined ? {} : {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  };
+  const answer = await fetch(path, request);
+  if (answer.ok) return answer;
+  const said = await answer.json().catch(() => ({}));
+  throw new Error(said.error ?? `${path}: ${answer.status} ${answer.statusText}`);
+}
+
+/** The runs that the server shows. */
+export const listRuns = async () => (await ask("api/runs")).json();
+
+/** Where a run is on the server. */
+export const placeOf = (name) => `api/runs/${encodeURIComponent(name)}`;
+
+export class RemoteEngine {
+  /** @param {object} info what the server says of the run; see Run.info in runs.py */
+  constructor(info) {
+    this.info = info;
+    this.place = placeOf(info.name);
+    this.tokens = new Map();
+  }
+
+  /** Open a run by its name. */
+  static async open(name) {
+    const engine = new RemoteEngine(await (await ask(placeOf(name))).json());
+    engine.vocabulary = await (await ask(`${engine.place}/vocabulary`)).json();
+    return engine;
+  }
+
+  /** The tokens of a text: [{id, text, bytes, special, merges}]. */
+  async tokenize(text) {
+    return (await ask(`${this.place}/tokenize`, { text })).json();
+  }
+
+  /** A token by its id: {id, text, bytes, special}. */
+  token(id) {
+    return this.vocabulary[id] ?? { id, text: "", bytes: [], special: false };
+  }
+
+  /** Read a text: {logits: Tensor (T, V), activations: {name: Tensor}}. */
+  async forward(ids, { record = [], edits = [], other = null, step = null } = {}) {
+    const answer = await ask(`${this.place}/forward`, {
+      ids: [...ids], record, edits, other: other && [...other], step,
+    });
+    const { logits, ...activations } = readSafetensors(await answer.arrayBuffer());
+    return { logits, activations };
+  }
+
+  /**
+   * A parameter, or its rows `first` to `end`.
+   * @returns {Promise<import("./tensor.js").Tensor>}
+   */
+  async weights(name, { first = null, end = null, step = null } = {}) {
+    const given = Object.entries({ first, end, step }).filter(([, value]) => value !== null);
+    const answer = await ask(
+      `${this.place}/weights/${encodeURIComponent(name)}?${new URLSearchParams(given)}`);
+    return readSafetensors(await answer.arrayBuffer()).weights;
+  }
+
+  /** Continue a text, token by token: {id, logprob, likeliest: [[id, logprob], ...]}. */
+  async *generate(ids, settings = {}, signal = undefined) {
+    const { step = null, ...rest } = settings;
+    const answer = await fetch(`${this.place}/generate`, {
+      method: "POST", signal, headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ ids: [...ids], settings: rest, step }),
+    });
+    if (!answer.ok) throw new Error((await answer.json()).error);
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let open = "";
+    for (;;) {
+      const { value = "", done } = await reader.read();
+      const lines = (open + value).split("\n");
+      open = lines.pop();
+      for (const line of lines) {
+        const said = JSON.parse(line);
+        if (said.error) throw new Error(said.error);
+        yield said;
+      }
+      if (done) return;
+    }
+  }
+}
