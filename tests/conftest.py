@@ -1,7 +1,9 @@
 """What several test files share: small settings, small models, a small prepared corpus."""
 
 import math
+import random
 import shutil
+import unicodedata
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -159,3 +161,73 @@ def chi_square_is_fine(counts: torch.Tensor, chances: list[float]) -> bool:
     statistic = sum((count - expected) ** 2 / expected for expected, count in merged)
     bound = degrees * (1 - 2 / (9 * degrees) + 4.75 * math.sqrt(2 / (9 * degrees))) ** 3
     return statistic < bound
+
+
+# Where a string is made of parts from every plane, and of all that a rule somewhere speaks of.
+PARTS = [
+    *["Hello", "don't", "WE'LL", "'s", "'re", "'", "<|endoftext|>", "<|endof", "_", "-", "..."],
+    *[
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "\r\n",
+        "\n\n\n",
+        "\u00a0",
+        "\u2028",
+        "\u3000",
+        "\x0b",
+        "\x1c",
+        "\x00",
+    ],
+    *[
+        "1",
+        "23",
+        "4567",
+        "٣",
+        "½",
+        "²",
+        "Ⅷ",
+        "੩",
+        "é",
+        "e\u0301",
+        "ß",
+        "İ",
+        "ǅ",
+        "日本",
+        "한글",
+        "ไทย",
+    ],
+    *[
+        "🎭",
+        "👩\u200d👩\u200d👧",
+        "🏳\ufe0f\u200d🌈",
+        "🇩🇪",
+        "1\ufe0f\u20e3",
+        "👍🏽",
+        "\U00010348",
+        "\U0002a6d6",
+    ],
+    *[
+        "\U000e0041",
+        "\U000f0000",
+        "\U0010ffff",
+        "\ufeff",
+        "\ufffd",
+        "\u200b",
+        "\u0378",
+        "$",
+        "€",
+        "~",
+    ],
+]
+
+
+def random_text(draw: random.Random, parts: list[str]) -> str:
+    """Troublesome parts, and characters of every plane that are assigned."""
+    texts = []
+    for _ in range(draw.randint(0, 25)):
+        character = chr((draw.choice([0, 0, 0, 1, 2, 3, 14, 15, 16]) << 16) + draw.randrange(65536))
+        assigned = unicodedata.category(character) not in ("Cn", "Cs")
+        texts.append(character if assigned and draw.random() < 0.5 else draw.choice(parts))
+    return "".join(texts)

@@ -6,7 +6,6 @@ import json
 import pickle
 import random
 import shutil
-import unicodedata
 from itertools import count, islice, pairwise, product
 from pathlib import Path
 
@@ -36,6 +35,8 @@ from nanogpt.text.formats import (
 from nanogpt.text.splitter import PATTERNS, Splitter
 from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
 
+from conftest import PARTS, random_text
+
 TRAINED = Tokenizer.train(
     ["The king's fool, the fools' king. " * 5, "naïve café — 日本語 🎭🎭"], 320
 )
@@ -53,64 +54,6 @@ nasty_text = st.lists(
 ).map("".join)  # fmt: skip
 
 
-# Where a string is made of parts from every plane, and of all that a rule somewhere speaks of.
-PARTS = [
-    *["Hello", "don't", "WE'LL", "'s", "'re", "'", "<|endoftext|>", "<|endof", "_", "-", "..."],
-    *[
-        " ",
-        "  ",
-        "\t",
-        "\n",
-        "\r\n",
-        "\n\n\n",
-        "\u00a0",
-        "\u2028",
-        "\u3000",
-        "\x0b",
-        "\x1c",
-        "\x00",
-    ],
-    *[
-        "1",
-        "23",
-        "4567",
-        "٣",
-        "½",
-        "²",
-        "Ⅷ",
-        "੩",
-        "é",
-        "e\u0301",
-        "ß",
-        "İ",
-        "ǅ",
-        "日本",
-        "한글",
-        "ไทย",
-    ],
-    *[
-        "🎭",
-        "👩\u200d👩\u200d👧",
-        "🏳\ufe0f\u200d🌈",
-        "🇩🇪",
-        "1\ufe0f\u20e3",
-        "👍🏽",
-        "\U00010348",
-        "\U0002a6d6",
-    ],
-    *[
-        "\U000e0041",
-        "\U000f0000",
-        "\U0010ffff",
-        "\ufeff",
-        "\ufffd",
-        "\u200b",
-        "\u0378",
-        "$",
-        "€",
-        "~",
-    ],
-]
 # Any character of any plane, but for those that Python's table of Unicode has not assigned yet: the
 # libraries carry tables of different years and disagree on what is a letter among the newest.
 planes = st.sampled_from([0, 1, 2, 3, 14, 15, 16]).flatmap(
@@ -326,16 +269,6 @@ def encodings(request, tmp_path_factory) -> tuple[Tokenizer, tiktoken.Encoding]:
     ours = find_tokenizer(path)
     assert isinstance(ours, Tokenizer)
     return ours, theirs
-
-
-def random_text(draw: random.Random, parts: list[str]) -> str:
-    """Troublesome parts, and characters of every plane that are assigned."""
-    texts = []
-    for _ in range(draw.randint(0, 25)):
-        character = chr((draw.choice([0, 0, 0, 1, 2, 3, 14, 15, 16]) << 16) + draw.randrange(65536))
-        assigned = unicodedata.category(character) not in ("Cn", "Cs")
-        texts.append(character if assigned and draw.random() < 0.5 else draw.choice(parts))
-    return "".join(texts)
 
 
 def check_against_tiktoken(encodings, count: int) -> None:
