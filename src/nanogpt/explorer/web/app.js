@@ -137,7 +137,7 @@ class App {
     this.shown = null;
     this.patterns = [];
     const rendered = view.render(place, this) ?? {};
-    this.shown = { view, update: rendered.update };
+    this.shown = { view, rendered, update: (changed) => rendered.update?.(changed) };
     await this.read(new Set(Object.keys(DEFAULTS).concat("engine", "theme")));
   }
 
