@@ -23,8 +23,10 @@ ORDER = {
     "training": ["base", "text", "model", "generation", "evaluation", "interop"],
     "lab": ["base", "text", "model", "generation", "evaluation", "interop", "training"],
     "learn": ["base", "text", "model", "generation", "evaluation", "interop", "training", "lab"],
+    "serve": ["base", "text", "model", "generation", "evaluation", "interop", "training"],
     "explorer": [
         "base", "text", "model", "generation", "evaluation", "interop", "training", "lab", "learn",
+        "serve",
     ],
 }  # fmt: skip
 BASE = {"config", "device", "errors", "files", "memory", "workers"}

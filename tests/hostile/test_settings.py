@@ -91,9 +91,9 @@ def here(tmp_path, monkeypatch) -> Path:
 
 def complaint_of(arguments: list[str], capsys) -> str:
     """What a command says that must refuse its arguments at once, and leave nothing."""
-    before, began = sorted(Path().rglob("*")), time.monotonic()
+    before, began = sorted(Path().rglob("*")), time.process_time()
     assert main(arguments) == 2
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     assert sorted(Path().rglob("*")) == before
     shown = capsys.readouterr()
     assert shown.out == ""

@@ -30,6 +30,7 @@ COMMANDS = {
     "explore": "look inside your own models in the browser, live while they learn",
     "learn": "the learning path: lessons that run in the browser, and your progress",
     "exercise": "write the parts of a GPT yourself; learn what is wrong, and how to fix it",
+    "serve": "trained models behind the completions API, for programs",
     "export": "a folder that Hugging Face Transformers opens",
     "completion": "a script that lets the shell complete commands, options and recipes",
 }

@@ -336,7 +336,7 @@ class Batcher:
                 row.end(finish)
 
     def step(self) -> None:
-        """One more token for every text that runs. One prompt is scored, so that few have to wait."""
+        """One more token for every text. Of new prompts, one is scored: the others go on."""
         row = next((row for row in self.running if row.scores_prompt), None)
         if row:
             scores = score(self.model, row.ids, row.top, self.ruled_out, self.separator)

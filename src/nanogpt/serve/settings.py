@@ -41,7 +41,7 @@ class ServeSettings:
             raise UserError(f"--port {self.port}: use 1 to 65535, or 0 for any free port")
         if not is_loopback(self.host) and not self.token:
             raise UserError(
-                f"--host {self.host} can be reached by others, so give a token that they must know, "
+                f"--host {self.host} lets others in: give a token that they must know, "
                 f"as in --token {secrets.token_hex(16)}"
             )
         if self.token and not (len(self.token) >= SHORTEST_TOKEN and self.token.isascii()):

@@ -1,0 +1,49 @@
+"""A port, and the server on it."""
+
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from nanogpt.errors import UserError
+from nanogpt.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+PATIENCE = 3  # seconds that answers may still take once the server is told to end
+
+
+def bind(settings: ServeSettings) -> socket.socket:
+    """The socket to listen on. Raises UserError if the port is taken or the host is not ours."""
+    try:
+        kind = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(kind[0])
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(kind[4])
+        listener.listen(128)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"cannot listen on {settings.host} port {settings.port}: {reason}; "
+            "use another with --port, or --port 0 for any that is free"
+        ) from None
+    return listener
+
+
+def address(listener: socket.socket, host: str) -> str:
+    """Where a socket can be reached, as a URL."""
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}"
+
+
+def make_server(app: "FastAPI") -> uvicorn.Server:
+    """A server of an app, quiet unless something fails: `server.run(sockets=[bind(settings)])`.
+
+    It ends on Ctrl-C and SIGTERM, which then reach whoever called it.
+    """
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, lifespan="on", server_header=False,
+        timeout_graceful_shutdown=PATIENCE,
+    )  # fmt: skip
+    return uvicorn.Server(config)
