@@ -1,8 +1,9 @@
 """What a page can ask only while Python stands behind it: the training text, and one more step.
 
-    POST /api/runs/NAME/nearest     passages of the training text that end as these tokens do
-    POST /api/runs/NAME/train-step  what a step or a few on this text would change
-    POST /api/runs/NAME/project     logits of hidden states: the final norm and the head alone
+POST /api/runs/NAME/nearest     passages of the training text that end as these tokens do
+POST /api/runs/NAME/train-step  what a step or a few on this text would change
+POST /api/runs/NAME/project     logits of hidden states: the final norm and the head alone
+GET  /api/runs/NAME/mean/PARAMETER  the mean of a parameter's rows, such as of all tokens
 """
 
 from typing import Annotated, Any
@@ -80,6 +81,11 @@ def question_routes(runs: dict[str, Run]) -> APIRouter:
         run = find_run(runs, name)
         logits = remote.as_file({"logits": logits_of(run, body.hidden, body.step)})
         return Response(logits, media_type=TENSORS)
+
+    @router.get("/mean/{parameter}")
+    def mean(name: str, parameter: str, step: int | None = None) -> Response:
+        rows = remote.weights(find_run(runs, name), parameter, step=step)
+        return Response(remote.as_file({"weights": rows.float().mean(0)}), media_type=TENSORS)
 
     return router
 

@@ -6,15 +6,17 @@ Errors are {"error": "one line that names the thing and the fix"} with a status 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nanogpt.errors import UserError, one_line
 from nanogpt.explorer import remote
+from nanogpt.explorer.bodies import TENSORS, Body, Ids
+from nanogpt.explorer.questions import question_routes
 from nanogpt.explorer.runs import Run, find_run
 from nanogpt.model.trace import Edit
 
@@ -28,15 +30,6 @@ POLICY = (
     "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-TENSORS = "application/octet-stream"
-
-Ids = Annotated[list[int], Field(max_length=1_000_000)]
-
-
-class Body(BaseModel):
-    """A request. A field that does not exist is a mistake, not something to pass over."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class TokenizeBody(Body):
@@ -58,8 +51,8 @@ class ForwardBody(Body):
     """What /forward takes."""
 
     ids: Ids
-    record: list[str] = []
-    edits: list[EditBody] = []
+    record: list[str] = Field(default_factory=list)
+    edits: list[EditBody] = Field(default_factory=list)
     other: Ids | None = None
     step: int | None = None
 
@@ -68,7 +61,7 @@ class GenerateBody(Body):
     """What /generate takes; `settings` are those of the section `sample`."""
 
     ids: Ids
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     step: int | None = None
 
 
@@ -77,6 +70,7 @@ def explorer_routes(runs: dict[str, Run]) -> APIRouter:
     router = APIRouter()
     add_facts(router, runs)
     add_computing(router, runs)
+    router.include_router(question_routes(runs))
     add_files(router)
     return router
 
