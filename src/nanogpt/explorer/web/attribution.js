@@ -195,22 +195,6 @@ export function logSoftmax(logits) {
   return Float64Array.from(logits, (logit) => logit - shift);
 }
 
-/** Probabilities of one row: (V) -> Float64Array (V). */
-export const softmax = (logits) => logSoftmax(logits).map(Math.exp);
-
-/** The ids of the k largest logits, largest first. */
-export function top(logits, k) {
-  const best = [];
-  for (let id = 0; id < logits.length; id++) {
-    if (best.length === k && logits[id] <= logits[best[k - 1]]) continue;
-    let place = best.length;
-    while (place > 0 && logits[id] > logits[best[place - 1]]) place--;
-    best.splice(place, 0, id);
-    if (best.length > k) best.pop();
-  }
-  return best;
-}
-
 /** KL(p || q) in nats, from two rows of logits: how much the second surprises the first. */
 export function divergence(p, q) {
   const a = logSoftmax(p);

@@ -1,53 +1,69 @@
 /**
- * What the views that ask "why" and "what if" share: elements, words for the parts of a model, and
- * the token that is looked at.
+ * What the views that ask "why" and "what if" share: words for the parts of a model, the place in
+ * the text that is looked at, and work that leaves the page time to draw.
  */
 
-/** The names of the parts in words, as the views show them. */
+import { h, label, number } from "../draw.js";
+
+/** A part of a model in words: {kind, layer, head}. */
 export function partName({ kind, layer, head }) {
-  const words = {
+  return {
     token: "token embedding",
-    position: "position embedding",
+    position: "position",
     head: `head ${layer}.${head}`,
     attention: `attention ${layer}`,
     mlp: `MLP ${layer}`,
     bias: `attention bias ${layer}`,
     edit: `your edit, block ${layer}`,
-    norm: "shift of the final norm",
+    norm: "final norm's shift",
+  }[kind];
+}
+
+/** A number with its sign. */
+export const signed = (x, digits = 2) => (x > 0 ? "+" : "") + number(x, digits);
+
+/** The position that is looked at: the chosen token, or the last. */
+export function positionOf(app) {
+  const last = app.tokens.length - 1;
+  return Math.max(0, Math.min(app.state.token ?? last, last));
+}
+
+/** Row t of a tensor, not copied. */
+export function row(tensor, t) {
+  const width = tensor.shape[tensor.shape.length - 1];
+  return tensor.data.subarray(t * width, (t + 1) * width);
+}
+
+/** Whether the page may go on after a few milliseconds of work; it lets the browser draw. */
+export function breather(budget = 10) {
+  let began = performance.now();
+  return async () => {
+    if (performance.now() - began < budget) return;
+    await new Promise((resolve) => setTimeout(resolve));
+    began = performance.now();
   };
-  return words[kind];
 }
 
 /**
- * One HTML or SVG element: h("p", {class: "note", onclick: f}, "text", child, null, [more]).
- * Attributes that are null or false are left out; texts are always texts, never markup.
+ * Tokens with a bar each: [{token, value, text}], the longest bar as wide as it gets. `sign` makes
+ * two colours. What is longer than `most` is cut.
  */
-export function h(tag, attributes = {}, ...children) {
-  const svg = /^(svg|g|rect|line|path|text|title|tspan|circle)$/.test(tag);
-  const element = svg
-    ? document.createElementNS("http://www.w3.org/2000/svg", tag)
-    : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === false || value === undefined) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "value" || name === "checked") element[name] = value;
-    else element.setAttribute(name, value === true ? "" : value);
-  }
-  element.append(...children.flat(9).filter((child) => child !== null && child !== undefined));
-  return element;
+export function bars(items, { most = 0, sign = false } = {}) {
+  const longest = most || Math.max(1e-12, ...items.map((item) => Math.abs(item.value)));
+  return h("ul", { class: "bars" }, items.map(({ token, value, text, mark }) =>
+    h("li", { class: mark ? "marked" : null },
+      h("span", { class: "name" }, label(token)),
+      h("span", { class: "track" }, h("span", {
+        class: sign && value < 0 ? "fill minus" : "fill",
+        style: { width: `${Math.min(100, (100 * Math.abs(value)) / longest)}%` },
+      })),
+      h("span", { class: "value" }, text))));
 }
 
-/** A number for people: as many digits as say something, with a real minus sign. */
-export function number(value, digits = 2) {
-  return value.toFixed(digits).replace("-", "−").replace(/^−(0\.?0*)$/, "$1");
-}
-
-/** A signed number. */
-export const signed = (value, digits = 2) => (value > 0 ? "+" : "") + number(value, digits);
-
-/** A probability in percent. */
-export function percent(p) {
-  if (p > 0.9995) return p === 1 ? "100 %" : "> 99.9 %";
-  if (p < 0.0005) return "< 0.1 %";
-  return `${number(100 * p, p < 0.0995 ? 1 : 0)} %`;
+/** A choice of one among a few: buttons in a row. options: [[value, text], ...]. */
+export function choice(name, options, chosen, onchoose) {
+  return h("div", { class: "choice", role: "group", "aria-label": name },
+    options.map(([value, text]) => h("button", {
+      type: "button", "aria-pressed": String(value === chosen), onclick: () => onchoose(value),
+    }, text)));
 }

@@ -2,7 +2,8 @@
  * A sum, drawn: each part begins where the one before ended, and the last bar is what they make.
  */
 
-import { h, number, partName, signed } from "./parts.js";
+import { h, number } from "../draw.js";
+import { partName, signed } from "./parts.js";
 
 const ROW = 22; // pixels, so that a finger finds it
 const MOST_ROWS = 44; // more parts are put together by layer
@@ -81,6 +82,6 @@ export function waterfall(rows, width, colors, total, onlook) {
     h("text", {
       x: width, y: y + 13, "text-anchor": "end", fill: colors.ink, "font-weight": 650,
       class: "value",
-    }, number(sum)),
+    }, number(sum, 2)),
   );
 }
