@@ -12,9 +12,11 @@ import { download, toPng, toSvg } from "./save.js";
 import { openEngine, runs } from "./engines.js";
 import { FRAME, readHash, writeHash } from "./state.js";
 import { view as text } from "./views/text.js";
+import { view as whatif } from "./views/whatif.js";
+import { view as why } from "./views/why.js";
 
 /** All views, in the order of their tabs. A new view is an import and a place in this list. */
-export const VIEWS = [text];
+export const VIEWS = [text, why, whatif];
 
 const DEFAULTS = Object.assign({}, ...VIEWS.map((view) => view.state ?? {}), FRAME);
 const READS = ["run", "step", "text", "other", "edits"]; // changes after which a text is read anew
@@ -45,9 +47,12 @@ class App {
     return document.documentElement.dataset.theme;
   }
 
-  /** Name the activations that the view needs; what it needed before is forgotten. */
+  /**
+   * Name the activations that the view needs: patterns, or a function of the model's settings that
+   * gives them. What it needed before is forgotten.
+   */
   need(patterns) {
-    this.patterns = [...patterns];
+    this.patterns = patterns;
   }
 
   /** Open a run by its name, once: an engine. */
@@ -94,7 +99,9 @@ class App {
       const { edits, step } = this.state;
       const other = edits.some((edit) => edit.how === "swap") ?
         (await engine.tokenize(this.state.other)).map((token) => token.id) : null;
-      const request = { record: this.patterns, edits, other, step };
+      const { patterns } = this;
+      const record = [...(patterns.call ? patterns(engine.info.config) : patterns)];
+      const request = { record, edits, other, step };
       const result = ids.length ? { ...(await engine.forward(ids, request)), ids } : null;
       if (number !== this.latest) return;
       const isNew = engine !== this.engine;

@@ -69,6 +69,31 @@ export class RemoteEngine {
     return readSafetensors(await answer.arrayBuffer()).weights;
   }
 
+  /** The mean of a parameter's rows, such as of all tokens: (C). */
+  async mean(name, { step = null } = {}) {
+    const query = step === null ? "" : `?step=${step}`;
+    const answer = await ask(`${this.place}/mean/${encodeURIComponent(name)}${query}`);
+    return readSafetensors(await answer.arrayBuffer()).weights;
+  }
+
+  /** The last step of the network alone: hidden states (N, C) -> logits (N, V). */
+  async project({ shape, data }, step = null) {
+    const hidden = Array.from({ length: shape[0] }, (_, n) =>
+      Array.from(data.subarray(n * shape[1], (n + 1) * shape[1])));
+    const answer = await ask(`${this.place}/project`, { hidden, step });
+    return readSafetensors(await answer.arrayBuffer()).logits;
+  }
+
+  /** Passages of the training text that end as these tokens do; see passages.py. */
+  async nearest(ids, { context = 24, most = 8 } = {}) {
+    return (await ask(`${this.place}/nearest`, { ids: [...ids], context, most })).json();
+  }
+
+  /** What a few steps of training on a text would change; see step.py. */
+  async trainStep(text, { lr, steps = 1, step = null }) {
+    return (await ask(`${this.place}/train-step`, { text, lr, steps, step })).json();
+  }
+
   /** Continue a text, token by token: {id, logprob, likeliest: [[id, logprob], ...]}. */
   async *generate(ids, settings = {}, signal = undefined) {
     const { step = null, ...rest } = settings;

@@ -1,9 +1,9 @@
 /**
- * What the views that ask "why" and "what if" share: words for the parts of a model, the place in
- * the text that is looked at, and work that leaves the page time to draw.
+ * What the views that ask "why" and "what if" share: words for the parts of a model, bars, and
+ * work that leaves the page time to draw.
  */
 
-import { h, label, number } from "../draw.js";
+import { h, label } from "../draw.js";
 
 /** A part of a model in words: {kind, layer, head}. */
 export function partName({ kind, layer, head }) {
@@ -19,13 +19,10 @@ export function partName({ kind, layer, head }) {
   }[kind];
 }
 
-/** A number with its sign. */
-export const signed = (x, digits = 2) => (x > 0 ? "+" : "") + number(x, digits);
-
-/** The position that is looked at: the chosen token, or the last. */
-export function positionOf(app) {
-  const last = app.tokens.length - 1;
-  return Math.max(0, Math.min(app.state.token ?? last, last));
+/** A number with its sign; zero has none. */
+export function signed(x, digits = 2) {
+  const text = Math.abs(x).toFixed(digits);
+  return Number(text) === 0 ? text : (x > 0 ? "+" : "−") + text;
 }
 
 /** Row t of a tensor, not copied. */
@@ -62,7 +59,7 @@ export function bars(items, { most = 0, sign = false } = {}) {
 
 /** A choice of one among a few: buttons in a row. options: [[value, text], ...]. */
 export function choice(name, options, chosen, onchoose) {
-  return h("div", { class: "choice", role: "group", "aria-label": name },
+  return h("div", { class: "segments", role: "group", "aria-label": name },
     options.map(([value, text]) => h("button", {
       type: "button", "aria-pressed": String(value === chosen), onclick: () => onchoose(value),
     }, text)));

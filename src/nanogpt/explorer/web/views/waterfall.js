@@ -31,7 +31,7 @@ export function grouped(parts) {
  */
 export function waterfall(rows, width, colors, total, onlook) {
   const narrow = width < 520;
-  const left = narrow ? 118 : 168; // room for the labels
+  const left = narrow ? 134 : 168; // room for the labels
   const right = 62; // and for the numbers
   let sum = 0;
   const ends = rows.map((row) => [sum, (sum += row.value)]);

@@ -6,7 +6,7 @@ import {
   attribute, parameterNames, PATTERNS, rankOf, streamNames, streams, whyNoSum,
 } from "../attribution.js";
 import { chip, colour, h, label, number, percent, SCALES, softmax, tip, top } from "../draw.js";
-import { bars, choice, partName, positionOf, row, signed } from "./parts.js";
+import { bars, choice, partName, row, signed } from "./parts.js";
 import { grouped, waterfall } from "./waterfall.js";
 
 const LENS_NUMBERS = 4e6; // logits that the lens computes at once
@@ -45,13 +45,12 @@ export const view = {
   state: { target: null, against: null },
 
   render(place, app) {
-    const { config } = app.engine.info;
-    app.need([...PATTERNS, ...streamNames(config)]);
+    app.need((config) => [...PATTERNS, ...streamNames(config)]);
     const lead = h("p", { class: "lead", "aria-live": "polite" });
     const controls = h("div", { class: "controls" });
-    const sum = h("figure", { class: "sum" });
-    const aside = h("aside", { class: "details", "aria-live": "polite" });
-    const lens = h("figure", { class: "lens" });
+    const sum = h("figure", { class: "panel sum" });
+    const aside = h("aside", { class: "panel details", "aria-live": "polite" });
+    const lens = h("figure", { class: "panel lens" });
     place.append(h("div", { class: "why" },
       lead, controls, h("div", { class: "columns" }, sum, aside), lens));
     let turn = 0;
@@ -61,9 +60,9 @@ export const view = {
 
     async function update() {
       const mine = ++turn;
-      const { engine, state, tokens, result } = app;
-      if (!tokens.length || !result?.activations[`h.${config.n_layer - 1}`]) return;
-      const position = positionOf(app);
+      const { engine, state, token: position, result } = app;
+      const { config } = engine.info;
+      if (!result) return;
       const logits = row(result.logits, position);
       const likeliest = top(logits, 8);
       const target = inside(state.target, logits) ?? likeliest[0];
@@ -92,8 +91,7 @@ export const view = {
       redraw = () => drawSum(sum, aside, app, found, asked, chosen);
       redraw();
     }
-    update();
-    return { update, close: () => resized.disconnect() };
+    return { update };
   },
 };
 
@@ -117,14 +115,14 @@ function write(lead, controls, app, { engine, position, logits, likeliest, targe
     if (first) app.set({ target: first.id });
   };
   controls.replaceChildren(
-    h("div", { class: "choice tokens", role: "group", "aria-label": "Token to explain" },
+    h("div", { class: "wrap", role: "group", "aria-label": "Token to explain" },
       shown.map((id) => h("button", {
-        type: "button", "aria-pressed": String(id === target),
+        type: "button", class: "pick", "aria-pressed": String(id === target),
         title: id === next?.id ? "what the text goes on with" : null,
         onclick: () => app.set({ target: id === likeliest[0] ? null : id }),
       }, label(engine.token(id)), h("small", {}, percent(probabilities[id])))),
       h("input", {
-        type: "text", size: 8, placeholder: "another", "aria-label": "Another token to explain",
+        class: "field", type: "text", size: 8, placeholder: "another", "aria-label": "Another token to explain",
         onchange: (event) => typed(event).catch(() => {}),
       })),
     choice("What to add up", [
@@ -138,14 +136,14 @@ function write(lead, controls, app, { engine, position, logits, likeliest, targe
 function drawSum(figure, aside, app, { parts, sum }, asked, chosen) {
   const rows = grouped(parts);
   const style = getComputedStyle(figure);
-  const colors = Object.fromEntries(["plus", "minus", "ink", "faint"].map((name) =>
-    [name, style.getPropertyValue(`--${name}`).trim() || "currentColor"]));
+  const [plus, minus, ink, faint] = ["blue", "orange", "ink", "line"].map((name) =>
+    style.getPropertyValue(`--${name}`));
   const look = (part) => details(aside, app, part, chosen);
   const name = chosen.against === null ? "logit" : "difference";
   const width = Math.max(280, Math.floor(figure.clientWidth));
   const mean = chosen.against === "mean" ? " minus the mean logit" : "";
   figure.replaceChildren(
-    waterfall(rows, width, colors, name, look),
+    waterfall(rows, width, { plus, minus, ink, faint }, name, look),
     h("figcaption", {},
       `The parts sum to ${number(sum, 4)}; the model's own ${name}${mean} is ` +
       `${number(asked, 4)}. The difference is ${Math.abs(sum - asked).toExponential(0)}. ` +
@@ -173,13 +171,13 @@ function details(aside, app, part, { position }) {
   const from = part.from ? Array.from(part.from) : null;
   const largest = from && Math.max(1e-9, ...from.map(Math.abs));
   const order = from && top(from.map(Math.abs), Math.min(6, from.length));
-  aside.replaceChildren(
+  aside.replaceChildren(...[
     h("h3", {}, name, " ", h("b", { class: part.value < 0 ? "minus" : "plus" },
       signed(part.value))),
     h("p", {}, said ?? "It looked back and took this from each token:"),
     from && h("p", { class: "strip" }, app.tokens.slice(0, position + 1).map((token, s) =>
       chip(token, {
-        style: { background: colour(SCALES[app.theme].signed, 0.5 + from[s] / (2 * largest)) },
+        style: { background: colour(SCALES[app.theme].signed, 0.5 + (0.36 * from[s]) / largest) },
         onmousemove: (event) => tip(`${label(token)} ${signed(from[s], 3)}`, event),
         onmouseleave: () => tip(""),
       }))),
@@ -192,7 +190,8 @@ function details(aside, app, part, { position }) {
     part.kind === "head" && h("button", {
       type: "button", class: "link",
       onclick: () => app.set({ view: "attention", layer: part.layer, head: part.head }),
-    }, "See this head in Attention"));
+    }, "See this head in Attention"),
+  ].filter(Boolean));
 }
 
 /** The logit lens: what the head would predict after each part, at the last few positions. */
@@ -244,8 +243,7 @@ async function drawLens(figure, app, { engine, position, target }, isNow) {
             type: "button", class: "link", title: "look at this position",
             onclick: () => app.set({ token: first + t }),
           }, label(token)))),
-        h("th", { scope: "col", class: "rank" }, `rank of ${name}`),
-        h("th", { scope: "col" }, ""))),
+        h("th", { scope: "col", class: "rank", colspan: 2 }, "rank and share of ", h("code", {}, name)))),
       h("tbody", {}, lines)));
 }
 

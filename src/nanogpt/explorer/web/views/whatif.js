@@ -1,0 +1,392 @@
+/**
+ * What if: parts of the model are switched off, averaged, or swapped for what they held in a
+ * second text; and a map of which layer and position carry the difference between two texts.
+ */
+
+import { divergence, logSoftmax } from "../attribution.js";
+import {
+  cellAt, chip, colour, h, heat, label, number, percent, SCALES, softmax, tip, top,
+} from "../draw.js";
+import { bars, breather, choice, row, signed } from "./parts.js";
+
+const WAYS = [["zero", "zero"], ["mean", "average"], ["swap", "swap"]];
+const MAPS = [["stream", "stream"], ["attn", "attention"], ["mlp", "MLP"], ["heads", "heads"]];
+const MOST_COLUMNS = 192; // positions of a map; each cell is a forward pass
+
+/** Whether two edits are of the same place. */
+const same = (a, b) => a.at === b.at && (a.head ?? null) === (b.head ?? null) &&
+  JSON.stringify(a.positions ?? null) === JSON.stringify(b.positions ?? null);
+
+export const view = {
+  id: "whatif",
+  title: "What if",
+  about: "Switch off, average or swap any part, and see what the model predicts without it.",
+  state: { how: "zero", where: "all", map: "stream" },
+
+  render(place, app) {
+    const parts = Object.fromEntries(["switches", "outcome", "second", "map"].map((name) =>
+      [name, h("section", { class: `panel ${name}` })]));
+    place.append(h("div", { class: "grid" },
+      h("div", { class: "columns even" }, parts.switches, parts.outcome),
+      parts.second, parts.map));
+    const memory = { key: "", base: null, effects: new Map(), other: [], map: null };
+    let turn = 0;
+    writeSecond(parts.second, app);
+
+    async function update(changed) {
+      const mine = ++turn;
+      const isNow = () => mine === turn && place.isConnected;
+      if (!app.result) return;
+      const { engine, state, result } = app;
+      const ids = [...result.ids];
+      const tokens = state.other ? await engine.tokenize(state.other) : [];
+      const key = JSON.stringify([state.run, state.step, ids, state.other, state.how, app.token]);
+      if (key !== memory.key) {
+        const base = await engine.forward(ids, { step: state.step });
+        if (!isNow()) return;
+        Object.assign(memory, { key, base, other: tokens, effects: new Map() });
+      }
+      memory.canSwap = memory.other.length === ids.length;
+      sayOther(parts.second, app, memory);
+      drawOutcome(parts.outcome, app, memory);
+      drawSwitches(parts.switches, app, memory);
+      if (changed.has("theme")) memory.map?.redraw();
+      await sweep(parts.switches, app, memory, ids, isNow);
+      await patch(parts.map, app, memory, ids, isNow);
+    }
+    view.memory = memory; // what tests compare
+    return { update };
+  },
+};
+
+/** The token whose probability is followed: the likeliest one without edits. */
+function followed(app, memory) {
+  const logits = row(memory.base.logits, app.token);
+  return top(logits, 1)[0];
+}
+
+/** What can be switched in each layer: [{layer, name, edit}]. */
+function places(config) {
+  return Array.from({ length: config.n_layer }, (_, layer) => [
+    ...Array.from({ length: config.n_head }, (_, head) =>
+      ({ layer, name: `head ${layer}.${head}`, at: `h.${layer}.attn.kernel`, head })),
+    { layer, name: `attention ${layer}`, at: `h.${layer}.attn`, head: null },
+    { layer, name: `MLP ${layer}`, at: `h.${layer}.mlp`, head: null },
+  ]);
+}
+
+/** The edit of a place as the controls say it now. */
+function editOf(app, { at, head }) {
+  const { how, where } = app.state;
+  return { at, head, positions: where === "token" ? [app.token] : null, how };
+}
+
+/** A grid of switches: one for each head, attention layer and MLP. */
+function drawSwitches(panel, app, memory) {
+  const { state, engine } = app;
+  const { config } = engine.info;
+  const toggle = (place) => {
+    const edit = editOf(app, place);
+    const others = state.edits.filter((old) => !same(old, edit));
+    app.set({ edits: others.length < state.edits.length ? others : [...others, edit] });
+  };
+  const key = (place) => `${place.at}/${place.head}`;
+  const isOn = (place) => state.edits.some((edit) =>
+    edit.at === place.at && (edit.head ?? null) === place.head);
+  const target = label(engine.token(followed(app, memory)));
+  const ways = memory.canSwap ? WAYS : WAYS.filter(([way]) => way !== "swap");
+  panel.replaceChildren(
+    h("h3", {}, "Switches"),
+    h("div", { class: "controls" },
+      choice("How", ways, state.how, (how) => app.set({ how })),
+      choice("Where", [["all", "whole text"], ["token", "chosen token"]], state.where,
+        (where) => app.set({ where }))),
+    h("div", { class: "switches-scroll" }, h("table", { class: "grid-of" },
+      h("thead", {}, h("tr", {}, h("th", {}),
+        Array.from({ length: config.n_head }, (_, head) => h("th", { scope: "col" }, `head ${head}`)),
+        h("th", { scope: "col" }, "all"), h("th", { scope: "col" }, "MLP"))),
+      h("tbody", {}, places(config).map((line, layer) => h("tr", {},
+        h("th", { scope: "row" }, `layer ${layer}`),
+        line.map((place) => h("td", {}, h("button", {
+          type: "button", class: "switch", "data-key": key(place),
+          "aria-pressed": String(isOn(place)), "aria-label": place.name,
+          onclick: () => toggle(place),
+        }, "·")))))))),
+    h("p", { class: "note" }, "Click a part to change it. The number says by how much the " +
+      "log-probability of ", h("code", {}, target), " changes when this part alone is changed, " +
+      "in nats. Orange: it becomes less likely, so the part spoke for it."),
+    h("div", { class: "controls" }, state.edits.map((edit, n) => h("button", {
+      type: "button", class: "pick", title: "undo this change",
+      onclick: () => app.set({ edits: state.edits.filter((_, i) => i !== n) }),
+    }, `${edit.how} ${edit.at}${edit.head === null ? "" : ` head ${edit.head}`}` +
+      `${edit.positions ? ` at ${edit.positions.join(", ")}` : ""} ×`)),
+    state.edits.length ? h("button", {
+      type: "button", class: "button", onclick: () => app.set({ edits: [] }),
+    }, "Undo all") : null));
+  paint(panel, app, memory);
+}
+
+/** The effects that are known so far, as numbers and colours of the switches. */
+function paint(panel, app, memory) {
+  const most = Math.max(0.02, ...[...memory.effects.values()].map(Math.abs));
+  for (const button of panel.querySelectorAll(".switch")) {
+    const effect = memory.effects.get(button.dataset.key);
+    if (effect === undefined) continue;
+    button.textContent = signed(effect);
+    button.style.background = colour(SCALES[app.theme].signed, 0.5 + (0.34 * effect) / most);
+  }
+}
+
+/** Change each part alone and see what happens to the followed token, a few at a time. */
+async function sweep(panel, app, memory, ids, isNow) {
+  const { state, engine } = app;
+  if (state.how === "swap" && !memory.canSwap) return;
+  const target = followed(app, memory);
+  const at = app.token;
+  const before = logSoftmax(row(memory.base.logits, at))[target];
+  const other = memory.canSwap ? memory.other.map((token) => token.id) : null;
+  const rest = breather();
+  for (const place of places(engine.info.config).flat()) {
+    const key = `${place.at}/${place.head}`;
+    if (memory.effects.has(key)) continue;
+    const edit = { at: place.at, head: place.head, positions: null, how: state.how };
+    const { logits } = await engine.forward(ids, { edits: [edit], other, step: state.step });
+    if (!isNow()) return;
+    memory.effects.set(key, logSoftmax(row(logits, at))[target] - before);
+    await rest();
+    if (!isNow()) return;
+  }
+  paint(panel, app, memory);
+}
+
+/** Before and after, side by side: what comes next, and how much each position changed. */
+function drawOutcome(panel, app, memory) {
+  const { state, engine, tokens, result } = app;
+  const [old, now] = [row(memory.base.logits, app.token), row(result.logits, app.token)];
+  const [p, q] = [softmax(old), softmax(now)];
+  const shown = [...new Set([...top(p, 7), ...top(q, 7)])].slice(0, 10);
+  const list = (values, order) => bars(order.map((id) => ({
+    token: engine.token(id), value: values[id], text: percent(values[id]),
+    mark: id === shown[0],
+  })), { most: Math.max(p[shown[0]], q[top(q, 1)[0]]) });
+  const order = shown.toSorted((a, b) => q[b] - q[a]);
+  const shifts = tokens.map((_, t) => divergence(row(memory.base.logits, t), row(result.logits, t)));
+  const most = Math.max(0.1, ...shifts);
+  const changed = state.edits.length > 0;
+  view.shifts = shifts;
+  panel.replaceChildren(
+    h("h3", {}, "Before and after"),
+    h("p", { class: "note" }, changed ?
+      ["After ", chip(tokens[app.token]), `the prediction moved by ${number(shifts[app.token], 3)}` +
+        " nats (KL divergence). ", h("code", {}, label(engine.token(shown[0]))),
+      ` went from ${percent(p[shown[0]])} to ${percent(q[shown[0]])}.`] :
+      "Nothing is changed yet: both sides are the same."),
+    h("div", { class: "pair" },
+      h("div", {}, h("h4", {}, "before"), list(p, shown)),
+      h("div", {}, h("h4", {}, "after"), list(q, order))),
+    h("p", { class: "note" }, "How much the prediction moved at each token:"),
+    h("p", { class: "strip" }, tokens.map((token, t) => chip(token, {
+      "data-t": t, title: `${number(shifts[t], 3)} nats`,
+      onclick: () => app.set({ token: t }),
+      style: { background: colour(SCALES[app.theme].signed, 0.5 - (0.36 * shifts[t]) / most) },
+    }))));
+}
+
+/** The box for the second text. */
+function writeSecond(panel, app) {
+  panel.replaceChildren(
+    h("h3", {}, "Second text"),
+    h("p", { class: "note" }, "A corrupted copy of your text, of as many tokens. Swaps take from " +
+      "it, and the map below finds where the two texts are told apart."),
+    h("div", { class: "controls second-line" },
+      h("input", {
+        type: "text", class: "field wide", value: app.state.other, spellcheck: "false",
+        "aria-label": "The second text", placeholder: "the same text with one word exchanged",
+        oninput: (event) => app.set({ other: event.target.value }),
+      }),
+      h("button", {
+        type: "button", class: "button", onclick: async (event) => {
+          event.target.disabled = true;
+          const found = await suggest(app).finally(() => (event.target.disabled = false));
+          if (found !== null) {
+            panel.querySelector("input").value = found;
+            app.set({ other: found });
+          }
+        },
+      }, "Suggest one")),
+    h("p", { class: "strip", role: "status" }));
+}
+
+/** The tokens of the second text, with those marked that differ; or why it cannot be used. */
+function sayOther(panel, app, memory) {
+  const line = panel.querySelector(".strip");
+  const { tokens } = app;
+  if (!memory.other.length) return line.replaceChildren();
+  if (!memory.canSwap) {
+    return line.replaceChildren(h("span", { class: "minus" },
+      `It has ${memory.other.length} tokens and your text ${tokens.length}. ` +
+      "A swap needs as many: exchange a word for one of as many tokens."));
+  }
+  return line.replaceChildren(...memory.other.map((token, t) => chip(token,
+    { class: token.id === tokens[t].id ? "" : "target" })));
+}
+
+/**
+ * A copy of the text with one token exchanged, so that the prediction changes most. For each
+ * position the model's own first other guess is tried. null if no such copy can be written.
+ */
+async function suggest(app) {
+  const { engine, tokens, result, state } = app;
+  const text = (list) => list.map((token) => token.text).join("");
+  let best = { moved: 0, text: null };
+  const last = tokens.length - 1;
+  const rest = breather();
+  for (let t = Math.max(1, last - 11); t <= last; t++) {
+    const id = top(row(result.logits, t - 1), 2).find((guess) => guess !== tokens[t].id);
+    const copy = tokens.map((token, n) => (n === t ? engine.token(id) : token));
+    const again = await engine.tokenize(text(copy));
+    if (again.length !== copy.length || again.some((token, n) => token.id !== copy[n].id)) continue;
+    const { logits } = await engine.forward(copy.map((token) => token.id), { step: state.step });
+    const moved = divergence(row(result.logits, last), row(logits, last));
+    if (moved > best.moved) best = { moved, text: text(copy) };
+    await rest();
+  }
+  return best.text;
+}
+
+/**
+ * The map: the model reads the second text, and one place at a time is given what it held in the
+ * first. 1: this place alone brings the first text's answer back; 0: it changes nothing.
+ */
+async function patch(panel, app, memory, ids, isNow) {
+  const { engine, state, tokens } = app;
+  const { config } = engine.info;
+  const key = memory.key + state.map;
+  if (memory.map?.key === key) return;
+  const tabs = choice("What is swapped", MAPS, state.map, (map) => app.set({ map }));
+  const title = h("h3", {}, "What carries the difference");
+  if (!memory.canSwap || memory.other.every((token, t) => token.id === tokens[t].id)) {
+    memory.map = { key };
+    panel.replaceChildren(title, h("p", { class: "note" }, "Write a second text above, or let " +
+      "the page suggest one. Then this map shows which layer and position carry what differs."));
+    return;
+  }
+  const other = memory.other.map((token) => token.id);
+  const corrupted = await engine.forward(other, { step: state.step });
+  if (!isNow()) return;
+  const end = app.token;
+  const [clean, spoilt] = [row(memory.base.logits, end), row(corrupted.logits, end)];
+  const right = top(clean, 1)[0];
+  const wrong = top(spoilt, 2).find((id) => id !== right);
+  const lead = (logits) => logits[right] - logits[wrong];
+  const [low, high] = [lead(spoilt), lead(clean)];
+  const first = ids.findIndex((id, t) => id !== other[t]);
+  const cells = cellsOf(config, state.map, first, end);
+  const values = new Float32Array(cells.rows * cells.columns).fill(-Infinity);
+  const canvas = h("canvas", {
+    class: "pixels", role: "img", tabindex: 0,
+    "aria-label": "Share of the difference that each layer and position brings back",
+  });
+  const progress = h("progress", { max: cells.list.length, value: 0, "aria-label": "Progress" });
+  const read = h("p", { class: "note", role: "status" });
+  const redraw = () => heat(canvas, values, cells.rows, cells.columns,
+    { scale: "signed", from: -1, to: 1, theme: app.theme });
+  memory.map = { key, redraw, values, rows: cells.rows, columns: cells.columns, right, wrong };
+  const name = (id) => h("code", {}, label(engine.token(id)));
+  panel.replaceChildren(title,
+    h("p", { class: "note" }, "The first text leads to ", name(right), ", the second to ",
+      name(wrong), `. Their logits differ by ${number(high, 2)} in the first and ` +
+      `${number(low, 2)} in the second. Each cell swaps one place of the second text for what it ` +
+      "held in the first. The colour is the share of the difference that comes back " +
+      "(activation patching; Meng et al. 2022, Wang et al. 2023)."),
+    h("div", { class: "controls" }, tabs, progress),
+    framed(canvas, cells, app, memory), read);
+  const point = (event) => {
+    const { row: r, column: c } = cellAt(canvas, event, cells.rows, cells.columns);
+    const value = values[r * cells.columns + c];
+    const what = `${cells.rowNames[r]}, ${cells.place(c, tokens)}`;
+    tip(value === -Infinity ? what : `${what}: ${number(100 * value, 0)} %`, event);
+    return { r, c };
+  };
+  canvas.addEventListener("mousemove", point);
+  canvas.addEventListener("mouseleave", () => tip(""));
+  canvas.addEventListener("click", (event) => {
+    const { r, c } = point(event);
+    const edit = { ...cells.edit(r, c), how: "swap" };
+    app.set({ edits: [...state.edits.filter((old) => !same(old, edit)), edit] });
+  });
+  redraw();
+  const rest = breather(12);
+  for (const [n, { r, c }] of cells.list.entries()) {
+    const edit = { ...cells.edit(r, c), how: "swap" };
+    const { logits } = await engine.forward(other, { edits: [edit], other: ids, step: state.step });
+    if (!isNow()) {
+      memory.map = null; // it is begun again
+      return;
+    }
+    values[r * cells.columns + c] = (lead(row(logits, end)) - low) / (high - low);
+    progress.value = n + 1;
+    redraw();
+    await rest();
+    if (!isNow()) {
+      memory.map = null;
+      return;
+    }
+  }
+  progress.remove();
+  const best = top(values, 1)[0];
+  read.textContent = `Most comes back at ${cells.rowNames[Math.floor(best / cells.columns)]}, ` +
+    `${cells.place(best % cells.columns, tokens)}: ${number(100 * values[best], 0)} %. ` +
+    "Click a cell to make that swap in your own text.";
+}
+
+/** The cells of a map: its rows and columns, and the edit that each stands for. */
+function cellsOf(config, kind, first, end) {
+  const layers = Array.from({ length: config.n_layer }, (_, layer) => layer);
+  if (kind === "heads") {
+    const columns = config.n_head;
+    return {
+      rows: config.n_layer, columns, first: 0,
+      rowNames: layers.map((layer) => `layer ${layer}`),
+      columnNames: (tokens) => Array.from({ length: columns }, (_, head) => `head ${head}`),
+      place: (c) => `head ${c}`,
+      edit: (r, c) => ({ at: `h.${r}.attn.kernel`, head: c, positions: null }),
+      list: layers.flatMap((r) => Array.from({ length: columns }, (_, c) => ({ r, c }))),
+    };
+  }
+  // No token before the first that differs sees a difference, and none after the chosen is seen.
+  const start = Math.max(first, end + 1 - MOST_COLUMNS);
+  const columns = Math.max(1, end + 1 - start);
+  const names = kind === "stream" ? ["drop", ...layers.map((layer) => `h.${layer}`)] :
+    layers.map((layer) => `h.${layer}.${kind}`);
+  const words = { stream: "after block", attn: "attention", mlp: "MLP" };
+  const rowNames = names.map((name) =>
+    name === "drop" ? "embeddings" : `${words[kind]} ${name.split(".")[1]}`);
+  return {
+    rows: names.length, columns, first: start, rowNames,
+    columnNames: (tokens) => tokens.slice(start, end + 1).map(label),
+    place: (c, tokens) => `token ${start + c} ${label(tokens[start + c])}`,
+    edit: (r, c) => ({ at: names[r], head: null, positions: [start + c] }),
+    list: names.flatMap((_, r) => Array.from({ length: columns }, (_, c) => ({ r, c }))),
+  };
+}
+
+/** A canvas with the names of its rows and columns around it, and the scale of its colours. */
+function framed(canvas, cells, app, memory) {
+  const { tokens } = app;
+  const names = cells.columnNames(tokens);
+  const wide = names.length > 48;
+  const scale = [-1, -0.5, 0, 0.5, 1].map((x) => h("i", {
+    style: { background: colour(SCALES[app.theme].signed, 0.5 + x / 2) },
+  }));
+  return h("div", { class: "map-frame" },
+    h("div", { class: "map-rows" }, cells.rowNames.map((name) => h("span", {}, name))),
+    h("div", { class: "map-canvas", style: { "--rows": cells.rows, "--columns": cells.columns } },
+      canvas,
+      wide ? null : h("div", { class: "map-columns" }, names.map((name, c) => {
+        const t = cells.first + c;
+        const differs = cells.edit(0, c).positions && memory.other[t]?.id !== tokens[t]?.id;
+        return h("span", { class: differs ? "differs" : null }, name);
+      }))),
+    h("div", { class: "map-scale", "aria-hidden": "true" }, "−100 %", scale, "100 %"));
+}
