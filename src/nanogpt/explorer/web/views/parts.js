@@ -25,6 +25,17 @@ export function signed(x, digits = 2) {
   return Number(text) === 0 ? text : (x > 0 ? "+" : "−") + text;
 }
 
+/** Fill an element anew; whoever was there with the keyboard stays at the same control. */
+export function refill(element, ...children) {
+  const name = (control) => control.dataset.key ?? control.getAttribute("aria-label") ??
+    control.textContent;
+  const active = element.contains(document.activeElement) && name(document.activeElement);
+  element.replaceChildren(...children.flat(Infinity).filter(Boolean));
+  if (!active) return;
+  const controls = [...element.querySelectorAll("button, input, select, [tabindex]")];
+  controls.find((control) => name(control) === active)?.focus();
+}
+
 /** Row t of a tensor, not copied. */
 export function row(tensor, t) {
   const width = tensor.shape[tensor.shape.length - 1];

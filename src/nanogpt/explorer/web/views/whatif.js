@@ -7,7 +7,7 @@ import { divergence, logSoftmax } from "../attribution.js";
 import {
   cellAt, chip, colour, h, heat, label, number, percent, SCALES, softmax, tip, top,
 } from "../draw.js";
-import { bars, breather, choice, row, signed } from "./parts.js";
+import { bars, breather, choice, refill, row, signed } from "./parts.js";
 
 const WAYS = [["zero", "zero"], ["mean", "average"], ["swap", "swap"]];
 const MAPS = [["stream", "stream"], ["attn", "attention"], ["mlp", "MLP"], ["heads", "heads"]];
@@ -95,7 +95,7 @@ function drawSwitches(panel, app, memory) {
     edit.at === place.at && (edit.head ?? null) === place.head);
   const target = label(engine.token(followed(app, memory)));
   const ways = memory.canSwap ? WAYS : WAYS.filter(([way]) => way !== "swap");
-  panel.replaceChildren(
+  refill(panel,
     h("h3", {}, "Switches"),
     h("div", { class: "controls" },
       choice("How", ways, state.how, (how) => app.set({ how })),
@@ -164,7 +164,8 @@ function drawOutcome(panel, app, memory) {
   const { state, engine, tokens, result } = app;
   const [old, now] = [row(memory.base.logits, app.token), row(result.logits, app.token)];
   const [p, q] = [softmax(old), softmax(now)];
-  const shown = [...new Set([...top(p, 7), ...top(q, 7)])].slice(0, 10);
+  const shown = [...new Set([...top(p, 7), ...top(q, 7)])].slice(0, 10)
+    .toSorted((a, b) => p[b] - p[a]);
   const list = (values, order) => bars(order.map((id) => ({
     token: engine.token(id), value: values[id], text: percent(values[id]),
     mark: id === shown[0],
@@ -177,7 +178,7 @@ function drawOutcome(panel, app, memory) {
   panel.replaceChildren(
     h("h3", {}, "Before and after"),
     h("p", { class: "note" }, changed ?
-      ["After ", chip(tokens[app.token]), `the prediction moved by ${number(shifts[app.token], 3)}` +
+      ["After ", chip(tokens[app.token]), ` the prediction moved by ${number(shifts[app.token], 3)}` +
         " nats (KL divergence). ", h("code", {}, label(engine.token(shown[0]))),
       ` went from ${percent(p[shown[0]])} to ${percent(q[shown[0]])}.`] :
       "Nothing is changed yet: both sides are the same."),
@@ -293,27 +294,47 @@ async function patch(panel, app, memory, ids, isNow) {
     { scale: "signed", from: -1, to: 1, theme: app.theme });
   memory.map = { key, redraw, values, rows: cells.rows, columns: cells.columns, right, wrong };
   const name = (id) => h("code", {}, label(engine.token(id)));
-  panel.replaceChildren(title,
+  if (Math.abs(high - low) < 1e-4) {
+    refill(panel, title, h("p", { class: "note" },
+      "Both texts lead to the same prediction, so there is no difference to bring back."));
+    return;
+  }
+  refill(panel, title,
     h("p", { class: "note" }, "The first text leads to ", name(right), ", the second to ",
       name(wrong), `. Their logits differ by ${number(high, 2)} in the first and ` +
       `${number(low, 2)} in the second. Each cell swaps one place of the second text for what it ` +
       "held in the first. The colour is the share of the difference that comes back " +
-      "(activation patching; Meng et al. 2022, Wang et al. 2023)."),
+      "(activation patching; Meng et al. 2022, Wang et al. 2023). Tokens before the first that " +
+      "differs are left out: there both texts are the same."),
     h("div", { class: "controls" }, tabs, progress),
     framed(canvas, cells, app, memory), read);
+  const what = ({ r, c }) => {
+    const value = values[r * cells.columns + c];
+    const place = `${cells.rowNames[r]}, ${cells.place(c, tokens)}`;
+    return value === -Infinity ? place : `${place}: ${Math.round(100 * value)} %`;
+  };
   const point = (event) => {
     const { row: r, column: c } = cellAt(canvas, event, cells.rows, cells.columns);
-    const value = values[r * cells.columns + c];
-    const what = `${cells.rowNames[r]}, ${cells.place(c, tokens)}`;
-    tip(value === -Infinity ? what : `${what}: ${number(100 * value, 0)} %`, event);
+    tip(what({ r, c }), event);
     return { r, c };
   };
   canvas.addEventListener("mousemove", point);
   canvas.addEventListener("mouseleave", () => tip(""));
-  canvas.addEventListener("click", (event) => {
-    const { r, c } = point(event);
+  const swap = ({ r, c }) => {
     const edit = { ...cells.edit(r, c), how: "swap" };
-    app.set({ edits: [...state.edits.filter((old) => !same(old, edit)), edit] });
+    app.set({ edits: [...app.state.edits.filter((old) => !same(old, edit)), edit] });
+  };
+  canvas.addEventListener("click", (event) => swap(point(event)));
+  const cursor = { r: 0, c: 0 };
+  canvas.addEventListener("keydown", (event) => {
+    const [down, right] = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1],
+      ArrowLeft: [0, -1], Enter: [0, 0] }[event.key] ?? [];
+    if (down === undefined) return;
+    event.preventDefault();
+    cursor.r = Math.max(0, Math.min(cells.rows - 1, cursor.r + down));
+    cursor.c = Math.max(0, Math.min(cells.columns - 1, cursor.c + right));
+    read.textContent = what(cursor);
+    if (event.key === "Enter") swap(cursor);
   });
   redraw();
   const rest = breather(12);
@@ -335,8 +356,8 @@ async function patch(panel, app, memory, ids, isNow) {
   }
   progress.remove();
   const best = top(values, 1)[0];
-  read.textContent = `Most comes back at ${cells.rowNames[Math.floor(best / cells.columns)]}, ` +
-    `${cells.place(best % cells.columns, tokens)}: ${number(100 * values[best], 0)} %. ` +
+  const at = { r: Math.floor(best / cells.columns), c: best % cells.columns };
+  read.textContent = `Most comes back at ${what(at)}. ` +
     "Click a cell to make that swap in your own text.";
 }
 

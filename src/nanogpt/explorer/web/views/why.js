@@ -6,7 +6,7 @@ import {
   attribute, parameterNames, PATTERNS, rankOf, streamNames, streams, whyNoSum,
 } from "../attribution.js";
 import { chip, colour, h, label, number, percent, SCALES, softmax, tip, top } from "../draw.js";
-import { bars, choice, partName, row, signed } from "./parts.js";
+import { bars, choice, partName, refill, row, signed } from "./parts.js";
 import { grouped, waterfall } from "./waterfall.js";
 
 const LENS_NUMBERS = 4e6; // logits that the lens computes at once
@@ -114,7 +114,7 @@ function write(lead, controls, app, { engine, position, logits, likeliest, targe
     const [first] = await engine.tokenize(event.target.value);
     if (first) app.set({ target: first.id });
   };
-  controls.replaceChildren(
+  refill(controls,
     h("div", { class: "wrap", role: "group", "aria-label": "Token to explain" },
       shown.map((id) => h("button", {
         type: "button", class: "pick", "aria-pressed": String(id === target),
@@ -171,7 +171,7 @@ function details(aside, app, part, { position }) {
   const from = part.from ? Array.from(part.from) : null;
   const largest = from && Math.max(1e-9, ...from.map(Math.abs));
   const order = from && top(from.map(Math.abs), Math.min(6, from.length));
-  aside.replaceChildren(...[
+  refill(aside, [
     h("h3", {}, name, " ", h("b", { class: part.value < 0 ? "minus" : "plus" },
       signed(part.value))),
     h("p", {}, said ?? "It looked back and took this from each token:"),
@@ -191,7 +191,7 @@ function details(aside, app, part, { position }) {
       type: "button", class: "link",
       onclick: () => app.set({ view: "attention", layer: part.layer, head: part.head }),
     }, "See this head in Attention"),
-  ].filter(Boolean));
+  ]);
 }
 
 /** The logit lens: what the head would predict after each part, at the last few positions. */

@@ -1,0 +1,123 @@
+/**
+ * Where it read this: the longest end of the text that stands in the training text, and what came
+ * next there, beside what the model predicts.
+ */
+
+import { chip, h, label, percent, softmax, top } from "../draw.js";
+import { bars, choice, refill, row } from "./parts.js";
+
+export const view = {
+  id: "source",
+  title: "Where it read this",
+  about: "The passages of the training text that end as your text does, and what came next there.",
+  state: { ending: null },
+
+  render(place, app) {
+    const found = h("section", { class: "panel" });
+    const counts = h("div", { class: "columns even" });
+    const passages = h("section", { class: "panel passages" });
+    place.append(h("div", { class: "grid" }, found, counts, passages));
+    let turn = 0;
+    const memory = { key: "", answer: null };
+
+    async function update() {
+      const mine = ++turn;
+      const { engine, state, result, token } = app;
+      if (!result) return;
+      const ids = [...result.ids.slice(0, token + 1)];
+      const key = JSON.stringify([state.run, ids]);
+      if (key !== memory.key) {
+        try {
+          if (!engine.nearest) throw new Error(needs(engine));
+          const answer = await engine.nearest(ids);
+          if (mine !== turn) return;
+          Object.assign(memory, { key, answer });
+        } catch (error) {
+          if (mine !== turn) return;
+          memory.key = "";
+          counts.replaceChildren();
+          passages.replaceChildren();
+          found.replaceChildren(h("p", {}, error.message));
+          return;
+        }
+      }
+      view.answer = memory.answer; // what tests compare
+      write(found, counts, passages, app, memory.answer);
+    }
+    return { update };
+  },
+};
+
+/** Why this page cannot tell. */
+const needs = (engine) => "This page does not carry the training text. " +
+  `Open the run with: nanogpt explore runs/${engine.info.name}`;
+
+/** The sentence on top, the counts beside the model's own prediction, the passages. */
+function write(found, counts, passages, app, answer) {
+  const { engine, state, tokens, token, result } = app;
+  const { endings, searched, total } = answer;
+  const text = total > searched ? `the first ${searched.toLocaleString("en")} of ` : "the ";
+  const where = `${text}${total.toLocaleString("en")} tokens of the training text`;
+  if (!endings.length) {
+    counts.replaceChildren();
+    passages.replaceChildren();
+    found.replaceChildren(h("p", { class: "lead" }, chip(tokens[token]),
+      ` never stands before another token in ${where}.`));
+    return;
+  }
+  const longest = endings[0];
+  const chosen = endings.find((ending) => ending.length === state.ending) ?? longest;
+  const start = token + 1 - chosen.length;
+  const times = (n) => (n === 1 ? "once" : `${n.toLocaleString("en")} times`);
+  const shownLengths = lengths(endings);
+  refill(found,
+    h("p", { class: "lead" }, `The last ${longest.length} ` +
+      `${longest.length === 1 ? "token stands" : "tokens stand"} ${times(longest.count)} in ` +
+      `${where}.`),
+    h("p", { class: "strip" }, tokens.slice(0, token + 1).map((each, t) =>
+      chip(each, { class: t >= start ? "target" : "" }))),
+    h("div", { class: "controls" }, h("span", { class: "soft" }, "tokens that have to match"),
+      choice("Tokens that have to match",
+        shownLengths.map((length) => [length, String(length)]), chosen.length,
+        (length) => app.set({ ending: length === longest.length ? null : length }))));
+  const all = softmax(row(result.logits, token));
+  const counted = new Map(chosen.following.map((each) => [each.id, each.count / chosen.count]));
+  const read = chosen.following.slice(0, 10).map(({ id, count }) => ({
+    token: engine.token(id), value: count / chosen.count, mark: id === top(all, 1)[0],
+    text: `${percent(count / chosen.count)}`,
+  }));
+  const model = top(all, 10).map((id) => ({
+    token: engine.token(id), value: all[id], text: percent(all[id]), mark: counted.has(id),
+  }));
+  const copied = [...counted.keys()].reduce((sum, id) => sum + all[id], 0);
+  refill(counts,
+    h("section", { class: "panel" },
+      h("h3", {}, `What came next in the training text, ${times(chosen.count)}`),
+      h("p", { class: "note" }, "after these ", h("b", {}, String(chosen.length)),
+        chosen.length === 1 ? " token" : " tokens"), bars(read)),
+    h("section", { class: "panel" },
+      h("h3", {}, "What the model predicts"),
+      h("p", { class: "note" }, `${percent(copied)} of its prediction are tokens of the list ` +
+        "beside it. They are marked here."), bars(model)));
+  refill(passages,
+    h("h3", {}, "Passages"),
+    h("p", { class: "note" }, "Those with the longest match come first. The match is underlined; " +
+      "the token after it is blue."),
+    h("ol", {}, answer.passages.map((passage) => h("li", {},
+      h("span", { class: "badge", title: "tokens that match" }, String(passage.length)),
+      h("blockquote", {},
+        h("span", { class: "soft" }, lines(passage.before)),
+        h("u", {}, lines(passage.match)),
+        h("b", { class: "next", title: label(engine.token(passage.next.id)) },
+          lines(passage.next.text)),
+        h("span", { class: "soft" }, lines(passage.after)))))));
+}
+
+/** Line ends as a sign that takes less room. */
+const lines = (text) => text.replace(/\n/g, " ⏎ ");
+
+/** At most nine lengths to choose from: the shortest, and the longest. */
+function lengths(endings) {
+  const all = endings.map((ending) => ending.length).toSorted((a, b) => a - b);
+  return all.length <= 9 ? all : [...all.slice(0, 7), ...all.slice(-2)];
+}

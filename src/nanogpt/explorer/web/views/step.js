@@ -1,0 +1,169 @@
+/**
+ * One step: train a copy of the model on this text, now, and see what it changes.
+ */
+
+import { chip, colour, h, label, number, percent, SCALES, top } from "../draw.js";
+import { bars, refill, signed } from "./parts.js";
+
+const MOST_STEPS = 20;
+
+export const view = {
+  id: "step",
+  title: "One step",
+  about: "Train on this text, now: gradients by layer, and what the prediction becomes.",
+  state: { steps: 1, lr: -3 }, // lr: the exponent of ten
+
+  render(place, app) {
+    const controls = h("section", { class: "panel" });
+    const results = h("div", { class: "grid" });
+    place.append(h("div", { class: "grid" }, controls, results));
+    let turn = 0;
+    const memory = { key: "", done: null };
+
+    async function update() {
+      const mine = ++turn;
+      const { engine, state, result } = app;
+      if (!result) return;
+      drawControls(controls, app);
+      const text = app.tokens.map((token) => token.text).join("");
+      const key = JSON.stringify([state.run, state.step, text, state.lr, state.steps]);
+      if (key !== memory.key) {
+        results.classList.add("waiting");
+        try {
+          if (!engine.trainStep) throw new Error(needs(engine));
+          const lr = 10 ** state.lr;
+          // Without a step taken there is still a gradient to show: that of the first.
+          const steps = Math.max(1, Math.min(MOST_STEPS, state.steps));
+          const done = await engine.trainStep(text, { lr, steps, step: state.step });
+          if (mine !== turn) return;
+          Object.assign(memory, { key, done });
+        } catch (error) {
+          if (mine !== turn) return;
+          memory.key = "";
+          results.replaceChildren(h("p", { class: "panel" }, error.message));
+          return;
+        } finally {
+          if (mine === turn) results.classList.remove("waiting");
+        }
+      }
+      view.done = memory.done; // what tests compare
+      refill(results,
+        h("div", { class: "columns even" },
+          drawPrediction(app, memory.done), drawLosses(app, memory.done)),
+        drawGradients(app, memory.done));
+    }
+    return { update };
+  },
+};
+
+/** Why this page cannot train. */
+const needs = (engine) => "A published page cannot train. " +
+  `Open the run with: nanogpt explore runs/${engine.info.name}`;
+
+/** How far to step, and back. */
+function drawControls(panel, app) {
+  const { state } = app;
+  const go = (steps) => app.set({ steps: Math.max(0, Math.min(MOST_STEPS, steps)) });
+  refill(panel,
+    h("p", { class: "lead" }, state.steps === 0 ? "No step is taken. " :
+      `${state.steps} ${state.steps === 1 ? "step is" : "steps are"} taken on this text alone. `,
+    "A copy of the model is trained; your run stays as it is."),
+    h("div", { class: "controls", style: { "margin-bottom": "0" } },
+      h("button", {
+        type: "button", class: "button primary", disabled: state.steps >= MOST_STEPS,
+        onclick: () => go(state.steps + 1),
+      }, state.steps ? "One more step" : "Take a step"),
+      h("button", {
+        type: "button", class: "button", disabled: state.steps === 0,
+        onclick: () => go(state.steps - 1),
+      }, "Undo"),
+      h("label", { class: "slider", style: { flex: "0 1 260px" } }, "learning rate",
+        h("output", {}, (10 ** state.lr).toPrecision(2)),
+        h("input", {
+          type: "range", min: -5, max: -1, step: 0.25, value: state.lr,
+          "aria-label": "Learning rate, as a power of ten",
+          onchange: (event) => app.set({ lr: Number(event.target.value) }),
+        }))));
+}
+
+/** What the model predicts at the chosen token, before and after. */
+function drawPrediction(app, done) {
+  const { engine, tokens, token, state } = app;
+  const taken = state.steps > 0;
+  const rows = done.positions[token];
+  const next = tokens[token + 1]?.id;
+  const side = (which) => {
+    const order = rows.toSorted((a, b) => b[which] - a[which]).slice(0, 8);
+    return bars(order.map((each) => ({
+      token: engine.token(each[0]), value: Math.exp(each[which]), mark: each[0] === next,
+      text: percent(Math.exp(each[which])),
+    })), { most: Math.exp(Math.max(...rows.flatMap(([, a, b]) => [a, b]))) });
+  };
+  return h("section", { class: "panel" },
+    h("h3", {}, "After ", chip(tokens[token])),
+    h("p", { class: "note" }, next === undefined ?
+      "The text ends here, so this prediction was not trained. It moves all the same." :
+      ["The text goes on with ", h("code", {}, label(engine.token(next))),
+        ". That is what the step makes likelier."]),
+    h("div", { class: "pair" },
+      h("div", {}, h("h4", {}, "before"), side(1)),
+      h("div", {}, h("h4", {}, "after"), side(taken ? 2 : 1))));
+}
+
+/** The loss of the text after each step, and of each token before and after. */
+function drawLosses(app, done) {
+  const { tokens, theme, state } = app;
+  const losses = done.losses.slice(0, state.steps + 1);
+  const most = Math.max(...done.losses);
+  const changes = done.token_losses.map(([before, after]) => (state.steps ? after - before : 0));
+  const largest = Math.max(0.1, ...changes.map(Math.abs));
+  return h("section", { class: "panel" },
+    h("h3", {}, "Loss of the text"),
+    h("p", { class: "note" }, "In nats per token: how surprised the model is by each next token."),
+    h("ul", { class: "bars" }, losses.map((loss, n) => h("li", {},
+      h("span", { class: "name" }, n ? `step ${n}` : "before"),
+      h("span", { class: "track" }, h("span", {
+        class: n ? "fill" : "fill minus", style: { width: `${(100 * loss) / most}%` },
+      })),
+      h("span", { class: "value" }, number(loss, 3))))),
+    h("p", { class: "note" }, "Blue tokens became less surprising:"),
+    h("p", { class: "strip" }, tokens.map((token, t) => {
+      const change = t ? changes[t - 1] : 0;
+      return chip(token, {
+        "data-t": t, title: t ? `${signed(change)} nats` : "nothing comes before it",
+        onclick: () => app.set({ token: Math.max(0, t - 1) }),
+        style: { background: colour(SCALES[theme].signed, 0.5 - (0.36 * change) / largest) },
+      });
+    })));
+}
+
+/** The size of the gradient of each part, layer by layer. */
+function drawGradients(app, done) {
+  const { config } = app.engine.info;
+  const norms = done.norms[0];
+  const most = Math.max(...Object.values(norms));
+  const all = Math.sqrt(Object.values(norms).reduce((sum, norm) => sum + norm ** 2, 0));
+  const line = (name, part, words) => norms[part] === undefined ? null : h("li", {
+    title: `moved by ${number(done.moved[part], 4)}, its weights are ${number(done.sizes[part], 2)} long`,
+  },
+  h("span", { class: "name" }, name),
+  h("span", { class: "track" }, h("span", {
+    class: "fill", style: { width: `${(100 * norms[part]) / most}%` },
+  })),
+  h("span", { class: "value" }, number(norms[part], 3)),
+  h("span", { class: "value soft" }, percent(done.moved[part] / (done.sizes[part] || 1))));
+  const layers = Array.from({ length: config.n_layer }, (_, layer) => layer);
+  const strongest = top(Object.values(norms), 1)[0];
+  return h("section", { class: "panel gradients" },
+    h("h3", {}, "Gradients"),
+    h("p", { class: "note" }, "How strongly the loss of this text pulls at each part, before the " +
+      `first step: the length of its gradient. Together ${number(all, 3)}; the strongest is ` +
+      `${Object.keys(norms)[strongest]}. On the right: by how much the ` +
+      `part has moved, in percent of its length (${done.optimizer}, as in training, with a fresh ` +
+      "state)."),
+    h("ul", { class: "bars" },
+      line("wte", "wte"), line("wpe", "wpe"),
+      layers.flatMap((layer) => ["ln_1", "attn", "ln_2", "mlp"].map((part) =>
+        line(`h.${layer}.${part}`, `h.${layer}.${part}`))),
+      line("ln_f", "ln_f")));
+}
