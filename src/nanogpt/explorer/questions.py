@@ -40,7 +40,8 @@ class NearestBody(Body):
 class StepBody(Body):
     """What /train-step takes."""
 
-    text: str
+    text: str = ""
+    ids: Ids | None = None  # the same as tokens
     lr: float = 1e-3
     steps: int = 1
     step: int | None = None  # the snapshot to begin from; None: the latest checkpoint
@@ -67,7 +68,9 @@ def question_routes(runs: dict[str, Run]) -> APIRouter:
     @router.post("/train-step")
     def train_step(name: str, body: StepBody) -> dict[str, Any]:
         run = find_run(runs, name)
-        ids = [token["id"] for token in remote.tokenize(run.tokenizer(), body.text)]
+        ids = body.ids
+        if ids is None:
+            ids = [token["id"] for token in remote.tokenize(run.tokenizer(), body.text)]
         with run.lock:
             model = run.model(body.step)
             remote.check_ids(model, ids)

@@ -106,6 +106,14 @@ export class LocalEngine {
     }
   }
 
+  /** The mean of a parameter's rows, such as of all tokens: (C). Throws if there is none. */
+  async mean(name, { step = null } = {}) {
+    const { shape: [count, C], data } = await this.weights(name, { step });
+    const sums = new Float64Array(C);
+    for (let i = 0; i < data.length; i++) sums[i % C] += data[i];
+    return tensor([C], Float32Array.from(sums, (sum) => sum / count));
+  }
+
   /** The last step of the network alone: hidden states (T, C) -> logits (T, V). */
   async project(hidden, step = null) {
     return (await this.model(step)).head(hidden);

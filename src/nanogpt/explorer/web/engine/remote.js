@@ -90,8 +90,13 @@ export class RemoteEngine {
   }
 
   /** What a few steps of training on a text would change; see step.py. */
-  async trainStep(text, { lr, steps = 1, step = null }) {
-    return (await ask(`${this.place}/train-step`, { text, lr, steps, step })).json();
+  async trainStep(ids, { lr, steps = 1, step = null }) {
+    return (await ask(`${this.place}/train-step`, { ids: [...ids], lr, steps, step })).json();
+  }
+
+  /** Who answers what only Python can: `nearest` and `trainStep`. A published page has nobody. */
+  get python() {
+    return this;
   }
 
   /** Continue a text, token by token: {id, logprob, likeliest: [[id, logprob], ...]}. */

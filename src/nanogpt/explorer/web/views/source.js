@@ -28,8 +28,8 @@ export const view = {
       const key = JSON.stringify([state.run, ids]);
       if (key !== memory.key) {
         try {
-          if (!engine.nearest) throw new Error(needs(engine));
-          const answer = await engine.nearest(ids);
+          if (!engine.python) throw new Error(needs(engine));
+          const answer = await engine.python.nearest(ids);
           if (mine !== turn) return;
           Object.assign(memory, { key, answer });
         } catch (error) {

@@ -25,16 +25,16 @@ export const view = {
       const { engine, state, result } = app;
       if (!result) return;
       drawControls(controls, app);
-      const text = app.tokens.map((token) => token.text).join("");
-      const key = JSON.stringify([state.run, state.step, text, state.lr, state.steps]);
+      const ids = [...result.ids];
+      const key = JSON.stringify([state.run, state.step, ids, state.lr, state.steps]);
       if (key !== memory.key) {
         results.classList.add("waiting");
         try {
-          if (!engine.trainStep) throw new Error(needs(engine));
+          if (!engine.python) throw new Error(needs(engine));
           const lr = 10 ** state.lr;
           // Without a step taken there is still a gradient to show: that of the first.
           const steps = Math.max(1, Math.min(MOST_STEPS, state.steps));
-          const done = await engine.trainStep(text, { lr, steps, step: state.step });
+          const done = await engine.python.trainStep(ids, { lr, steps, step: state.step });
           if (mine !== turn) return;
           Object.assign(memory, { key, done });
         } catch (error) {
@@ -151,7 +151,7 @@ function drawGradients(app, done) {
     class: "fill", style: { width: `${(100 * norms[part]) / most}%` },
   })),
   h("span", { class: "value" }, number(norms[part], 3)),
-  h("span", { class: "value soft" }, percent(done.moved[part] / (done.sizes[part] || 1))));
+  h("span", { class: "value soft" }, app.state.steps ? percent(done.moved[part] / (done.sizes[part] || 1)) : ""));
   const layers = Array.from({ length: config.n_layer }, (_, layer) => layer);
   const strongest = top(Object.values(norms), 1)[0];
   return h("section", { class: "panel gradients" },
