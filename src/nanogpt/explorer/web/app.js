@@ -14,11 +14,12 @@ import { FRAME, readHash, writeHash } from "./state.js";
 import { view as text } from "./views/text.js";
 import { view as source } from "./views/source.js";
 import { view as step } from "./views/step.js";
+import { view as twins } from "./views/twins.js";
 import { view as whatif } from "./views/whatif.js";
 import { view as why } from "./views/why.js";
 
 /** All views, in the order of their tabs. A new view is an import and a place in this list. */
-export const VIEWS = [text, why, whatif, step, source];
+export const VIEWS = [text, why, whatif, twins, step, source];
 
 const DEFAULTS = Object.assign({}, ...VIEWS.map((view) => view.state ?? {}), FRAME);
 const READS = ["run", "step", "text", "other", "edits"]; // changes after which a text is read anew

@@ -167,10 +167,17 @@ export function softmax(logits) {
   return powers.map((x) => x / sum);
 }
 
-/** The places of the n largest numbers, the largest first. */
+/** The places of the n largest numbers, the largest first; of equal ones the first. */
 export function top(data, n) {
-  const order = Array.from(data.keys ? data.keys() : Object.keys(data).map(Number));
-  return order.sort((a, b) => data[b] - data[a] || a - b).slice(0, n);
+  const best = [];
+  for (let i = 0; i < data.length; i++) {
+    if (best.length >= n && !(data[i] > data[best[n - 1]])) continue;
+    let place = best.length;
+    while (place > 0 && data[i] > data[best[place - 1]]) place--;
+    best.splice(place, 0, i);
+    if (best.length > n) best.pop();
+  }
+  return best;
 }
 
 /** Show a tip beside the pointer, or hide it if there is nothing to say. */
