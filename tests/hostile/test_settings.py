@@ -118,7 +118,6 @@ def test_a_setting_that_cannot_be_is_named(option, name, here, capsys):
         "train demo --train.batch-size=300000",
         "train demo --train.batch-size=1000000 --train.grad-accum-steps=100000",
         "train demo --model.context-length=100000000",
-        "train demo --model.context-length=100000000",
         "train demo --model.n-embd=1000000 --model.n-head=1",
         "train demo --model.n-embd=100000 --model.n-head=1",
         "train demo --model.n-layer=10000 --model.n-embd=10000 --model.n-head=1",

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -18,7 +19,7 @@ from nanogpt.model.build import build
 from nanogpt.model.gpt import GPT
 from nanogpt.text.formats import load_tokenizer
 from nanogpt.text.tokenizer import BaseTokenizer, Tokenizer
-from nanogpt.training.checkpoint import find_checkpoint, has_checkpoint
+from nanogpt.training.checkpoint import find_checkpoint, has_checkpoint, load_state
 from nanogpt.training.load import load
 from nanogpt.training.records import read_metrics
 
@@ -119,9 +120,17 @@ class Run:
         there = (self.folder / "metrics.jsonl").exists()
         return read_metrics(self.folder) if there else []
 
+    def shape(self) -> GPT:
+        """The model without its weights, where the settings can be read alone; else the model."""
+        if not (self.folder / "config.toml").exists() or not has_checkpoint(self.folder):
+            return self.model()
+        config = load_state(find_checkpoint(self.folder))[1].model
+        with torch.device("meta"):
+            return GPT(config)
+
     def about(self) -> dict[str, Any]:
         """What a list of runs says of it."""
-        model = self.model()
+        model = self.shape()
         return {
             "name": self.name,
             "config": shape_of(model.config),

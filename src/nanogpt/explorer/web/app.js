@@ -11,6 +11,8 @@ import { amount, chip, h, label } from "./draw.js";
 import { download, toPng, toSvg } from "./save.js";
 import { openEngine, runs } from "./engines.js";
 import { FRAME, readHash, writeHash } from "./state.js";
+import { view as attention } from "./views/attention.js";
+import { view as choosing } from "./views/choosing.js";
 import { view as text } from "./views/text.js";
 import { view as source } from "./views/source.js";
 import { view as step } from "./views/step.js";
@@ -19,7 +21,7 @@ import { view as whatif } from "./views/whatif.js";
 import { view as why } from "./views/why.js";
 
 /** All views, in the order of their tabs. A new view is an import and a place in this list. */
-export const VIEWS = [text, why, whatif, twins, step, source];
+export const VIEWS = [text, attention, why, choosing, whatif, twins, step, source];
 
 const DEFAULTS = Object.assign({}, ...VIEWS.map((view) => view.state ?? {}), FRAME);
 const READS = ["run", "step", "text", "other", "edits"]; // changes after which a text is read anew
@@ -33,6 +35,7 @@ class App {
     this.engines = new Map();
     this.engine = null;
     this.tokens = []; // of the text, as many as fit into the context
+    this.other = null; // ids of the second text, if an edit swaps with it
     this.result = null; // {logits, activations, ids} of the text
     this.patterns = [];
     this.latest = 0; // the number of the newest reading; older ones are dropped
@@ -51,8 +54,8 @@ class App {
   }
 
   /**
-   * Name the activations that the view needs: patterns, or a function of the model's settings that
-   * gives them. What it needed before is forgotten.
+   * Name the activations that the view needs; what it needed before is forgotten. A function
+   * (number of tokens, config) -> patterns decides anew for every text.
    */
   need(patterns) {
     this.patterns = patterns;
@@ -102,13 +105,13 @@ class App {
       const { edits, step } = this.state;
       const other = edits.some((edit) => edit.how === "swap") ?
         (await engine.tokenize(this.state.other)).map((token) => token.id) : null;
-      const { patterns } = this;
-      const record = [...(patterns.call ? patterns(engine.info.config) : patterns)];
+      const record = typeof this.patterns === "function" ?
+        this.patterns(ids.length, engine.info.config) : [...this.patterns];
       const request = { record, edits, other, step };
       const result = ids.length ? { ...(await engine.forward(ids, request)), ids } : null;
       if (number !== this.latest) return;
       const isNew = engine !== this.engine;
-      Object.assign(this, { engine, tokens: fitting, result });
+      Object.assign(this, { engine, tokens: fitting, other, result });
       if (isNew) this.drawFacts();
       this.say(tokens.length > longest ?
         `The model sees the last ${longest} of ${tokens.length} tokens.` :

@@ -29,14 +29,18 @@ export class RemoteEngine {
   constructor(info) {
     this.info = info;
     this.place = placeOf(info.name);
-    this.tokens = new Map();
+    this.vocabulary = [];
   }
 
-  /** Open a run by its name. */
+  /** Open a run by its name; `load` makes it ready to answer. */
   static async open(name) {
-    const engine = new RemoteEngine(await (await ask(placeOf(name))).json());
-    engine.vocabulary = await (await ask(`${engine.place}/vocabulary`)).json();
-    return engine;
+    return new RemoteEngine(await (await ask(placeOf(name))).json());
+  }
+
+  /** Fetch the vocabulary, which `token` looks into. */
+  async load() {
+    this.vocabulary = await (await ask(`${this.place}/vocabulary`)).json();
+    return this;
   }
 
   /** The tokens of a text: [{id, text, bytes, special, merges}]. */

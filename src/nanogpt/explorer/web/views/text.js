@@ -25,12 +25,28 @@ class Journey {
   constructor(place, app) {
     this.app = app;
     this.strips = new Map(); // part -> its canvas, and what marks the chosen number
-    this.opened = null; // blocks whose inside is shown
+    this.opened = new Set(); // blocks whose inside is shown
+    this.list = null; // the parts of the model
+    this.built = null; // the parts whose rows are there
     this.token = h("section", { class: "panel token-card", "aria-label": "The chosen token" });
     this.path = h("section", { class: "panel journey", "aria-label": "The journey" });
     this.cell = h("aside", { class: "panel cell", "aria-label": "One number", "aria-live": "polite" });
     place.append(h("div", { class: "text-view" }, h("div", { class: "grid" }, this.token, this.path),
       this.cell));
+    app.need((T, config) => this.prepare(config));
+  }
+
+  /** What has to be recorded of a model; its parts are those that will be drawn. */
+  prepare(config) {
+    if (this.config !== config) {
+      const n = config.n_layer;
+      const chosen = /^h\.(\d+)/.exec(this.app.state.part)?.[1];
+      this.config = config;
+      this.opened = new Set(n <= FEW_BLOCKS ? Array(n).keys() : [0, n - 1]);
+      if (chosen && Number(chosen) < n) this.opened.add(Number(chosen));
+      this.list = parts(config);
+    }
+    return recorded(this.visibleParts());
   }
 
   /** What changed decides what is drawn anew. */
@@ -40,17 +56,7 @@ class Journey {
       this.token.replaceChildren(h("p", { class: "soft" }, "There is no token yet."));
       return;
     }
-    if (changed.has("engine") || !this.opened) {
-      const n = app.engine.info.config.n_layer;
-      const chosen = /^h\.(\d+)/.exec(app.state.part)?.[1];
-      this.opened = new Set(n <= FEW_BLOCKS ? Array(n).keys() : [0, n - 1]);
-      if (chosen && Number(chosen) < n) this.opened.add(Number(chosen));
-      this.list = parts(app.engine.info.config);
-      this.build();
-      app.need(recorded(this.visibleParts()));
-      if (!app.result.activations.wte) return void app.read();
-    }
-    if (!app.result.activations.wte) return;
+    if (this.list !== this.built) this.build();
     if (["result", "token", "theme", "engine"].some((name) => changed.has(name))) {
       this.arithmetic = new Arithmetic(app.engine, app.result, app.token, app.state.step);
       this.drawToken();
@@ -69,6 +75,7 @@ class Journey {
   /** The rows of the diagram, without their numbers. */
   build() {
     this.strips.clear();
+    this.built = this.list;
     const rows = [];
     let block = null;
     for (const part of this.visibleParts()) {
@@ -86,8 +93,7 @@ class Journey {
     const toggle = () => {
       if (open) this.opened.delete(block);
       else this.opened.add(block);
-      this.build();
-      this.app.need(recorded(this.visibleParts()));
+      this.built = null;
       this.app.read();
     };
     return h("button", {

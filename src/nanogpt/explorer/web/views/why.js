@@ -45,7 +45,7 @@ export const view = {
   state: { target: null, against: null },
 
   render(place, app) {
-    app.need((config) => [...PATTERNS, ...streamNames(config)]);
+    app.need((length, config) => [...PATTERNS, ...streamNames(config)]);
     const lead = h("p", { class: "lead", "aria-live": "polite" });
     const controls = h("div", { class: "controls" });
     const sum = h("figure", { class: "panel sum" });

@@ -1,0 +1,329 @@
+/**
+ * Attention: every head as a small picture, sorted by what it does; one of them large, with
+ * scores, mask and softmax as layers; and what one token looks at, in the text itself.
+ */
+
+import { cellAt, chip, h, heat, label, number, percent, tip, colour, SCALES } from "../draw.js";
+import { POSITIONS } from "../engine/layers.js";
+
+/** Habits of heads, as in lab/heads.py, but measured on the text that is shown. */
+export const HABITS = {
+  previous: "looks at the token before",
+  first: "looks at the first token",
+  induction: "looks at what followed the same token earlier",
+  self: "looks at itself",
+};
+
+const AT_ONCE = 30e6; // numbers: of more, one layer after the other is read
+const LONGEST_SIDE = 160; // pixels of a small picture
+const SORTS = { layer: "by layer", ...Object.fromEntries(Object.keys(HABITS).map((x) => [x, x])) };
+const LAYERS = { scores: "Scores", masked: "+ mask", weights: "+ softmax" };
+
+/**
+ * How much a head shows each habit in a text: the mean weight on the token that the habit means,
+ * over all tokens where it means one. NaN where no token has such a place.
+ * @param {Float32Array} weights (T, T) of one head
+ * @param {number[]} ids of the text
+ * @returns {Object<string, number>}
+ */
+export function habits(weights, ids) {
+  const T = ids.length;
+  const sums = { previous: [0, 0], first: [0, 0], induction: [0, 0], self: [0, 0] };
+  const after = new Map(); // token -> where its latest appearance so far was
+  for (let t = 0; t < T; t++) {
+    const seen = after.get(ids[t]);
+    const aims = { self: t, previous: t - 1, first: t ? 0 : -1 };
+    aims.induction = seen === undefined || seen + 1 >= t ? -1 : seen + 1;
+    for (const [habit, s] of Object.entries(aims)) {
+      if (s < 0) continue;
+      sums[habit][0] += weights[t * T + s];
+      sums[habit][1] += 1;
+    }
+    after.set(ids[t], t);
+  }
+  return Object.fromEntries(Object.entries(sums).map(([habit, [sum, n]]) => [habit, sum / n]));
+}
+
+/** A large square of numbers as a smaller one: the largest of each cell of n x n. */
+export function shrink(data, T, side) {
+  if (T <= side) return { data, side: T };
+  const small = new Float32Array(side * side);
+  for (let t = 0; t < T; t++) {
+    const row = Math.floor((t * side) / T) * side;
+    for (let s = 0; s <= t; s++) {
+      const cell = row + Math.floor((s * side) / T);
+      if (data[t * T + s] > small[cell]) small[cell] = data[t * T + s];
+    }
+  }
+  return { data: small, side };
+}
+
+export const view = {
+  id: "attention",
+  title: "Attention",
+  about: "What each head of each layer looks at. Rows are tokens that look, columns the tokens " +
+    "that they look at. Point at a token to see where its attention goes.",
+  state: { sort: "layer", shows: "weights" },
+  render: (place, app) => new Attention(place, app),
+};
+
+class Attention {
+  constructor(place, app) {
+    this.app = app;
+    this.heads = []; // {layer, head, small, side, scores: {habit: share}}
+    this.pointed = null; // the token whose attention is shown while the pointer is on it
+    this.grid = h("div", { class: "heads", role: "listbox", "aria-label": "All heads" });
+    this.canvas = h("canvas", { class: "pixels", tabindex: 0, role: "img" });
+    this.lines = h("canvas", { class: "cross" });
+    this.title = h("h3");
+    this.says = h("p", { class: "soft says" });
+    this.text = h("div", { class: "looks", role: "listbox", "aria-label": "The text, shaded" });
+    this.arithmetic = h("p", { class: "mono soft arithmetic" });
+    this.sorts = segments("Sort", SORTS, (sort) => app.set({ sort }));
+    this.shows = segments("Layers", LAYERS, (shows) => app.set({ shows }));
+    place.append(h("div", { class: "attention-view" },
+      h("section", { class: "panel" },
+        h("div", { class: "row" }, h("h3", {}, "All heads"), this.sorts.element), this.grid),
+      h("section", { class: "panel large" },
+        h("div", { class: "row" }, this.title, this.shows.element), this.says,
+        h("div", { class: "map" }, this.canvas, this.lines), this.arithmetic,
+        h("p", { class: "soft small" }, "The outlined token looks at the shaded ones."), this.text)));
+    this.listen();
+    app.need((T, { n_layer, n_head }) => (n_layer * n_head * T * T < AT_ONCE ?
+      ["h.*.attn.weights", "h.*.attn.scores"] : []));
+  }
+
+  listen() {
+    this.canvas.addEventListener("pointermove", (event) => {
+      const T = this.app.tokens.length;
+      if (!this.square) return;
+      const { row, column } = cellAt(this.canvas, event, T, T);
+      this.point(row, column);
+      const [from, to] = [this.app.tokens[row], this.app.tokens[column]];
+      tip(column > row ? "the future is hidden" : `${label(from)} → ${label(to)}  ` +
+        number(this.square[row * T + column], 4), event);
+    });
+    this.canvas.addEventListener("pointerleave", () => (this.point(null), tip("")));
+    this.canvas.addEventListener("click", () => {
+      if (this.pointed !== null) this.app.set({ token: this.pointed });
+    });
+    this.canvas.addEventListener("keydown", (event) => {
+      const move = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+      if (!move) return;
+      event.preventDefault();
+      const token = Math.min(this.app.tokens.length - 1, Math.max(0, this.app.token + move));
+      this.app.set({ token });
+    });
+    this.text.addEventListener("pointerover", (event) => {
+      const t = event.target.closest("[data-t]")?.dataset.t;
+      if (t !== undefined) this.point(Number(t));
+    });
+    this.text.addEventListener("pointerleave", () => this.point(null));
+    this.text.addEventListener("click", (event) => {
+      const t = event.target.closest("[data-t]")?.dataset.t;
+      if (t !== undefined) this.app.set({ token: Number(t) });
+    });
+  }
+
+  async update(changed) {
+    const { app } = this;
+    if (!app.result) {
+      this.heads = [];
+      this.square = null;
+      return this.grid.replaceChildren(h("p", { class: "soft" }, "There is no token yet."));
+    }
+    if (["result", "engine"].some((name) => changed.has(name))) await this.readAll();
+    else if (["layer", "head"].some((name) => changed.has(name))) await this.readOne();
+    if (!this.large) return;
+    this.sorts.choose(app.state.sort);
+    this.shows.choose(app.state.shows);
+    if (["result", "engine", "sort", "theme"].some((x) => changed.has(x))) this.drawHeads();
+    this.markHead();
+    this.drawLarge();
+  }
+
+  /** The chosen head; one that this model does not have is its last. */
+  get chosen() {
+    const { n_layer, n_head } = this.app.engine.info.config;
+    const { layer, head } = this.app.state;
+    return { layer: Math.min(layer, n_layer - 1), head: Math.min(head, n_head - 1) };
+  }
+
+  /** Read the text for what the heads look at: all layers at once, or one by one if it is long. */
+  async readAll() {
+    const { app } = this;
+    const { n_layer, n_head } = app.engine.info.config;
+    const { result } = app;
+    const T = result.ids.length;
+    this.heads = [];
+    for (let layer = 0; layer < n_layer; layer++) {
+      const name = `h.${layer}.attn.weights`;
+      const { data } = (await this.ask([name]))[name];
+      if (result !== app.result) return; // another text was typed meanwhile
+      for (let head = 0; head < n_head; head++) {
+        const square = data.subarray(head * T * T, (head + 1) * T * T);
+        const { data: small, side } = shrink(square, T, LONGEST_SIDE);
+        this.heads.push({
+          layer, head, small: small.slice(), side, scores: habits(square, result.ids),
+        });
+      }
+    }
+    await this.readOne();
+  }
+
+  /** Weights and scores of the chosen layer. */
+  async readOne() {
+    const { layer } = this.chosen;
+    const { result } = this.app;
+    const names = [`h.${layer}.attn.weights`, `h.${layer}.attn.scores`];
+    const found = await this.ask(names);
+    if (result !== this.app.result) return;
+    this.large = { layer, weights: found[names[0]], scores: found[names[1]] };
+  }
+
+  /** Activations of the text: those of its reading, or, if they were too many, by another one. */
+  async ask(record) {
+    const { engine, result, state, other } = this.app;
+    if (record.every((name) => result.activations[name])) return result.activations;
+    const request = { record, edits: state.edits, other, step: state.step };
+    return (await engine.forward(result.ids, request)).activations;
+  }
+
+  drawHeads() {
+    const { app } = this;
+    const { sort } = app.state;
+    const order = this.heads.slice();
+    if (sort !== "layer") {
+      const score = (head) => (Number.isNaN(head.scores[sort]) ? -1 : head.scores[sort]);
+      order.sort((a, b) => score(b) - score(a));
+    }
+    this.grid.classList.toggle("by-layer", sort === "layer");
+    this.grid.style.setProperty("--heads", app.engine.info.config.n_head);
+    this.grid.replaceChildren(...order.map((each) => {
+      const { layer, head, small, side, scores } = each;
+      const canvas = h("canvas", { class: "pixels" });
+      heat(canvas, hideFuture(small, side), side, side, { theme: app.theme, scale: "amount", to: 1 });
+      const habit = sort === "layer" ? strongest(scores) : sort;
+      const share = scores[habit];
+      return h("button", {
+        class: "head-button", type: "button", role: "option", "data-head": `${layer}.${head}`,
+        "aria-label": `layer ${layer}, head ${head}: ${habit} ${percent(share)}`,
+        onclick: () => app.set({ layer, head }),
+      }, canvas, h("span", {}, `${layer}.${head}`),
+      h("span", { class: "soft" }, Number.isNaN(share) ? "–" : `${habit} ${Math.round(100 * share)}`));
+    }));
+  }
+
+  markHead() {
+    const { layer, head } = this.chosen;
+    for (const button of this.grid.children) {
+      button.setAttribute("aria-selected", button.dataset.head === `${layer}.${head}`);
+    }
+  }
+
+  /** The chosen head, as scores, masked scores, or weights. */
+  drawLarge() {
+    const { app } = this;
+    const { layer, head } = this.chosen;
+    const T = app.tokens.length;
+    const { shows } = app.state;
+    this.weights = this.large.weights.data.subarray(head * T * T, (head + 1) * T * T);
+    const scores = this.large.scores.data.subarray(head * T * T, (head + 1) * T * T);
+    this.square = shows === "weights" ? this.weights :
+      shows === "masked" ? masked(scores, this.weights, T, head, app.engine.info.config) : scores;
+    const how = shows === "weights" ? { scale: "amount", to: Math.max(0.05, most(this.weights)) } :
+      { scale: "signed" };
+    heat(this.canvas, shows === "weights" ? hideFuture(this.square, T) : this.square, T, T,
+      { theme: app.theme, ...how });
+    const habit = this.heads.find((each) => each.layer === layer && each.head === head)?.scores;
+    this.title.textContent = `Layer ${layer}, head ${head}`;
+    this.says.replaceChildren(...Object.keys(HABITS).map((name) => h("span", { title: HABITS[name] },
+      `${name} `, h("b", { class: "mono" }, Number.isNaN(habit[name]) ? "–" : percent(habit[name])))));
+    this.canvas.setAttribute("aria-label", `Layer ${layer}, head ${head}: ${T} by ${T} ${shows}`);
+    this.text.replaceChildren(...app.tokens.map((token, t) => chip(token, { "data-t": t, role: "option" })));
+    this.point(null);
+  }
+
+  /** Show what one token looks at: the pointed one, or else the chosen one. */
+  point(row, column = null) {
+    this.pointed = row;
+    this.drawCross(row ?? this.app.token, column, this.app.tokens.length);
+    const t = row ?? this.app.token;
+    const T = this.app.tokens.length;
+    if (!this.weights || t >= T) return;
+    const colours = SCALES[this.app.theme].amount;
+    const chips = this.text.children;
+    for (let s = 0; s < chips.length; s++) {
+      const weight = s <= t ? this.weights[t * T + s] : 0;
+      const { style } = chips[s];
+      style.backgroundColor = s <= t ? colour(colours, weight ** 0.7) : "transparent";
+      style.color = this.app.theme === "dark" ? (weight > 0.35 ? "#10151e" : "") :
+        (weight > 0.35 ? "#fff" : "");
+      style.opacity = s <= t ? 1 : 0.35;
+      if (chips[s].classList.contains("from") !== (s === t)) chips[s].classList.toggle("from");
+    }
+    const best = column ?? indexOfMost(this.weights, t * T, t * T + t + 1) - t * T;
+    this.arithmetic.textContent = best > t ? "hidden: this token comes later" :
+      `${label(this.app.tokens[t])} → ${label(this.app.tokens[best])}: score ` +
+      `${number(this.large.scores.data[this.chosen.head * T * T + t * T + best])}, weight ` +
+      `${percent(this.weights[t * T + best])}`;
+  }
+
+  /** A frame around the row, and the column, that is pointed at. */
+  drawCross(row, column, T) {
+    const size = this.canvas.clientWidth;
+    const { lines } = this;
+    const scale = window.devicePixelRatio || 1;
+    lines.width = lines.height = Math.max(1, Math.round(size * scale));
+    const pen = lines.getContext("2d");
+    pen.scale(scale, scale);
+    pen.strokeStyle = this.app.theme === "dark" ? "#ffab5e" : "#b85400";
+    pen.lineWidth = 1.5;
+    const cell = size / T;
+    pen.strokeRect(0.75, row * cell, (row + 1) * cell - 0.75, Math.max(cell, 2));
+    if (column !== null && column <= row) {
+      pen.strokeRect(column * cell, 0.75, Math.max(cell, 2), size - 1.5);
+    }
+  }
+}
+
+/** The habit that a head shows most in this text. */
+function strongest(scores) {
+  const order = Object.keys(scores).filter((habit) => !Number.isNaN(scores[habit]));
+  return order.sort((a, b) => scores[b] - scores[a])[0] ?? "self";
+}
+
+/** Scores as softmax gets them: with the bias of the distance, and -Infinity where it is hidden. */
+function masked(scores, weights, T, head, config) {
+  const bias = POSITIONS[config.position]?.bias;
+  const first = (t) => (config.window && config.window < config.context_length ?
+    Math.max(0, t - config.window + 1) : 0);
+  return scores.map((x, i) => {
+    const [t, s] = [Math.floor(i / T), i % T];
+    return s > t || s < first(t) ? -Infinity : x + (bias ? bias(head, config.n_head, t - s) : 0);
+  });
+}
+
+/** Weights whose future, which is exactly zero, is left empty in the picture. */
+const hideFuture = (data, T) => data.map((x, i) => (i % T > Math.floor(i / T) ? -Infinity : x));
+
+const most = (data) => data.reduce((a, b) => Math.max(a, b), 0);
+
+function indexOfMost(data, from, to) {
+  let best = from;
+  for (let i = from; i < to; i++) if (data[i] > data[best]) best = i;
+  return best;
+}
+
+/** Buttons of which one is chosen. */
+export function segments(name, choices, choose) {
+  const buttons = Object.entries(choices).map(([key, text]) => h("button", {
+    type: "button", "data-key": key, onclick: () => choose(key),
+  }, text));
+  const element = h("div", { class: "segments", role: "group", "aria-label": name }, buttons);
+  return {
+    element,
+    choose: (key) => buttons.forEach(
+      (button) => button.setAttribute("aria-pressed", button.dataset.key === key)),
+  };
+}
