@@ -76,6 +76,8 @@ def test_a_circuit_made_by_hand_is_found_and_is_all_of_the_behaviour(monkeypatch
     assert [removal.left for removal in removals] == [5, 4, 3, 2, 1, 0]
     assert {(r.layer, r.head) for r in removals[4:]} == {PREVIOUS, INDUCTION}
     assert removals[-1].faithfulness == pytest.approx(0, abs=1e-6)
+    assert [max(habits, key=habits.get) for habits in found.habits] == ["previous", "induction"]
+    assert all(max(habits.values()) > 0.99 for habits in found.habits)
     assert found.removals == removals
 
 

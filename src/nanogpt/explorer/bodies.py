@@ -1,8 +1,12 @@
-"""What requests to the explorer have in common."""
+"""What requests to the explorer, and its answers, have in common."""
 
-from typing import Annotated
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from nanogpt.errors import UserError, one_line
 
 TENSORS = "application/octet-stream"  # a safetensors file
 
@@ -13,3 +17,12 @@ class Body(BaseModel):
     """A request. A field that does not exist is a mistake, not something to pass over."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def as_lines(values: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """One JSON value a line. What goes wrong on the way is a last line {"error": ...}."""
+    try:
+        for value in values:
+            yield json.dumps(value) + "\n"
+    except UserError as error:
+        yield json.dumps({"error": one_line(str(error))}) + "\n"

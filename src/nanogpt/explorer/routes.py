@@ -3,8 +3,6 @@
 Errors are {"error": "one line that names the thing and the fix"} with a status of 4xx.
 """
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,10 @@ from pydantic import Field
 
 from nanogpt.errors import UserError, one_line
 from nanogpt.explorer import remote
-from nanogpt.explorer.bodies import TENSORS, Body, Ids
+from nanogpt.explorer.bodies import TENSORS, Body, Ids, as_lines
 from nanogpt.explorer.questions import question_routes
 from nanogpt.explorer.runs import Run, find_run
+from nanogpt.explorer.studies import study_routes
 from nanogpt.model.trace import Edit
 
 WEB = Path(__file__).parent / "web"
@@ -71,6 +70,7 @@ def explorer_routes(runs: dict[str, Run]) -> APIRouter:
     add_facts(router, runs)
     add_computing(router, runs)
     router.include_router(question_routes(runs))
+    router.include_router(study_routes(runs))
     add_files(router)
     return router
 
@@ -158,15 +158,6 @@ def about_or_error(run: Run) -> dict[str, Any]:
             return run.about()
     except UserError as error:
         return {"name": run.name, "error": one_line(str(error)), "steps": run.steps()}
-
-
-def as_lines(values: Iterator[dict[str, Any]]) -> Iterator[str]:
-    """One JSON value a line. What goes wrong on the way is a last line {"error": ...}."""
-    try:
-        for value in values:
-            yield json.dumps(value) + "\n"
-    except UserError as error:
-        yield json.dumps({"error": one_line(str(error))}) + "\n"
 
 
 def create_app(runs: dict[str, Run]) -> FastAPI:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt.errors import UserError
-from nanogpt.lab.heads import ROWS, repeated_tokens
+from nanogpt.lab.heads import ROWS, habits_of, repeated_tokens
 from nanogpt.model.gpt import GPT
 from nanogpt.model.trace import Edit, editing, record
 from nanogpt.text.tokenizer import BaseTokenizer
@@ -71,6 +71,7 @@ class Circuit:
     smallest: bool  # all smaller sets were tried, and none keeps enough
     rest: float  # the faithfulness of all other heads together
     lost: list[float]  # for each head, what the circuit loses without it
+    habits: list[dict[str, float]]  # for each head, what it looks at, see lab/heads
     right: dict[str, float]  # share of right guesses of the "model", the "circuit", and with "none"
     logprob: dict[str, float]  # of the right token, nats
     removals: list[Removal]  # from all heads to none
@@ -182,6 +183,7 @@ def measure(bench: Bench, heads: list[Head], smallest: bool, removals: list[Remo
         smallest,
         bench.faithfulness(others),
         [whole - bench.faithfulness(without(heads, head)) for head in heads],
+        habits(bench, heads),
         {name: right.float().mean().item() for name, (_, right) in found.items()},
         {name: logprobs.mean().item() for name, (logprobs, _) in found.items()},
         removals,
@@ -189,6 +191,18 @@ def measure(bench: Bench, heads: list[Head], smallest: bool, removals: list[Remo
         bench.ids[0].tolist(),
         bench.length,
     )
+
+
+@torch.no_grad()
+def habits(bench: Bench, heads: Sequence[Head]) -> list[dict[str, float]]:
+    """What each head of a circuit looks at, while all other heads are off."""
+    with (
+        editing(bench.model, bench.edits(heads)),
+        record(bench.model, "h.*.attn.weights") as seen,
+    ):
+        bench.model(bench.ids)
+    scores = habits_of(torch.stack(list(seen.values())), bench.length)
+    return [{habit: found[head].item() for habit, found in scores.items()} for head in heads]
 
 
 @torch.no_grad()

@@ -78,18 +78,26 @@ def score_heads(model: GPT, tokenizer: BaseTokenizer, length: int = LONGEST) -> 
     with record(model, "h.*.attn.weights") as seen:
         model(ids)
     half = ids.shape[1] // 2
-    queries = torch.arange(half, 2 * half)
-    keys = {"previous": queries - 1, "induction": queries - half + 1, "first": 0 * queries}
-    scores = {
-        habit: torch.stack([w[..., queries, keys[habit]].mean(dim=(0, -1)) for w in seen.values()])
-        for habit in HABITS
-    }
-    visible = (queries + 1).clamp(max=model.config.window or len(ids[0]))
+    weights = torch.stack(list(seen.values()))  # (n_layer, B, nh, T, S)
+    visible = torch.arange(half + 1, 2 * half + 1).clamp(max=model.config.window or 2 * half)
     return Heads(
-        {habit: score.float().cpu() for habit, score in scores.items()},
+        habits_of(weights, half),
         torch.stack([w[0] for w in seen.values()]).float().cpu(),
         (1 / visible).mean().item(),
     )
+
+
+def habits_of(weights: Tensor, length: int) -> dict[str, Tensor]:
+    """The scores of attention weights (n_layer, B, nh, T, T) by habit, each (n_layer, nh).
+
+    The last `length` tokens of each text are the `length` before them once more.
+    """
+    queries = torch.arange(weights.shape[-1] - length, weights.shape[-1])
+    keys = {"previous": queries - 1, "induction": queries - length + 1, "first": 0 * queries}
+    return {
+        habit: weights[..., queries, keys[habit]].mean(dim=(1, -1)).float().cpu()
+        for habit in HABITS
+    }
 
 
 def write_heads(folder: str | Path, heads: Heads, title: str) -> list[Path]:

@@ -13,6 +13,8 @@ import { openEngine, runs } from "./engines.js";
 import { FRAME, readHash, writeHash } from "./state.js";
 import { view as attention } from "./views/attention.js";
 import { view as choosing } from "./views/choosing.js";
+import { view as circuit } from "./views/circuit.js";
+import { view as replay } from "./views/replay.js";
 import { view as text } from "./views/text.js";
 import { view as source } from "./views/source.js";
 import { view as step } from "./views/step.js";
@@ -21,7 +23,9 @@ import { view as whatif } from "./views/whatif.js";
 import { view as why } from "./views/why.js";
 
 /** All views, in the order of their tabs. A new view is an import and a place in this list. */
-export const VIEWS = [text, attention, why, choosing, whatif, twins, step, source];
+export const VIEWS = [
+  text, attention, why, choosing, whatif, replay, twins, step, source, circuit,
+];
 
 const DEFAULTS = Object.assign({}, ...VIEWS.map((view) => view.state ?? {}), FRAME);
 const READS = ["run", "step", "text", "other", "edits"]; // changes after which a text is read anew
