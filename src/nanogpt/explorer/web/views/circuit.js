@@ -56,9 +56,10 @@ class CircuitView {
           h("div", {}, h("h3", {}, "Heads that are left"), this.board),
           h("div", {}, h("h3", {}, "What they keep"), this.fall), this.figures)),
       h("section", { class: "panel paths" }, h("h3", {}, "How it travels"),
-        h("p", { class: "soft" }, "The thicker a path, the more of the behaviour is lost when it alone is cut: the part at " +
-        "its end then reads a stream in which the part at its beginning is the same everywhere. " +
-        "MLPs are always on. Heads read it as queries (q), keys (k) and values (v)."), this.graph),
+        h("p", { class: "soft" }, "The thicker a path, the more of the behaviour is lost when it " +
+          "alone is cut: the part at its end then reads a stream in which the part at its " +
+          "beginning is the same everywhere. MLPs are always on. Heads read the stream as " +
+          "queries (q), keys (k) and values (v)."), this.graph),
       this.reading);
     place.classList.add("waiting");
   }
