@@ -3,7 +3,6 @@
 import base64
 import math
 import random
-import shutil
 import sys
 import threading
 import unicodedata
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from browser import launched
 from safetensors.torch import save
 
 import nanogpt
@@ -37,10 +37,6 @@ from nanogpt.text.tokenizer import BaseTokenizer, CharTokenizer, Tokenizer
 from conftest import PARTS, VARIANTS, chi_square_is_fine, random_text
 
 WEB = Path(nanogpt.__file__).parent / "explorer" / "web"
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--no-first-run",
-]  # fmt: skip
 SAME = 1e-4  # observed: 2e-6
 IDS = torch.randint(VOCABULARY, (1, LENGTH), generator=torch.Generator().manual_seed(1))
 OTHER = torch.randint(VOCABULARY, (1, LENGTH), generator=torch.Generator().manual_seed(2))
@@ -60,20 +56,13 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def page():
     """A page that can import the engine's modules: one browser for all tests."""
-    browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser_path is None:
-        pytest.skip("no chromium here")
-    from playwright.sync_api import sync_playwright
-
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(WEB)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=browser_path, args=FLAGS)
+    with launched() as browser:
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{server.server_port}/engine/")  # a list of the files
         page.evaluate(HELPERS)
         yield page
-        browser.close()
     server.shutdown()
     server.server_close()
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": "the same model in Hugging Face Transformers: same numbers, speed side by side",
     "lab": "studies, scaling laws, attention heads, and checks of your own ideas",
     "explore": "look inside your own models in the browser, live while they learn",
+    "publish": "the page of explore as one file, with the model inside",
     "learn": "the learning path: lessons that run in the browser, and your progress",
     "exercise": "write the parts of a GPT yourself; learn what is wrong, and how to fix it",
     "serve": "trained models behind the completions API, for programs",

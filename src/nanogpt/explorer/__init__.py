@@ -5,6 +5,7 @@ of their training), `places` (which line of the package does what the page shows
 model computes, for the page), `passages` (where the training text ends as a text does), `step`
 (what one more step of training would change), `questions` (these two over HTTP), `replay`
 (a training, watched again), `studies` (that and the search for a circuit, told piece by piece),
-`bodies` (what requests have in common), `routes` (all of it over HTTP). The page itself stands in
-`web/`: plain JavaScript with an engine of its own, which does the same in the browser.
+`bodies` (what requests have in common), `routes` (all of it over HTTP), `publish` (all of it in one
+file). The page itself stands in `web/`: plain JavaScript with an engine of its own, which does the
+same in the browser.
 """
