@@ -83,8 +83,9 @@ def serve(runs: "dict[str, Run]", port: int, browser: bool) -> None:
     """Serve the page on a port of this machine alone; 0 takes a free one."""
     import uvicorn
 
-    from nanogpt.explorer.routes import create_app
+    from nanogpt.explorer.routes import about_or_error, create_app
 
+    about_or_error(next(iter(runs.values())))  # what takes long the first time, before anyone waits
     taken = socket.socket()
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

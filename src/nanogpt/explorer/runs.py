@@ -48,6 +48,7 @@ class Run:
     def __init__(self, name: str, source: str) -> None:
         self.name, self.source, self.folder = name, source, Path(source)
         self.lock = threading.Lock()
+        self._tokenizer: BaseTokenizer | None = None
         self._opened: OrderedDict[str, tuple[GPT, BaseTokenizer]] = OrderedDict()
 
     def steps(self) -> list[int]:
@@ -68,8 +69,13 @@ class Run:
         return self.open(step)[0]
 
     def tokenizer(self) -> BaseTokenizer:
-        """The run's tokenizer."""
-        return self.open()[1]
+        """The run's tokenizer. It is read without the weights where it lies beside them."""
+        if self._tokenizer is None:
+            own = (self.folder / "config.toml").exists()
+            self._tokenizer = (
+                load_tokenizer(self.folder / "tokenizer.json") if own else self.open()[1]
+            )
+        return self._tokenizer
 
     def open(self, step: int | None = None) -> tuple[GPT, BaseTokenizer]:
         """Model and tokenizer. Raises UserError if there is no such moment, or it is damaged.
@@ -142,7 +148,7 @@ class Run:
 
     def info(self) -> dict[str, Any]:
         """All that the page has to know before the first text."""
-        model, tokenizer = self.open()
+        model, tokenizer = self.shape(), self.tokenizer()
         kind = "bpe" if isinstance(tokenizer, Tokenizer) else "char"
         about = {"kind": kind, "vocab_size": tokenizer.vocab_size}
         return {**self.about(), "tokenizer": about, "places": places(model)}

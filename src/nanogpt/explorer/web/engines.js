@@ -1,7 +1,7 @@
 /** Which engine runs a model: the page's own, or Python's where the page's cannot. */
 
-import { LocalEngine } from "./engine/local.js";
 import { ask, listRuns, placeOf, RemoteEngine } from "./engine/remote.js";
+import { ThreadedEngine } from "./engine/threaded.js";
 
 /** The runs that can be shown: [{name, config, n_params, steps, metrics, remote_only}]. */
 export const runs = () => listRuns();
@@ -13,8 +13,12 @@ export async function openEngine(name) {
   const weights = async (step) => (await ask(
     `${placeOf(name)}/model.safetensors${step === null ? "" : `?step=${step}`}`)).arrayBuffer();
   const tokenizer = await (await ask(`${placeOf(name)}/tokenizer.json`)).json();
+  const thread = () => new Worker("engine/worker.js", { type: "module" });
   try {
-    return new LocalEngine(remote.info, tokenizer, (step) => weights(step ?? null));
+    const engine = new ThreadedEngine(thread, remote.info, tokenizer,
+      (step) => weights(step ?? null));
+    await engine.ready;
+    return engine;
   } catch { // a tokenizer with a pattern that JavaScript does not know
     remote.info.remote_only = true;
     return remote.load();

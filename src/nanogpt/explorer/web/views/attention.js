@@ -16,6 +16,7 @@ export const HABITS = {
 
 const AT_ONCE = 30e6; // numbers: of more, one layer after the other is read
 const LONGEST_SIDE = 160; // pixels of a small picture
+const SHADES = 40; // of the text; more would only be slower
 const SORTS = { layer: "by layer", ...Object.fromEntries(Object.keys(HABITS).map((x) => [x, x])) };
 const LAYERS = { scores: "Scores", masked: "+ mask", weights: "+ softmax" };
 
@@ -157,6 +158,7 @@ class Attention {
     const T = result.ids.length;
     this.heads = [];
     for (let layer = 0; layer < n_layer; layer++) {
+      if (T > LONGEST_SIDE) await new Promise((resolve) => setTimeout(resolve)); // let it draw
       const name = `h.${layer}.attn.weights`;
       const { data } = (await this.ask([name]))[name];
       if (result !== app.result) return; // another text was typed meanwhile
@@ -241,6 +243,8 @@ class Attention {
       `${name} `, h("b", { class: "mono" }, Number.isNaN(habit[name]) ? "–" : percent(habit[name])))));
     this.canvas.setAttribute("aria-label", `Layer ${layer}, head ${head}: ${T} by ${T} ${shows}`);
     this.text.replaceChildren(...app.tokens.map((token, t) => chip(token, { "data-t": t, role: "option" })));
+    this.shades = new Int16Array(T).fill(-2);
+    this.size = this.canvas.clientWidth;
     this.point(null);
   }
 
@@ -251,17 +255,21 @@ class Attention {
     const t = row ?? this.app.token;
     const T = this.app.tokens.length;
     if (!this.weights || t >= T) return;
-    const colours = SCALES[this.app.theme].amount;
+    const dark = this.app.theme === "dark";
     const chips = this.text.children;
     for (let s = 0; s < chips.length; s++) {
-      const weight = s <= t ? this.weights[t * T + s] : 0;
+      const shade = s > t ? -1 : Math.round(SHADES * this.weights[t * T + s] ** 0.7);
+      if (shade === this.shades[s]) continue; // in a long text, most stay as they are
+      this.shades[s] = shade;
       const { style } = chips[s];
-      style.backgroundColor = s <= t ? colour(colours, weight ** 0.7) : "transparent";
-      style.color = this.app.theme === "dark" ? (weight > 0.35 ? "#10151e" : "") :
-        (weight > 0.35 ? "#fff" : "");
-      style.opacity = s <= t ? 1 : 0.35;
-      if (chips[s].classList.contains("from") !== (s === t)) chips[s].classList.toggle("from");
+      style.backgroundColor = s > t ? "transparent" :
+        colour(SCALES[this.app.theme].amount, shade / SHADES);
+      style.color = shade < SHADES / 2 ? "" : dark ? "#10151e" : "#fff";
+      style.opacity = s > t ? 0.35 : 1;
     }
+    this.from?.classList.remove("from");
+    this.from = chips[t];
+    this.from?.classList.add("from");
     const best = column ?? indexOfMost(this.weights, t * T, t * T + t + 1) - t * T;
     this.arithmetic.textContent = best > t ? "hidden: this token comes later" :
       `${label(this.app.tokens[t])} → ${label(this.app.tokens[best])}: score ` +
@@ -271,7 +279,7 @@ class Attention {
 
   /** A frame around the row, and the column, that is pointed at. */
   drawCross(row, column, T) {
-    const size = this.canvas.clientWidth;
+    const { size } = this;
     const { lines } = this;
     const scale = window.devicePixelRatio || 1;
     lines.width = lines.height = Math.max(1, Math.round(size * scale));
@@ -305,7 +313,11 @@ function masked(scores, weights, T, head, config) {
 }
 
 /** Weights whose future, which is exactly zero, is left empty in the picture. */
-const hideFuture = (data, T) => data.map((x, i) => (i % T > Math.floor(i / T) ? -Infinity : x));
+function hideFuture(data, T) {
+  const seen = data.slice();
+  for (let t = 0; t < T; t++) seen.fill(-Infinity, t * T + t + 1, (t + 1) * T);
+  return seen;
+}
 
 const most = (data) => data.reduce((a, b) => Math.max(a, b), 0);
 
