@@ -106,6 +106,8 @@ class Choice:
         So a token of a stop string is not, nor the end of a document.
         """
         finish, text = self.row.finish, ""  # before what was said, which may still grow
+        if self.row.scores_prompt:
+            return "", []  # an echo comes with its scores, and before all else
         if self.echo is not None:
             text, self.echo = self.echo, None
             for guess in self.row.prompt:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from nanogpt.config import SampleConfig
 from nanogpt.errors import UserError
@@ -25,7 +25,17 @@ MOST_LIKELIEST = 20
 
 # What is allowed, because clients send it, and must have no effect.
 Nothing = Annotated[float, Field(ge=0, le=0)] | None
-Stops = str | Annotated[list[str], Field(max_length=16)] | None
+
+
+def whole_characters(text: str) -> str:
+    """The text itself. Raises ValueError for half a character, which JSON can hold."""
+    if text != text.encode("utf-8", "replace").decode():
+        raise ValueError("use text that is valid Unicode")
+    return text
+
+
+Text = Annotated[str, AfterValidator(whole_characters)]
+Stops = Text | Annotated[list[Text], Field(max_length=16)] | None
 
 
 class ApiError(Exception):
@@ -88,7 +98,7 @@ class Sampling(Strict):
 class CompletionRequest(Sampling):
     """Continue one text or several."""
 
-    prompt: str | list[str] | list[int] | list[list[int]] = ""
+    prompt: Text | list[Text] | list[int] | list[list[int]] = ""
     logprobs: int | None = Field(None, ge=0, le=MOST_LIKELIEST)
     echo: bool | None = None
     best_of: Annotated[int, Field(ge=1, le=1)] | None = None
@@ -99,15 +109,15 @@ class TextPart(Strict):
     """A part of a message. Only text is understood."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class Message(Strict):
     """One turn of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
+    content: Text | list[TextPart]
+    name: Text | None = None
 
     def text(self) -> str:
         """What it says."""
@@ -129,7 +139,7 @@ class TokenizeRequest(Strict):
     """Turn a text into ids."""
 
     model: str | None = None
-    prompt: str
+    prompt: Text
     add_special_tokens: bool | None = None  # ignored: none are ever added
 
 

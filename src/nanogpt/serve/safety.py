@@ -89,6 +89,7 @@ class Guard:
             body = b"" if response else await self.read(request, receive)
         except ApiError as error:
             response, body = error_response(request.url.path, error), b""
+            response.headers["connection"] = "close"  # nobody will read what is still to come
         if response:
             await response(scope, receive, send)
         elif body is not None:
