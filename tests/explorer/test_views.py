@@ -1,0 +1,314 @@
+"""Why, what if, twins, one step, where it read this: walked in Chromium, numbers against Python."""
+
+import socket
+import threading
+import time
+from urllib.parse import quote
+
+import pytest
+import torch
+import uvicorn
+from playwright.sync_api import sync_playwright
+
+from nanogpt.explorer.routes import create_app
+from nanogpt.explorer.runs import find_runs
+from nanogpt.explorer.step import train_on
+from nanogpt.model.gpt import evaluating
+from nanogpt.model.trace import Edit, editing, record
+from nanogpt.training.load import load
+
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--no-first-run",
+]  # fmt: skip
+TEXT, OTHER = "DUKE:\nIf 7 kings hold", "DUKE:\nIf 9 kings hold"
+WORD = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def runs(trained_run):
+    """Two runs that differ in their seed, by their names."""
+    return {folder.name: folder for folder in (trained_run(), trained_run(seed=7))}
+
+
+@pytest.fixture(scope="module")
+def loaded(runs):
+    return load(next(iter(runs.values())))
+
+
+@pytest.fixture(scope="module")
+def ids(loaded):
+    return torch.tensor([loaded.tokenizer.encode(TEXT)])
+
+
+@pytest.fixture(scope="module")
+def address(runs):
+    """Where the explorer answers."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(
+            uvicorn.Config(create_app(find_runs(runs.values())), log_level="warning")
+        )
+        thread = threading.Thread(target=server.run, args=([taken],), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page on which no error may happen."""
+    page, errors = browser.new_page(viewport={"width": 1280, "height": 900}), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.close()
+    assert not errors
+
+
+def open_view(page, address: str, name: str, **state: str) -> None:
+    state = {"text": TEXT, **state}
+    said = "&".join(f"{key}={quote(value)}" for key, value in state.items())
+    page.goto(f"{address}#view={name}&{said}")
+    page.evaluate(
+        """async () => {
+          while (!window.explorer) await new Promise((resolve) => setTimeout(resolve, 10));
+          await window.explorer.ready;
+        }"""
+    )
+
+
+def wait(page, code: str, *arguments: object):
+    """What the code gives in the page, as soon as it is something."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        found = page.evaluate(code, *arguments)
+        if found:
+            return found
+        page.wait_for_timeout(20)
+    raise AssertionError(f"this never came: {code}")
+
+
+def seen_by(model, ids):
+    with evaluating(model), record(model) as seen:
+        model(ids)
+    return seen
+
+
+def close_to(value, tolerance: float = 1e-3):
+    value = value.tolist() if isinstance(value, torch.Tensor) else value
+    return pytest.approx(value, abs=tolerance, rel=tolerance)
+
+
+def test_why_adds_up_to_the_models_own_logit_and_the_lens_is_right(page, address, loaded, ids):
+    open_view(page, address, "why")
+    get = """async () => {
+      const { found, ranks } = (await import("./views/why.js")).view;
+      return found && ranks && { ...found, ranks };
+    }"""
+    found = wait(page, get)
+    seen = seen_by(loaded.model, ids)
+    logits = seen["lm_head"][0, -1]
+    target = int(logits.argmax())
+    assert found["target"] == target
+    assert found["sum"] == close_to(logits[target], 1e-4)
+    assert found["asked"] == close_to(logits[target], 1e-4)
+    assert page.locator(".waterfall .row").count() == len(found["parts"])
+    drawn = page.locator(".waterfall .row", has_text="MLP 1").locator(".value").text_content()
+    value = next(p["value"] for p in found["parts"] if p["kind"] == "mlp" and p["layer"] == 1)
+    assert float(drawn.replace("−", "-")) == pytest.approx(value, abs=0.006)
+
+    streams = [
+        seen["drop"], seen["drop"] + seen["h.0.attn"], seen["h.0"],
+        seen["h.0"] + seen["h.1.attn"], seen["h.1"],
+    ]  # fmt: skip
+    model = loaded.model
+    ends = [model.head(model.ln_f(x[0, -1])) for x in streams]
+    assert found["ranks"] == [1 + int((x > x[target]).sum()) for x in ends]
+
+    page.get_by_role("button", name="minus the mean of all tokens").click()
+    wait(page, get.replace("return found", "return found?.against === 'mean'"))
+    found = page.evaluate(get)
+    assert found["sum"] == close_to(logits[target] - logits.mean(), 1e-4)
+    page.locator(".waterfall .row", has_text="head 1.1").hover()
+    assert "head 1.1" in page.locator(".details h3").inner_text()
+
+
+def test_a_switched_off_head_changes_the_page_as_it_changes_the_model(page, address, loaded, ids):
+    open_view(page, address, "whatif")
+    count = loaded.model.config.n_layer * (loaded.model.config.n_head + 2)
+    effects = wait(
+        page,
+        """async (count) => {
+          const { memory } = (await import("./views/whatif.js")).view;
+          return memory?.effects.size === count && Object.fromEntries(memory.effects);
+        }""",
+        count,
+    )
+    model = loaded.model
+    with evaluating(model):
+        before = model(ids)[0].log_softmax(-1)
+        target = int(before[-1].argmax())
+        for key, effect in effects.items():
+            at, head = key.split("/")
+            edit = Edit(at, None if head == "null" else int(head))
+            with editing(model, [edit]):
+                after = model(ids)[0].log_softmax(-1)
+            assert effect == close_to(after[-1, target] - before[-1, target])
+        with editing(model, [Edit("h.1.attn.kernel", head=0)]):
+            after = model(ids)[0].log_softmax(-1)
+    page.get_by_role("button", name="head 1.0").click()
+    wait(page, "() => explorer.app.state.edits.length === 1 && explorer.app.result")
+    assert "edits" in page.url
+    shifts = wait(
+        page, "async () => { const { shifts } = (await import('./views/whatif.js')).view;"
+        " return shifts.some(Boolean) && shifts; }",
+    )  # fmt: skip
+    assert shifts == close_to((before.exp() * (before - after)).sum(-1), 1e-4)
+    button = page.get_by_role("button", name="head 1.0")
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    wait(page, "() => explorer.app.state.edits.length === 0")
+
+
+def test_the_map_of_patching_effects_is_that_of_the_model(page, address, loaded, ids):
+    open_view(page, address, "whatif", other=OTHER)
+    found = wait(
+        page,
+        """async () => {
+          const { map } = (await import("./views/whatif.js")).view.memory ?? {};
+          if (!map?.values || map.values.includes(-Infinity)) return null;
+          return { ...map, values: Array.from(map.values) };
+        }""",
+    )
+    model, other = loaded.model, torch.tensor([loaded.tokenizer.encode(OTHER)])
+    assert other.shape == ids.shape
+    first = int((ids != other)[0].nonzero()[0])
+    assert found["columns"] == ids.shape[1] - first
+
+    def lead(logits):
+        return logits[0, -1, found["right"]] - logits[0, -1, found["wrong"]]
+
+    with evaluating(model):
+        low, high = lead(model(other)), lead(model(ids))
+        for n, value in enumerate(found["values"]):
+            at = ["drop", "h.0", "h.1"][n // found["columns"]]
+            position = first + n % found["columns"]
+            with editing(model, [Edit(at, positions=[position], how="swap")], ids):
+                expected = (lead(model(other)) - low) / (high - low)
+            assert value == close_to(expected, 0.02), (at, position)
+    page.locator(".map canvas").click(position={"x": 5, "y": 5})
+    edits = wait(page, "() => explorer.app.state.edits.length && explorer.app.state.edits")
+    assert edits == [{"at": "drop", "head": None, "positions": [first], "how": "swap"}]
+
+
+def test_a_text_that_looks_like_markup_stays_text(page, address):
+    open_view(page, address, "whatif", other=WORD)
+    wait(page, "() => document.querySelector('.second .strip').textContent.length")
+    assert page.locator("main img").count() == 0
+    open_view(page, address, "source", text=f"DUKE {WORD}"[:16])
+    wait(page, "() => document.querySelector('.view-source .panel').textContent.length")
+    assert page.locator("main img").count() == 0
+
+
+def test_twins_read_the_same_text_and_point_at_the_same_token(page, address, runs, ids):
+    open_view(page, address, "twins", layer="1")
+    both = wait(
+        page,
+        """async () => {
+          const { both } = (await import("./views/twins.js")).view;
+          return both?.map(({ run, surprisal, weights }) =>
+            ({ run, surprisal, weights: Array.from(weights) }));
+        }""",
+    )
+    assert [side["run"] for side in both] == list(runs)
+    for side in both:
+        seen = seen_by(load(runs[side["run"]]).model, ids)
+        losses = torch.nn.functional.cross_entropy(
+            seen["lm_head"][0, :-1], ids[0, 1:], reduction="none"
+        )
+        assert side["surprisal"][1:] == close_to(losses, 1e-4)
+        assert side["weights"] == close_to(seen["h.1.attn.weights"][0, 0].flatten(), 1e-5)
+    page.locator(".side-1 .strip .chip").nth(3).hover()
+    for side in (".side-0", ".side-1"):
+        chips = page.locator(f"{side} .strip .chip")
+        pointed = [
+            n for n in range(chips.count()) if "pointed" in chips.nth(n).get_attribute("class")
+        ]
+        assert pointed == [3]
+
+
+def test_steps_are_taken_and_taken_back(page, address, loaded, ids):
+    open_view(page, address, "step", steps="0")
+    get = "async () => (await import('./views/step.js')).view.done"
+    wait(page, get)
+    assert page.get_by_role("button", name="Undo").is_disabled()
+    page.get_by_role("button", name="Take a step").click()
+    page.get_by_role("button", name="One more step").click()
+    done = wait(page, get.replace("(await", "((d) => d?.losses.length === 3 && d)((await") + ")")
+    expected = train_on(loaded.model, loaded.config, ids[0].tolist(), 1e-3, 2)
+    assert done["losses"] == close_to(expected.losses, 1e-5)
+    assert done["norms"][0] == close_to(expected.norms[0], 1e-4)
+    assert page.locator(".gradients .bars li").count() == len(expected.norms[0])
+    wait(
+        page,
+        "() => [...document.querySelectorAll('.name')].some((n) => n.textContent === 'step 2')",
+    )
+    page.get_by_role("button", name="Undo").click()
+    wait(
+        page,
+        """() => explorer.app.state.steps === 1 &&
+          ![...document.querySelectorAll(".name")].some((n) => n.textContent === "step 2")""",
+    )
+
+
+def test_the_passages_are_shown_where_the_text_ends(page, address, loaded):
+    open_view(page, address, "source")
+    answer = wait(page, "async () => (await import('./views/source.js')).view.answer")
+    assert answer["endings"][0]["length"] == answer["passages"][0]["length"]
+    shown = page.locator(".passages li").first
+    first = answer["passages"][0]
+    assert shown.locator(".badge").inner_text() == str(first["length"])
+    assert TEXT.endswith(first["match"])
+    assert shown.locator(".next").inner_text().strip() == first["next"]["text"].strip()
+    page.get_by_role("group", name="Tokens that have to match").get_by_text("1", exact=True).click()
+    wait(page, "() => explorer.app.state.ending === 1")
+    count = answer["endings"][-1]["count"]
+    assert f"{count:,} times" in page.locator(".view-source .columns h3").first.inner_text()
+
+
+def test_without_python_the_page_says_what_it_needs(page, address):
+    for name in ("step", "source"):
+        open_view(page, address, name)
+        page.evaluate(
+            """() => {
+              const { app } = explorer;
+              Object.defineProperty(app.engine, "python", { value: null, configurable: true });
+              return app.set({ text: "DUKE:" });
+            }"""
+        )
+        wait(page, "() => document.querySelector('main').textContent.includes('nanogpt explore')")
+
+
+@pytest.mark.parametrize("name", ["why", "whatif", "twins", "step", "source"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_view_fits_a_phone(browser, address, name, theme):
+    page = browser.new_page(viewport={"width": 400, "height": 800}, color_scheme=theme)
+    open_view(page, address, name, other=OTHER)
+    wait(page, "() => document.querySelector('main .panel, main .lead').textContent.length")
+    page.wait_for_timeout(100)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("main button, main input, main select")]
+          .filter((x) => !x.textContent.trim() && !x.getAttribute("aria-label")).length"""
+    )
+    assert unnamed == 0
+    page.close()
