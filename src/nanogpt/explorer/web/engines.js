@@ -18,7 +18,7 @@ export async function openEngine(name) {
     const engine = new ThreadedEngine(thread, remote.info, tokenizer,
       (step) => weights(step ?? null));
     await engine.ready;
-    return engine;
+    return Object.assign(engine, { python: remote }); // for what only Python can answer
   } catch { // a tokenizer with a pattern that JavaScript does not know
     remote.info.remote_only = true;
     return remote.load();
