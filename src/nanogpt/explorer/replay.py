@@ -72,7 +72,7 @@ def frame(run: Run, ids: Sequence[int], step: int) -> dict[str, Any]:
             "shape": [*weights.shape],
             "attention": packed(weights),
             "likeliest": [
-                list(zip(*row, strict=True))
+                [[token, p] for token, p in zip(*row, strict=True)]
                 for row in zip(tokens.tolist(), values.tolist(), strict=True)
             ],
             "next": probabilities[:-1].gather(-1, following)[:, 0].tolist(),

@@ -62,7 +62,7 @@ class Replay {
     });
     this.chart = h("div", {
       class: "chart", role: "slider", tabindex: 0, "aria-label": "Step of the training",
-      onkeydown: (event) => this.key(event),
+      onkeydown: (event) => this.press(event),
       onpointerdown: (event) => this.drag(event), onpointermove: (event) => this.drag(event),
     });
     this.story = h("ul", { class: "jumps" });
@@ -176,7 +176,7 @@ class Replay {
     if (frame) this.app.set({ moment: last ? null : frame.step });
   }
 
-  key(event) {
+  press(event) {
     const move = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
     const end = { Home: 0, End: this.frames.length - 1 }[event.key];
     if (event.key === " ") this.toggle();
@@ -348,8 +348,8 @@ export const view = {
       update(changed) {
         if (["result", "engine"].some((name) => changed.has(name))) {
           const key = `${app.engine.info.name} ${app.result?.ids}`;
-          if (key !== replay.key) {
-            replay.key = key;
+          if (key !== replay.reads) {
+            replay.reads = key;
             clearTimeout(replay.soon);
             replay.soon = setTimeout(() => replay.load(), replay.frames.length ? 250 : 0);
             return;
