@@ -5,58 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from hand_made import LETTERS, induction_by_hand
 
 from nanogpt.cli import main
-from nanogpt.config import ModelConfig
 from nanogpt.errors import UserError
 from nanogpt.lab import circuit
 from nanogpt.lab.circuit import Bench, Circuit, Removal, find_circuit
 from nanogpt.lab.heads import repeated_tokens
 from nanogpt.model.gpt import GPT
-from nanogpt.model.position import POSITIONS, Position
-from nanogpt.text.tokenizer import CharTokenizer
 from nanogpt.training.load import load
 
 from conftest import tiny
 
-LETTERS = CharTokenizer("\nabcdefghijk", ["<|end|>"])
-HS = 16  # head size: room for a one-hot token
-WORDS, NOTES = slice(0, HS), slice(HS, 2 * HS)  # what stands in which channels of the stream
 PREVIOUS, INDUCTION = (0, 1), (1, 2)
-
-
-class Before(Position):
-    """Head 1 looks at the token before, whatever it is."""
-
-    def bias(self, q_pos, k_pos):
-        before = q_pos[:, :, None] - k_pos[:, None, :] == 1
-        return torch.stack([0.0 * before, 50.0 * before, 0.0 * before], dim=1)
-
-
-def by_hand(monkeypatch, copies=(2,)) -> GPT:
-    """Two layers: head 1 of the first notes the token before; heads of the second look for it."""
-    monkeypatch.setitem(POSITIONS, "before", Before)
-    shape = {"vocab_size": 13, "context_length": 40, "n_layer": 2, "n_head": 3, "n_embd": 3 * HS}
-    model = GPT(ModelConfig(**shape, position="before", norm="none")).eval()
-    one = torch.eye(HS)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        model.wte.weight[:, WORDS] = torch.eye(13, HS)
-        put(model, 0, 1, q=None, k=None, out=(NOTES, one))
-        for head in copies:
-            put(model, 1, head, q=(WORDS, 12 * one), k=(NOTES, 12 * one), out=(WORDS, 20 * one))
-    return model
-
-
-def put(model: GPT, layer: int, head: int, q, k, out) -> None:
-    """Write one head's weights; its values are the words."""
-    attn, width = model.h[layer].attn, model.config.n_embd
-    rows = slice(head * HS, (head + 1) * HS)
-    for number, given in enumerate([q, k, (WORDS, torch.eye(HS))]):
-        if given:
-            attn.c_attn.weight[number * width :][rows, given[0]] = given[1]
-    attn.c_proj.weight[out[0], rows] = out[1]
 
 
 def search(model: GPT, **settings) -> tuple[list[Removal], Circuit]:
@@ -65,7 +26,7 @@ def search(model: GPT, **settings) -> tuple[list[Removal], Circuit]:
 
 
 def test_a_circuit_made_by_hand_is_found_and_is_all_of_the_behaviour(monkeypatch):
-    removals, found = search(by_hand(monkeypatch))
+    removals, found = search(induction_by_hand(monkeypatch))
     assert found.heads == [PREVIOUS, INDUCTION]
     assert found.faithfulness == pytest.approx(1, abs=1e-4)
     assert found.smallest
@@ -83,7 +44,7 @@ def test_a_circuit_made_by_hand_is_found_and_is_all_of_the_behaviour(monkeypatch
 
 def test_the_paths_of_that_circuit_are_the_ones_that_were_wired(monkeypatch):
     """Each that was wired carries the behaviour, and all the others carry nothing."""
-    _, found = search(by_hand(monkeypatch))
+    _, found = search(induction_by_hand(monkeypatch))
     wired = {
         ("drop", None, "h.0.attn.v", 1),
         ("drop", None, "h.1.attn.q", 2),
@@ -103,14 +64,14 @@ def test_the_paths_of_that_circuit_are_the_ones_that_were_wired(monkeypatch):
 
 
 def test_of_two_heads_that_do_the_same_one_is_enough(monkeypatch):
-    _, found = search(by_hand(monkeypatch, copies=(0, 2)))
+    _, found = search(induction_by_hand(monkeypatch, copies=(0, 2)))
     assert len(found.heads) == 2
     assert found.heads[0] == PREVIOUS
     assert found.faithfulness > 0.95
 
 
 def test_a_search_that_stops_too_early_is_put_right_where_all_sets_can_be_tried(monkeypatch):
-    model = by_hand(monkeypatch)
+    model = induction_by_hand(monkeypatch)
     bench = Bench(model, repeated_tokens(model, LETTERS, 11, start=[0]))
     assert circuit.smaller_set(bench, 5, 0.9) == ([PREVIOUS, INDUCTION], True)
     assert circuit.smaller_set(bench, 2, 0.9) == (None, True)
@@ -121,7 +82,7 @@ def test_a_search_that_stops_too_early_is_put_right_where_all_sets_can_be_tried(
 
 def test_faithfulness_is_what_the_formula_says_from_weights_that_are_zeroed(monkeypatch):
     """The heads here give vectors whose mean over a text is removed by hand, in the weights."""
-    model = by_hand(monkeypatch)
+    model = induction_by_hand(monkeypatch)
     ids = repeated_tokens(model, LETTERS, 11, start=[0])
     bench = Bench(model, ids)
     assert ids.shape == (16, 23)
@@ -137,24 +98,24 @@ def test_faithfulness_is_what_the_formula_says_from_weights_that_are_zeroed(monk
         # Without the notes, queries find nothing and the second head gives a mean over the past.
         model.h[0].attn.c_proj.weight.zero_()
         no_notes = score(model)
-    model = by_hand(monkeypatch)
+    model = induction_by_hand(monkeypatch)
     kept = [head for head in bench.heads if head != PREVIOUS]
     assert bench.all == pytest.approx(everything, abs=1e-5)
     # A note that is the same everywhere moves all scores alike: as good as none.
-    bench = Bench(by_hand(monkeypatch), ids)
+    bench = Bench(induction_by_hand(monkeypatch), ids)
     assert bench.score(kept) == pytest.approx(no_notes, abs=1e-4)
     expected = (no_notes - bench.none) / (everything - bench.none)
     assert bench.faithfulness(kept) == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_same_seed_finds_the_same_and_another_one_reads_other_texts(monkeypatch):
-    model = by_hand(monkeypatch)
+    model = induction_by_hand(monkeypatch)
     assert search(model, seed=3) == search(model, seed=3)
     assert search(model, seed=3)[1].ids != search(model, seed=4)[1].ids
 
 
 def test_what_cannot_be_is_one_line(monkeypatch):
-    model = by_hand(monkeypatch)
+    model = induction_by_hand(monkeypatch)
     for keep in (0, -1, 1.01, float("nan")):
         with pytest.raises(UserError, match="cannot be kept; use a share above 0"):
             search(model, keep=keep)
@@ -175,7 +136,9 @@ def test_blocks_that_do_not_add_to_the_stream_have_no_paths(block):
 
 
 def test_the_command_writes_what_it_finds(small_trained_run, monkeypatch, capsys):
-    monkeypatch.setattr("nanogpt.cli.lab.load_model", lambda _: (by_hand(monkeypatch), LETTERS, 0))
+    monkeypatch.setattr(
+        "nanogpt.cli.lab.load_model", lambda _: (induction_by_hand(monkeypatch), LETTERS, 0)
+    )
     assert main(["lab", "circuit", str(small_trained_run), "--repeat-after", "9"]) == 0
     out = capsys.readouterr().out
     assert "faithfulness 100.0% with 2 of 6 heads" in out
