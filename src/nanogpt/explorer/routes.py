@@ -3,12 +3,13 @@
 Errors are {"error": "one line that names the thing and the fix"} with a status of 4xx.
 """
 
+import gzip
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import Field
 
 from nanogpt.errors import UserError, one_line
@@ -141,15 +142,24 @@ def add_files(router: APIRouter) -> None:
     """The page itself."""
 
     @router.get("/")
-    def page() -> FileResponse:
-        return FileResponse(WEB / "index.html", headers={"Content-Security-Policy": POLICY})
+    def page(request: Request) -> Response:
+        return packed(request, WEB / "index.html", {"Content-Security-Policy": POLICY})
 
     @router.get("/{path:path}")
-    def file(path: str) -> FileResponse:
+    def file(request: Request, path: str) -> Response:
         there = {p.relative_to(WEB).as_posix(): p for p in WEB.rglob("*") if p.suffix in KINDS}
         if path not in there:
             raise UserError(f"there is no page {path[:80]!r}; begin at /")
-        return FileResponse(there[path], media_type=KINDS[there[path].suffix])
+        return packed(request, there[path], {})
+
+
+def packed(request: Request, path: Path, headers: dict[str, str]) -> Response:
+    """A file of the page, compressed where the browser takes that."""
+    data, kind = path.read_bytes(), KINDS[path.suffix] + "; charset=utf-8"
+    headers = {**headers, "Vary": "Accept-Encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        data, headers["Content-Encoding"] = gzip.compress(data, 6), "gzip"
+    return Response(data, media_type=kind, headers=headers)
 
 
 def about_or_error(run: Run) -> dict[str, Any]:

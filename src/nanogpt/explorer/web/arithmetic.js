@@ -206,7 +206,7 @@ export class Arithmetic {
     const last = id.split(".").at(-1);
     if (id === "wte") return this.lookup(id, c);
     if (id === "wpe") return this.position(c);
-    if (last.startsWith("ln_")) return this.norm(id, part.from[0], c);
+    if (last.startsWith("ln_") && this.config.norm !== "none") return this.norm(id, part.from[0], c);
     if (["q", "k", "v"].includes(last)) return this.query(id, part.from[0], last, head, c);
     if (last === "scores") return this.score(id, head, c);
     if (last === "weights") return this.weight(id, head, c);
