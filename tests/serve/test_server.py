@@ -572,7 +572,7 @@ def hammer(server: Running, examples: int) -> int:
             nonlocal sent
             response = case.call(timeout=10)
             assert response.status_code < 500, (case, response.text)
-            assert response.headers["x-content-type-options"] == "nosniff"
+            assert response.headers["x-content-type-options"] == ["nosniff"]
             if response.status_code >= 400:
                 assert isinstance(response.json()["error"]["message"], str)
             sent += 1
@@ -584,13 +584,13 @@ def hammer(server: Running, examples: int) -> int:
 
 def test_strangers_get_answers_and_no_crash(loaded):
     with serving(loaded, limits=LimitsConfig(new_tokens=20)) as server:
-        assert hammer(server, examples=25) > 100
+        assert hammer(server, examples=8) > 40
 
 
 @pytest.mark.slow
 def test_thousands_of_strangers(loaded):
     with serving(loaded, limits=LimitsConfig(new_tokens=20)) as server:
-        assert hammer(server, examples=1000) > 3000
+        assert hammer(server, examples=300) > 1000
 
 
 # Clients by the dozen.
