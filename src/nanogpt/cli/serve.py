@@ -80,7 +80,7 @@ def require_fastapi() -> None:
 
 def model_name(run: Path) -> str:
     """The name by which requests mean a model: that of its folder."""
-    return run.resolve().name if run.exists() else str(run).rpartition("/")[2].removeprefix("hub:")
+    return Path(os.path.abspath(run)).name.removeprefix("hub:")
 
 
 def load(run: Path, options: argparse.Namespace) -> "Loaded":

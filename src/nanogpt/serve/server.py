@@ -16,6 +16,7 @@ PATIENCE = 3  # seconds that answers may still take once the server is told to e
 
 def bind(settings: ServeSettings) -> socket.socket:
     """The socket to listen on. Raises UserError if the port is taken or the host is not ours."""
+    listener = None
     try:
         kind = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(kind[0])
@@ -23,6 +24,8 @@ def bind(settings: ServeSettings) -> socket.socket:
         listener.bind(kind[4])
         listener.listen(128)
     except (OSError, UnicodeError) as error:
+        if listener:
+            listener.close()
         reason = getattr(error, "strerror", None) or error
         raise UserError(
             f"cannot listen on {settings.host} port {settings.port}: {reason}; "
