@@ -21,7 +21,7 @@ def run(trained_run):
 
 @pytest.fixture(scope="module")
 def client(run):
-    return TestClient(create_app(find_runs([run])))
+    return TestClient(create_app(find_runs([run])), base_url="http://127.0.0.1")
 
 
 def test_nearest_passages_come_from_the_training_text(client, run):
@@ -90,7 +90,7 @@ def test_what_makes_no_sense_is_refused_in_a_line(client, run, place, body, mess
 def test_a_model_from_elsewhere_has_no_training_text(client, run, tmp_path):
     folder = tmp_path / "exported"
     assert main(["export", str(run), str(folder)]) == 0
-    other = TestClient(create_app(find_runs([folder])))
+    other = TestClient(create_app(find_runs([folder])), base_url="http://127.0.0.1")
     answer = other.post("/api/runs/exported/nearest", json={"ids": [1]})
     assert answer.status_code == 400
     assert "not trained here" in answer.json()["error"]

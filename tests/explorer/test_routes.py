@@ -29,7 +29,7 @@ def run(trained_run):
 
 @pytest.fixture(scope="module")
 def client(run):
-    return TestClient(create_app(find_runs([run])))
+    return TestClient(create_app(find_runs([run])), base_url="http://127.0.0.1")
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,14 @@ def test_the_page_comes_with_a_policy_that_allows_no_other_site(client):
     assert client.get("/app.js").headers["content-type"].startswith("text/javascript")
 
 
+def test_pages_of_other_sites_learn_nothing(client, place):
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+        answer = client.get(place, headers=headers)
+        assert answer.status_code == 403
+        assert list(answer.json()) == ["error"]
+    assert client.get(place, headers={"Origin": "http://127.0.0.1"}).status_code == 200
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -222,7 +230,8 @@ def test_a_run_that_is_damaged_is_listed_with_the_reason(run, tmp_path):
     shutil.copytree(run, tmp_path / "bad")
     for path in (tmp_path / "bad").glob("checkpoints/*/state.json"):
         path.write_text("{")
-    listed = TestClient(create_app(find_runs([tmp_path]))).get("/api/runs").json()
+    client = TestClient(create_app(find_runs([tmp_path])), base_url="http://127.0.0.1")
+    listed = client.get("/api/runs").json()
     assert "error" in listed[0]
     assert listed[1]["name"] == "good"
 

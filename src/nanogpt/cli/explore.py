@@ -1,7 +1,6 @@
 """nanogpt explore: look inside your own models in the browser."""
 
 import importlib.util
-import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 DEMO = RUNS / "demo"
-HOST = "127.0.0.1"
 PORT = 8500
 PATIENCE = 120  # seconds until a training that was just begun has weights to show
 
@@ -39,8 +37,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
     options = parser.parse(arguments)
-    if not 0 <= options.port < 2**16:
-        raise UserError(f"--port {options.port}: use 0 to 65535")
     if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
         raise UserError("the explorer needs FastAPI: pip install 'nanogpt[explorer]'")
     from nanogpt.explorer.runs import find_runs, is_run
@@ -81,20 +77,15 @@ def has_weights(run: Path) -> bool:
 
 def serve(runs: "dict[str, Run]", port: int, browser: bool) -> None:
     """Serve the page on a port of this machine alone; 0 takes a free one."""
-    import uvicorn
-
     from nanogpt.explorer.routes import about_or_error, create_app
+    from nanogpt.serve.server import address, bind, make_server
+    from nanogpt.serve.settings import ServeSettings
 
+    settings = ServeSettings(port=port)
+    listener = bind(settings)
     about_or_error(next(iter(runs.values())))  # what takes long the first time, before anyone waits
-    taken = socket.socket()
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        taken.bind((HOST, port))
-    except OSError:
-        raise UserError(f"port {port} is taken: use --port 0 for a free one") from None
-    address = f"http://{HOST}:{taken.getsockname()[1]}/"
-    print(f"{address}   (Ctrl-C ends it)", flush=True)
+    place = address(listener, settings.host)
+    print(f"{place}/   (Ctrl-C ends it)", flush=True)
     if browser:
-        threading.Timer(0.5, webbrowser.open, [address]).start()
-    config = uvicorn.Config(create_app(runs), log_level="warning", access_log=False)
-    uvicorn.Server(config).run([taken])
+        threading.Timer(0.5, webbrowser.open, [place]).start()
+    make_server(create_app(runs, settings)).run(sockets=[listener])

@@ -19,6 +19,8 @@ from nanogpt.explorer.questions import question_routes
 from nanogpt.explorer.runs import Run, find_run
 from nanogpt.explorer.studies import study_routes
 from nanogpt.model.trace import Edit
+from nanogpt.serve.safety import Guard
+from nanogpt.serve.settings import ServeSettings
 
 WEB = Path(__file__).parent / "web"
 KINDS = {
@@ -30,7 +32,6 @@ POLICY = (
     "connect-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 
 class TokenizeBody(Body):
@@ -171,8 +172,8 @@ def about_or_error(run: Run) -> dict[str, Any]:
         return {"name": run.name, "error": one_line(str(error)), "steps": run.steps()}
 
 
-def create_app(runs: dict[str, Run]) -> FastAPI:
-    """An app that serves the page on these runs."""
+def create_app(runs: dict[str, Run], settings: ServeSettings | None = None) -> FastAPI:
+    """An app that serves the page on these runs, guarded as `nanogpt serve` is: see safety.py."""
     app = FastAPI(title="nanogpt explorer", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.exception_handler(UserError)
@@ -186,12 +187,6 @@ def create_app(runs: dict[str, Run]) -> FastAPI:
         where = ".".join(map(str, first["loc"]))
         return JSONResponse({"error": one_line(f"{where}: {first['msg']}")}, 422)
 
-    @app.middleware("http")
-    async def protect(request: Request, call_next: Any) -> Response:
-        answer: Response = await call_next(request)
-        for name, value in HEADERS.items():
-            answer.headers.setdefault(name, value)
-        return answer
-
+    app.add_middleware(Guard, settings=settings or ServeSettings())
     app.include_router(explorer_routes(runs))
     return app
