@@ -86,7 +86,9 @@ class CircuitView {
         this.draw();
       }
     } catch (error) {
-      if (error.name !== "AbortError") this.note.textContent = error.message;
+      if (error.name === "AbortError") return;
+      this.note.textContent = error.message;
+      this.place.classList.remove("waiting"); // for nothing
     } finally {
       this.go.textContent = "Search again";
     }

@@ -108,7 +108,7 @@ function write(found, counts, passages, app, answer) {
       h("blockquote", {},
         h("span", { class: "soft" }, lines(passage.before)),
         h("u", {}, lines(passage.match)),
-        h("b", { class: "next", title: label(engine.token(passage.next.id)) },
+        h("b", { class: "followed", title: label(engine.token(passage.next.id)) },
           lines(passage.next.text)),
         h("span", { class: "soft" }, lines(passage.after)))))));
 }

@@ -306,5 +306,5 @@ function learning({ lesson, exercise }) {
     h("p", {}, h("b", {}, `Lesson ${lesson.number}: `), `${lesson.title} `,
       h("code", { class: "command" }, `nanogpt learn ${lesson.number}`)),
     exercise ? h("p", {}, h("b", {}, "Write it yourself: "), `${exercise} `,
-      h("code", { class: "command" }, `nanogpt exercise start ${exercise}`)) : null);
+      h("code", { class: "command" }, `nanogpt exercise check ${exercise}`)) : null);
 }
