@@ -1,21 +1,14 @@
-"""The explorer's page in Chromium, with Python behind it: what the tests of its views share."""
+"""The explorer's page with Python behind it: what the tests of its views share."""
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
 import uvicorn
 
 from nanogpt.explorer.routes import create_app
 from nanogpt.explorer.runs import Run
-
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--no-first-run",
-]  # fmt: skip
 
 
 @contextmanager
@@ -32,20 +25,6 @@ def served(*runs: Run) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(10)
-
-
-@contextmanager
-def chromium() -> Iterator:
-    """A browser. The test is left out where there is none."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("no chromium here")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def percent(share: float) -> str:

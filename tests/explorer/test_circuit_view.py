@@ -1,15 +1,18 @@
 """Circuit: the page searches, and shows what lab/circuit.py found, on a model made by hand."""
 
 import json
+from dataclasses import asdict
 from itertools import pairwise
 from urllib.parse import urlencode
 
 import pytest
 import torch
+from browser import launched
 from fastapi.testclient import TestClient
 from hand_made import LETTERS, induction_by_hand
-from pages import chromium, percent, served
+from pages import percent, served
 
+from nanogpt.explorer.publish import circuit_of
 from nanogpt.explorer.routes import create_app
 from nanogpt.explorer.runs import Run
 from nanogpt.lab.circuit import Circuit, find_circuit
@@ -71,7 +74,7 @@ def test_mistakes_are_one_line(run, tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as browser:
+    with launched() as browser:
         yield browser
 
 
@@ -90,6 +93,11 @@ def page(browser, run):
         page.wait_for_selector(".reading table")
         yield page
         assert page.wrong == []
+
+
+def answer_with(**added):
+    """A handler that adds to what the server says of the run."""
+    return lambda route: route.fulfill(json=route.fetch().json() | added)
 
 
 def texts(page, place: str) -> list[str]:
@@ -189,6 +197,31 @@ def test_a_model_that_does_not_copy_is_told_on_the_page(browser, tmp_path):
         assert "does not copy repeated tokens" in page.text_content(".view-circuit .note")
         assert page.is_hidden(".paths")
         page.close()
+
+
+def test_a_page_that_is_one_file_has_its_circuit_or_says_why_not(browser, run, model, circuit):
+    """With the answer of what `publish` writes into the page, nothing is searched."""
+    fresh = GPT(tiny(vocab_size=13, context_length=40)).eval()
+    wide = GPT(tiny(vocab_size=13, context_length=40, n_head=12, n_layer=3)).eval()
+    assert circuit_of(model, LETTERS) == asdict(circuit)
+    assert "does not copy" in circuit_of(fresh, LETTERS)["error"]
+    assert "more than 32 heads" in circuit_of(wide, LETTERS)["error"]
+    asked = []
+    for published in (circuit_of(model, LETTERS), circuit_of(fresh, LETTERS)):
+        with served(run) as address:
+            page = browser.new_page()
+            page.on("request", lambda request: asked.append(request.url))
+            page.route("**/api/runs/hand", answer_with(circuit=published))
+            page.goto(f"{address}#view=circuit&text=abcab")
+            if "error" in published:
+                page.wait_for_selector(".view-circuit .note:not(:empty)")
+                assert page.text_content(".view-circuit .note") == published["error"]
+            else:
+                page.wait_for_selector(".reading table")
+                assert page.text_content(".big") == percent(circuit.faithfulness)
+            assert page.is_hidden(".view-circuit .controls")
+            page.close()
+    assert not [url for url in asked if url.endswith("/circuit")]
 
 
 def test_a_narrow_page_has_no_line_that_is_too_wide(browser, run):

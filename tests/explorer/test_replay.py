@@ -9,8 +9,9 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 import torch
+from browser import launched
 from fastapi.testclient import TestClient
-from pages import chromium, percent, served
+from pages import percent, served
 
 from nanogpt.errors import UserError
 from nanogpt.explorer.replay import SAMPLE, WHOLE, replay
@@ -105,7 +106,7 @@ def test_frames_come_a_line_each_and_mistakes_are_one_line(run, ids, frames):
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as browser:
+    with launched() as browser:
         yield browser
 
 

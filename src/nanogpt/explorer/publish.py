@@ -10,6 +10,7 @@ import html
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,12 +21,15 @@ from nanogpt.errors import UserError
 from nanogpt.explorer.replay import replay
 from nanogpt.explorer.runs import Run
 from nanogpt.files import writing
+from nanogpt.lab.circuit import find_circuit
+from nanogpt.model.gpt import GPT
 from nanogpt.text.splitter import PATTERNS
-from nanogpt.text.tokenizer import Tokenizer
+from nanogpt.text.tokenizer import BaseTokenizer, Tokenizer
 from nanogpt.training.snapshots import halved
 
 WEB = Path(__file__).parent / "web"
 TEXT = "ROMEO: I have a"  # that the page begins with
+MOST_HEADS = 32  # that are searched for a circuit; more would take minutes
 MOST_ROWS = 1000  # of metrics; what a curve of a page's width can show
 
 # An import or export as our modules write them; whatever else begins so is refused.
@@ -75,6 +79,7 @@ def answers_of(run: Run, text: str) -> dict[str, dict[str, Any]]:
     info: dict[str, Any] = {**run.info(), "steps": [], "metrics": metrics, "published": True}
     if run.steps():
         info["replay"] = {"frames": list(replay(run, ids))}
+    info["circuit"] = circuit_of(model, tokenizer)
     weights = save({name: halved(x) for name, x in model.state_dict().items()})
     place = "api/runs/" + quote(run.name, safe="!'()*~")  # as encodeURIComponent writes it
     return {
@@ -85,6 +90,17 @@ def answers_of(run: Run, text: str) -> dict[str, dict[str, Any]]:
         f"{place}/tokenizer.json": {"json": tokenizer.to_dict()},
         f"{place}/model.safetensors": {"base64": base64.b64encode(weights).decode()},
     }
+
+
+def circuit_of(model: GPT, tokenizer: BaseTokenizer) -> dict[str, Any]:
+    """The circuit that copies repeated text, or {"error": why there is none}."""
+    if model.config.n_layer * model.config.n_head > MOST_HEADS:
+        return {"error": f"more than {MOST_HEADS} heads: run `nanogpt lab circuit`"}
+    try:
+        *_, found = find_circuit(model, tokenizer)
+    except UserError as error:
+        return {"error": str(error)}
+    return asdict(found)
 
 
 def thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

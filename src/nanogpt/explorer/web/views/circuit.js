@@ -71,9 +71,12 @@ class CircuitView {
     const { info } = this.app.engine;
     Object.assign(this, { removed: [], circuit: null, readings: null, token: null });
     this.place.classList.add("waiting");
+    this.note.textContent = "";
+    this.go.hidden = this.keep.parentElement.hidden = Boolean(info.circuit);
     this.draw();
     try {
       if (info.circuit) { // of a page that is one file
+        if (info.circuit.error) throw new Error(info.circuit.error);
         this.removed = info.circuit.removals;
         await this.found(info.circuit);
         return;
@@ -81,16 +84,17 @@ class CircuitView {
       this.go.textContent = "Searching …";
       const body = { keep: this.app.state.keep };
       for await (const said of lines(`${placeOf(info.name)}/circuit`, body, stop.signal)) {
+        if (stop !== this.stop) return;
         if (said.removed) this.removed.push(said.removed);
         else await this.found(said.circuit);
         this.draw();
       }
     } catch (error) {
-      if (error.name === "AbortError") return;
+      if (stop !== this.stop) return;
       this.note.textContent = error.message;
       this.place.classList.remove("waiting"); // for nothing
     } finally {
-      this.go.textContent = "Search again";
+      if (stop === this.stop) this.go.textContent = "Search again";
     }
   }
 
