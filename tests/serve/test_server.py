@@ -187,11 +187,11 @@ def test_an_answer_ends_before_a_stop_text_and_says_so(client):
 
 
 def test_the_end_of_a_document_ends_an_answer(server, loaded):
-    """Every token is made likely by the penalty sooner or later, and so is this one."""
+    """Weights of zero make all tokens equally likely, so this one comes soon."""
     end = loaded.tokenizer.special_tokens["<|endoftext|>"]
     original = loaded.model.wte.weight.data.clone()
     try:
-        loaded.model.wte.weight.data *= 0  # all tokens are equally likely
+        loaded.model.wte.weight.data *= 0
         answer = completion(server, max_tokens=50_000, temperature=5, logprobs=0)
     finally:
         loaded.model.wte.weight.data.copy_(original)
