@@ -4,8 +4,10 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # Lessons run when they are exported, 3 to 50 seconds each, so they are exported again only when
-# they or the package have changed. `make docs LESSONS=` builds the site without them.
+# they or the package have changed. `make docs LESSONS= DEMO=` builds the site without them and
+# without the demo's page, for which the demo is trained once.
 LESSONS = $(patsubst lessons/%.py,%,$(wildcard lessons/*.py))
+DEMO = build/explorer-demo.html
 SOURCES = $(shell find src/nanogpt -name '*.py')
 
 .DELETE_ON_ERROR:  # a lesson that failed is not kept as if it had been exported
@@ -37,11 +39,17 @@ bench: .venv/installed-bench  ## speed beside public peers; writes docs/benchmar
 
 lessons: $(LESSONS:%=build/lessons/%.ipynb) $(LESSONS:%=build/lessons/%.html)  ## each lesson as .ipynb, for Jupyter and Colab, and as HTML, in build/lessons
 
-docs: .venv/installed-docs $(LESSONS:%=build/lessons/%.html)  ## the documentation as a site with the executed lessons, in build/site
+docs: .venv/installed-docs $(LESSONS:%=build/lessons/%.html) $(DEMO)  ## the documentation as a site with the executed lessons and the explorer, in build/site
 	.venv/bin/mkdocs build --strict
 
 clean:  ## remove the environment, not the runs
 	rm -rf .venv
+
+build/demo/checkpoints/latest: | .venv/installed-explorer
+	.venv/bin/nanogpt demo --run build/demo
+
+build/explorer-demo.html: build/demo/checkpoints/latest $(SOURCES) $(shell find src/nanogpt/explorer/web -type f)
+	.venv/bin/nanogpt publish build/demo $@
 
 build/lessons/%.html: lessons/%.py $(SOURCES) | .venv/installed-learn
 	mkdir -p build/lessons
@@ -55,7 +63,7 @@ build/lessons/%.ipynb: lessons/%.py | .venv/installed-learn
 	$(PYTHON) -m venv .venv
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) -e .
+	$(PIP) -e '.[explorer]'
 	touch $@
 
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python

@@ -18,6 +18,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "nanogpt"
 LESSON_PAGES = ROOT / "build" / "lessons"
+DEMO_PAGE = ROOT / "build" / "explorer-demo.html"  # the explorer on the demo's model, in one file
 
 # Pages that are files outside docs/.
 PAGES = {
@@ -49,6 +50,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     files.append(File.generated(config, "lessons.md", content=lessons()))
     for path in LESSON_PAGES.glob("*.html"):
         files.append(File.generated(config, f"lessons/{path.name}", abs_src_path=str(path)))
+    if DEMO_PAGE.exists():
+        files.append(File.generated(config, DEMO_PAGE.name, abs_src_path=str(DEMO_PAGE)))
     return files
 
 
@@ -62,7 +65,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
         return match[1] + target_on_the_site(match[2], source, uri, config.repo_url) + match[3]
 
     links = re.compile(r'(\]\(|(?:src|href)=")([^)"#:\s]+)((?:#[^)"\s]*)?[)"])')
-    return links.sub(moved, markdown)
+    markdown = links.sub(moved, markdown)
+    if uri == "explorer.md" and DEMO_PAGE.exists():
+        try_it = (
+            f"**[Try it here]({DEMO_PAGE.name})**, on the demo's model: it runs in your browser."
+        )
+        markdown = markdown.replace("\n\n", f"\n\n{try_it}\n\n", 1)
+    return markdown
 
 
 def target_on_the_site(target: str, source: str, uri: str, repo_url: str | None) -> str:

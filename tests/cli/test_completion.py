@@ -45,7 +45,7 @@ needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash
 def test_bash_completes_commands_and_actions(script):
     assert offered(script, "") == list(COMMANDS)
     assert offered(script, "tra") == ["train"]
-    assert offered(script, "lab", "") == ["run", "scaling", "heads", "check"]
+    assert offered(script, "lab", "") == ["run", "scaling", "heads", "circuit", "check"]
 
 
 @needs_bash

@@ -48,6 +48,7 @@ WHAT_NEXT = """\
 everything is in {run}: loss.png, samples.md, config.toml, checkpoints
 
 what to try next
+  nanogpt explore {run}                                     look inside it, in the browser
   nanogpt generate {run} --prompt "JULIET:" --sample.temperature 1.2
   nanogpt train demo --run runs/longer                      all steps of the recipe
   nanogpt train demo --run runs/my --data.source my.txt     your own text"""
