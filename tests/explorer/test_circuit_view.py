@@ -181,8 +181,8 @@ def test_another_share_to_keep_is_another_search(browser, run, model):
         page.wait_for_selector(".reading table")
         assert page.get_attribute("[data-keep='0.99']", "aria-pressed") == "true"
         page.click("[data-keep='0.8']")
-        page.wait_for_selector(".waiting", state="attached")
-        page.wait_for_selector(".view-circuit:not(.waiting) .reading table")
+        page.wait_for_selector(".unsearched", state="attached")
+        page.wait_for_selector(".view-circuit:not(.unsearched) .reading table")
         assert "keep=0.8" in page.url
         assert page.wrong == []
         page.close()
@@ -196,6 +196,7 @@ def test_a_model_that_does_not_copy_is_told_on_the_page(browser, tmp_path):
         page.wait_for_selector(".view-circuit .note:not(:empty)")
         assert "does not copy repeated tokens" in page.text_content(".view-circuit .note")
         assert page.is_hidden(".paths")
+        assert page.is_hidden(".search")
         page.close()
 
 

@@ -61,7 +61,7 @@ class CircuitView {
           "beginning is the same everywhere. MLPs are always on. Heads read the stream as " +
           "queries (q), keys (k) and values (v)."), this.graph),
       this.reading);
-    place.classList.add("waiting");
+    place.classList.add("unsearched");
   }
 
   /** Search, and draw every step. What is searched already is stopped. */
@@ -70,7 +70,8 @@ class CircuitView {
     const stop = this.stop = new AbortController();
     const { info } = this.app.engine;
     Object.assign(this, { removed: [], circuit: null, readings: null, token: null });
-    this.place.classList.add("waiting");
+    this.place.classList.add("unsearched");
+    this.place.classList.remove("failed");
     this.note.textContent = "";
     this.go.hidden = this.keep.parentElement.hidden = Boolean(info.circuit);
     this.draw();
@@ -92,7 +93,7 @@ class CircuitView {
     } catch (error) {
       if (stop !== this.stop) return;
       this.note.textContent = error.message;
-      this.place.classList.remove("waiting"); // for nothing
+      this.place.classList.add("failed");
     } finally {
       if (stop === this.stop) this.go.textContent = "Search again";
     }
@@ -101,7 +102,7 @@ class CircuitView {
   /** The circuit is there: read its text with all heads, with these alone, and with none. */
   async found(circuit) {
     this.circuit = circuit;
-    this.place.classList.remove("waiting");
+    this.place.classList.remove("unsearched");
     const { engine } = this.app;
     const { config } = engine.info;
     const record = ["h.*.attn.weights"];
