@@ -144,7 +144,7 @@ def test_why_adds_up_to_the_models_own_logit_and_the_lens_is_right(page, address
 
 def test_a_switched_off_head_changes_the_page_as_it_changes_the_model(page, address, loaded, ids):
     open_view(page, address, "whatif")
-    count = loaded.model.config.n_layer * (loaded.model.config.n_head + 2)
+    count = loaded.model.config.n_layer * (loaded.model.config.n_head + 2) + ids.shape[1]
     effects = wait(
         page,
         """async (count) => {
@@ -158,8 +158,10 @@ def test_a_switched_off_head_changes_the_page_as_it_changes_the_model(page, addr
         before = model(ids)[0].log_softmax(-1)
         target = int(before[-1].argmax())
         for key, effect in effects.items():
-            at, head = key.split("/")
-            edit = Edit(at, None if head == "null" else int(head))
+            at, n = key.split("/")
+            edit = Edit(at, int(n) if n else None)
+            if at == "drop":  # of one token
+                edit = Edit(at, positions=[int(n)])
             with editing(model, [edit]):
                 after = model(ids)[0].log_softmax(-1)
             assert effect == close_to(after[-1, target] - before[-1, target])

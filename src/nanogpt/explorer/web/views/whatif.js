@@ -11,6 +11,7 @@ import { bars, breather, choice, refill, row, signed } from "./parts.js";
 
 const WAYS = [["zero", "zero"], ["mean", "average"], ["swap", "swap"]];
 const MAPS = [["stream", "stream"], ["attn", "attention"], ["mlp", "MLP"], ["heads", "heads"]];
+const MOST_TOKENS = 64; // whose embeddings can be switched
 const MOST_COLUMNS = 192; // positions of a map; each cell is a forward pass
 
 /** Whether two edits are of the same place. */
@@ -42,7 +43,8 @@ export const view = {
       const tokens = state.other ? await engine.tokenize(state.other) : [];
       const key = JSON.stringify([state.run, state.step, ids, state.other, state.how, app.token]);
       if (key !== memory.key) {
-        const base = await engine.forward(ids, { step: state.step });
+        const base = state.edits.length ?
+          await engine.forward(ids, { step: state.step }) : { logits: result.logits };
         if (!isNow()) return;
         Object.assign(memory, { key, base, other: tokens, effects: new Map() });
       }
@@ -65,20 +67,31 @@ function followed(app, memory) {
   return top(logits, 1)[0];
 }
 
-/** What can be switched in each layer: [{layer, name, edit}]. */
+/** What can be switched in each layer: rows of {key, name, at, head, positions}. */
 function places(config) {
+  const place = (name, at, head = null) =>
+    ({ key: `${at}/${head ?? ""}`, name, at, head, positions: null });
   return Array.from({ length: config.n_layer }, (_, layer) => [
     ...Array.from({ length: config.n_head }, (_, head) =>
-      ({ layer, name: `head ${layer}.${head}`, at: `h.${layer}.attn.kernel`, head })),
-    { layer, name: `attention ${layer}`, at: `h.${layer}.attn`, head: null },
-    { layer, name: `MLP ${layer}`, at: `h.${layer}.mlp`, head: null },
+      place(`head ${layer}.${head}`, `h.${layer}.attn.kernel`, head)),
+    place(`attention ${layer}`, `h.${layer}.attn`),
+    place(`MLP ${layer}`, `h.${layer}.mlp`),
   ]);
 }
 
+/** The embeddings of the last tokens up to the chosen one: places like those of a layer. */
+function positions(app) {
+  const first = Math.max(0, app.token + 1 - MOST_TOKENS);
+  return app.tokens.slice(first, app.token + 1).map((token, n) => ({
+    key: `drop/${first + n}`, name: `token ${first + n} ${label(token)}`, token, at: "drop",
+    head: null, positions: [first + n],
+  }));
+}
+
 /** The edit of a place as the controls say it now. */
-function editOf(app, { at, head }) {
+function editOf(app, { at, head, positions }) {
   const { how, where } = app.state;
-  return { at, head, positions: where === "token" ? [app.token] : null, how };
+  return { at, head, positions: positions ?? (where === "token" ? [app.token] : null), how };
 }
 
 /** A grid of switches: one for each head, attention layer and MLP. */
@@ -90,9 +103,12 @@ function drawSwitches(panel, app, memory) {
     const others = state.edits.filter((old) => !same(old, edit));
     app.set({ edits: others.length < state.edits.length ? others : [...others, edit] });
   };
-  const key = (place) => `${place.at}/${place.head}`;
-  const isOn = (place) => state.edits.some((edit) =>
+  const isOn = (place) => state.edits.some((edit) => place.positions ? same(edit, place) :
     edit.at === place.at && (edit.head ?? null) === place.head);
+  const control = (place, kind, ...inside) => h("button", {
+    type: "button", class: kind, "data-key": place.key, "aria-label": place.name,
+    "aria-pressed": String(isOn(place)), onclick: () => toggle(place),
+  }, inside);
   const target = label(engine.token(followed(app, memory)));
   const ways = memory.canSwap ? WAYS : WAYS.filter(([way]) => way !== "swap");
   refill(panel,
@@ -107,11 +123,10 @@ function drawSwitches(panel, app, memory) {
         h("th", { scope: "col" }, "all"), h("th", { scope: "col" }, "MLP"))),
       h("tbody", {}, places(config).map((line, layer) => h("tr", {},
         h("th", { scope: "row" }, `layer ${layer}`),
-        line.map((place) => h("td", {}, h("button", {
-          type: "button", class: "switch", "data-key": key(place),
-          "aria-pressed": String(isOn(place)), "aria-label": place.name,
-          onclick: () => toggle(place),
-        }, "·")))))))),
+        line.map((place) => h("td", {}, control(place, "switch", "·")))))))),
+    h("div", { class: "wrap", role: "group", "aria-label": "Embeddings of single tokens" },
+      h("span", { class: "soft" }, "tokens"),
+      positions(app).map((place) => control(place, "switch chip", label(place.token)))),
     h("p", { class: "note" }, "Click a part to change it. The number says by how much the " +
       "log-probability of ", h("code", {}, target), " changes when this part alone is changed, " +
       "in nats. Orange: it becomes less likely, so the part spoke for it."),
@@ -132,7 +147,8 @@ function paint(panel, app, memory) {
   for (const button of panel.querySelectorAll(".switch")) {
     const effect = memory.effects.get(button.dataset.key);
     if (effect === undefined) continue;
-    button.textContent = signed(effect);
+    if (button.classList.contains("chip")) button.title = `${signed(effect)} nats`;
+    else button.textContent = signed(effect);
     button.style.background = colour(SCALES[app.theme].signed, 0.5 + (0.34 * effect) / most);
   }
 }
@@ -146,10 +162,10 @@ async function sweep(panel, app, memory, ids, isNow) {
   const before = logSoftmax(row(memory.base.logits, at))[target];
   const other = memory.canSwap ? memory.other.map((token) => token.id) : null;
   const rest = breather();
-  for (const place of places(engine.info.config).flat()) {
-    const key = `${place.at}/${place.head}`;
+  for (const { key, at: place, head, positions: where } of
+    [...places(engine.info.config).flat(), ...positions(app)]) {
     if (memory.effects.has(key)) continue;
-    const edit = { at: place.at, head: place.head, positions: null, how: state.how };
+    const edit = { at: place, head, positions: where, how: state.how };
     const { logits } = await engine.forward(ids, { edits: [edit], other, step: state.step });
     if (!isNow()) return;
     memory.effects.set(key, logSoftmax(row(logits, at))[target] - before);

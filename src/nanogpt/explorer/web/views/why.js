@@ -69,17 +69,18 @@ export const view = {
       const against = state.against === "mean" ? "mean" : inside(state.against, logits);
       const chosen = { engine, position, logits, likeliest, target, against };
       write(lead, controls, app, chosen);
-      drawLens(lens, app, chosen, () => mine === turn);
       const reason = whyNoSum(config);
       if (reason) {
         sum.replaceChildren(h("p", { class: "note" }, reason));
         aside.replaceChildren();
-        return;
+        return drawLens(lens, app, chosen, () => mine === turn);
       }
       const { step } = state;
-      const [parameters, direction] = await Promise.all([
+      const asking = Promise.all([
         parametersOf(engine, step), unembedding(engine, target, against, step),
       ]);
+      drawLens(lens, app, chosen, () => mine === turn); // an engine answers in order
+      const [parameters, direction] = await asking;
       if (mine !== turn) return;
       const found = attribute({
         config, activations: result.activations, parameters, position, unembedding: direction,
