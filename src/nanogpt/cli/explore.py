@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanogpt.cli.settings import Parser, named_path
+from nanogpt.cli.weights import check_model
 from nanogpt.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
         raise UserError("the explorer needs FastAPI: pip install 'nanogpt[explorer]'")
+    for run in options.runs:
+        check_model(run)
     from nanogpt.explorer.runs import find_runs, is_run
 
     sources = options.runs
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         serve(find_runs(sources or [RUNS]), options.port, not options.no_browser)
         return 0
     with training_demo():
-        serve(find_runs([DEMO]), options.port, not options.no_browser)
+        serve(find_runs([DEMO]), options.port, not options.no_browser, "#view=replay")
     return 0
 
 
@@ -75,8 +78,8 @@ def has_weights(run: Path) -> bool:
     return any(run.glob("snapshots/step-*.safetensors")) or (run / "checkpoints/latest").exists()
 
 
-def serve(runs: "dict[str, Run]", port: int, browser: bool) -> None:
-    """Serve the page on a port of this machine alone; 0 takes a free one."""
+def serve(runs: "dict[str, Run]", port: int, browser: bool, view: str = "") -> None:
+    """Serve the page on a port of this machine alone; 0 takes a free one. It opens at a view."""
     from nanogpt.explorer.routes import about_or_error, create_app
     from nanogpt.serve.server import address, bind, make_server
     from nanogpt.serve.settings import ServeSettings
@@ -84,8 +87,8 @@ def serve(runs: "dict[str, Run]", port: int, browser: bool) -> None:
     settings = ServeSettings(port=port)
     listener = bind(settings)
     about_or_error(next(iter(runs.values())))  # what takes long the first time, before anyone waits
-    place = address(listener, settings.host)
-    print(f"{place}/   (Ctrl-C ends it)", flush=True)
+    place = f"{address(listener, settings.host)}/{view}"
+    print(f"{place}   (Ctrl-C ends it)", flush=True)
     if browser:
         threading.Timer(0.5, webbrowser.open, [place]).start()
     make_server(create_app(runs, settings)).run(sockets=[listener])

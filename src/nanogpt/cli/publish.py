@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, named_path
 from nanogpt.cli.streams import shown_meanwhile
+from nanogpt.cli.weights import check_model
 from nanogpt.errors import UserError
 
 ABOUT = """
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("page", type=named_path, help="the file to write, such as demo.html")
     parser.add_argument("--text", help="what the page begins with, and what its replay shows")
     options = parser.parse(arguments)
+    check_model(options.run)
     with shown_meanwhile("reading the model at each of its snapshots ..."):
         from nanogpt.explorer.publish import TEXT, publish
         from nanogpt.explorer.runs import find_runs
