@@ -50,7 +50,7 @@ def circuit(model) -> Circuit:
 
 
 def test_every_step_of_the_search_is_a_line(run, model):
-    client = TestClient(create_app({"hand": run}))
+    client = TestClient(create_app({"hand": run}), base_url="http://127.0.0.1")
     answer = client.post("/api/runs/hand/circuit", json={"keep": 0.8, "length": 9, "seed": 2})
     lines = [json.loads(line) for line in answer.text.splitlines()]
     *removals, found = find_circuit(model, LETTERS, keep=0.8, length=9, seed=2)
@@ -63,7 +63,7 @@ def test_every_step_of_the_search_is_a_line(run, model):
 
 def test_mistakes_are_one_line(run, tmp_path):
     fresh = run_of(GPT(tiny(vocab_size=13, context_length=40)).eval(), tmp_path)
-    client = TestClient(create_app({"hand": run, "fresh": fresh}))
+    client = TestClient(create_app({"hand": run, "fresh": fresh}), base_url="http://127.0.0.1")
     answer = client.post("/api/runs/fresh/circuit", json={})
     assert "does not copy repeated tokens" in json.loads(answer.text)["error"]
     answer = client.post("/api/runs/hand/circuit", json={"keep": 7})

@@ -94,7 +94,7 @@ def test_what_cannot_be_watched_is_told_before_the_first_frame(run, ids, trained
 
 
 def test_frames_come_a_line_each_and_mistakes_are_one_line(run, ids, frames):
-    client = TestClient(create_app({"small": run}))
+    client = TestClient(create_app({"small": run}), base_url="http://127.0.0.1")
     answer = client.post("/api/runs/small/replay", json={"ids": ids, "steps": [5, 12]})
     assert [json.loads(line) for line in answer.text.splitlines()] == frames[3:]
     assert client.get("/api/runs/small/steps").json() == STEPS
