@@ -207,7 +207,7 @@ def test_the_map_of_patching_effects_is_that_of_the_model(page, address, loaded,
             with editing(model, [Edit(at, positions=[position], how="swap")], ids):
                 expected = (lead(model(other)) - low) / (high - low)
             assert value == close_to(expected, 0.02), (at, position)
-    page.locator(".map canvas").click(position={"x": 5, "y": 5})
+    page.locator(".patching canvas").click(position={"x": 5, "y": 5})
     edits = wait(page, "() => explorer.app.state.edits.length && explorer.app.state.edits")
     assert edits == [{"at": "drop", "head": None, "positions": [first], "how": "swap"}]
 

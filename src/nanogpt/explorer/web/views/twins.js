@@ -178,7 +178,7 @@ function drawSide(app, panel, side, both, onpoint) {
   refill(panel,
     h("h3", {}, nameOf(side)),
     h("p", { class: "note" }, `Loss of this text: ${number(mean, 3)} nats per token, ` +
-      `${number(bitsPerByte(side), 3)} bits per byte. Darker tokens surprised it more.`),
+      `${number(bitsPerByte(side), 3)} bits per byte. The stronger a token's colour, the more it surprised.`),
     h("p", { class: "strip" }, chips),
     h("h4", {}, `attention, layer ${side.layer}, head ${side.head}`),
     h("div", { class: "crossed" }, canvas, across, down), next);

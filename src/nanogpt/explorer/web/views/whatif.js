@@ -25,11 +25,11 @@ export const view = {
   state: { how: "zero", where: "all", map: "stream" },
 
   render(place, app) {
-    const parts = Object.fromEntries(["switches", "outcome", "second", "map"].map((name) =>
+    const parts = Object.fromEntries(["switches", "outcome", "second", "patching"].map((name) =>
       [name, h("section", { class: `panel ${name}` })]));
     place.append(h("div", { class: "grid" },
       h("div", { class: "columns even" }, parts.switches, parts.outcome),
-      parts.second, parts.map));
+      parts.second, parts.patching));
     const memory = { key: "", base: null, effects: new Map(), other: [], map: null };
     let turn = 0;
     writeSecond(parts.second, app);
@@ -54,7 +54,7 @@ export const view = {
       drawSwitches(parts.switches, app, memory);
       if (changed.has("theme")) memory.map?.redraw();
       await sweep(parts.switches, app, memory, ids, isNow);
-      await patch(parts.map, app, memory, ids, isNow);
+      await patch(parts.patching, app, memory, ids, isNow);
     }
     view.memory = memory; // what tests compare
     return { update };
@@ -225,7 +225,8 @@ function writeSecond(panel, app) {
         type: "button", class: "button", onclick: async (event) => {
           event.target.disabled = true;
           const found = await suggest(app).finally(() => (event.target.disabled = false));
-          if (found !== null) {
+          if (found === null) app.say("No such copy was found: write more text, or write one.");
+          else {
             panel.querySelector("input").value = found;
             app.set({ other: found });
           }
@@ -249,17 +250,19 @@ function sayOther(panel, app, memory) {
 }
 
 /**
- * A copy of the text with one token exchanged, so that the prediction changes most. For each
- * position the model's own first other guess is tried. null if no such copy can be written.
+ * A copy of the text with one token before the chosen one exchanged, so that the prediction
+ * changes most. For each position the model's own first other guess is tried. null if no such
+ * copy can be written.
  */
 async function suggest(app) {
   const { engine, tokens, result, state } = app;
   const text = (list) => list.map((token) => token.text).join("");
   let best = { moved: 0, text: null };
-  const last = tokens.length - 1;
+  const last = app.token;
   const rest = breather();
-  for (let t = Math.max(1, last - 11); t <= last; t++) {
-    const id = top(row(result.logits, t - 1), 2).find((guess) => guess !== tokens[t].id);
+  for (let t = Math.max(1, last - 12); t < last; t++) {
+    const id = top(row(result.logits, t - 1), 3).find((guess) =>
+      guess !== tokens[t].id && !engine.token(guess).text.includes("\n"));
     const copy = tokens.map((token, n) => (n === t ? engine.token(id) : token));
     const again = await engine.tokenize(text(copy));
     if (again.length !== copy.length || again.some((token, n) => token.id !== copy[n].id)) continue;

@@ -236,7 +236,7 @@ async function drawLens(figure, app, { engine, position, target }, isNow) {
   figure.replaceChildren(
     h("h3", {}, "Logit lens"),
     h("p", {}, "What the model would predict if it ended here: the final norm and the head, " +
-      "applied after each part. Darker is surer."),
+      "applied after each part. The stronger the colour, the surer."),
     h("table", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "after"),
         app.tokens.slice(first, position + 1).map((token, t) => h("th", { scope: "col" },
