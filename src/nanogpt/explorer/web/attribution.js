@@ -1,11 +1,11 @@
 /**
  * Why this token: its logit as a sum of what each part of the model added to it.
  *
- * The residual stream is a sum, and the head is linear. Only the final norm stands between them. With
- * the norm's scale held at what it is for this text, the logit is a sum, too: one number for each
- * embedding, attention head and MLP (direct logit attribution; Elhage et al. 2021, "A Mathematical
- * Framework for Transformer Circuits"). The logit lens (nostalgebraist 2020) asks another question:
- * what would the model predict if the blocks ended here?
+ * The residual stream is a sum, and the head is linear. Only the final norm stands between them.
+ * With the norm's scale held at what it is for this text, the logit is a sum, too: one number for
+ * each embedding, attention head and MLP (direct logit attribution; Elhage et al. 2021, "A
+ * Mathematical Framework for Transformer Circuits"). The logit lens (nostalgebraist 2020) asks
+ * another question: what would the model predict if the blocks ended here?
  *
  * Everything here is a pure function of recorded activations and of weights.
  * Axes: T time, C channels, nh heads, hs head size, V vocabulary.
@@ -42,7 +42,7 @@ export function whyNoSum(config) {
       "parts do not add up to the logit. The logit lens below still works.";
   }
   if (config.block !== "pre-norm" || !["layer", "rms", "none"].includes(config.norm)) {
-    return `A sum over the parts is known for pre-norm blocks with the norms layer, rms and none; ` +
+    return "A sum over the parts is known for pre-norm blocks with the norms layer, rms, none; " +
       `this model has block=${config.block}, norm=${config.norm}.`;
   }
   return "";

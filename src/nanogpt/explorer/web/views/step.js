@@ -144,14 +144,16 @@ function drawGradients(app, done) {
   const most = Math.max(...Object.values(norms));
   const all = Math.sqrt(Object.values(norms).reduce((sum, norm) => sum + norm ** 2, 0));
   const line = (name, part, words) => norms[part] === undefined ? null : h("li", {
-    title: `moved by ${number(done.moved[part], 4)}, its weights are ${number(done.sizes[part], 2)} long`,
+    title: `moved by ${number(done.moved[part], 4)}; its weights are ` +
+      `${number(done.sizes[part], 2)} long`,
   },
   h("span", { class: "name" }, name),
   h("span", { class: "track" }, h("span", {
     class: "fill", style: { width: `${(100 * norms[part]) / most}%` },
   })),
   h("span", { class: "value" }, number(norms[part], 3)),
-  h("span", { class: "value soft" }, app.state.steps ? percent(done.moved[part] / (done.sizes[part] || 1)) : ""));
+  h("span", { class: "value soft" },
+    app.state.steps ? percent(done.moved[part] / (done.sizes[part] || 1)) : ""));
   const layers = Array.from({ length: config.n_layer }, (_, layer) => layer);
   const strongest = top(Object.values(norms), 1)[0];
   return h("section", { class: "panel gradients" },

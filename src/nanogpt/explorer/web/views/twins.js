@@ -6,7 +6,9 @@
  */
 
 import { logSoftmax } from "../attribution.js";
-import { cellAt, chip, colour, h, heat, label, number, percent, SCALES, tip, top } from "../draw.js";
+import {
+  cellAt, chip, colour, h, heat, label, number, percent, SCALES, tip, top,
+} from "../draw.js";
 import { bars, refill, row, signed } from "./parts.js";
 
 /** Settings that are worth a word where two models differ in them. */
@@ -42,9 +44,11 @@ export const view = {
           "another run, or this one with --train.snapshots 12, and open both."));
         return;
       }
+      if (!drawn) top.replaceChildren(h("p", { class: "soft" }, "Both models read the text …"));
       try {
         const both = await Promise.all([
-          read(app, state.run, state.step, state.text), read(app, chosen.run, chosen.step, state.text),
+          read(app, state.run, state.step, state.text),
+          read(app, chosen.run, chosen.step, state.text),
         ]);
         if (mine !== turn) return;
         drawn = draw(app, { top, sides, gap }, both, options, chosen);
@@ -85,7 +89,7 @@ async function read(app, run, step, text) {
   return { engine, run, step, tokens, ids, logits, surprisal, weights, layer, head, ends };
 }
 
-/** The token of `to` that holds the last byte of token t of `from`; the ends of both are aligned. */
+/** The token of `to` with the last byte of token t of `from`; the ends of both are aligned. */
 function linked(from, to, t) {
   if (from === to) return t;
   const shift = to.ends.at(-1) - from.ends.at(-1); // the longer context begins earlier
@@ -128,7 +132,8 @@ function draw(app, { top: head, sides, gap }, both, options, chosen) {
       `${name} (${one.engine.info.config[name]}, ${other.engine.info.config[name]})`).join(", ") +
       "." : "They have the same shape and differ in their weights alone.",
     app.state.edits.length ? " Your changes from What if are left out here." : ""));
-  const panels = both.map((side, n) => drawSide(app, sides[n], side, both, (t, s) => point(n, t, s)));
+  const panels = both.map((side, n) =>
+    drawSide(app, sides[n], side, both, (t, s) => point(n, t, s)));
   drawGap(app, gap, both, (t) => point(0, t, null));
 
   function point(n, t, s) {
@@ -153,7 +158,9 @@ function drawSide(app, panel, side, both, onpoint) {
   const most = Math.max(1, ...both.flatMap((each) => each.surprisal));
   const chips = tokens.map((token, t) => chip(token, {
     "data-t": t, tabindex: 0,
-    style: { background: colour(SCALES[app.theme].signed, 0.5 - (0.38 * (surprisal[t] ?? 0)) / most) },
+    style: {
+      background: colour(SCALES[app.theme].signed, 0.5 - (0.38 * (surprisal[t] ?? 0)) / most),
+    },
     onmouseenter: () => onpoint(t, null), onfocus: () => onpoint(t, null),
     onclick: () => onpoint(t, null),
   }));
@@ -178,7 +185,8 @@ function drawSide(app, panel, side, both, onpoint) {
   refill(panel,
     h("h3", {}, nameOf(side)),
     h("p", { class: "note" }, `Loss of this text: ${number(mean, 3)} nats per token, ` +
-      `${number(bitsPerByte(side), 3)} bits per byte. The stronger a token's colour, the more it surprised.`),
+      `${number(bitsPerByte(side), 3)} bits per byte. The stronger a token's colour, the more it ` +
+      "surprised."),
     h("p", { class: "strip" }, chips),
     h("h4", {}, `attention, layer ${side.layer}, head ${side.head}`),
     h("div", { class: "crossed" }, canvas, across, down), next);

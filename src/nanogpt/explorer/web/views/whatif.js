@@ -119,7 +119,8 @@ function drawSwitches(panel, app, memory) {
         (where) => app.set({ where }))),
     h("div", { class: "switches-scroll" }, h("table", { class: "grid-of" },
       h("thead", {}, h("tr", {}, h("th", {}),
-        Array.from({ length: config.n_head }, (_, head) => h("th", { scope: "col" }, `head ${head}`)),
+        Array.from({ length: config.n_head }, (_, head) =>
+          h("th", { scope: "col" }, `head ${head}`)),
         h("th", { scope: "col" }, "all"), h("th", { scope: "col" }, "MLP"))),
       h("tbody", {}, places(config).map((line, layer) => h("tr", {},
         h("th", { scope: "row" }, `layer ${layer}`),
@@ -187,16 +188,18 @@ function drawOutcome(panel, app, memory) {
     mark: id === shown[0],
   })), { most: Math.max(p[shown[0]], q[top(q, 1)[0]]) });
   const order = shown.toSorted((a, b) => q[b] - q[a]);
-  const shifts = tokens.map((_, t) => divergence(row(memory.base.logits, t), row(result.logits, t)));
+  const shifts = tokens.map((_, t) =>
+    divergence(row(memory.base.logits, t), row(result.logits, t)));
   const most = Math.max(0.1, ...shifts);
   const changed = state.edits.length > 0;
   view.shifts = shifts;
   panel.replaceChildren(
     h("h3", {}, "Before and after"),
     h("p", { class: "note" }, changed ?
-      ["After ", chip(tokens[app.token]), ` the prediction moved by ${number(shifts[app.token], 3)}` +
-        " nats (KL divergence). ", h("code", {}, label(engine.token(shown[0]))),
-      ` went from ${percent(p[shown[0]])} to ${percent(q[shown[0]])}.`] :
+      ["After ", chip(tokens[app.token]),
+        ` the prediction moved by ${number(shifts[app.token], 3)} nats (KL divergence). `,
+        h("code", {}, label(engine.token(shown[0]))),
+        ` went from ${percent(p[shown[0]])} to ${percent(q[shown[0]])}.`] :
       "Nothing is changed yet: both sides are the same."),
     h("div", { class: "pair" },
       h("div", {}, h("h4", {}, "before"), list(p, shown)),

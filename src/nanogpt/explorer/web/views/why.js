@@ -123,7 +123,8 @@ function write(lead, controls, app, { engine, position, logits, likeliest, targe
         onclick: () => app.set({ target: id === likeliest[0] ? null : id }),
       }, label(engine.token(id)), h("small", {}, percent(probabilities[id])))),
       h("input", {
-        class: "field", type: "text", size: 8, placeholder: "another", "aria-label": "Another token to explain",
+        class: "field", type: "text", size: 8, placeholder: "another",
+        "aria-label": "Another token to explain",
         onchange: (event) => typed(event).catch(() => {}),
       })),
     choice("What to add up", [
@@ -244,7 +245,8 @@ async function drawLens(figure, app, { engine, position, target }, isNow) {
             type: "button", class: "link", title: "look at this position",
             onclick: () => app.set({ token: first + t }),
           }, label(token)))),
-        h("th", { scope: "col", class: "rank", colspan: 2 }, "rank and share of ", h("code", {}, name)))),
+        h("th", { scope: "col", class: "rank", colspan: 2 },
+          "rank and share of ", h("code", {}, name)))),
       h("tbody", {}, lines)));
 }
 
