@@ -1,6 +1,5 @@
 """nanogpt explore: look inside your own models in the browser."""
 
-import importlib.util
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nanogpt.cli.serve import require_fastapi
 from nanogpt.cli.settings import Parser, named_path
 from nanogpt.cli.weights import check_model
 from nanogpt.errors import UserError
@@ -38,8 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
     options = parser.parse(arguments)
-    if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
-        raise UserError("the explorer needs FastAPI: pip install 'nanogpt[explorer]'")
+    require_fastapi()
     for run in options.runs:
         check_model(run)
     from nanogpt.explorer.runs import find_runs, is_run

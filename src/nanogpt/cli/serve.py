@@ -75,7 +75,7 @@ def serve_settings(options: argparse.Namespace) -> ServeSettings:
 def require_fastapi() -> None:
     """Raise UserError if the libraries of the server are missing."""
     if any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn")):
-        raise UserError("a server needs FastAPI and uvicorn: pip install 'nanogpt[explorer]'")
+        raise UserError("this needs FastAPI and uvicorn: pip install 'nanogpt[explorer]'")
 
 
 def model_name(run: Path) -> str:

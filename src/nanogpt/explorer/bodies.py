@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from nanogpt.errors import UserError, one_line
@@ -17,6 +18,11 @@ class Body(BaseModel):
     """A request. A field that does not exist is a mistake, not something to pass over."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def in_lines(values: Iterator[dict[str, Any]]) -> StreamingResponse:
+    """An answer piece by piece: one JSON value a line, as they come; see `as_lines`."""
+    return StreamingResponse(as_lines(values), media_type="application/x-ndjson")
 
 
 def as_lines(values: Iterator[dict[str, Any]]) -> Iterator[str]:

@@ -76,7 +76,7 @@ def answers_of(run: Run, text: str) -> dict[str, dict[str, Any]]:
         longest = model.config.context_length
         raise UserError(f"--text of {len(ids)} tokens: use 1 to {longest}")
     metrics = thinned(run.metrics())
-    info: dict[str, Any] = {**run.info(), "steps": [], "metrics": metrics, "published": True}
+    info: dict[str, Any] = {**run.info(), "steps": [], "metrics": metrics}
     if run.steps():
         info["replay"] = {"frames": list(replay(run, ids))}
     info["circuit"] = circuit_of(model, tokenizer)

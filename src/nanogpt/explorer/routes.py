@@ -14,7 +14,7 @@ from pydantic import Field
 
 from nanogpt.errors import UserError, one_line
 from nanogpt.explorer import remote
-from nanogpt.explorer.bodies import TENSORS, Body, Ids, as_lines
+from nanogpt.explorer.bodies import TENSORS, Body, Ids, in_lines
 from nanogpt.explorer.questions import question_routes
 from nanogpt.explorer.runs import Run, find_run
 from nanogpt.explorer.studies import study_routes
@@ -136,7 +136,7 @@ def add_computing(router: APIRouter, runs: dict[str, Run]) -> None:
     @router.post("/api/runs/{name}/generate")
     def generate(name: str, body: GenerateBody) -> StreamingResponse:
         pieces = remote.generate(find_run(runs, name), body.ids, body.settings, body.step)
-        return StreamingResponse(as_lines(pieces), media_type="application/x-ndjson")
+        return in_lines(pieces)
 
 
 def add_files(router: APIRouter) -> None:

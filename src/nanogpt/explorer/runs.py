@@ -1,6 +1,5 @@
 """The models that the explorer shows: which there are, and each one's weights at each moment."""
 
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -9,21 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
-from nanogpt.config import PRESETS, ModelConfig, load_config, with_settings
+from nanogpt.config import PRESETS, ModelConfig, load_config
 from nanogpt.errors import UserError, did_you_mean
 from nanogpt.explorer.places import places
-from nanogpt.model.build import build
 from nanogpt.model.gpt import GPT
 from nanogpt.text.formats import load_tokenizer
 from nanogpt.text.tokenizer import BaseTokenizer, Tokenizer
 from nanogpt.training.checkpoint import find_checkpoint, has_checkpoint, load_state
 from nanogpt.training.load import load
 from nanogpt.training.records import read_metrics
+from nanogpt.training.snapshots import find_snapshots, load_snapshot
 
-SNAPSHOT = re.compile(r"step-([0-9]{6,18})\.safetensors")
 KEPT = 4  # opened models of a run: the slider of the replay goes back and forth
 
 # A larger model would take a page too long to fetch and to compute: Python computes for it.
@@ -53,16 +50,15 @@ class Run:
 
     def steps(self) -> list[int]:
         """The steps at which snapshots of the weights were taken, in order."""
-        found = map(SNAPSHOT.fullmatch, (p.name for p in self.folder.glob("snapshots/*")))
-        return sorted(int(match[1]) for match in found if match)
+        return list(find_snapshots(self.folder))
 
     def snapshot(self, step: int) -> Path:
         """The file of a snapshot. Raises UserError if none was taken at that step."""
-        steps = self.steps()
-        if step not in steps:
-            there = ", ".join(map(str, steps)) or "none; train with --train.snapshots 12"
+        taken = find_snapshots(self.folder)
+        if step not in taken:
+            there = ", ".join(map(str, taken)) or "none; train with --train.snapshots 12"
             raise UserError(f"{self.name} has no snapshot of step {step}; there are {there}")
-        return self.folder / "snapshots" / f"step-{step:06d}.safetensors"
+        return taken[step]
 
     def model(self, step: int | None = None) -> GPT:
         """The model of the latest checkpoint, or of a snapshot, as evaluation uses it."""
@@ -96,24 +92,13 @@ class Run:
                 loaded = load(self.source)
                 self._opened[key] = (loaded.model.eval(), loaded.tokenizer)
             else:
-                self._opened[key] = self.open_snapshot(step)
+                path = self.snapshot(step)
+                config = load_config(self.folder / "config.toml").model
+                self._opened[key] = (load_snapshot(path, config), self.tokenizer())
         self._opened.move_to_end(key)
         while len(self._opened) > KEPT:
             self._opened.popitem(last=False)
         return self._opened[key]
-
-    def open_snapshot(self, step: int) -> tuple[GPT, BaseTokenizer]:
-        """Model and tokenizer at a snapshot. Raises UserError as `open` does."""
-        path = self.snapshot(step)
-        config = load_config(self.folder / "config.toml")
-        tokenizer = load_tokenizer(self.folder / "tokenizer.json")
-        try:
-            tensors = {name: x.float() for name, x in load_file(path).items()}
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path} cannot be read ({error}); remove it") from None
-        if "wte.weight" in tensors:  # training takes the size from the tokenizer
-            config = with_settings(config, model={"vocab_size": len(tensors["wte.weight"])})
-        return build(config.model, tensors, path).eval(), tokenizer
 
     def weights_file(self, step: int | None = None) -> bytes:
         """The weights as a safetensors file: a snapshot as it is, else of the latest checkpoint."""

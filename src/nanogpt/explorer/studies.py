@@ -13,12 +13,10 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from nanogpt.explorer.bodies import Body, Ids, as_lines
+from nanogpt.explorer.bodies import Body, Ids, in_lines
 from nanogpt.explorer.replay import replay
 from nanogpt.explorer.runs import Run, find_run
 from nanogpt.lab.circuit import KEEP, LENGTH, Removal, find_circuit
-
-LINES = "application/x-ndjson"
 
 
 class ReplayBody(Body):
@@ -47,12 +45,12 @@ def study_routes(runs: dict[str, Run]) -> APIRouter:
     @router.post("/replay")
     def replay_text(name: str, body: ReplayBody) -> StreamingResponse:
         frames = replay(find_run(runs, name), body.ids, body.steps)
-        return StreamingResponse(as_lines(frames), media_type=LINES)
+        return in_lines(frames)
 
     @router.post("/circuit")
     def circuit(name: str, body: CircuitBody) -> StreamingResponse:
         found = search(find_run(runs, name), body.keep, body.length, body.seed)
-        return StreamingResponse(as_lines(found), media_type=LINES)
+        return in_lines(found)
 
     return router
 

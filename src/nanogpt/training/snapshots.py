@@ -7,6 +7,7 @@ snapshot is for looking at; only a checkpoint can be trained further.
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -60,12 +61,17 @@ def halved(x: Tensor) -> Tensor:
 
 
 def load_snapshot(path: str | Path, config: ModelConfig) -> GPT:
-    """The model of a snapshot, in float32. Raises UserError naming a file that is damaged."""
+    """The model of a snapshot, in float32. Raises UserError naming a file that is damaged.
+
+    The size of its vocabulary is the file's: training takes it from the tokenizer.
+    """
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read ({error}); use another snapshot") from None
     floats = {k: x.float() if x.is_floating_point() else x for k, x in tensors.items()}
+    if "wte.weight" in floats:
+        config = replace(config, vocab_size=len(floats["wte.weight"]))
     return build(config, floats, path).eval()
 
 
