@@ -4,12 +4,14 @@
  * A view is {id, title, about, state, render(place, app)}. `state` holds its settings with their
  * defaults. `render` fills an element and returns {update(changed)}, which is called when what it
  * shows may have changed: `changed` is a Set of names of settings, and "result", "tokens",
- * "engine" or "theme". It is called once with all of them when the view appears.
+ * "engine" or "theme". It is called once with all of them when the view appears. While the text has
+ * no token, a view is hidden and not called, unless it says `textless: true`.
  */
 
 import { amount, chip, h, label } from "./draw.js";
 import { download, toPng, toSvg } from "./save.js";
-import { openEngine, runs } from "./engines.js";
+import { listRuns } from "./engine/remote.js";
+import { openEngine } from "./engines.js";
 import { FRAME, readHash, writeHash } from "./state.js";
 import { view as attention } from "./views/attention.js";
 import { view as choosing } from "./views/choosing.js";
@@ -29,8 +31,13 @@ export const VIEWS = [
 
 const DEFAULTS = Object.assign({}, ...VIEWS.map((view) => view.state ?? {}), FRAME);
 const READS = ["run", "step", "text", "other", "edits"]; // changes after which a text is read anew
+const ALL = [...Object.keys(DEFAULTS), "engine", "theme"]; // that a view may have to draw
 
 const at = (id) => document.getElementById(id);
+
+/** The names of the settings in which two states differ. */
+const differing = (a, b) =>
+  Object.keys(b).filter((name) => JSON.stringify(a[name]) !== JSON.stringify(b[name]));
 
 class App {
   constructor() {
@@ -43,7 +50,7 @@ class App {
     this.result = null; // {logits, activations, ids} of the text
     this.patterns = [];
     this.latest = 0; // the number of the newest reading; older ones are dropped
-    this.shown = null; // the view that is shown: {view, update}
+    this.shown = null; // the view that is shown: {view, place, rendered}
   }
 
   /** The chosen token's position: the last one, unless another was chosen. */
@@ -77,8 +84,7 @@ class App {
 
   /** Change settings: the address follows, and the view is told. */
   set(changes) {
-    const changed = Object.keys(changes).filter(
-      (name) => JSON.stringify(changes[name]) !== JSON.stringify(this.state[name]));
+    const changed = differing(this.state, changes);
     if (!changed.length) return;
     Object.assign(this.state, changes);
     const hash = writeHash(this.state, DEFAULTS);
@@ -115,13 +121,15 @@ class App {
       const result = ids.length ? { ...(await engine.forward(ids, request)), ids } : null;
       if (number !== this.latest) return;
       const isNew = engine !== this.engine;
+      const isFirst = !this.result;
       Object.assign(this, { engine, tokens: fitting, other, result });
       if (isNew) this.drawFacts();
       this.say(tokens.length > longest ?
         `The model sees the last ${longest} of ${tokens.length} tokens.` :
         tokens.length ? "" : "Type a text above: without a token there is nothing to read.");
       this.drawTokens();
-      this.tell(new Set([...changed, "tokens", "result", ...(isNew ? ["engine"] : [])]));
+      this.tell(new Set([...(isFirst ? ALL : changed), "tokens", "result",
+        ...(isNew ? ["engine"] : [])]));
     } catch (error) {
       if (number === this.latest) this.say(error.message, true);
     }
@@ -129,7 +137,10 @@ class App {
 
   /** Tell the view what changed. */
   tell(changed) {
-    if (this.shown?.update && this.engine) this.shown.update(changed);
+    if (!this.shown || !this.engine) return;
+    const { view, place, rendered } = this.shown;
+    place.hidden = !this.result && !view.textless;
+    if (!place.hidden) rendered.update(changed);
   }
 
   /** One line to the person who looks: a fact, or what went wrong. */
@@ -150,12 +161,12 @@ class App {
     const place = h("div", { class: `view view-${view.id}` });
     at("place").setAttribute("aria-labelledby", `tab-${view.id}`);
     at("place").replaceChildren(h("div", { class: "head" },
-      h("div", {}, h("h2", {}, view.title), h("p", {}, view.about)), tools(view, place, this)), place);
+      h("div", {}, h("h2", {}, view.title), h("p", {}, view.about)), tools(view, place, this)),
+    place);
     this.shown = null;
     this.patterns = [];
-    const rendered = view.render(place, this) ?? {};
-    this.shown = { view, rendered, update: (changed) => rendered.update?.(changed) };
-    await this.read(new Set(Object.keys(DEFAULTS).concat("engine", "theme")));
+    this.shown = { view, place, rendered: view.render(place, this) };
+    await this.read(new Set(ALL));
   }
 
   /** The tokens of the text, as chips to choose one. */
@@ -248,8 +259,7 @@ function listen(app) {
     const before = app.state;
     app.state = readHash(location.hash, DEFAULTS);
     app.state.run ||= before.run;
-    const changed = Object.keys(DEFAULTS).filter(
-      (name) => JSON.stringify(before[name]) !== JSON.stringify(app.state[name]));
+    const changed = differing(before, app.state);
     if (changed.length) app.follow(new Set(changed));
   });
 }
@@ -276,7 +286,7 @@ export async function start() {
   at("text").value = app.state.text;
   listen(app);
   try {
-    app.runs = await runs();
+    app.runs = await listRuns();
     const open = app.runs.filter((run) => !run.error);
     if (!open.length) throw new Error(app.runs[0]?.error ?? "there is no run to show");
     if (!open.some((run) => run.name === app.state.run)) app.state.run = open[0].name;

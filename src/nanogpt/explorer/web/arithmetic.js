@@ -8,11 +8,9 @@
  * Axes: T time, C channels, M channels inside the MLP, nh heads, hs head size, V vocabulary.
  */
 
-import { MLPS, POSITIONS } from "./engine/layers.js";
+import { EPS, firstVisible, innerWidths, MLPS, POSITIONS } from "./engine/layers.js";
 import { tensor } from "./engine/tensor.js";
 import { softmax } from "./draw.js";
-
-const EPS = 1e-5; // as in layers.py
 
 /**
  * The parts of a model, in the order in which a token passes them.
@@ -57,8 +55,7 @@ export function parts(config) {
       add(`${at}.attn`, "attn", "Attention", `T, ${C}`, "attn", [`${at}.attn.kernel`]);
     };
     const mlp = (from) => {
-      const width = config.mlp === "swiglu" ? 8 * Math.ceil(C / 3) : 4 * C;
-      const wide = config.mlp === "swiglu" ? 2 * width : width;
+      const [width, wide] = innerWidths(config);
       add(`${at}.mlp.c_fc`, "c_fc", "MLP: widen", `T, ${wide}`, "mlp", [from]);
       if (MLPS[config.mlp]) {
         add(`${at}.mlp.act`, "act", "MLP: activation", `T, ${width}`, "mlp", [`${at}.mlp.c_fc`]);
@@ -325,10 +322,10 @@ export class Arithmetic {
   }
 
   weight(id, head, s) {
-    const { n_head: nh, position, window, context_length: length } = this.config;
+    const { n_head: nh, position } = this.config;
     const { data, columns } = this.numbers(id.replace("weights", "scores"));
     const bias = POSITIONS[position]?.bias;
-    const from = window && window < length ? Math.max(0, this.t - window + 1) : 0;
+    const from = firstVisible(this.t, this.config);
     const scores = [];
     for (let j = from; j <= this.t; j++) {
       scores.push(data[head * columns + j] + (bias ? bias(head, nh, this.t - j) : 0));

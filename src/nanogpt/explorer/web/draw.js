@@ -94,8 +94,9 @@ export function largest(data) {
  * Draw numbers as a heat map of one pixel each; CSS makes the pixels larger.
  * @param {HTMLCanvasElement} canvas
  * @param {ArrayLike<number>} data rows x columns
- * @param {{scale?: string, from?: number, to?: number, theme: string}} how `from` and `to` have
- *   the first and the last colour; by default -m to m, or 0 to m, of the largest number m
+ * @param {{scale?: string, from?: number, to?: number, causal?: boolean, theme: string}} how
+ *   `from` and `to` have the first and the last colour; by default -m to m, or 0 to m, of the
+ *   largest number m. `causal` leaves out what is right of the diagonal: the future of a token
  */
 export function heat(canvas, data, rows, columns, how) {
   const kind = how.scale ?? "signed";
@@ -110,6 +111,7 @@ export function heat(canvas, data, rows, columns, how) {
     // What is hidden (-Infinity) or not a number stays transparent.
     if (x === x && data[i] !== -Infinity) pixels[i] = colours[x < 0 ? 0 : x > 255 ? 255 : x | 0];
   }
+  for (let r = 0; how.causal && r < rows; r++) pixels.fill(0, r * columns + r + 1, (r + 1) * columns);
   if (canvas.width !== columns || canvas.height !== rows) {
     canvas.width = columns;
     canvas.height = rows;

@@ -7,7 +7,7 @@
 
 import { each, row, tensor, width } from "./tensor.js";
 
-const EPS = 1e-5; // keeps a vector of zeros from being divided by zero
+export const EPS = 1e-5; // keeps a vector of zeros from being divided by zero
 
 /** (x / root mean square of each row) * gain: (..., C) -> (..., C). */
 export function rmsNorm(x, gain) {
@@ -58,6 +58,12 @@ export const MLPS = {
   swiglu,
 };
 
+/** The channels M inside the feed-forward layer, and how many its first map gives. */
+export function innerWidths({ mlp, n_embd: C }) {
+  const M = mlp === "swiglu" ? 8 * Math.ceil(C / 3) : 4 * C;
+  return [M, mlp === "swiglu" ? 2 * M : M];
+}
+
 /** How fast pair n of `size` channels rotates, in radians per token; in float32, as in Python. */
 const speed = (n, size) => Math.fround(10000 ** Math.fround((-2 * n) / size));
 
@@ -96,3 +102,7 @@ export const POSITIONS = {
   alibi: { bias: (head, nh, distance) => -(2 ** ((-8 * (head + 1)) / nh)) * distance },
   none: {},
 };
+
+/** The first token that token t sees: 0, unless the model has a window. */
+export const firstVisible = (t, { window, context_length: length }) =>
+  (window && window < length ? Math.max(0, t - window + 1) : 0);

@@ -11,7 +11,7 @@
  * V vocabulary.
  */
 
-import { MLPS, NORMS, POSITIONS, rmsNorm } from "./layers.js";
+import { firstVisible, innerWidths, MLPS, NORMS, POSITIONS, rmsNorm } from "./layers.js";
 import { add, each, linear, row, softmax, stack, tensor, width } from "./tensor.js";
 
 /** Where the norms stand, and whether layers add to the stream. */
@@ -30,11 +30,11 @@ const BLOCKS = {
 /** Every weight of a model, and its shape; each linear map is (out, in). */
 function weightShapes(config) {
   const { n_layer, n_head, n_embd: C, n_kv_head, vocab_size, context_length } = config;
-  const M = config.mlp === "swiglu" ? 8 * Math.ceil(C / 3) : 4 * C; // channels inside the MLP
+  const [M, widened] = innerWidths(config);
   const qkv = C + (2 * C * (n_kv_head || n_head)) / n_head;
   const linears = [
     ["attn.c_attn", qkv, C], ["attn.c_proj", C, C],
-    ["mlp.c_fc", config.mlp === "swiglu" ? 2 * M : M, C], ["mlp.c_proj", C, M],
+    ["mlp.c_fc", widened, C], ["mlp.c_proj", C, M],
   ];
   const shapes = [["wte.weight", [vocab_size, C]]];
   if (config.position === "learned") shapes.push(["wpe.weight", [context_length, C]]);
@@ -239,13 +239,13 @@ export class Model {
 
   /** How much each query takes from each key, of one head: scores (T, S) -> weights (T, S). */
   weigh(scores, head, first) {
-    const { n_head: nh, position, window, context_length: length } = this.config;
+    const { n_head: nh, position } = this.config;
     const { bias } = POSITIONS[position];
     const [T, S] = scores.shape;
     const weights = tensor([T, S]); // zero where a key is hidden
     for (let t = 0; t < T; t++) {
       const now = first + t; // no query sees a key after its own token
-      const from = window && window < length ? Math.max(0, now - window + 1) : 0;
+      const from = firstVisible(now, this.config);
       const visible = weights.data.subarray(t * S + from, t * S + now + 1);
       visible.set(scores.data.subarray(t * S + from, t * S + now + 1));
       if (bias) visible.forEach((_, i) => (visible[i] += bias(head, nh, now - from - i)));

@@ -5,20 +5,42 @@
 
 import { readSafetensors } from "./safetensors.js";
 
-/** What is at an address. Throws an Error with the server's one line if there is nothing. */
-export async function ask(path, body) {
-  const request = body === undefined ? {} : {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
+/**
+ * What is at an address, or the answer to a body that is sent there.
+ * @param {string} path
+ * @param {object} [body]
+ * @param {AbortSignal} [signal] ends the request
+ * Throws an Error with the server's one line if there is nothing.
+ */
+export async function ask(path, body, signal) {
+  const answer = await fetch(path, body === undefined ? {} : {
+    method: "POST", signal, headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
-  };
-  const answer = await fetch(path, request);
+  });
   if (answer.ok) return answer;
   const said = await answer.json().catch(() => ({}));
   throw new Error(said.error ?? `${path}: ${answer.status} ${answer.statusText}`);
 }
 
-/** The runs that the server shows. */
+/** An answer of one JSON value a line, as they come. Throws as `ask` does, later as well. */
+export async function* lines(path, body, signal) {
+  const answer = await ask(path, body, signal);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let open = "";
+  for (;;) {
+    const { value = "", done } = await reader.read();
+    const whole = (open + value).split("\n");
+    open = whole.pop();
+    for (const line of whole) {
+      const said = JSON.parse(line);
+      if (said.error) throw new Error(said.error);
+      yield said;
+    }
+    if (done) return;
+  }
+}
+
+/** The runs that the server shows: [{name, config, n_params, steps, metrics, remote_only}]. */
 export const listRuns = async () => (await ask("api/runs")).json();
 
 /** Where a run is on the server. */
@@ -104,25 +126,7 @@ export class RemoteEngine {
   }
 
   /** Continue a text, token by token: {id, logprob, likeliest: [[id, logprob], ...]}. */
-  async *generate(ids, settings = {}, signal = undefined) {
-    const { step = null, ...rest } = settings;
-    const answer = await fetch(`${this.place}/generate`, {
-      method: "POST", signal, headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ ids: [...ids], settings: rest, step }),
-    });
-    if (!answer.ok) throw new Error((await answer.json()).error);
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    let open = "";
-    for (;;) {
-      const { value = "", done } = await reader.read();
-      const lines = (open + value).split("\n");
-      open = lines.pop();
-      for (const line of lines) {
-        const said = JSON.parse(line);
-        if (said.error) throw new Error(said.error);
-        yield said;
-      }
-      if (done) return;
-    }
+  async *generate(ids, { step = null, ...rest } = {}, signal = undefined) {
+    yield* lines(`${this.place}/generate`, { ids: [...ids], settings: rest, step }, signal);
   }
 }

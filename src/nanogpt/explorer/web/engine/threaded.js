@@ -51,6 +51,10 @@ export class ThreadedEngine extends LocalEngine {
     return this.call("forward", [...ids], request);
   }
 
+  mean(name, request = {}) {
+    return this.call("mean", name, request);
+  }
+
   project(hidden, step = null) {
     return this.call("project", hidden, step);
   }

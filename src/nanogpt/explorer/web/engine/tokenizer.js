@@ -39,14 +39,6 @@ class BaseTokenizer {
     return { id, text: toText(bytes), bytes, special: this.specialIds.has(id) };
   }
 
-  /** The text that ids stand for. Throws an Error for an id that no token has. */
-  decode(ids) {
-    return toText(ids.flatMap((id) => {
-      if (!this.vocabulary.has(id)) throw new Error(`id ${id} is not in the vocabulary`);
-      return this.vocabulary.get(id);
-    }));
-  }
-
   /** The tokens of a text: {id, text, bytes, special, merges}, see `merges`. */
   tokenize(text) {
     return this.encode(text).map((id) => ({ ...this.token(id), merges: this.merges(id) }));
@@ -93,23 +85,8 @@ export class Tokenizer extends BaseTokenizer {
     this.words = new Map(); // the words that were encoded before
   }
 
-  /**
-   * Turn text into ids. `special` says what becomes of the text of a special token: "as-text", or
-   * "allow" makes it the token. Text from outside must never be able to forge an end of text.
-   */
-  encode(text, special = "as-text") {
-    if (special === "as-text" || !this.special.size) return this.encodeOrdinary(text);
-    if (special !== "allow") throw new Error(`special='${special}': use as-text or allow`);
-    // Of two special tokens that start alike, the longer one must be tried first.
-    const length = (name) => [...name].length;
-    const names = [...this.special.keys()].sort((a, b) => length(b) - length(a));
-    const escaped = names.map((name) => name.replace(/[$^\\.*+?()[\]{}|/]/g, "\\$&"));
-    return text.split(new RegExp(`(${escaped.join("|")})`, "u")).flatMap((part, n) =>
-      n % 2 ? [this.special.get(part)] : this.encodeOrdinary(part));
-  }
-
-  /** The ids of a text without special tokens. */
-  encodeOrdinary(text) {
+  /** The ids of a text. The text of a special token is text: nobody can forge an end of text. */
+  encode(text) {
     const ids = [];
     for (const word of this.split(text)) {
       if (!this.words.has(word)) {

@@ -3,8 +3,11 @@
  * scores, mask and softmax as layers; and what one token looks at, in the text itself.
  */
 
-import { cellAt, chip, h, heat, label, number, percent, tip, colour, SCALES } from "../draw.js";
-import { POSITIONS } from "../engine/layers.js";
+import {
+  cellAt, chip, colour, h, heat, label, largest, number, percent, SCALES, tip, top,
+} from "../draw.js";
+import { firstVisible, POSITIONS } from "../engine/layers.js";
+import { choice, refill } from "./parts.js";
 
 /** Habits of heads, as in lab/heads.py, but measured on the text that is shown. */
 export const HABITS = {
@@ -17,8 +20,8 @@ export const HABITS = {
 const AT_ONCE = 30e6; // numbers: of more, one layer after the other is read
 const LONGEST_SIDE = 160; // pixels of a small picture
 const SHADES = 40; // of the text; more would only be slower
-const SORTS = { layer: "by layer", ...Object.fromEntries(Object.keys(HABITS).map((x) => [x, x])) };
-const LAYERS = { scores: "Scores", masked: "+ mask", weights: "+ softmax" };
+const SORTS = [["layer", "by layer"], ...Object.keys(HABITS).map((name) => [name, name])];
+const LAYERS = [["scores", "Scores"], ["masked", "+ mask"], ["weights", "+ softmax"]];
 
 /**
  * How much a head shows each habit in a text: the mean weight on the token that the habit means,
@@ -80,13 +83,13 @@ class Attention {
     this.says = h("p", { class: "soft says" });
     this.text = h("div", { class: "looks", role: "listbox", "aria-label": "The text, shaded" });
     this.arithmetic = h("p", { class: "mono soft arithmetic" });
-    this.sorts = segments("Sort", SORTS, (sort) => app.set({ sort }));
-    this.shows = segments("Layers", LAYERS, (shows) => app.set({ shows }));
+    this.sorts = h("div");
+    this.shows = h("div");
     place.append(h("div", { class: "attention-view" },
       h("section", { class: "panel" },
-        h("div", { class: "row" }, h("h3", {}, "All heads"), this.sorts.element), this.grid),
+        h("div", { class: "row" }, h("h3", {}, "All heads"), this.sorts), this.grid),
       h("section", { class: "panel large" },
-        h("div", { class: "row" }, this.title, this.shows.element), this.says,
+        h("div", { class: "row" }, this.title, this.shows), this.says,
         h("div", { class: "map" }, this.canvas, this.lines), this.arithmetic,
         h("p", { class: "soft small" }, "The outlined token looks at the shaded ones."), this.text)));
     this.listen();
@@ -128,16 +131,12 @@ class Attention {
 
   async update(changed) {
     const { app } = this;
-    if (!app.result) {
-      this.heads = [];
-      this.square = null;
-      return this.grid.replaceChildren(h("p", { class: "soft" }, "There is no token yet."));
-    }
+    const { result } = app;
     if (["result", "engine"].some((name) => changed.has(name))) await this.readAll();
     else if (["layer", "head"].some((name) => changed.has(name))) await this.readOne();
-    if (!this.large) return;
-    this.sorts.choose(app.state.sort);
-    this.shows.choose(app.state.shows);
+    if (result !== app.result || !this.large) return; // another text was typed meanwhile
+    refill(this.sorts, choice("Sort", SORTS, app.state.sort, (sort) => app.set({ sort })));
+    refill(this.shows, choice("Layers", LAYERS, app.state.shows, (shows) => app.set({ shows })));
     if (["result", "engine", "sort", "theme"].some((x) => changed.has(x))) this.drawHeads();
     this.markHead();
     this.drawLarge();
@@ -204,7 +203,7 @@ class Attention {
     this.grid.replaceChildren(...order.map((each) => {
       const { layer, head, small, side, scores } = each;
       const canvas = h("canvas", { class: "pixels" });
-      heat(canvas, hideFuture(small, side), side, side, { theme: app.theme, scale: "amount", to: 1 });
+      heat(canvas, small, side, side, { theme: app.theme, scale: "amount", to: 1, causal: true });
       const habit = sort === "layer" ? strongest(scores) : sort;
       const share = scores[habit];
       return h("button", {
@@ -233,10 +232,9 @@ class Attention {
     const scores = this.large.scores.data.subarray(head * T * T, (head + 1) * T * T);
     this.square = shows === "weights" ? this.weights :
       shows === "masked" ? masked(scores, this.weights, T, head, app.engine.info.config) : scores;
-    const how = shows === "weights" ? { scale: "amount", to: Math.max(0.05, most(this.weights)) } :
-      { scale: "signed" };
-    heat(this.canvas, shows === "weights" ? hideFuture(this.square, T) : this.square, T, T,
-      { theme: app.theme, ...how });
+    const how = shows === "weights" ?
+      { scale: "amount", to: Math.max(0.05, largest(this.weights)), causal: true } : {};
+    heat(this.canvas, this.square, T, T, { theme: app.theme, ...how });
     const habit = this.heads.find((each) => each.layer === layer && each.head === head)?.scores;
     this.title.textContent = `Layer ${layer}, head ${head}`;
     this.says.replaceChildren(...Object.keys(HABITS).map((name) => h("span", { title: HABITS[name] },
@@ -270,7 +268,7 @@ class Attention {
     this.from?.classList.remove("from");
     this.from = chips[t];
     this.from?.classList.add("from");
-    const best = column ?? indexOfMost(this.weights, t * T, t * T + t + 1) - t * T;
+    const best = column ?? top(this.weights.subarray(t * T, t * T + t + 1), 1)[0];
     this.arithmetic.textContent = best > t ? "hidden: this token comes later" :
       `${label(this.app.tokens[t])} → ${label(this.app.tokens[best])}: score ` +
       `${number(this.large.scores.data[this.chosen.head * T * T + t * T + best])}, weight ` +
@@ -304,38 +302,8 @@ function strongest(scores) {
 /** Scores as softmax gets them: with the bias of the distance, and -Infinity where it is hidden. */
 function masked(scores, weights, T, head, config) {
   const bias = POSITIONS[config.position]?.bias;
-  const first = (t) => (config.window && config.window < config.context_length ?
-    Math.max(0, t - config.window + 1) : 0);
   return scores.map((x, i) => {
     const [t, s] = [Math.floor(i / T), i % T];
-    return s > t || s < first(t) ? -Infinity : x + (bias ? bias(head, config.n_head, t - s) : 0);
+    return s > t || s < firstVisible(t, config) ? -Infinity : x + (bias ? bias(head, config.n_head, t - s) : 0);
   });
-}
-
-/** Weights whose future, which is exactly zero, is left empty in the picture. */
-function hideFuture(data, T) {
-  const seen = data.slice();
-  for (let t = 0; t < T; t++) seen.fill(-Infinity, t * T + t + 1, (t + 1) * T);
-  return seen;
-}
-
-const most = (data) => data.reduce((a, b) => Math.max(a, b), 0);
-
-function indexOfMost(data, from, to) {
-  let best = from;
-  for (let i = from; i < to; i++) if (data[i] > data[best]) best = i;
-  return best;
-}
-
-/** Buttons of which one is chosen. */
-export function segments(name, choices, choose) {
-  const buttons = Object.entries(choices).map(([key, text]) => h("button", {
-    type: "button", "data-key": key, onclick: () => choose(key),
-  }, text));
-  const element = h("div", { class: "segments", role: "group", "aria-label": name }, buttons);
-  return {
-    element,
-    choose: (key) => buttons.forEach(
-      (button) => button.setAttribute("aria-pressed", button.dataset.key === key)),
-  };
 }

@@ -5,6 +5,8 @@
 
 import { chip, colour, h, label, number, percent, SCALES, softmax, top } from "../draw.js";
 import { DEFAULTS, filters } from "../engine/sampling.js";
+import { row } from "../engine/tensor.js";
+import { pressed } from "./parts.js";
 
 const SHOWN = 20; // tokens with a bar
 const BRANCHES = 5; // of the chosen place in the tree are offered
@@ -104,15 +106,8 @@ class Choosing {
 
   async update(changed) {
     const { app } = this;
-    if (!app.result) {
-      this.bars.replaceChildren(h("p", { class: "soft" }, "There is no token yet."));
-      return;
-    }
     if (["result", "token", "engine"].some((name) => changed.has(name))) this.logits.clear();
-    if (!this.logits.size) {
-      const V = app.result.logits.shape[1];
-      this.logits.set("", app.result.logits.data.slice(app.token * V, (app.token + 1) * V));
-    }
+    if (!this.logits.size) this.logits.set("", row(app.result.logits, app.token));
     if (!this.known(app.state.path) || !app.state.tree.every((path) => this.known(path))) {
       return app.set({ path: [], tree: [] }); // ids of another model
     }
@@ -137,11 +132,11 @@ class Choosing {
       if (this.logits.has(key(path))) continue;
       const ids = [...this.start, ...path].slice(-longest);
       const { logits } = await app.engine.forward(ids, { step: app.state.step });
-      const [T, V] = logits.shape;
+      const [T] = logits.shape;
       for (let n = 0; n <= path.length; n++) {
         const t = T - 1 - path.length + n;
         if (t < 0 || this.logits.has(key(path.slice(0, n)))) continue;
-        this.logits.set(key(path.slice(0, n)), logits.data.slice(t * V, (t + 1) * V));
+        this.logits.set(key(path.slice(0, n)), row(logits, t));
       }
     }
   }
@@ -294,14 +289,9 @@ class Choosing {
     const chosen = key(node.path) === key(app.state.path);
     const { background, color } = shade(node.kind === "written" ? bits : 0, app.theme);
     return h("g", {
-      class: `node ${node.kind}${chosen ? " chosen" : ""}`, role: "button", tabindex: 0,
-      transform: `translate(${node.x} ${node.y})`, onclick: act,
-      "data-path": key(node.path), "aria-label": node.path.length ? `${name}, ${percent(share)}` : name,
-      onkeydown: (event) => {
-        if (event.key !== "Enter" && event.key !== " ") return;
-        event.preventDefault();
-        act();
-      },
+      class: `node ${node.kind}${chosen ? " chosen" : ""}`, ...pressed(act),
+      transform: `translate(${node.x} ${node.y})`, "data-path": key(node.path),
+      "aria-label": node.path.length ? `${name}, ${percent(share)}` : name,
     },
     h("title", {}, node.path.length ? `${name}: ${percent(share)}, ${bits.toFixed(2)} bits` : name),
     h("rect", { width: BOX, height: 28, rx: 7, style: node.kind === "written" ? { fill: background } : {} }),

@@ -270,6 +270,7 @@ export const view = {
   about: "The fewest attention heads that still copy repeated text as the whole model does, " +
     "found by taking heads away, and the paths between them. It reads a text of its own.",
   state: { keep: 0.9 },
+  textless: true,
   render(place, app) {
     const circuit = new CircuitView(place, app);
     let width = 0;

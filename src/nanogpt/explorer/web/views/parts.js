@@ -1,9 +1,9 @@
 /**
- * What the views that ask "why" and "what if" share: words for the parts of a model, bars, and
- * work that leaves the page time to draw.
+ * What the views share: words for the parts of a model, bars, choices, and work that leaves the
+ * page time to draw.
  */
 
-import { h, label } from "../draw.js";
+import { colour, h, label, SCALES } from "../draw.js";
 
 /** A part of a model in words: {kind, layer, head}. */
 export function partName({ kind, layer, head }) {
@@ -53,20 +53,41 @@ export function breather(budget = 10) {
 }
 
 /**
- * Tokens with a bar each: [{token, value, text}], the longest bar as wide as it gets. `sign` makes
- * two colours. What is longer than `most` is cut.
+ * A bar for each item {token or name, value, text}, the longest as wide as it gets; what is longer
+ * than `most` is cut. An item with `minus` is orange, one with `mark` stands out, `title` is its
+ * tip, and `more` a second text.
  */
 export function bars(items, { most = 0, sign = false } = {}) {
   const longest = most || Math.max(1e-12, ...items.map((item) => Math.abs(item.value)));
-  return h("ul", { class: "bars" }, items.map(({ token, value, text, mark }) =>
-    h("li", { class: mark ? "marked" : null },
-      h("span", { class: "name" }, label(token)),
-      h("span", { class: "track" }, h("span", {
-        class: sign && value < 0 ? "fill minus" : "fill",
-        style: { width: `${Math.min(100, (100 * Math.abs(value)) / longest)}%` },
-      })),
-      h("span", { class: "value" }, text))));
+  return h("ul", { class: "bars" }, items.map(
+    ({ token, name, value, text, minus, mark, title, more }) =>
+      h("li", { class: mark ? "marked" : null, title },
+        h("span", { class: "name" }, name ?? label(token)),
+        h("span", { class: "track" }, h("span", {
+          class: minus || (sign && value < 0) ? "fill minus" : "fill",
+          style: { width: `${Math.min(100, (100 * Math.abs(value)) / longest)}%` },
+        })),
+        h("span", { class: "value" }, text),
+        more === undefined ? null : h("span", { class: "value soft" }, more))));
 }
+
+/** The style of a token: orange for -1, blue for 1, nothing for 0. */
+export const tinted = (x, theme) =>
+  ({ background: colour(SCALES[theme].signed, 0.5 + 0.36 * x) });
+
+/** What makes a drawn element a button: the mouse, Enter and the space bar do the same. */
+export const pressed = (act) => ({
+  role: "button", tabindex: 0, onclick: act,
+  onkeydown: (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    act();
+  },
+});
+
+/** Why a page without Python cannot answer, and what to do. */
+export const needsPython = (engine, what) =>
+  new Error(`${what} Open the run with: nanogpt explore runs/${engine.info.name}`);
 
 /** A choice of one among a few: buttons in a row. options: [[value, text], ...]. */
 export function choice(name, options, chosen, onchoose) {

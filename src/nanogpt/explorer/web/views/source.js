@@ -4,7 +4,8 @@
  */
 
 import { chip, h, label, percent, softmax, top } from "../draw.js";
-import { bars, choice, refill, row } from "./parts.js";
+import { row } from "../engine/tensor.js";
+import { bars, choice, needsPython, refill } from "./parts.js";
 
 export const view = {
   id: "source",
@@ -23,12 +24,11 @@ export const view = {
     async function update() {
       const mine = ++turn;
       const { engine, state, result, token } = app;
-      if (!result) return;
       const ids = [...result.ids.slice(0, token + 1)];
       const key = JSON.stringify([state.run, ids]);
       if (key !== memory.key) {
         try {
-          if (!engine.python) throw new Error(needs(engine));
+          if (!engine.python) throw needsPython(engine, "This page does not carry the training text.");
           const answer = await engine.python.nearest(ids);
           if (mine !== turn) return;
           Object.assign(memory, { key, answer });
@@ -47,10 +47,6 @@ export const view = {
     return { update };
   },
 };
-
-/** Why this page cannot tell. */
-const needs = (engine) => "This page does not carry the training text. " +
-  `Open the run with: nanogpt explore runs/${engine.info.name}`;
 
 /** The sentence on top, the counts beside the model's own prediction, the passages. */
 function write(found, counts, passages, app, answer) {
@@ -84,7 +80,7 @@ function write(found, counts, passages, app, answer) {
   const counted = new Map(chosen.following.map((each) => [each.id, each.count / chosen.count]));
   const read = chosen.following.slice(0, 10).map(({ id, count }) => ({
     token: engine.token(id), value: count / chosen.count, mark: id === top(all, 1)[0],
-    text: `${percent(count / chosen.count)}`,
+    text: percent(count / chosen.count),
   }));
   const model = top(all, 10).map((id) => ({
     token: engine.token(id), value: all[id], text: percent(all[id]), mark: counted.has(id),
@@ -106,15 +102,15 @@ function write(found, counts, passages, app, answer) {
     h("ol", {}, answer.passages.map((passage) => h("li", {},
       h("span", { class: "badge", title: "tokens that match" }, String(passage.length)),
       h("blockquote", {},
-        h("span", { class: "soft" }, lines(passage.before)),
-        h("u", {}, lines(passage.match)),
+        h("span", { class: "soft" }, oneLine(passage.before)),
+        h("u", {}, oneLine(passage.match)),
         h("b", { class: "followed", title: label(engine.token(passage.next.id)) },
-          lines(passage.next.text)),
-        h("span", { class: "soft" }, lines(passage.after)))))));
+          oneLine(passage.next.text)),
+        h("span", { class: "soft" }, oneLine(passage.after)))))));
 }
 
 /** Line ends as a sign that takes less room. */
-const lines = (text) => text.replace(/\n/g, " ⏎ ");
+const oneLine = (text) => text.replace(/\n/g, " ⏎ ");
 
 /** At most nine lengths to choose from: the shortest, and the longest. */
 function lengths(endings) {

@@ -2,8 +2,8 @@
  * One step: train a copy of the model on this text, now, and see what it changes.
  */
 
-import { chip, colour, h, label, number, percent, SCALES, top } from "../draw.js";
-import { bars, refill, signed } from "./parts.js";
+import { chip, h, label, number, percent, top } from "../draw.js";
+import { bars, needsPython, refill, signed, tinted } from "./parts.js";
 
 const MOST_STEPS = 20;
 
@@ -23,14 +23,13 @@ export const view = {
     async function update() {
       const mine = ++turn;
       const { engine, state, result } = app;
-      if (!result) return;
       drawControls(controls, app);
       const ids = [...result.ids];
       const key = JSON.stringify([state.run, state.step, ids, state.lr, state.steps]);
       if (key !== memory.key) {
         results.classList.add("waiting");
         try {
-          if (!engine.python) throw new Error(needs(engine));
+          if (!engine.python) throw needsPython(engine, "A published page cannot train.");
           const lr = 10 ** state.lr;
           // Without a step taken there is still a gradient to show: that of the first.
           const steps = Math.max(1, Math.min(MOST_STEPS, state.steps));
@@ -55,10 +54,6 @@ export const view = {
     return { update };
   },
 };
-
-/** Why this page cannot train. */
-const needs = (engine) => "A published page cannot train. " +
-  `Open the run with: nanogpt explore runs/${engine.info.name}`;
 
 /** How far to step, and back. */
 function drawControls(panel, app) {
@@ -120,19 +115,16 @@ function drawLosses(app, done) {
   return h("section", { class: "panel" },
     h("h3", {}, "Loss of the text"),
     h("p", { class: "note" }, "In nats per token: how surprised the model is by each next token."),
-    h("ul", { class: "bars" }, losses.map((loss, n) => h("li", {},
-      h("span", { class: "name" }, n ? `step ${n}` : "before"),
-      h("span", { class: "track" }, h("span", {
-        class: n ? "fill" : "fill minus", style: { width: `${(100 * loss) / most}%` },
-      })),
-      h("span", { class: "value" }, number(loss, 3))))),
+    bars(losses.map((loss, n) => ({
+      name: n ? `step ${n}` : "before", value: loss, text: number(loss, 3), minus: !n,
+    })), { most }),
     h("p", { class: "note" }, "Blue tokens became less surprising:"),
     h("p", { class: "strip" }, tokens.map((token, t) => {
       const change = t ? changes[t - 1] : 0;
       return chip(token, {
         "data-t": t, title: t ? `${signed(change)} nats` : "nothing comes before it",
         onclick: () => app.set({ token: Math.max(0, t - 1) }),
-        style: { background: colour(SCALES[theme].signed, 0.5 - (0.36 * change) / largest) },
+        style: tinted(-change / largest, theme),
       });
     })));
 }
@@ -141,20 +133,10 @@ function drawLosses(app, done) {
 function drawGradients(app, done) {
   const { config } = app.engine.info;
   const norms = done.norms[0];
-  const most = Math.max(...Object.values(norms));
   const all = Math.sqrt(Object.values(norms).reduce((sum, norm) => sum + norm ** 2, 0));
-  const line = (name, part, words) => norms[part] === undefined ? null : h("li", {
-    title: `moved by ${number(done.moved[part], 4)}; its weights are ` +
-      `${number(done.sizes[part], 2)} long`,
-  },
-  h("span", { class: "name" }, name),
-  h("span", { class: "track" }, h("span", {
-    class: "fill", style: { width: `${(100 * norms[part]) / most}%` },
-  })),
-  h("span", { class: "value" }, number(norms[part], 3)),
-  h("span", { class: "value soft" },
-    app.state.steps ? percent(done.moved[part] / (done.sizes[part] || 1)) : ""));
-  const layers = Array.from({ length: config.n_layer }, (_, layer) => layer);
+  const blocks = Array.from({ length: config.n_layer }, (_, layer) =>
+    ["ln_1", "attn", "ln_2", "mlp"].map((part) => `h.${layer}.${part}`));
+  const names = ["wte", "wpe", ...blocks.flat(), "ln_f"].filter((part) => part in norms);
   const strongest = top(Object.values(norms), 1)[0];
   return h("section", { class: "panel gradients" },
     h("h3", {}, "Gradients"),
@@ -163,9 +145,10 @@ function drawGradients(app, done) {
       `${Object.keys(norms)[strongest]}. On the right: by how much the ` +
       `part has moved, in percent of its length (${done.optimizer}, as in training, with a fresh ` +
       "state)."),
-    h("ul", { class: "bars" },
-      line("wte", "wte"), line("wpe", "wpe"),
-      layers.flatMap((layer) => ["ln_1", "attn", "ln_2", "mlp"].map((part) =>
-        line(`h.${layer}.${part}`, `h.${layer}.${part}`))),
-      line("ln_f", "ln_f")));
+    bars(names.map((name) => ({
+      name, value: norms[name], text: number(norms[name], 3),
+      more: app.state.steps ? percent(done.moved[name] / (done.sizes[name] || 1)) : "",
+      title: `moved by ${number(done.moved[name], 4)}; ` +
+        `its weights are ${number(done.sizes[name], 2)} long`,
+    }))));
 }

@@ -52,10 +52,6 @@ class Journey {
   /** What changed decides what is drawn anew. */
   update(changed) {
     const { app } = this;
-    if (!app.result) {
-      this.token.replaceChildren(h("p", { class: "soft" }, "There is no token yet."));
-      return;
-    }
     if (this.list !== this.built) this.build();
     if (["result", "token", "theme", "engine"].some((name) => changed.has(name))) {
       this.arithmetic = new Arithmetic(app.engine, app.result, app.token, app.state.step);

@@ -6,10 +6,9 @@
  */
 
 import { logSoftmax } from "../attribution.js";
-import {
-  cellAt, chip, colour, h, heat, label, number, percent, SCALES, tip, top,
-} from "../draw.js";
-import { bars, refill, row, signed } from "./parts.js";
+import { cellAt, chip, h, heat, label, number, percent, tip, top } from "../draw.js";
+import { row } from "../engine/tensor.js";
+import { bars, refill, signed, tinted } from "./parts.js";
 
 /** Settings that are worth a word where two models differ in them. */
 const TELLING = [
@@ -33,7 +32,6 @@ export const view = {
 
     async function update(changed) {
       const mine = ++turn;
-      if (!app.result) return;
       const { state } = app;
       if (drawn && [...changed].every((name) => name === "token")) return drawn.point(app.token);
       const options = twinsOf(app);
@@ -158,9 +156,7 @@ function drawSide(app, panel, side, both, onpoint) {
   const most = Math.max(1, ...both.flatMap((each) => each.surprisal));
   const chips = tokens.map((token, t) => chip(token, {
     "data-t": t, tabindex: 0,
-    style: {
-      background: colour(SCALES[app.theme].signed, 0.5 - (0.38 * (surprisal[t] ?? 0)) / most),
-    },
+    style: tinted(-(surprisal[t] ?? 0) / most, app.theme),
     onmouseenter: () => onpoint(t, null), onfocus: () => onpoint(t, null),
     onclick: () => onpoint(t, null),
   }));
@@ -170,7 +166,7 @@ function drawSide(app, panel, side, both, onpoint) {
   });
   const across = h("i", { class: "across" });
   const down = h("i", { class: "down" });
-  heat(canvas, masked(weights, T), T, T, { scale: "amount", from: 0, to: 1, theme: app.theme });
+  heat(canvas, weights, T, T, { scale: "amount", to: 1, causal: true, theme: app.theme });
   canvas.addEventListener("mousemove", (event) => {
     const { row: t, column: s } = cellAt(canvas, event, T, T);
     onpoint(t, s);
@@ -212,11 +208,6 @@ function drawSide(app, panel, side, both, onpoint) {
   };
 }
 
-/** Attention weights with the future left transparent. */
-function masked(weights, T) {
-  return weights.map((value, i) => (i % T > Math.floor(i / T) ? -Infinity : value));
-}
-
 /** Which tokens one side knew better than the other, if both cut the text alike. */
 function drawGap(app, panel, [one, other], onpoint) {
   const alike = String(one.ids) === String(other.ids);
@@ -237,7 +228,7 @@ function drawGap(app, panel, [one, other], onpoint) {
       `${nameOf(other)} did.`),
     h("p", { class: "strip" }, one.tokens.map((token, t) => chip(token, {
       title: t ? `${signed(-gaps[t])} nats` : "nothing comes before it",
-      style: { background: colour(SCALES[app.theme].signed, 0.5 - (0.38 * gaps[t]) / most) },
+      style: tinted(-gaps[t] / most, app.theme),
       onmouseenter: () => onpoint(t),
     }))));
 }

@@ -1,6 +1,7 @@
 /** A circuit as a drawing: its parts, in the order in which they add to the stream, and paths. */
 
 import { h, percent, tip } from "../draw.js";
+import { pressed } from "./parts.js";
 
 const LEAST = 0.03; // of the behaviour: thinner paths would cover what matters
 const BOX = { width: 116, height: 62 };
@@ -107,13 +108,9 @@ export function wiring(circuit, width, { chosen, onchoose }) {
     const [name, habit] = words(place.key, circuit);
     const head = /^h\.(\d+)\.attn (\d+)$/.exec(place.key)?.slice(1).map(Number);
     const at = head && circuit.heads.findIndex(([l, n]) => l === head[0] && n === head[1]);
-    const choose = head && (() => onchoose(head));
     return h("g", {
       class: `part ${head ? "head" : ""} ${String(head) === String(chosen) ? "chosen" : ""}`,
-      tabindex: head ? 0 : null, role: head ? "button" : "img", "aria-label": `${name} ${habit}`,
-      onclick: choose, onkeydown: choose && ((event) => {
-        if (event.key === "Enter" || event.key === " ") choose(event.preventDefault());
-      }),
+      "aria-label": `${name} ${habit}`, ...(head ? pressed(() => onchoose(head)) : { role: "img" }),
     },
     h("rect", { x: place.x - place.width / 2, y: place.y - place.height / 2, rx: 10,
       width: place.width, height: place.height }),
