@@ -280,7 +280,7 @@ def test_the_passages_are_shown_where_the_text_ends(page, address, loaded):
     first = answer["passages"][0]
     assert shown.locator(".badge").inner_text() == str(first["length"])
     assert TEXT.endswith(first["match"])
-    assert shown.locator(".next").inner_text().strip() == first["next"]["text"].strip()
+    assert shown.locator(".followed").inner_text().strip() == first["next"]["text"].strip()
     page.get_by_role("group", name="Tokens that have to match").get_by_text("1", exact=True).click()
     wait(page, "() => explorer.app.state.ending === 1")
     count = answer["endings"][-1]["count"]
