@@ -1,13 +1,17 @@
-"""The explorer's page with Python behind it: what the tests of its views share."""
+"""The explorer's page, with Python behind it or alone: what its tests share."""
 
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import uvicorn
+from browser import launched
 
-from nanogpt.explorer.routes import create_app
+from nanogpt.explorer.routes import WEB, create_app
 from nanogpt.explorer.runs import Run
 
 
@@ -25,6 +29,28 @@ def served(*runs: Run) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Files, without a word."""
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def scripts(folder: str) -> Iterator[Any]:
+    """A page in a browser that can import the modules in a folder of the page, such as "engine"."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(WEB)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with launched() as browser:
+            page = browser.new_page()
+            page.goto(f"http://127.0.0.1:{server.server_port}/{folder}/")  # a list of the files
+            yield page
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def percent(share: float) -> str:

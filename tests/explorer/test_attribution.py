@@ -1,23 +1,14 @@
 """Why this token: the page's sums, computed in Chromium, against the model itself."""
 
-import base64
-from pathlib import Path
-
 import pytest
 import torch
-from playwright.sync_api import sync_playwright
+from pages import scripts
 
-import nanogpt
 from nanogpt.model.gpt import GPT, evaluating
 from nanogpt.model.trace import record
 
 from conftest import tiny
 
-SCRIPT = Path(nanogpt.__file__).parent / "explorer" / "web" / "attribution.js"
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--no-first-run",
-]  # fmt: skip
 IDS = torch.tensor([[7, 3, 60, 7, 3, 11, 42, 0, 5]])
 POSITION, TOKEN, OTHER = 6, 21, 33
 
@@ -25,20 +16,15 @@ POSITION, TOKEN, OTHER = 6, 21, 33
 @pytest.fixture(scope="module")
 def page():
     """A page that has the script as `attribution`, and tensors made of plain lists."""
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        page = browser.new_page()
-        url = "data:text/javascript;base64," + base64.b64encode(SCRIPT.read_bytes()).decode()
+    with scripts("views") as page:
         page.evaluate(
-            """async (url) => {
-              window.attribution = await import(url);
+            """async () => {
+              window.attribution = await import("/attribution.js");
               window.tensors = (all) => Object.fromEntries(Object.entries(all).map(
                 ([name, x]) => [name, { shape: x.shape, data: Float32Array.from(x.data) }]));
-            }""",
-            url,
+            }"""
         )
         yield page
-        browser.close()
 
 
 def plain(tensors: dict[str, torch.Tensor]) -> dict[str, object]:

@@ -4,16 +4,13 @@ import base64
 import math
 import random
 import sys
-import threading
 import unicodedata
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from browser import launched
+from pages import scripts
 from safetensors.torch import save
 
 import nanogpt
@@ -46,25 +43,12 @@ every_variant = pytest.mark.parametrize(
 )
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Files, without a line on stderr for each."""
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def page():
     """A page that can import the engine's modules: one browser for all tests."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(WEB)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with launched() as browser:
-        page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{server.server_port}/engine/")  # a list of the files
+    with scripts("engine") as page:
         page.evaluate(HELPERS)
         yield page
-    server.shutdown()
-    server.server_close()
 
 
 HELPERS = """async () => {
@@ -255,14 +239,14 @@ def codes(texts: list[str]) -> list[list[int]]:
     return [[ord(c) for c in text] for text in texts]
 
 
-def encoded(page, tokenizer: BaseTokenizer, texts: list[str], special: str) -> list[list[int]]:
+def encoded(page, tokenizer: BaseTokenizer, texts: list[str]) -> list[list[int]]:
     """The ids that the page's tokenizer gives."""
     return page.evaluate(
-        """([values, texts, special]) => {
+        """([values, texts]) => {
           window.tokenizer = tokenizerFrom(values);
-          return texts.map((text) => tokenizer.encode(String.fromCodePoint(...text), special));
+          return texts.map((text) => tokenizer.encode(String.fromCodePoint(...text)));
         }""",
-        [tokenizer.to_dict(), codes(texts), special],
+        [tokenizer.to_dict(), codes(texts)],
     )
 
 
@@ -295,10 +279,11 @@ def test_the_ids_of_any_text_are_pythons(page, name, tokenizer):
     parts = [*PARTS, *SPECIAL, "日本A", "日本Ab", "'S", "'ſ", "'K", "!\n/", "we'l", "l", "\x85"]
     texts = [*SURROGATES, WORLD, "", "a" * 500, "ab" * 300]
     texts += [random_text(draw, parts) for _ in range(500)]
-    for special in ("as-text", "allow"):
-        expected = [tokenizer.encode(text, special) for text in texts]
-        assert encoded(page, tokenizer, texts, special) == expected
-    decode = "(lists) => lists.map((ids) => tokenizer.decode(ids))"
+    expected = [tokenizer.encode(text) for text in texts]
+    assert encoded(page, tokenizer, texts) == expected
+    decode = (
+        """(lists) => lists.map((ids) => toText(ids.flatMap((id) => tokenizer.token(id).bytes)))"""
+    )
     assert page.evaluate(decode, expected[4:]) == texts[4:]
     torn = [draw.sample(range(255), 3) for _ in range(300)]
     assert page.evaluate(decode, torn) == [tokenizer.decode(ids) for ids in torn]
@@ -316,7 +301,7 @@ def test_every_character_is_of_the_kind_that_it_is_in_python(page, pattern):
 
 def test_gpt2s_own_tokenizer_gives_pythons_ids_on_a_play(page):
     gpt2 = gpt2_tokenizer()
-    assert encoded(page, gpt2, [PLAY[:50_000]], "as-text") == [gpt2.encode(PLAY[:50_000])]
+    assert encoded(page, gpt2, [PLAY[:50_000]]) == [gpt2.encode(PLAY[:50_000])]
     tokens = page.evaluate("() => tokenizer.tokenize('antidisestablishmentarianism 🎭')")
     assert "".join(token["text"] for token in tokens[:-3]) == "antidisestablishmentarianism"
     for token in tokens:
@@ -334,7 +319,7 @@ def test_gpt2s_own_tokenizer_gives_pythons_ids_on_a_play(page):
 def test_characters_give_pythons_ids_and_name_the_unknown(page):
     tokenizer = CharTokenizer("abé🎭\ud800", ["<|endoftext|>"])
     texts = ["", "abba", "🎭é\ud800a"]
-    assert encoded(page, tokenizer, texts, "as-text") == [tokenizer.encode(t) for t in texts]
+    assert encoded(page, tokenizer, texts) == [tokenizer.encode(t) for t in texts]
     answer = page.evaluate("() => tried(() => tokenizer.encode('abc'))")
     assert "the character 'c'" in answer["error"]
     assert page.evaluate("() => tokenizer.token(5)") == {

@@ -6,22 +6,21 @@ through `window.explorer.app`.
 
 import base64
 import math
-import shutil
-import threading
 import time
 import urllib.request
 from urllib.parse import quote
 
 import pytest
 import torch
-import uvicorn
+from browser import launched
 from matplotlib.image import imread
+from pages import served
 from safetensors.torch import save
 
 from nanogpt.config import SampleConfig
 from nanogpt.explorer.places import PACKAGE
 from nanogpt.explorer.remote import tokenize
-from nanogpt.explorer.routes import WEB, create_app
+from nanogpt.explorer.routes import WEB
 from nanogpt.explorer.runs import find_runs, shape_of
 from nanogpt.generation.sampling import Sampler, penalize_repeats
 from nanogpt.model.gpt import GPT
@@ -30,10 +29,6 @@ from nanogpt.training.load import load
 
 from conftest import tiny
 
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--no-first-run",
-]  # fmt: skip
 TEXT = "DUKE:\nIf 3 kings"
 SAME = 1e-4  # observed: 1e-6
 
@@ -51,26 +46,14 @@ def loaded(run):
 @pytest.fixture(scope="module")
 def address(run):
     """Where the page is served."""
-    config = uvicorn.Config(create_app(find_runs([run])), port=0, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
+    with served(*find_runs([run]).values()) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("no chromium here")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        yield play.chromium.launch(executable_path=path, args=FLAGS)
+    with launched() as browser:
+        yield browser
 
 
 class Visit:

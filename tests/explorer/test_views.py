@@ -1,26 +1,19 @@
 """Why, what if, twins, one step, where it read this: walked in Chromium, numbers against Python."""
 
-import socket
-import threading
 import time
 from urllib.parse import quote
 
 import pytest
 import torch
-import uvicorn
-from playwright.sync_api import sync_playwright
+from browser import launched
+from pages import served
 
-from nanogpt.explorer.routes import create_app
 from nanogpt.explorer.runs import find_runs
 from nanogpt.explorer.step import train_on
 from nanogpt.model.gpt import evaluating
 from nanogpt.model.trace import Edit, editing, record
 from nanogpt.training.load import load
 
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--no-first-run",
-]  # fmt: skip
 TEXT, OTHER = "DUKE:\nIf 7 kings hold", "DUKE:\nIf 9 kings hold"
 WORD = "<img src=x onerror=alert(1)>"
 
@@ -44,24 +37,14 @@ def ids(loaded):
 @pytest.fixture(scope="module")
 def address(runs):
     """Where the explorer answers."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(
-            uvicorn.Config(create_app(find_runs(runs.values())), log_level="warning")
-        )
-        thread = threading.Thread(target=server.run, args=([taken],), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join()
+    with served(*find_runs(runs.values()).values()) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ import { view as whatif } from "./views/whatif.js";
 import { view as why } from "./views/why.js";
 
 /** All views, in the order of their tabs. A new view is an import and a place in this list. */
-export const VIEWS = [
+const VIEWS = [
   text, attention, why, choosing, whatif, replay, twins, step, source, circuit,
 ];
 
@@ -276,7 +276,7 @@ function firstTheme() {
 }
 
 /** Begin: the list of runs, then the view that the address names. */
-export async function start() {
+async function start() {
   const app = new App();
   setTheme(firstTheme(), app);
   at("views").replaceChildren(...VIEWS.map((view) => h("button", {

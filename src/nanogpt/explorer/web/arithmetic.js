@@ -9,7 +9,7 @@
  */
 
 import { EPS, firstVisible, innerWidths, MLPS, POSITIONS } from "./engine/layers.js";
-import { tensor } from "./engine/tensor.js";
+import { row, tensor } from "./engine/tensor.js";
 import { softmax } from "./draw.js";
 
 /**
@@ -20,75 +20,79 @@ import { softmax } from "./draw.js";
  *   it stands on the residual stream or beside it, `from` are the parts that it is made of
  */
 export function parts(config) {
-  const { n_layer, n_embd: C, n_head: nh, vocab_size: V, position } = config;
-  const hs = C / nh;
-  const list = [];
-  let block = null;
-  const add = (id, place, title, shape, lane, from) =>
-    list.push({ id, place, title, shape: `(${shape})`, lane, block, from });
-  add("wte", "wte", "Token embedding", `T, ${C}`, "stream", []);
-  if (POSITIONS[position]?.vector) add("wpe", "wpe", "Position", `T, ${C}`, "side", []);
-  add("drop", "drop", "Residual stream", `T, ${C}`, "stream", ["wte", "wpe"]);
-  for (block = 0; block < n_layer; block++) addBlock(block);
-  block = null;
-  add("ln_f", "ln_f", "Final norm", `T, ${C}`, "stream", [`h.${n_layer - 1}`]);
-  add("lm_head", "lm_head", "Logits", `T, ${V}`, "stream", ["ln_f"]);
-  add("softmax", "softmax", "Probabilities", `T, ${V}`, "stream", ["lm_head"]);
-  return list;
+  const { n_layer, n_embd: C, vocab_size: V, position } = config;
+  const blocks = Array.from({ length: n_layer }, (_, i) => blockParts(config, i));
+  return [
+    part("wte", "wte", "Token embedding", `T, ${C}`, "stream", []),
+    POSITIONS[position]?.vector ? part("wpe", "wpe", "Position", `T, ${C}`, "side", []) : [],
+    part("drop", "drop", "Residual stream", `T, ${C}`, "stream", ["wte", "wpe"]),
+    blocks,
+    part("ln_f", "ln_f", "Final norm", `T, ${C}`, "stream", [`h.${n_layer - 1}`]),
+    part("lm_head", "lm_head", "Logits", `T, ${V}`, "stream", ["ln_f"]),
+    part("softmax", "softmax", "Probabilities", `T, ${V}`, "stream", ["lm_head"]),
+  ].flat(2);
+}
 
-  function addBlock(i) {
-    const at = `h.${i}`;
-    const into = i ? `h.${i - 1}` : "drop";
-    const norm = (n, from, lane) =>
-      config.norm !== "none" &&
-      add(`${at}.ln_${n}`, `ln_${n}`, "Norm", `T, ${C}`, lane, [from]);
-    const attention = (from) => {
-      for (const [part, title] of [["q", "Queries"], ["k", "Keys"], ["v", "Values"]]) {
-        add(`${at}.attn.${part}`, "qkv", title, `${nh}, T, ${hs}`, "attn", [from]);
-      }
-      const [q, k, v] = ["q", "k", "v"].map((part) => `${at}.attn.${part}`);
-      add(`${at}.attn.scores`, "scores", "Scores", `${nh}, T, T`, "attn", [q, k]);
-      add(`${at}.attn.weights`, "weights", "Attention weights", `${nh}, T, T`, "attn",
-        [`${at}.attn.scores`]);
-      add(`${at}.attn.kernel`, "kernel", "Mixed values", `${nh}, T, ${hs}`, "attn",
-        [`${at}.attn.weights`, v]);
-      add(`${at}.attn`, "attn", "Attention", `T, ${C}`, "attn", [`${at}.attn.kernel`]);
-    };
-    const mlp = (from) => {
-      const [width, wide] = innerWidths(config);
-      add(`${at}.mlp.c_fc`, "c_fc", "MLP: widen", `T, ${wide}`, "mlp", [from]);
-      if (MLPS[config.mlp]) {
-        add(`${at}.mlp.act`, "act", "MLP: activation", `T, ${width}`, "mlp", [`${at}.mlp.c_fc`]);
-      }
-      add(`${at}.mlp`, "mlp", "MLP: narrow", `T, ${C}`, "mlp", [`${at}.mlp.act`]);
-    };
-    const after = (part, otherwise) => (config.norm === "none" ? otherwise : part);
-    const mid = `${at}.mid`;
-    if (config.block === "post-norm") {
-      attention(into);
-      add(mid, "mid", "Stream + attention", `T, ${C}`, "stream", [into, `${at}.attn`]);
-      norm(1, mid, "stream");
-      const normed = after(`${at}.ln_1`, mid);
-      mlp(normed);
-      add(`${at}.mid_2`, "block", "Stream + MLP", `T, ${C}`, "stream", [normed, `${at}.mlp`]);
-      norm(2, `${at}.mid_2`, "stream");
-      add(at, "block", `Stream after block ${i}`, `T, ${C}`, "stream",
-        [after(`${at}.ln_2`, `${at}.mid_2`)]);
-    } else if (config.block === "no-residual") {
-      norm(1, into, "stream");
-      attention(after(`${at}.ln_1`, into));
-      norm(2, `${at}.attn`, "stream");
-      mlp(after(`${at}.ln_2`, `${at}.attn`));
-      add(at, "block", `After block ${i}`, `T, ${C}`, "stream", [`${at}.mlp`]);
-    } else {
-      norm(1, into, "attn");
-      attention(after(`${at}.ln_1`, into));
-      add(mid, "mid", "Stream + attention", `T, ${C}`, "stream", [into, `${at}.attn`]);
-      norm(2, mid, "mlp");
-      mlp(after(`${at}.ln_2`, mid));
-      add(at, "block", `Stream after block ${i}`, `T, ${C}`, "stream", [mid, `${at}.mlp`]);
-    }
+/** One part; the number in its id says its block. */
+function part(id, place, title, shape, lane, from) {
+  const block = /^h\.(\d+)/.exec(id)?.[1] ?? null;
+  return { id, place, title, shape: `(${shape})`, lane, block: block && Number(block), from };
+}
+
+/** The parts of one block, as its kind says. Each step gives the id of what comes out of it. */
+function blockParts(config, i) {
+  const [at, into] = [`h.${i}`, i ? `h.${i - 1}` : "drop"];
+  const list = [];
+  const add = (id, place, title, lane, from) => {
+    list.push(part(id, place, title, `T, ${config.n_embd}`, lane, from));
+    return id;
+  };
+  const inner = (name, make) => (from) => {
+    list.push(...make(config, `${at}.${name}`, from));
+    return `${at}.${name}`;
+  };
+  const [attention, mlp] = [inner("attn", attentionParts), inner("mlp", mlpParts)];
+  const norm = (n, from, lane = "stream") =>
+    (config.norm === "none" ? from : add(`${at}.ln_${n}`, `ln_${n}`, "Norm", lane, [from]));
+  const mid = (attn) => add(`${at}.mid`, "mid", "Stream + attention", "stream", [into, attn]);
+  const end = (title, from) => add(at, "block", title, "stream", from);
+  if (config.block === "post-norm") {
+    const x = norm(1, mid(attention(into)));
+    const sum = add(`${at}.mid_2`, "block", "Stream + MLP", "stream", [x, mlp(x)]);
+    end(`Stream after block ${i}`, [norm(2, sum)]);
+  } else if (config.block === "no-residual") {
+    end(`After block ${i}`, [mlp(norm(2, attention(norm(1, into))))]);
+  } else {
+    const x = mid(attention(norm(1, into, "attn")));
+    end(`Stream after block ${i}`, [x, mlp(norm(2, x, "mlp"))]);
   }
+  return list;
+}
+
+/** The parts of an attention layer that reads the part `from`. */
+function attentionParts({ n_embd: C, n_head: nh }, at, from) {
+  const add = (name, place, title, width, names) =>
+    part(`${at}.${name}`, place, title, `${nh}, T, ${width}`, "attn", names);
+  return [
+    add("q", "qkv", "Queries", C / nh, [from]),
+    add("k", "qkv", "Keys", C / nh, [from]),
+    add("v", "qkv", "Values", C / nh, [from]),
+    add("scores", "scores", "Scores", "T", [`${at}.q`, `${at}.k`]),
+    add("weights", "weights", "Attention weights", "T", [`${at}.scores`]),
+    add("kernel", "kernel", "Mixed values", C / nh, [`${at}.weights`, `${at}.v`]),
+    part(at, "attn", "Attention", `T, ${C}`, "attn", [`${at}.kernel`]),
+  ];
+}
+
+/** The parts of a feed-forward layer that reads the part `from`. */
+function mlpParts(config, at, from) {
+  const [M, widened] = innerWidths(config);
+  const act = part(`${at}.act`, "act", "MLP: activation", `T, ${M}`, "mlp", [`${at}.c_fc`]);
+  return [
+    part(`${at}.c_fc`, "c_fc", "MLP: widen", `T, ${widened}`, "mlp", [from]),
+    ...(MLPS[config.mlp] ? [act] : []),
+    part(at, "mlp", "MLP: narrow", `T, ${config.n_embd}`, "mlp", [`${at}.act`]),
+  ];
 }
 
 /** The names that have to be recorded for these parts. */
@@ -119,43 +123,39 @@ export class Arithmetic {
   }
 
   find(id) {
-    const { n_layer, n_head: nh } = this.config;
-    const row = (data) => ({ rows: 1, columns: data.length, data });
+    const single = (data) => ({ rows: 1, columns: data.length, data });
     const sum = (names) => {
       const lists = names.map((name) => this.numbers(name).data);
-      return row(lists[0].map((_, c) => lists.reduce((all, list) => all + list[c], 0)));
+      return single(lists[0].map((_, c) => lists.reduce((all, list) => all + list[c], 0)));
     };
-    if (id === "softmax") return row(softmax(this.numbers("lm_head").data));
+    if (id === "softmax") return single(softmax(this.numbers("lm_head").data));
     if (id === "wpe") {
       const [drop, wte] = [this.row("drop"), this.row("wte")];
-      return drop && wte && row(drop.map((x, c) => x - wte[c]));
+      return drop && wte && single(drop.map((x, c) => x - wte[c]));
     }
     if (/\.(mid|mid_2)$/.test(id)) return sum(this.parts.get(id).from);
     if (id.endsWith(".mlp.act")) {
       const { data } = this.numbers(id.replace(/act$/, "c_fc"));
-      return row(MLPS[this.config.mlp](tensor([1, data.length], data)).data);
+      return single(MLPS[this.config.mlp](tensor([1, data.length], data)).data);
     }
-    if (id.includes(".attn.")) return this.heads(id, nh);
+    if (id.includes(".attn.")) return this.heads(id);
     const data = this.row(id === "lm_head" ? "logits" : id);
-    if (!data) throw new Error(`${id} was not recorded (${n_layer} layers)`);
-    return row(data);
+    if (!data) throw new Error(`${id} was not recorded`);
+    return single(data);
   }
 
   /** Row t of what was recorded as (T, C). */
   row(name) {
     const x = name === "logits" ? this.result.logits : this.result.activations[name];
-    const C = x?.shape.at(-1);
-    return x && x.data.subarray(this.t * C, (this.t + 1) * C);
+    return x && row(x, this.t);
   }
 
   /** Row t of every head of what was recorded as (nh, T, width). */
-  heads(name, nh) {
-    const x = this.result.activations[name];
-    const [, T, columns] = x.shape;
+  heads(name) {
+    const [nh, , columns] = this.result.activations[name].shape;
     const data = new Float32Array(nh * columns);
     for (let head = 0; head < nh; head++) {
-      const from = (head * T + this.t) * columns;
-      data.set(x.data.subarray(from, from + columns), head * columns);
+      data.set(this.head(name, head, this.t), head * columns);
     }
     if (/\.(scores|weights)$/.test(name)) {
       data.forEach((_, i) => i % columns > this.t && (data[i] = -Infinity)); // the future
@@ -165,14 +165,15 @@ export class Arithmetic {
 
   /** Row s of one head. */
   head(name, head, s) {
-    const { shape: [, T, hs], data } = this.result.activations[name];
-    return data.subarray((head * T + s) * hs, (head * T + s + 1) * hs);
+    const x = this.result.activations[name];
+    return row(x, head * x.shape[1] + s);
   }
 
   /** Rows of a parameter as one list; null if the model has no such parameter. */
   async weights(name, first, end) {
     const { bias, norm } = this.config;
-    if (name.endsWith(".bias") && (!bias || (name.includes("ln_") && norm !== "layer"))) return null;
+    const missing = !bias || (name.includes("ln_") && norm !== "layer");
+    if (name.endsWith(".bias") && missing) return null;
     return (await this.engine.weights(name, { first, end, step: this.step })).data;
   }
 
@@ -203,7 +204,9 @@ export class Arithmetic {
     const last = id.split(".").at(-1);
     if (id === "wte") return this.lookup(id, c);
     if (id === "wpe") return this.position(c);
-    if (last.startsWith("ln_") && this.config.norm !== "none") return this.norm(id, part.from[0], c);
+    if (last.startsWith("ln_") && this.config.norm !== "none") {
+      return this.norm(id, part.from[0], c);
+    }
     if (["q", "k", "v"].includes(last)) return this.query(id, part.from[0], last, head, c);
     if (last === "scores") return this.score(id, head, c);
     if (last === "weights") return this.weight(id, head, c);
@@ -228,7 +231,8 @@ export class Arithmetic {
     const learned = position === "learned";
     const weight = learned && tensor([1, C], await this.weights("wpe.weight", this.t, this.t + 1));
     const vector = POSITIONS[position].vector(learned ? 0 : this.t, C, weight);
-    const label = learned ? `row ${this.t} of wpe, channel ${c}` : `wave ${c} at position ${this.t}`;
+    const label = learned ? `row ${this.t} of wpe, channel ${c}` :
+      `wave ${c} at position ${this.t}`;
     const formula = learned ? "looked up in the table wpe" : "a wave of the position";
     return { formula, steps: [{ label, value: vector[c] }] };
   }
@@ -252,9 +256,9 @@ export class Arithmetic {
     const one = (x[c] - mean) / size;
     const steps = [{ label: `${from}[${this.t}, ${c}]`, value: x[c] }];
     if (norm === "layer") steps.push({ label: `− mean of all ${x.length}`, value: mean });
-    steps.push({ label: norm === "layer" ? "÷ standard deviation" : "÷ root mean square", value: size });
-    steps.push({ label: "=", value: one });
-    steps.push({ label: `× gain weight[${c}]`, value: gain[c] });
+    steps.push(
+      { label: norm === "layer" ? "÷ standard deviation" : "÷ root mean square", value: size },
+      { label: "=", value: one }, { label: `× gain weight[${c}]`, value: gain[c] });
     if (shift) steps.push({ label: `+ bias[${c}]`, value: shift[c] });
     steps.push({ label: "=", value: one * gain[c] + (shift?.[c] ?? 0) });
     const formula = (norm === "layer" ? "(x − mean) / std" : "x / rms") + " · weight" +
@@ -375,15 +379,15 @@ export class Arithmetic {
     return { formula, steps: [{ label: `x = c_fc[${c}]`, value: x[c] }, { label: "=", value }] };
   }
 
-  probability(id) {
+  probability(c) {
     const logits = this.numbers("lm_head").data;
     const most = logits.reduce((a, b) => Math.max(a, b), -Infinity);
     const all = logits.reduce((sum, x) => sum + Math.exp(x - most), 0);
-    const power = Math.exp(logits[id] - most);
+    const power = Math.exp(logits[c] - most);
     return {
       formula: "exp(logit − max) / Σ exp(logit − max)",
       steps: [
-        { label: "the logit", value: logits[id] }, { label: "− the largest logit", value: most },
+        { label: "the logit", value: logits[c] }, { label: "− the largest logit", value: most },
         { label: "exp of that", value: power },
         { label: `÷ sum over ${logits.length} tokens`, value: all },
         { label: "=", value: power / all },

@@ -11,7 +11,8 @@
  * Axes: T time, C channels, nh heads, hs head size, V vocabulary.
  */
 
-const EPS = 1e-5; // of the norms, as in model/layers.py
+import { EPS } from "./engine/layers.js";
+import { row } from "./engine/tensor.js";
 
 /** What `attribute` and `streams` need to be recorded. */
 export const PATTERNS = [
@@ -61,7 +62,7 @@ function dot(a, i, b, j, n) {
  * x (C) is the stream before the final norm at one position; its scale is frozen in the vector.
  * `unembedding` (C) is the token's row of the head, or a difference of rows.
  */
-export function direction(x, unembedding, config, gain, bias) {
+function direction(x, unembedding, config, gain, bias) {
   const n = x.length;
   let mean = 0;
   let square = 0;
@@ -93,15 +94,11 @@ export function direction(x, unembedding, config, gain, bias) {
 export function attribute(asked) {
   const { config, activations, parameters, position, unembedding, edited = false } = asked;
   const n = config.n_embd;
-  const row = (name) => {
-    const { data } = activations[name];
-    return data.subarray(position * n, (position + 1) * n);
-  };
-  const last = row(`h.${config.n_layer - 1}`);
+  const last = row(activations[`h.${config.n_layer - 1}`], position);
   const { along, constant } = direction(
     last, unembedding, config, parameters["ln_f.weight"]?.data, parameters["ln_f.bias"]?.data,
   );
-  const along_ = (name) => dot(row(name), 0, along, 0, n);
+  const along_ = (name) => dot(row(activations[name], position), 0, along, 0, n);
   const parts = [];
   const add = (kind, value, more = {}) => parts.push({ kind, value, ...more });
 

@@ -31,7 +31,7 @@ export function h(tag, attributes = {}, ...children) {
 }
 
 /** A colour of OKLCH as red, green and blue from 0 to 255. */
-export function oklch(L, C, degrees) {
+function oklch(L, C, degrees) {
   const [a, b] = [C * Math.cos((degrees * Math.PI) / 180), C * Math.sin((degrees * Math.PI) / 180)];
   const l = (L + 0.3963377774 * a + 0.2158037573 * b) ** 3;
   const m = (L - 0.1055613458 * a - 0.0638541728 * b) ** 3;

@@ -19,7 +19,7 @@ const FRAME = 12; // milliseconds of work, after which the page may draw
  * forgotten in blocks of half a context: to drop a token shifts the positions of all others, so
  * everything has to be read again, and this way only once in half a context.
  */
-export function forgotten(length, contextLength) {
+function forgotten(length, contextLength) {
   const block = Math.max(1, Math.floor(contextLength / 2));
   return Math.max(0, Math.ceil((length - contextLength) / block)) * block;
 }

@@ -20,7 +20,7 @@ export const probabilities = (logits) => softmax(logits.slice());
 const atLeast = (logits, bound) => logits.map((x) => (x < bound ? -Infinity : x));
 
 /** Make tokens that are in the text already (Keskar et al. 2019) less likely. 1: no change. */
-export function penalizeRepeats(logits, seen, penalty) {
+function penalizeRepeats(logits, seen, penalty) {
   const lower = logits.slice();
   for (const id of new Set(seen)) {
     lower[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
@@ -29,11 +29,11 @@ export function penalizeRepeats(logits, seen, penalty) {
 }
 
 /** Divide by the temperature: below 1 the likely becomes likelier, above 1 the unlikely does. */
-export const applyTemperature = (logits, temperature) =>
+const applyTemperature = (logits, temperature) =>
   logits.map((x) => x / Math.fround(temperature));
 
 /** Rule out all but the k likeliest (Fan et al. 2018) and those as likely as the last. 0: none. */
-export function keepTopK(logits, k) {
+function keepTopK(logits, k) {
   if (k === 0 || k >= logits.length) return logits;
   return atLeast(logits, logits.slice().sort()[logits.length - k]);
 }
@@ -42,7 +42,7 @@ export function keepTopK(logits, k) {
  * Keep the fewest likeliest tokens that together have probability p (Holtzman et al. 2020), and
  * those as likely as the last one kept. The likeliest always stays. 1: all.
  */
-export function keepTopP(logits, p) {
+function keepTopP(logits, p) {
   if (p === 1) return logits;
   const ordered = logits.slice().sort().reverse();
   const weights = probabilities(ordered);
@@ -52,7 +52,7 @@ export function keepTopP(logits, p) {
 }
 
 /** Rule out tokens less than p times as likely as the likeliest (Nguyen et al. 2024). 0: none. */
-export function keepMinP(logits, p) {
+function keepMinP(logits, p) {
   if (p === 0) return logits;
   return atLeast(logits, Math.fround(Math.max(...logits) + Math.fround(Math.log(p))));
 }
@@ -95,7 +95,7 @@ export function randomNumbers(seed) {
 }
 
 /** One token, as probable as softmax says: logits (V) and a number in [0, 1) -> id. */
-export function draw(logits, random) {
+function draw(logits, random) {
   const weights = probabilities(logits);
   let last = 0;
   for (let id = 0; id < weights.length; id++) {

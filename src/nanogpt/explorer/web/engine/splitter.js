@@ -6,7 +6,7 @@
  */
 
 /** From OpenAI's releases of GPT-2 and of tiktoken; the names are those of tokenizer.json. */
-export const PATTERNS = {
+const PATTERNS = {
   gpt2: String.raw`'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
   cl100k:
     String.raw`'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+` +
@@ -175,7 +175,7 @@ class Translation {
  * A pattern of Python's `regex` as a JavaScript RegExp.
  * Throws an Error of one line for what cannot be translated.
  */
-export function translate(pattern) {
+function translate(pattern) {
   const translation = new Translation(pattern);
   const source = translation.alternatives();
   if (translation.at < translation.signs.length) throw refusal("a ) too many");

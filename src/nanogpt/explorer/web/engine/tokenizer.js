@@ -11,7 +11,7 @@ import { splitter } from "./splitter.js";
  * takes 1 to 4 bytes; each but the first holds six bits.
  * @returns {number[]}
  */
-export function toBytes(text) {
+function toBytes(text) {
   const bytes = [];
   for (const character of text) {
     const code = character.codePointAt(0);
@@ -51,7 +51,7 @@ class BaseTokenizer {
 }
 
 /** Byte-level byte-pair encoding. */
-export class Tokenizer extends BaseTokenizer {
+class Tokenizer extends BaseTokenizer {
   /**
    * @param {{pattern: string, special_tokens: Object<string, number>, byte_order: number[],
    *   merges: number[][]}} values as tokenizer.json holds them
@@ -133,7 +133,7 @@ export class Tokenizer extends BaseTokenizer {
 }
 
 /** One id for each character. */
-export class CharTokenizer extends BaseTokenizer {
+class CharTokenizer extends BaseTokenizer {
   /** @param {{characters: string[], special_tokens: string[]}} values as in tokenizer.json */
   constructor({ characters, special_tokens }) {
     super();

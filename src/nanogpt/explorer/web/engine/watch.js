@@ -11,7 +11,7 @@ import { tensor } from "./tensor.js";
 const EDITABLE = /^(drop|h\.\d+(\.attn\.kernel|\.attn|\.mlp)?)$/;
 
 /** Everything that can be recorded, with Python's names, in the order of the network's parts. */
-export function activationNames(config) {
+function activationNames(config) {
   const inside = [
     "ln_1", "attn.c_attn", "attn.q", "attn.k", "attn.v", "attn.scores", "attn.weights",
     "attn.kernel", "attn.c_proj", "attn.dropout", "attn", "ln_2", "mlp.c_fc", "mlp.c_proj",

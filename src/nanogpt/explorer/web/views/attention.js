@@ -10,7 +10,7 @@ import { firstVisible, POSITIONS } from "../engine/layers.js";
 import { choice, refill } from "./parts.js";
 
 /** Habits of heads, as in lab/heads.py, but measured on the text that is shown. */
-export const HABITS = {
+const HABITS = {
   previous: "looks at the token before",
   first: "looks at the first token",
   induction: "looks at what followed the same token earlier",
@@ -30,7 +30,7 @@ const LAYERS = [["scores", "Scores"], ["masked", "+ mask"], ["weights", "+ softm
  * @param {number[]} ids of the text
  * @returns {Object<string, number>}
  */
-export function habits(weights, ids) {
+function habits(weights, ids) {
   const T = ids.length;
   const sums = { previous: [0, 0], first: [0, 0], induction: [0, 0], self: [0, 0] };
   const after = new Map(); // token -> where its latest appearance so far was
@@ -49,7 +49,7 @@ export function habits(weights, ids) {
 }
 
 /** A large square of numbers as a smaller one: the largest of each cell of n x n. */
-export function shrink(data, T, side) {
+function shrink(data, T, side) {
   if (T <= side) return { data, side: T };
   const small = new Float32Array(side * side);
   for (let t = 0; t < T; t++) {

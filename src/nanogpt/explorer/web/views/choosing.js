@@ -6,6 +6,7 @@
 import { chip, colour, h, label, number, percent, SCALES, softmax, top } from "../draw.js";
 import { DEFAULTS, filters } from "../engine/sampling.js";
 import { row } from "../engine/tensor.js";
+import { toText } from "../engine/tokenizer.js";
 import { pressed } from "./parts.js";
 
 const SHOWN = 20; // tokens with a bar
@@ -46,7 +47,7 @@ export const view = {
  *   ruledOut: (id: number) => string | null}} probabilities before and after, how many tokens each
  *   filter leaves, and which filter ruled a token out
  */
-export function chances(logits, settings, seen) {
+function chances(logits, settings, seen) {
   const steps = filters(logits, settings, seen);
   const count = (list) => list.reduce((n, x) => n + (x !== -Infinity), 0);
   return {
@@ -211,8 +212,8 @@ class Choosing {
   keep() {
     const { app } = this;
     const ids = [...this.start, ...app.state.path];
-    const bytes = Uint8Array.from(ids.flatMap((id) => app.engine.token(id).bytes));
-    app.set({ text: new TextDecoder().decode(bytes), token: null, path: [], tree: [] });
+    const text = toText(ids.flatMap((id) => app.engine.token(id).bytes));
+    app.set({ text, token: null, path: [], tree: [] });
   }
 
   /** The tree: what was written, and what the chosen place offers. */

@@ -12,7 +12,7 @@ const FINE = 3; // pixels between points of the curve of training losses, which 
 const HABITS = ["previous", "induction", "first"];
 
 /** The range of nice numbers for an axis from `least` to `most`: about n of them. */
-export function ticks(least, most, n = 4) {
+function ticks(least, most, n = 4) {
   const rough = (most - least) / n || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((x) => x * power).find((x) => x >= rough * 0.999);

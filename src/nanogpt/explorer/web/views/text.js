@@ -283,7 +283,7 @@ function agreement({ value, recorded: right }) {
 }
 
 /** Lines of the package, with the one that is meant marked. */
-export function source({ file, first, line, source: text, function: name }) {
+function source({ file, first, line, source: text, function: name }) {
   const lines = text.split("\n");
   const body = h("pre", { tabindex: 0, "aria-label": `${name} in ${file}` },
     lines.map((code, n) => h("code", { class: first + n === line ? "meant" : "" },

@@ -17,7 +17,7 @@ const partOf = (name, head) =>
   (head === null ? name : `${name.replace(/\.(kernel|q|k|v)$/, "")} ${head}`);
 
 /** The parts of a circuit as stages, from the tokens to the next token: [[key, ...], ...]. */
-export function stagesOf(circuit) {
+function stagesOf(circuit) {
   const layers = Math.max(...circuit.paths.map(({ source }) =>
     Number(/^h\.(\d+)/.exec(source)?.[1] ?? 0))) + 1;
   const stages = [["drop"]];
