@@ -26,12 +26,11 @@ export function grouped(parts) {
 }
 
 /**
- * An SVG of the rows and their sum. colors: {plus, minus, ink, faint}; total is the last row's
- * label; onlook(row) is called for the row under the mouse or the keyboard's focus.
+ * An SVG of the rows and their sum, whose label is `total`; onlook(row) is called for the row under
+ * the mouse or the keyboard's focus.
  */
-export function waterfall(rows, width, colors, total, onlook) {
-  const narrow = width < 520;
-  const left = narrow ? 134 : 168; // room for the labels
+export function waterfall(rows, width, total, onlook) {
+  const left = width < 520 ? 134 : 168; // room for the labels
   const right = 62; // and for the numbers
   let sum = 0;
   const ends = rows.map((row) => [sum, (sum += row.value)]);
@@ -39,49 +38,30 @@ export function waterfall(rows, width, colors, total, onlook) {
   const most = Math.max(0, ...ends.flat(), least + 1e-9);
   const x = (value) => left + ((value - least) / (most - least)) * (width - left - right);
   const height = (rows.length + 1) * ROW + 12;
-  const drawn = rows.map((row, n) => line(row, n, ends[n]));
-
-  function line(row, n, [start, end]) {
-    const y = n * ROW + 4;
-    const from = Math.min(x(start), x(end));
-    const fill = row.value >= 0 ? colors.plus : colors.minus;
-    const label = partName(row);
-    return h("g", {
-      class: "row", tabindex: 0, role: "img", "aria-label": `${label}: ${signed(row.value, 3)}`,
-      onmouseenter: () => onlook(row), onfocus: () => onlook(row), onclick: () => onlook(row),
-    },
-      h("rect", { class: "hit", x: 0, y: y - 2, width, height: ROW, fill: "transparent" }),
-      h("text", { x: left - 10, y: y + 13, "text-anchor": "end", fill: colors.ink }, label),
-      h("rect", {
-        x: from, y: y + 3, width: Math.max(1.5, Math.abs(x(end) - x(start))), height: ROW - 10,
-        rx: 2, fill,
-      }),
-      h("line", {
-        x1: x(end), x2: x(end), y1: y + 3, y2: y + ROW + 3, stroke: colors.faint,
-      }),
-      h("text", { x: width, y: y + 13, "text-anchor": "end", fill: colors.ink, class: "value" },
-        signed(row.value)),
-    );
-  }
-
-  const y = rows.length * ROW + 8;
-  return h("svg", {
-    xmlns: "http://www.w3.org/2000/svg", width, height, viewBox: `0 0 ${width} ${height}`,
-    class: "waterfall", role: "list", "aria-label": "What each part added",
-    "font-family": "system-ui, sans-serif", "font-size": 13,
-  },
-    h("line", { x1: x(0), x2: x(0), y1: 0, y2: height, stroke: colors.faint }),
-    drawn,
-    h("text", {
-      x: left - 10, y: y + 13, "text-anchor": "end", fill: colors.ink, "font-weight": 650,
-    }, total),
+  const line = (at, y1, y2) => h("line", { x1: x(at), x2: x(at), y1, y2 });
+  const bar = (kind, y, height, [start, end], label, value) => [
+    h("text", { x: left - 10, y: y + 13, class: "name" }, label),
     h("rect", {
-      x: Math.min(x(0), x(sum)), y: y + 2, width: Math.max(1.5, Math.abs(x(sum) - x(0))),
-      height: ROW - 8, rx: 2, fill: colors.ink,
+      class: kind, x: Math.min(x(start), x(end)), y: y + 3, rx: 2, height,
+      width: Math.max(1.5, Math.abs(x(end) - x(start))),
     }),
-    h("text", {
-      x: width, y: y + 13, "text-anchor": "end", fill: colors.ink, "font-weight": 650,
-      class: "value",
-    }, number(sum, 2)),
-  );
+    h("text", { x: width, y: y + 13, class: "value" }, value),
+  ];
+  const drawn = rows.map((row, n) => {
+    const y = n * ROW + 4;
+    const look = () => onlook(row);
+    return h("g", {
+      class: "row", tabindex: 0, role: "img",
+      "aria-label": `${partName(row)}: ${signed(row.value, 3)}`,
+      onmouseenter: look, onfocus: look, onclick: look,
+    },
+    h("rect", { class: "hit", x: 0, y: y - 2, width, height: ROW }),
+    bar(row.value < 0 ? "minus" : "plus", y, ROW - 10, ends[n], partName(row), signed(row.value)),
+    line(ends[n][1], y + 3, y + ROW + 3));
+  });
+  return h("svg", {
+    width, height, viewBox: `0 0 ${width} ${height}`, class: "waterfall", role: "list",
+    "aria-label": "What each part added",
+  }, line(0, 0, height), drawn, h("g", { class: "total" },
+    bar("", rows.length * ROW + 8, ROW - 8, [0, sum], total, number(sum, 2))));
 }

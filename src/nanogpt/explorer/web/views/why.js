@@ -137,15 +137,12 @@ function write(lead, controls, app, { engine, position, logits, likeliest, targe
 /** The waterfall, its sum against the model's own logit, and the part that is looked at. */
 function drawSum(figure, aside, app, { parts, sum }, asked, chosen) {
   const rows = grouped(parts);
-  const style = getComputedStyle(figure);
-  const [plus, minus, ink, faint] = ["blue", "orange", "ink", "line"].map((name) =>
-    style.getPropertyValue(`--${name}`));
   const look = (part) => details(aside, app, part, chosen);
   const name = chosen.against === null ? "logit" : "difference";
   const width = Math.max(280, Math.floor(figure.clientWidth));
   const mean = chosen.against === "mean" ? " minus the mean logit" : "";
   figure.replaceChildren(
-    waterfall(rows, width, { plus, minus, ink, faint }, name, look),
+    waterfall(rows, width, name, look),
     h("figcaption", {},
       `The parts sum to ${number(sum, 4)}; the model's own ${name}${mean} is ` +
       `${number(asked, 4)}. The difference is ${Math.abs(sum - asked).toExponential(0)}. ` +
