@@ -179,8 +179,8 @@ def test_another_share_to_keep_is_another_search(browser, run, model):
     with served(run) as address:
         page = open_page(browser, address, keep=0.99)
         page.wait_for_selector(".reading table")
-        assert page.get_attribute("[data-keep='0.99']", "aria-pressed") == "true"
-        page.click("[data-keep='0.8']")
+        assert page.get_by_role("button", name="99 %").get_attribute("aria-pressed") == "true"
+        page.get_by_role("button", name="80 %").click()
         page.wait_for_selector(".unsearched", state="attached")
         page.wait_for_selector(".view-circuit:not(.unsearched) .reading table")
         assert "keep=0.8" in page.url

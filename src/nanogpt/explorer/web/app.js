@@ -56,7 +56,8 @@ class App {
   /** The chosen token's position: the last one, unless another was chosen. */
   get token() {
     const last = this.tokens.length - 1;
-    return Math.min(last, this.state.token ?? last);
+    const { token } = this.state;
+    return Number.isInteger(token) && token >= 0 ? Math.min(last, token) : last;
   }
 
   /** "light" or "dark". */

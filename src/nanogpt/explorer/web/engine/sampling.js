@@ -95,7 +95,7 @@ export function randomNumbers(seed) {
 }
 
 /** One token, as probable as softmax says: logits (V) and a number in [0, 1) -> id. */
-function draw(logits, random) {
+export function draw(logits, random) {
   const weights = probabilities(logits);
   let last = 0;
   for (let id = 0; id < weights.length; id++) {

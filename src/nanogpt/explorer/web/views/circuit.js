@@ -4,9 +4,10 @@
  * the text with the circuit alone, so that each head can be seen at work.
  */
 
-import { placeOf } from "../engine/remote.js";
 import { chip, h, label, percent, softmax, tip, top } from "../draw.js";
-import { lines } from "./lines.js";
+import { lines, placeOf } from "../engine/remote.js";
+import { row } from "../engine/tensor.js";
+import { choice, refill } from "./parts.js";
 import { wiring } from "./wiring.js";
 
 const KEEPS = [0.8, 0.9, 0.95, 0.99];
@@ -18,13 +19,13 @@ const HABITS = {
 };
 
 /** What a head does, in words, where one habit has most of its attention. */
-export function doing(habits) {
+function doing(habits) {
   const [name, share] = Object.entries(habits).sort((a, b) => b[1] - a[1])[0];
   return share > 0.3 ? `${HABITS[name]} (${percent(share)})` : "has none of the three habits";
 }
 
 /** The edits that leave only these heads on: all others give their mean. */
-export function alone(heads, config) {
+function alone(heads, config) {
   const kept = new Set(heads.map(String));
   return Array.from({ length: config.n_layer * config.n_head }, (_, n) =>
     [Math.floor(n / config.n_head), n % config.n_head])
@@ -37,10 +38,7 @@ class CircuitView {
   constructor(place, app) {
     Object.assign(this, { place, app, removed: [], circuit: null });
     this.go = h("button", { type: "button", class: "button play", onclick: () => this.search() });
-    this.keep = h("div", { class: "segments", role: "group", "aria-label": "Faithfulness to keep" },
-      KEEPS.map((keep) => h("button", {
-        type: "button", "data-keep": keep, onclick: () => app.set({ keep }),
-      }, `${100 * keep} %`)));
+    this.keep = h("div");
     this.note = h("p", { class: "note", role: "status" });
     this.board = h("div", { class: "board", role: "img" });
     this.fall = h("div", { class: "fall" });
@@ -121,9 +119,8 @@ class CircuitView {
 
   draw() {
     const { keep } = this.app.state;
-    for (const button of this.keep.children) {
-      button.setAttribute("aria-pressed", Number(button.dataset.keep) === keep);
-    }
+    refill(this.keep, choice("Faithfulness to keep", KEEPS.map((share) =>
+      [share, `${100 * share} %`]), keep, (share) => this.app.set({ keep: share })));
     this.drawBoard();
     this.drawFall(keep);
     if (!this.circuit) return;
@@ -235,24 +232,23 @@ class CircuitView {
         "--share": `${Math.round(100 * Math.sqrt(share(k)))}%` },
       onmouseenter: () => this.point(k), onfocus: () => this.point(k), onclick: () => this.point(k),
     });
-    const row = (from, to) => h("div", { class: "chips" },
+    const line = (from, to) => h("div", { class: "chips" },
       Array.from({ length: to - from }, (_, n) => token(from + n)));
     const first = T - 2 * length;
     const names = ["all heads", "circuit", "no heads"];
-    const V = readings[0].logits.shape[1];
-    const guesses = readings.map(({ logits }) => softmax(logits.data.subarray(t * V, (t + 1) * V)));
+    const guesses = readings.map(({ logits }) => softmax(row(logits, t)));
     this.reading.replaceChildren(h("h3", {}, "At work"), h("div", { class: "halves" }, h("div", {},
       h("p", {}, `Head ${layer}.${head} ${doing(circuit.habits[index])}. From “`,
         h("b", {}, label(engine.token(ids[t]))), "” it looks at:"),
       h("div", { class: "rows" },
-        first > 0 && h("span", { class: "soft" }, "start"), first > 0 && row(0, first),
-        h("span", { class: "soft" }, "first time"), row(first, first + length),
-        h("span", { class: "soft" }, "again"), row(first + length, T))), h("div", {},
+        first > 0 && h("span", { class: "soft" }, "start"), first > 0 && line(0, first),
+        h("span", { class: "soft" }, "first time"), line(first, first + length),
+        h("span", { class: "soft" }, "again"), line(first + length, T))), h("div", {},
       h("p", {}, `What comes next${t + 1 < T ? " (right: “" : ""}`,
         t + 1 < T && h("b", {}, label(engine.token(ids[t + 1]))), t + 1 < T ? "”):" : ":"),
-      h("table", {}, guesses.map((row, n) => h("tr", {}, h("th", { scope: "row" }, names[n]),
-        top(row, 3).map((id) => h("td", { class: id === ids[t + 1] ? "right" : "" },
-          chip(engine.token(id)), ` ${percent(row[id])}`))))))));
+      h("table", {}, guesses.map((shares, n) => h("tr", {}, h("th", { scope: "row" }, names[n]),
+        top(shares, 3).map((id) => h("td", { class: id === ids[t + 1] ? "right" : "" },
+          chip(engine.token(id)), ` ${percent(shares[id])}`))))))));
   }
 
   point(t) {

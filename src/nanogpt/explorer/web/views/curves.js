@@ -9,7 +9,7 @@ const LOSS = 150; // the height of the part with the losses
 const GAP = 30;
 const SCORES = 70;
 const FINE = 3; // pixels between points of the curve of training losses, which has one a step
-const HABITS = ["previous", "induction", "first"];
+export const HABITS = ["previous", "induction", "first"];
 
 /** The range of nice numbers for an axis from `least` to `most`: about n of them. */
 function ticks(least, most, n = 4) {

@@ -36,12 +36,6 @@ export function refill(element, ...children) {
   controls.find((control) => name(control) === active)?.focus();
 }
 
-/** Row t of a tensor, not copied. */
-export function row(tensor, t) {
-  const width = tensor.shape[tensor.shape.length - 1];
-  return tensor.data.subarray(t * width, (t + 1) * width);
-}
-
 /** Whether the page may go on after a few milliseconds of work; it lets the browser draw. */
 export function breather(budget = 10) {
   let began = performance.now();
@@ -57,14 +51,14 @@ export function breather(budget = 10) {
  * than `most` is cut. An item with `minus` is orange, one with `mark` stands out, `title` is its
  * tip, and `more` a second text.
  */
-export function bars(items, { most = 0, sign = false } = {}) {
+export function bars(items, { most = 0 } = {}) {
   const longest = most || Math.max(1e-12, ...items.map((item) => Math.abs(item.value)));
   return h("ul", { class: "bars" }, items.map(
     ({ token, name, value, text, minus, mark, title, more }) =>
       h("li", { class: mark ? "marked" : null, title },
         h("span", { class: "name" }, name ?? label(token)),
         h("span", { class: "track" }, h("span", {
-          class: minus || (sign && value < 0) ? "fill minus" : "fill",
+          class: minus ? "fill minus" : "fill",
           style: { width: `${Math.min(100, (100 * Math.abs(value)) / longest)}%` },
         })),
         h("span", { class: "value" }, text),
@@ -96,3 +90,7 @@ export function choice(name, options, chosen, onchoose) {
       type: "button", "aria-pressed": String(value === chosen), onclick: () => onchoose(value),
     }, text)));
 }
+
+/** Whether two edits are of the same place. */
+export const sameEdit = (a, b) => a.at === b.at && (a.head ?? null) === (b.head ?? null) &&
+  JSON.stringify(a.positions ?? null) === JSON.stringify(b.positions ?? null);

@@ -3,20 +3,18 @@
  * moves, so that a move draws and asks nobody.
  */
 
-import { ask, placeOf } from "../engine/remote.js";
+import { ask, lines, placeOf } from "../engine/remote.js";
 import { cellAt, chip, h, heat, label, number, percent, tip } from "../draw.js";
-import { curves, scaleOf } from "./curves.js";
-import { lines } from "./lines.js";
+import { curves, HABITS, scaleOf } from "./curves.js";
 
 const WHOLE = 65535; // an attention weight of 1; see explorer/replay.py
 const JUMP = 0.2; // a head's score that grows by as much between two snapshots is marked
 const MOST_JUMPS = 4;
 const PLAY = 550; // milliseconds a frame
 const POLL = [2000, 16000]; // milliseconds between looks at a training that goes on, or is over
-const HABITS = ["previous", "induction", "first"];
 
 /** The attention weights of a frame, decoded once: numbers from 0 to WHOLE (n_layer, nh, T, T). */
-export function attentionOf(frame) {
+function attentionOf(frame) {
   if (!frame.numbers) {
     const bytes = Uint8Array.from(atob(frame.attention), (c) => c.charCodeAt(0));
     frame.numbers = new Uint16Array(bytes.buffer);
@@ -260,12 +258,10 @@ class Replay {
     const head = Math.min(state.head, heads - 1);
     const pixels = new Float32Array(cells);
     const map = (canvas, at) => {
-      for (let q = 0, i = 0; q < T; q++) { // the root shows small weights, too
-        for (let k = 0; k < T; k++, i++) {
-          pixels[i] = k > q ? -Infinity : Math.sqrt(numbers[at * cells + i] / WHOLE);
-        }
+      for (let i = 0; i < cells; i++) { // the root shows small weights, too
+        pixels[i] = Math.sqrt(numbers[at * cells + i] / WHOLE);
       }
-      heat(canvas, pixels, T, T, { scale: "amount", from: 0, to: 1, theme });
+      heat(canvas, pixels, T, T, { scale: "amount", to: 1, causal: true, theme });
     };
     if (this.heads.children.length !== layers * heads) {
       this.heads.style.setProperty("--columns", heads <= 6 ? heads : 6);

@@ -4,19 +4,13 @@
  */
 
 import { divergence, logSoftmax } from "../attribution.js";
-import {
-  cellAt, chip, colour, h, heat, label, number, percent, SCALES, softmax, tip, top,
-} from "../draw.js";
-import { bars, breather, choice, refill, row, signed } from "./parts.js";
+import { chip, h, label, number, percent, softmax, top } from "../draw.js";
+import { row } from "../engine/tensor.js";
+import { bars, breather, choice, refill, sameEdit, signed, tinted } from "./parts.js";
+import { patch } from "./patching.js";
 
 const WAYS = [["zero", "zero"], ["mean", "average"], ["swap", "swap"]];
-const MAPS = [["stream", "stream"], ["attn", "attention"], ["mlp", "MLP"], ["heads", "heads"]];
 const MOST_TOKENS = 64; // whose embeddings can be switched
-const MOST_COLUMNS = 192; // positions of a map; each cell is a forward pass
-
-/** Whether two edits are of the same place. */
-const same = (a, b) => a.at === b.at && (a.head ?? null) === (b.head ?? null) &&
-  JSON.stringify(a.positions ?? null) === JSON.stringify(b.positions ?? null);
 
 export const view = {
   id: "whatif",
@@ -52,7 +46,7 @@ export const view = {
       sayOther(parts.second, app, memory);
       drawOutcome(parts.outcome, app, memory);
       drawSwitches(parts.switches, app, memory);
-      if (changed.has("theme")) memory.map?.redraw();
+      if (changed.has("theme")) memory.map?.redraw?.();
       await sweep(parts.switches, app, memory, ids, isNow);
       await patch(parts.patching, app, memory, ids, isNow);
     }
@@ -100,10 +94,10 @@ function drawSwitches(panel, app, memory) {
   const { config } = engine.info;
   const toggle = (place) => {
     const edit = editOf(app, place);
-    const others = state.edits.filter((old) => !same(old, edit));
+    const others = state.edits.filter((old) => !sameEdit(old, edit));
     app.set({ edits: others.length < state.edits.length ? others : [...others, edit] });
   };
-  const isOn = (place) => state.edits.some((edit) => place.positions ? same(edit, place) :
+  const isOn = (place) => state.edits.some((edit) => place.positions ? sameEdit(edit, place) :
     edit.at === place.at && (edit.head ?? null) === place.head);
   const control = (place, kind, ...inside) => h("button", {
     type: "button", class: kind, "data-key": place.key, "aria-label": place.name,
@@ -150,7 +144,7 @@ function paint(panel, app, memory) {
     if (effect === undefined) continue;
     if (button.classList.contains("chip")) button.title = `${signed(effect)} nats`;
     else button.textContent = signed(effect);
-    button.style.background = colour(SCALES[app.theme].signed, 0.5 + (0.34 * effect) / most);
+    button.style.background = tinted(effect / most, app.theme).background;
   }
 }
 
@@ -208,7 +202,7 @@ function drawOutcome(panel, app, memory) {
     h("p", { class: "strip" }, tokens.map((token, t) => chip(token, {
       "data-t": t, title: `${number(shifts[t], 3)} nats`,
       onclick: () => app.set({ token: t }),
-      style: { background: colour(SCALES[app.theme].signed, 0.5 - (0.36 * shifts[t]) / most) },
+      style: tinted(-shifts[t] / most, app.theme),
     }))));
 }
 
@@ -275,161 +269,4 @@ async function suggest(app) {
     await rest();
   }
   return best.text;
-}
-
-/**
- * The map: the model reads the second text, and one place at a time is given what it held in the
- * first. 1: this place alone brings the first text's answer back; 0: it changes nothing.
- */
-async function patch(panel, app, memory, ids, isNow) {
-  const { engine, state, tokens } = app;
-  const { config } = engine.info;
-  const key = memory.key + state.map;
-  if (memory.map?.key === key) return;
-  const tabs = choice("What is swapped", MAPS, state.map, (map) => app.set({ map }));
-  const title = h("h3", {}, "What carries the difference");
-  if (!memory.canSwap || memory.other.every((token, t) => token.id === tokens[t].id)) {
-    memory.map = { key };
-    panel.replaceChildren(title, h("p", { class: "note" }, "Write a second text above, or let " +
-      "the page suggest one. Then this map shows which layer and position carry what differs."));
-    return;
-  }
-  const other = memory.other.map((token) => token.id);
-  const corrupted = await engine.forward(other, { step: state.step });
-  if (!isNow()) return;
-  const end = app.token;
-  const [clean, spoilt] = [row(memory.base.logits, end), row(corrupted.logits, end)];
-  const right = top(clean, 1)[0];
-  const wrong = top(spoilt, 2).find((id) => id !== right);
-  const lead = (logits) => logits[right] - logits[wrong];
-  const [low, high] = [lead(spoilt), lead(clean)];
-  const first = ids.findIndex((id, t) => id !== other[t]);
-  const cells = cellsOf(config, state.map, first, end);
-  const values = new Float32Array(cells.rows * cells.columns).fill(-Infinity);
-  const canvas = h("canvas", {
-    class: "pixels", role: "img", tabindex: 0,
-    "aria-label": "Share of the difference that each layer and position brings back",
-  });
-  const progress = h("progress", { max: cells.list.length, value: 0, "aria-label": "Progress" });
-  const read = h("p", { class: "note", role: "status" });
-  const redraw = () => heat(canvas, values, cells.rows, cells.columns,
-    { scale: "signed", from: -1, to: 1, theme: app.theme });
-  memory.map = { key, redraw, values, rows: cells.rows, columns: cells.columns, right, wrong };
-  const name = (id) => h("code", {}, label(engine.token(id)));
-  if (Math.abs(high - low) < 1e-4) {
-    refill(panel, title, h("p", { class: "note" },
-      "Both texts lead to the same prediction, so there is no difference to bring back."));
-    return;
-  }
-  refill(panel, title,
-    h("p", { class: "note" }, "The first text leads to ", name(right), ", the second to ",
-      name(wrong), `. Their logits differ by ${number(high, 2)} in the first and ` +
-      `${number(low, 2)} in the second. Each cell swaps one place of the second text for what it ` +
-      "held in the first. The colour is the share of the difference that comes back " +
-      "(activation patching; Meng et al. 2022, Wang et al. 2023). Tokens before the first that " +
-      "differs are left out: there both texts are the same."),
-    h("div", { class: "controls" }, tabs, progress),
-    framed(canvas, cells, app, memory), read);
-  const what = ({ r, c }) => {
-    const value = values[r * cells.columns + c];
-    const place = `${cells.rowNames[r]}, ${cells.place(c, tokens)}`;
-    return value === -Infinity ? place : `${place}: ${Math.round(100 * value)} %`;
-  };
-  const point = (event) => {
-    const { row: r, column: c } = cellAt(canvas, event, cells.rows, cells.columns);
-    tip(what({ r, c }), event);
-    return { r, c };
-  };
-  canvas.addEventListener("mousemove", point);
-  canvas.addEventListener("mouseleave", () => tip(""));
-  const swap = ({ r, c }) => {
-    const edit = { ...cells.edit(r, c), how: "swap" };
-    app.set({ edits: [...app.state.edits.filter((old) => !same(old, edit)), edit] });
-  };
-  canvas.addEventListener("click", (event) => swap(point(event)));
-  const cursor = { r: 0, c: 0 };
-  canvas.addEventListener("keydown", (event) => {
-    const [down, right] = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1],
-      ArrowLeft: [0, -1], Enter: [0, 0] }[event.key] ?? [];
-    if (down === undefined) return;
-    event.preventDefault();
-    cursor.r = Math.max(0, Math.min(cells.rows - 1, cursor.r + down));
-    cursor.c = Math.max(0, Math.min(cells.columns - 1, cursor.c + right));
-    read.textContent = what(cursor);
-    if (event.key === "Enter") swap(cursor);
-  });
-  redraw();
-  const rest = breather(12);
-  for (const [n, { r, c }] of cells.list.entries()) {
-    const edit = { ...cells.edit(r, c), how: "swap" };
-    const { logits } = await engine.forward(other, { edits: [edit], other: ids, step: state.step });
-    if (!isNow()) {
-      memory.map = null; // it is begun again
-      return;
-    }
-    values[r * cells.columns + c] = (lead(row(logits, end)) - low) / (high - low);
-    progress.value = n + 1;
-    redraw();
-    await rest();
-    if (!isNow()) {
-      memory.map = null;
-      return;
-    }
-  }
-  progress.remove();
-  const best = top(values, 1)[0];
-  const at = { r: Math.floor(best / cells.columns), c: best % cells.columns };
-  read.textContent = `Most comes back at ${what(at)}. ` +
-    "Click a cell to make that swap in your own text.";
-}
-
-/** The cells of a map: its rows and columns, and the edit that each stands for. */
-function cellsOf(config, kind, first, end) {
-  const layers = Array.from({ length: config.n_layer }, (_, layer) => layer);
-  if (kind === "heads") {
-    const columns = config.n_head;
-    return {
-      rows: config.n_layer, columns, first: 0,
-      rowNames: layers.map((layer) => `layer ${layer}`),
-      columnNames: (tokens) => Array.from({ length: columns }, (_, head) => `head ${head}`),
-      place: (c) => `head ${c}`,
-      edit: (r, c) => ({ at: `h.${r}.attn.kernel`, head: c, positions: null }),
-      list: layers.flatMap((r) => Array.from({ length: columns }, (_, c) => ({ r, c }))),
-    };
-  }
-  // No token before the first that differs sees a difference, and none after the chosen is seen.
-  const start = Math.max(first, end + 1 - MOST_COLUMNS);
-  const columns = Math.max(1, end + 1 - start);
-  const names = kind === "stream" ? ["drop", ...layers.map((layer) => `h.${layer}`)] :
-    layers.map((layer) => `h.${layer}.${kind}`);
-  const words = { stream: "after block", attn: "attention", mlp: "MLP" };
-  const rowNames = names.map((name) =>
-    name === "drop" ? "embeddings" : `${words[kind]} ${name.split(".")[1]}`);
-  return {
-    rows: names.length, columns, first: start, rowNames,
-    columnNames: (tokens) => tokens.slice(start, end + 1).map(label),
-    place: (c, tokens) => `token ${start + c} ${label(tokens[start + c])}`,
-    edit: (r, c) => ({ at: names[r], head: null, positions: [start + c] }),
-    list: names.flatMap((_, r) => Array.from({ length: columns }, (_, c) => ({ r, c }))),
-  };
-}
-
-/** A canvas with the names of its rows and columns around it, and the scale of its colours. */
-function framed(canvas, cells, app, memory) {
-  const { tokens } = app;
-  const names = cells.columnNames(tokens);
-  const wide = names.length > 48;
-  const scale = [-1, -0.5, 0, 0.5, 1].map((x) => h("i", {
-    style: { background: colour(SCALES[app.theme].signed, 0.5 + x / 2) },
-  }));
-  return h("div", { class: "map-frame" },
-    h("div", { class: "map-rows" }, cells.rowNames.map((name) => h("span", {}, name))),
-    h("div", { class: "map-canvas", style: { "--rows": cells.rows, "--columns": cells.columns } },
-      canvas,
-      wide ? null : h("div", { class: "map-columns" }, names.map((name, c) => {
-        const t = cells.first + c;
-        const differs = cells.edit(0, c).positions && memory.other[t]?.id !== tokens[t]?.id;
-        return h("span", { class: differs ? "differs" : null }, name);
-      }))),
-    h("div", { class: "map-scale", "aria-hidden": "true" }, "−100 %", scale, "100 %"));
 }

@@ -5,8 +5,9 @@
 import {
   attribute, parameterNames, PATTERNS, rankOf, streamNames, streams, whyNoSum,
 } from "../attribution.js";
-import { chip, colour, h, label, number, percent, SCALES, softmax, tip, top } from "../draw.js";
-import { bars, choice, partName, refill, row, signed } from "./parts.js";
+import { chip, h, label, number, percent, softmax, tip, top } from "../draw.js";
+import { row } from "../engine/tensor.js";
+import { bars, choice, partName, refill, signed, tinted } from "./parts.js";
 import { grouped, waterfall } from "./waterfall.js";
 
 const LENS_NUMBERS = 4e6; // logits that the lens computes at once
@@ -176,13 +177,13 @@ function details(aside, app, part, { position }) {
     h("p", {}, said ?? "It looked back and took this from each token:"),
     from && h("p", { class: "strip" }, app.tokens.slice(0, position + 1).map((token, s) =>
       chip(token, {
-        style: { background: colour(SCALES[app.theme].signed, 0.5 + (0.36 * from[s]) / largest) },
+        style: tinted(from[s] / largest, app.theme),
         onmousemove: (event) => tip(`${label(token)} ${signed(from[s], 3)}`, event),
         onmouseleave: () => tip(""),
       }))),
     from && bars(order.map((s) => ({
-      token: app.tokens[s], value: from[s], text: signed(from[s]),
-    })), { sign: true }),
+      token: app.tokens[s], value: from[s], text: signed(from[s]), minus: from[s] < 0,
+    }))),
     inner.length ? h("ul", { class: "bars" }, inner.map((head) => h("li", {},
       h("span", { class: "name" }, partName(head)), h("span", {}),
       h("span", { class: "value" }, signed(head.value))))) : null,
