@@ -54,5 +54,5 @@ def scripts(folder: str) -> Iterator[Any]:
 
 
 def percent(share: float) -> str:
-    """A share as draw.js writes it."""
+    """A share as numbers.js writes it."""
     return f"{100 * share:.{2 if share < 0.0995 else 1}f} %"

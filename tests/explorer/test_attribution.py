@@ -20,6 +20,7 @@ def page():
         page.evaluate(
             """async () => {
               window.attribution = await import("/attribution.js");
+              window.numbers = await import("/numbers.js");
               window.tensors = (all) => Object.fromEntries(Object.entries(all).map(
                 ([name, x]) => [name, { shape: x.shape, data: Float32Array.from(x.data) }]));
             }"""
@@ -153,8 +154,8 @@ def test_ranks_and_divergence_are_those_of_torch(page):
         q.log_softmax(-1), p.log_softmax(-1), log_target=True, reduction="sum"
     )
     found = page.evaluate(
-        "([p, q]) => [attribution.divergence(p, q), attribution.rankOf(p, 17),"
-        "Array.from(attribution.logSoftmax(p))]",
+        "([p, q]) => [numbers.divergence(p, q), numbers.rankOf(p, 17),"
+        "Array.from(numbers.logSoftmax(p))]",
         [p.tolist(), q.tolist()],
     )
     assert found[0] == pytest.approx(expected.item(), rel=1e-4)

@@ -112,7 +112,7 @@ def test_the_heads_of_the_circuit_stay_and_its_faithfulness_is_told(page, circui
     assert f"All other heads together: {percent(circuit.rest)}" in told.replace("−", "-")
     assert "No smaller set keeps as much" in told
     right = [circuit.right[name] for name in ("model", "circuit", "none")]
-    assert texts(page, ".figures output") == [percent(share) for share in right]
+    assert texts(page, ".figures .value") == [percent(share) for share in right]
 
 
 def test_the_curve_has_every_step_of_the_search(page, circuit):

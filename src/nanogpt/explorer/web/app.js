@@ -8,7 +8,8 @@
  * no token, a view is hidden and not called, unless it says `textless: true`.
  */
 
-import { amount, chip, h, label } from "./draw.js";
+import { chip, h, label } from "./draw.js";
+import { amount } from "./numbers.js";
 import { download, toPng, toSvg } from "./save.js";
 import { listRuns } from "./engine/remote.js";
 import { openEngine } from "./engines.js";

@@ -10,7 +10,7 @@
 
 import { EPS, firstVisible, innerWidths, MLPS, POSITIONS } from "./engine/layers.js";
 import { row, tensor } from "./engine/tensor.js";
-import { softmax } from "./draw.js";
+import { softmax } from "./numbers.js";
 
 /**
  * The parts of a model, in the order in which a token passes them.

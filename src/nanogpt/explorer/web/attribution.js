@@ -174,29 +174,3 @@ export function streams(config, activations) {
   }
   return found;
 }
-
-/** The place of a token among all, 1 for the likeliest: how many logits are larger, and one. */
-export function rankOf(logits, token) {
-  let rank = 1;
-  for (const logit of logits) if (logit > logits[token]) rank++;
-  return rank;
-}
-
-/** log softmax of one row: (V) -> Float64Array (V). */
-export function logSoftmax(logits) {
-  let most = -Infinity;
-  for (const logit of logits) if (logit > most) most = logit;
-  let sum = 0;
-  for (const logit of logits) sum += Math.exp(logit - most);
-  const shift = most + Math.log(sum);
-  return Float64Array.from(logits, (logit) => logit - shift);
-}
-
-/** KL(p || q) in nats, from two rows of logits: how much the second surprises the first. */
-export function divergence(p, q) {
-  const a = logSoftmax(p);
-  const b = logSoftmax(q);
-  let sum = 0;
-  for (let i = 0; i < a.length; i++) sum += Math.exp(a[i]) * (a[i] - b[i]);
-  return Math.max(0, sum);
-}

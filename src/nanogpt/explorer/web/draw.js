@@ -5,6 +5,8 @@
  * grows steadily lighter or darker, so that it reads without colour vision, too.
  */
 
+import { largest } from "./numbers.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const SVG_TAGS = new Set(
   "svg g path line rect circle text tspan title polyline polygon".split(" "));
@@ -80,16 +82,6 @@ export function colour(scaleOfColours, x) {
   return `rgb(${c & 255} ${(c >> 8) & 255} ${(c >> 16) & 255})`;
 }
 
-/** The largest size of any number. */
-export function largest(data) {
-  let most = 0;
-  for (let i = 0; i < data.length; i++) {
-    const size = Math.abs(data[i]);
-    if (size > most && size < Infinity) most = size;
-  }
-  return most;
-}
-
 /**
  * Draw numbers as a heat map of one pixel each; CSS makes the pixels larger.
  * @param {HTMLCanvasElement} canvas
@@ -138,48 +130,6 @@ export function label(token) {
 export function chip(token, attributes = {}) {
   const name = `chip${token.special ? " special" : ""} ${attributes.class ?? ""}`;
   return h("span", { ...attributes, class: name.trim() }, label(token));
-}
-
-/** A number as a person reads it: three digits that count, and a real minus. */
-export function number(x, digits = 3) {
-  if (!Number.isFinite(x)) return x === -Infinity ? "−∞" : x === Infinity ? "∞" : "–";
-  const size = Math.abs(x);
-  const text = size !== 0 && (size < 0.001 || size >= 1e5) ?
-    size.toExponential(1) : size.toFixed(size >= 100 ? 1 : digits);
-  return (x < 0 ? "−" : "") + text;
-}
-
-/** A share as percent. */
-export const percent = (x) => `${(100 * x).toFixed(x < 0.0995 ? 2 : 1)} %`;
-
-/** How many, in words: 1.1 M. */
-export function amount(n) {
-  const [unit, name] = n >= 1e9 ? [1e9, " B"] : n >= 1e6 ? [1e6, " M"] : n >= 1e4 ? [1e3, " k"] :
-    [1, ""];
-  return (n / unit).toFixed(unit > 1 && n / unit < 100 ? 1 : 0) + name;
-}
-
-/** Softmax of a list of numbers, computed in 64 bits. */
-export function softmax(logits) {
-  let top = -Infinity;
-  for (const x of logits) if (x > top) top = x;
-  const powers = Float64Array.from(logits, (x) => Math.exp(x - top));
-  let sum = 0;
-  for (const x of powers) sum += x;
-  return powers.map((x) => x / sum);
-}
-
-/** The places of the n largest numbers, the largest first; of equal ones the first. */
-export function top(data, n) {
-  const best = [];
-  for (let i = 0; i < data.length; i++) {
-    if (best.length >= n && !(data[i] > data[best[n - 1]])) continue;
-    let place = best.length;
-    while (place > 0 && data[i] > data[best[place - 1]]) place--;
-    best.splice(place, 0, i);
-    if (best.length > n) best.pop();
-  }
-  return best;
 }
 
 /** Show a tip beside the pointer, or hide it if there is nothing to say. */

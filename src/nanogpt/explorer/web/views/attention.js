@@ -3,10 +3,9 @@
  * scores, mask and softmax as layers; and what one token looks at, in the text itself.
  */
 
-import {
-  cellAt, chip, colour, h, heat, label, largest, number, percent, SCALES, tip, top,
-} from "../draw.js";
+import { cellAt, chip, colour, h, heat, label, SCALES, tip } from "../draw.js";
 import { firstVisible, POSITIONS } from "../engine/layers.js";
+import { largest, number, percent, top } from "../numbers.js";
 import { choice, refill } from "./parts.js";
 
 /** Habits of heads, as in lab/heads.py, but measured on the text that is shown. */

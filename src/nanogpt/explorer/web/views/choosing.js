@@ -3,10 +3,11 @@
  * tree of what could be written instead.
  */
 
-import { chip, colour, h, label, number, percent, SCALES, softmax, top } from "../draw.js";
+import { chip, colour, h, label, SCALES } from "../draw.js";
 import { DEFAULTS, filters } from "../engine/sampling.js";
 import { row } from "../engine/tensor.js";
 import { toText } from "../engine/tokenizer.js";
+import { number, percent, softmax, top } from "../numbers.js";
 import { pressed } from "./parts.js";
 
 const SHOWN = 20; // tokens with a bar

@@ -4,10 +4,11 @@
  * the text with the circuit alone, so that each head can be seen at work.
  */
 
-import { chip, h, label, percent, softmax, tip, top } from "../draw.js";
+import { chip, h, label, tip } from "../draw.js";
 import { lines, placeOf } from "../engine/remote.js";
 import { row } from "../engine/tensor.js";
-import { choice, refill } from "./parts.js";
+import { percent, softmax, top } from "../numbers.js";
+import { bars, choice, refill } from "./parts.js";
 import { wiring } from "./wiring.js";
 
 const KEEPS = [0.8, 0.9, 0.95, 0.99];
@@ -188,8 +189,7 @@ class CircuitView {
   drawFigures() {
     const { circuit } = this;
     const { right, heads } = circuit;
-    const bar = (name, share) => h("li", {}, h("span", {}, name), h("i", { style: {
-      "--share": share } }), h("output", {}, percent(share)));
+    const bar = (name, share) => ({ name, value: share, text: percent(share) });
     this.figures.replaceChildren(
       h("p", { class: "big" }, percent(circuit.faithfulness)),
       h("p", {}, `faithfulness of ${heads.length} of ${circuit.removals.length} heads, on texts ` +
@@ -199,8 +199,8 @@ class CircuitView {
       h("p", { class: "soft" }, "Faithfulness of heads C: (m(C) − m(none)) / (m(all) − m(none)), ",
         "with m the mean log-probability of the right token. Heads that are off give their mean."),
       h("h3", {}, "Right guesses"),
-      h("ol", { class: "bars" }, bar("all heads", right.model), bar("circuit", right.circuit),
-        bar("no heads", right.none)));
+      bars([bar("all heads", right.model), bar("circuit", right.circuit),
+        bar("no heads", right.none)], { most: 1 }));
   }
 
   drawGraph() {

@@ -19,12 +19,6 @@ export function partName({ kind, layer, head }) {
   }[kind];
 }
 
-/** A number with its sign; zero has none. */
-export function signed(x, digits = 2) {
-  const text = Math.abs(x).toFixed(digits);
-  return Number(text) === 0 ? text : (x > 0 ? "+" : "−") + text;
-}
-
 /** Fill an element anew; whoever was there with the keyboard stays at the same control. */
 export function refill(element, ...children) {
   const name = (control) => control.dataset.key ?? control.getAttribute("aria-label") ??

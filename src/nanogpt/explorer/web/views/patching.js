@@ -6,8 +6,9 @@
  * text's answer back; 0: it changes nothing.
  */
 
-import { cellAt, colour, h, heat, label, number, SCALES, tip, top } from "../draw.js";
+import { cellAt, colour, h, heat, label, SCALES, tip } from "../draw.js";
 import { row } from "../engine/tensor.js";
+import { number, top } from "../numbers.js";
 import { breather, choice, refill, sameEdit } from "./parts.js";
 
 const MAPS = [["stream", "stream"], ["attn", "attention"], ["mlp", "MLP"], ["heads", "heads"]];

@@ -4,7 +4,8 @@
  */
 
 import { ask, lines, placeOf } from "../engine/remote.js";
-import { cellAt, chip, h, heat, label, number, percent, tip } from "../draw.js";
+import { cellAt, chip, h, heat, label, tip } from "../draw.js";
+import { number, percent } from "../numbers.js";
 import { curves, HABITS, scaleOf } from "./curves.js";
 
 const WHOLE = 65535; // an attention weight of 1; see explorer/replay.py

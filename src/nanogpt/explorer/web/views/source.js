@@ -3,8 +3,9 @@
  * next there, beside what the model predicts.
  */
 
-import { chip, h, label, percent, softmax, top } from "../draw.js";
+import { chip, h, label } from "../draw.js";
 import { row } from "../engine/tensor.js";
+import { percent, softmax, top } from "../numbers.js";
 import { bars, choice, needsPython, refill } from "./parts.js";
 
 export const view = {

@@ -2,8 +2,9 @@
  * One step: train a copy of the model on this text, now, and see what it changes.
  */
 
-import { chip, h, label, number, percent, top } from "../draw.js";
-import { bars, needsPython, refill, signed, tinted } from "./parts.js";
+import { chip, h, label } from "../draw.js";
+import { number, percent, signed, top } from "../numbers.js";
+import { bars, needsPython, refill, tinted } from "./parts.js";
 
 const MOST_STEPS = 20;
 

@@ -4,9 +4,8 @@
  */
 
 import { Arithmetic, parts, recorded } from "../arithmetic.js";
-import {
-  cellAt, chip, h, heat, label, largest, number, percent, tip, top, visible,
-} from "../draw.js";
+import { cellAt, chip, h, heat, label, tip, visible } from "../draw.js";
+import { largest, number, percent, top } from "../numbers.js";
 
 const FEW_BLOCKS = 4; // so many are open at first; of more, the first and the last
 const TERMS = 8; // of a sum are shown, the largest first

@@ -5,10 +5,10 @@
  * are linked by the bytes of the text.
  */
 
-import { logSoftmax } from "../attribution.js";
-import { cellAt, chip, h, heat, label, number, percent, tip, top } from "../draw.js";
+import { cellAt, chip, h, heat, label, tip } from "../draw.js";
 import { row } from "../engine/tensor.js";
-import { bars, refill, signed, tinted } from "./parts.js";
+import { logSoftmax, number, percent, signed, top } from "../numbers.js";
+import { bars, refill, tinted } from "./parts.js";
 
 /** Settings that are worth a word where two models differ in them. */
 const TELLING = [

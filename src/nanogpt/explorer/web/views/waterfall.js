@@ -2,8 +2,9 @@
  * A sum, drawn: each part begins where the one before ended, and the last bar is what they make.
  */
 
-import { h, number } from "../draw.js";
-import { partName, signed } from "./parts.js";
+import { h } from "../draw.js";
+import { number, signed } from "../numbers.js";
+import { partName } from "./parts.js";
 
 const ROW = 22; // pixels, so that a finger finds it
 const MOST_ROWS = 44; // more parts are put together by layer

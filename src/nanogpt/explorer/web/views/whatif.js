@@ -3,10 +3,10 @@
  * second text; and a map of which layer and position carry the difference between two texts.
  */
 
-import { divergence, logSoftmax } from "../attribution.js";
-import { chip, h, label, number, percent, softmax, top } from "../draw.js";
+import { chip, h, label } from "../draw.js";
 import { row } from "../engine/tensor.js";
-import { bars, breather, choice, refill, sameEdit, signed, tinted } from "./parts.js";
+import { divergence, logSoftmax, number, percent, signed, softmax, top } from "../numbers.js";
+import { bars, breather, choice, refill, sameEdit, tinted } from "./parts.js";
 import { patch } from "./patching.js";
 
 const WAYS = [["zero", "zero"], ["mean", "average"], ["swap", "swap"]];

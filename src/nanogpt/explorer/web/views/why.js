@@ -3,11 +3,12 @@
  */
 
 import {
-  attribute, parameterNames, PATTERNS, rankOf, streamNames, streams, whyNoSum,
+  attribute, parameterNames, PATTERNS, streamNames, streams, whyNoSum,
 } from "../attribution.js";
-import { chip, h, label, number, percent, softmax, tip, top } from "../draw.js";
+import { chip, h, label, tip } from "../draw.js";
 import { row } from "../engine/tensor.js";
-import { bars, choice, partName, refill, signed, tinted } from "./parts.js";
+import { number, percent, rankOf, signed, softmax, top } from "../numbers.js";
+import { bars, choice, partName, refill, tinted } from "./parts.js";
 import { grouped, waterfall } from "./waterfall.js";
 
 const LENS_NUMBERS = 4e6; // logits that the lens computes at once

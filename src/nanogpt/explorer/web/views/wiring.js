@@ -1,6 +1,7 @@
 /** A circuit as a drawing: its parts, in the order in which they add to the stream, and paths. */
 
-import { h, percent, tip } from "../draw.js";
+import { h, tip } from "../draw.js";
+import { percent } from "../numbers.js";
 import { pressed } from "./parts.js";
 
 const LEAST = 0.03; // of the behaviour: thinner paths would cover what matters
