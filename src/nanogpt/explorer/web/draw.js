@@ -23,7 +23,7 @@ export function h(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "style") Object.entries(value).forEach(
-      ([key, text]) => element.style.setProperty(key, text));
+      ([key, text]) => element.style.setProperty(key, text ?? ""));
     else if (name.startsWith("aria-")) element.setAttribute(name, value);
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value != null) element.setAttribute(name, value);
@@ -103,7 +103,9 @@ export function heat(canvas, data, rows, columns, how) {
     // What is hidden (-Infinity) or not a number stays transparent.
     if (x === x && data[i] !== -Infinity) pixels[i] = colours[x < 0 ? 0 : x > 255 ? 255 : x | 0];
   }
-  for (let r = 0; how.causal && r < rows; r++) pixels.fill(0, r * columns + r + 1, (r + 1) * columns);
+  for (let r = 0; how.causal && r < rows; r++) {
+    pixels.fill(0, r * columns + r + 1, (r + 1) * columns);
+  }
   if (canvas.width !== columns || canvas.height !== rows) {
     canvas.width = columns;
     canvas.height = rows;

@@ -28,7 +28,8 @@ export function toSvg(element) {
   [...copy.querySelectorAll("input, select, textarea")].forEach((field, n) => {
     if (field.tagName === "INPUT") field.setAttribute("value", fields[n].value);
     if (field.tagName === "TEXTAREA") field.textContent = fields[n].value;
-    if (field.tagName === "SELECT") field.options[fields[n].selectedIndex]?.setAttribute("selected", "");
+    if (field.tagName !== "SELECT") return;
+    field.options[fields[n].selectedIndex]?.setAttribute("selected", "");
   });
   const root = document.createElement("div");
   root.className = "picture";

@@ -90,7 +90,8 @@ class Attention {
       h("section", { class: "panel large" },
         h("div", { class: "row" }, this.title, this.shows), this.says,
         h("div", { class: "map" }, this.canvas, this.lines), this.arithmetic,
-        h("p", { class: "soft small" }, "The outlined token looks at the shaded ones."), this.text)));
+        h("p", { class: "soft small" }, "The outlined token looks at the shaded ones."),
+        this.text)));
     this.listen();
     app.need((T, { n_layer, n_head }) => (n_layer * n_head * T * T < AT_ONCE ?
       ["h.*.attn.weights", "h.*.attn.scores"] : []));
@@ -210,7 +211,8 @@ class Attention {
         "aria-label": `layer ${layer}, head ${head}: ${habit} ${percent(share)}`,
         onclick: () => app.set({ layer, head }),
       }, canvas, h("span", {}, `${layer}.${head}`),
-      h("span", { class: "soft" }, Number.isNaN(share) ? "–" : `${habit} ${Math.round(100 * share)}`));
+      h("span", { class: "soft" },
+        Number.isNaN(share) ? "–" : `${habit} ${Math.round(100 * share)}`));
     }));
   }
 
@@ -236,10 +238,12 @@ class Attention {
     heat(this.canvas, this.square, T, T, { theme: app.theme, ...how });
     const habit = this.heads.find((each) => each.layer === layer && each.head === head)?.scores;
     this.title.textContent = `Layer ${layer}, head ${head}`;
-    this.says.replaceChildren(...Object.keys(HABITS).map((name) => h("span", { title: HABITS[name] },
-      `${name} `, h("b", { class: "mono" }, Number.isNaN(habit[name]) ? "–" : percent(habit[name])))));
+    this.says.replaceChildren(...Object.entries(HABITS).map(([name, title]) =>
+      h("span", { title }, `${name} `, h("b", { class: "mono" },
+        Number.isNaN(habit[name]) ? "–" : percent(habit[name])))));
     this.canvas.setAttribute("aria-label", `Layer ${layer}, head ${head}: ${T} by ${T} ${shows}`);
-    this.text.replaceChildren(...app.tokens.map((token, t) => chip(token, { "data-t": t, role: "option" })));
+    this.text.replaceChildren(...app.tokens.map((token, t) =>
+      chip(token, { "data-t": t, role: "option" })));
     this.shades = new Int16Array(T).fill(-2);
     this.size = this.canvas.clientWidth;
     this.point(null);
@@ -303,6 +307,7 @@ function masked(scores, weights, T, head, config) {
   const bias = POSITIONS[config.position]?.bias;
   return scores.map((x, i) => {
     const [t, s] = [Math.floor(i / T), i % T];
-    return s > t || s < firstVisible(t, config) ? -Infinity : x + (bias ? bias(head, config.n_head, t - s) : 0);
+    if (s > t || s < firstVisible(t, config)) return -Infinity;
+    return x + (bias ? bias(head, config.n_head, t - s) : 0);
   });
 }

@@ -29,8 +29,8 @@ const NAMES = Object.keys(SETTINGS);
 export const view = {
   id: "choosing",
   title: "Choosing",
-  about: "Light bars are the model's own probabilities, dark ones what the draw uses. Click a bar " +
-    "to write that token, and grow a tree of what could have been written.",
+  about: "Light bars are the model's own probabilities, dark ones what the draw uses. Click a " +
+    "bar to write that token, and grow a tree of what could have been written.",
   state: {
     ...Object.fromEntries(NAMES.map((name) => [name, DEFAULTS[name]])),
     path: [], // ids that were written after the text: the chosen place in the tree
@@ -68,7 +68,9 @@ class Choosing {
     this.sliders = Object.fromEntries(NAMES.map((name) => [name, this.slider(name)]));
     this.bars = h("div", { class: "choices" });
     this.summary = h("p", { class: "soft summary", "aria-live": "polite" });
-    this.tree = h("div", { class: "tree-scroll", tabindex: 0, "aria-label": "Tree of continuations" });
+    this.tree = h("div", {
+      class: "tree-scroll", tabindex: 0, "aria-label": "Tree of continuations",
+    });
     this.written = h("p", { class: "written" });
     this.about = h("p", { class: "soft" });
     const button = (text, title, onclick) =>
@@ -80,10 +82,11 @@ class Choosing {
         this.summary),
       h("section", { class: "panel", "aria-label": "Probabilities" }, this.bars),
       h("section", { class: "panel wide" },
-        h("div", { class: "row" }, h("h3", {}, "What could be written"), h("div", { class: "tools" },
-          button("Write on", `Draw ${AHEAD} tokens with these settings`, () => this.writeOn()),
-          button("Keep", "Make this continuation part of the text", () => this.keep()),
-          button("Clear", "Remove all branches", () => app.set({ path: [], tree: [] })))),
+        h("div", { class: "row" }, h("h3", {}, "What could be written"),
+          h("div", { class: "tools" },
+            button("Write on", `Draw ${AHEAD} tokens with these settings`, () => this.writeOn()),
+            button("Keep", "Make this continuation part of the text", () => this.keep()),
+            button("Clear", "Remove all branches", () => app.set({ path: [], tree: [] })))),
         this.written, this.tree, this.about)));
   }
 
@@ -126,7 +129,7 @@ class Choosing {
     return Array.isArray(path) && path.every((id) => Number.isInteger(id) && id >= 0 && id < V);
   }
 
-  /** The logits at every place of the tree. One pass over a branch gives those of all its places. */
+  /** The logits at every place of the tree. One pass over a branch gives those of all places. */
   async read() {
     const { app } = this;
     const { context_length: longest } = app.engine.info.config;
@@ -273,8 +276,10 @@ class Choosing {
     }, edges, boxes));
     const bits = this.surprisals(app.state.path);
     const sum = bits.reduce((a, b) => a + b, 0);
-    this.written.replaceChildren(h("span", { class: "soft" }, "… "), ...app.state.path.map((id, n) =>
-      chip(app.engine.token(id), { style: shade(bits[n], app.theme), title: `${bits[n].toFixed(2)} bits` })));
+    this.written.replaceChildren(h("span", { class: "soft" }, "… "),
+      ...app.state.path.map((id, n) => chip(app.engine.token(id), {
+        style: shade(bits[n], app.theme), title: `${bits[n].toFixed(2)} bits`,
+      })));
     this.about.textContent = app.state.path.length ?
       `Surprisal: ${sum.toFixed(1)} bits, ${(sum / bits.length).toFixed(2)} a token. The darker ` +
       "a token, the more it surprised the model." :
@@ -287,20 +292,21 @@ class Choosing {
     const id = node.path.at(-1);
     const name = node.kind === "root" ? "the text" : label(app.engine.token(id));
     const bits = -Math.log2(share);
-    const act = () => (node.kind === "offered" ? this.grow(node.path) : app.set({ path: node.path }));
+    const act = () =>
+      (node.kind === "offered" ? this.grow(node.path) : app.set({ path: node.path }));
     const chosen = key(node.path) === key(app.state.path);
-    const { background, color } = shade(node.kind === "written" ? bits : 0, app.theme);
+    const { background, color } = node.kind === "written" ? shade(bits, app.theme) : {};
     return h("g", {
       class: `node ${node.kind}${chosen ? " chosen" : ""}`, ...pressed(act),
       transform: `translate(${node.x} ${node.y})`, "data-path": key(node.path),
       "aria-label": node.path.length ? `${name}, ${percent(share)}` : name,
     },
     h("title", {}, node.path.length ? `${name}: ${percent(share)}, ${bits.toFixed(2)} bits` : name),
-    h("rect", { width: BOX, height: 28, rx: 7, style: node.kind === "written" ? { fill: background } : {} }),
-    h("text", { x: 8, y: 18.5, style: node.kind === "written" ? { fill: color } : {} },
+    h("rect", { width: BOX, height: 28, rx: 7, style: { fill: background } }),
+    h("text", { x: 8, y: 18.5, style: { fill: color } },
       name.length > 8 ? name.slice(0, 7) + "…" : name),
     node.path.length ? h("text", {
-      x: BOX - 6, y: 18, class: "share", style: node.kind === "written" ? { fill: color } : {},
+      x: BOX - 6, y: 18, class: "share", style: { fill: color },
     }, `${Math.round(100 * share)}`) : null);
   }
 }

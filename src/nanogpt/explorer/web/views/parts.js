@@ -73,9 +73,27 @@ export const pressed = (act) => ({
   },
 });
 
-/** Why a page without Python cannot answer, and what to do. */
-export const needsPython = (engine, what) =>
-  new Error(`${what} Open the run with: nanogpt explore runs/${engine.info.name}`);
+/** Who answers what only Python can. Throws an Error that says what a page without it lacks. */
+export function pythonOf(engine, lack) {
+  if (engine.python) return engine.python;
+  throw new Error(`${lack} Open the run with: nanogpt explore runs/${engine.info.name}`);
+}
+
+/**
+ * A memory of the newest question: (key, ask) -> {value} or {error: a line} of ask(), which is
+ * called when the key is another one than before; null if a newer question came meanwhile.
+ */
+export function newest() {
+  let [turn, memory] = [0, {}];
+  return async (key, ask) => {
+    const mine = ++turn;
+    if (key === memory.key) return memory;
+    const answer = await ask().then(
+      (value) => ({ key, value }), (error) => ({ error: error.message }));
+    if (mine !== turn) return null;
+    return (memory = answer);
+  };
+}
 
 /** A choice of one among a few: buttons in a row. options: [[value, text], ...]. */
 export function choice(name, options, chosen, onchoose) {

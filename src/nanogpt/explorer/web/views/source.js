@@ -6,7 +6,7 @@
 import { chip, h, label } from "../draw.js";
 import { row } from "../engine/tensor.js";
 import { percent, softmax, top } from "../numbers.js";
-import { bars, choice, needsPython, refill } from "./parts.js";
+import { bars, choice, newest, pythonOf, refill } from "./parts.js";
 
 export const view = {
   id: "source",
@@ -19,31 +19,22 @@ export const view = {
     const counts = h("div", { class: "columns even" });
     const passages = h("section", { class: "panel passages" });
     place.append(h("div", { class: "grid" }, found, counts, passages));
-    let turn = 0;
-    const memory = { key: "", answer: null };
+    const question = newest();
 
     async function update() {
-      const mine = ++turn;
       const { engine, state, result, token } = app;
       const ids = [...result.ids.slice(0, token + 1)];
-      const key = JSON.stringify([state.run, ids]);
-      if (key !== memory.key) {
-        try {
-          if (!engine.python) throw needsPython(engine, "This page does not carry the training text.");
-          const answer = await engine.python.nearest(ids);
-          if (mine !== turn) return;
-          Object.assign(memory, { key, answer });
-        } catch (error) {
-          if (mine !== turn) return;
-          memory.key = "";
-          counts.replaceChildren();
-          passages.replaceChildren();
-          found.replaceChildren(h("p", {}, error.message));
-          return;
-        }
+      const answer = await question(JSON.stringify([state.run, ids]), async () =>
+        pythonOf(engine, "This page does not carry the training text.").nearest(ids));
+      if (!answer) return;
+      if (answer.error) {
+        counts.replaceChildren();
+        passages.replaceChildren();
+        found.replaceChildren(h("p", {}, answer.error));
+        return;
       }
-      view.answer = memory.answer; // what tests compare
-      write(found, counts, passages, app, memory.answer);
+      view.answer = answer.value; // what tests compare
+      write(found, counts, passages, app, answer.value);
     }
     return { update };
   },

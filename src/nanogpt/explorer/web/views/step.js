@@ -4,7 +4,7 @@
 
 import { chip, h, label } from "../draw.js";
 import { number, percent, signed, top } from "../numbers.js";
-import { bars, needsPython, refill, tinted } from "./parts.js";
+import { bars, newest, pythonOf, refill, tinted } from "./parts.js";
 
 const MOST_STEPS = 20;
 
@@ -18,39 +18,30 @@ export const view = {
     const controls = h("section", { class: "panel" });
     const results = h("div", { class: "grid" });
     place.append(h("div", { class: "grid" }, controls, results));
-    let turn = 0;
-    const memory = { key: "", done: null };
+    const question = newest();
 
     async function update() {
-      const mine = ++turn;
       const { engine, state, result } = app;
       drawControls(controls, app);
       const ids = [...result.ids];
-      const key = JSON.stringify([state.run, state.step, ids, state.lr, state.steps]);
-      if (key !== memory.key) {
-        results.classList.add("waiting");
-        try {
-          if (!engine.python) throw needsPython(engine, "A published page cannot train.");
-          const lr = 10 ** state.lr;
+      results.classList.add("waiting");
+      const answer = await question(
+        JSON.stringify([state.run, state.step, ids, state.lr, state.steps]),
+        async () => pythonOf(engine, "A published page cannot train.").trainStep(ids, {
+          lr: 10 ** state.lr, step: state.step,
           // Without a step taken there is still a gradient to show: that of the first.
-          const steps = Math.max(1, Math.min(MOST_STEPS, state.steps));
-          const done = await engine.python.trainStep(ids, { lr, steps, step: state.step });
-          if (mine !== turn) return;
-          Object.assign(memory, { key, done });
-        } catch (error) {
-          if (mine !== turn) return;
-          memory.key = "";
-          results.replaceChildren(h("p", { class: "panel" }, error.message));
-          return;
-        } finally {
-          if (mine === turn) results.classList.remove("waiting");
-        }
+          steps: Math.max(1, Math.min(MOST_STEPS, state.steps)),
+        }));
+      if (!answer) return;
+      results.classList.remove("waiting");
+      if (answer.error) {
+        results.replaceChildren(h("p", { class: "panel" }, answer.error));
+        return;
       }
-      view.done = memory.done; // what tests compare
+      const done = (view.done = answer.value); // what tests compare
       refill(results,
-        h("div", { class: "columns even" },
-          drawPrediction(app, memory.done), drawLosses(app, memory.done)),
-        drawGradients(app, memory.done));
+        h("div", { class: "columns even" }, drawPrediction(app, done), drawLosses(app, done)),
+        drawGradients(app, done));
     }
     return { update };
   },

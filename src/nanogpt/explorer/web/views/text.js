@@ -29,9 +29,11 @@ class Journey {
     this.built = null; // the parts whose rows are there
     this.token = h("section", { class: "panel token-card", "aria-label": "The chosen token" });
     this.path = h("section", { class: "panel journey", "aria-label": "The journey" });
-    this.cell = h("aside", { class: "panel cell", "aria-label": "One number", "aria-live": "polite" });
-    place.append(h("div", { class: "text-view" }, h("div", { class: "grid" }, this.token, this.path),
-      this.cell));
+    this.cell = h("aside", {
+      class: "panel cell", "aria-label": "One number", "aria-live": "polite",
+    });
+    place.append(h("div", { class: "text-view" },
+      h("div", { class: "grid" }, this.token, this.path), this.cell));
     app.need((T, config) => this.prepare(config));
   }
 
@@ -156,7 +158,8 @@ class Journey {
     for (const { part, canvas, size } of this.strips.values()) {
       const { rows, columns, data } = this.arithmetic.numbers(part.id);
       const amount = /(weights|softmax)$/.test(part.id);
-      heat(canvas, data, rows, columns, { theme: this.app.theme, scale: amount ? "amount" : "signed" });
+      const scale = amount ? "amount" : "signed";
+      heat(canvas, data, rows, columns, { theme: this.app.theme, scale });
       canvas.style.height = `${rows > 1 ? Math.max(6, Math.min(10, 44 / rows)) * rows : 16}px`;
       canvas.setAttribute("aria-valuemax", data.length - 1);
       size.textContent = amount ? `≤ ${number(largest(data))}` : `± ${number(largest(data), 2)}`;
@@ -178,8 +181,7 @@ class Journey {
         h("dl", {}, fact("position", app.token), fact("id", token.id),
           fact(token.bytes?.length === 1 ? "byte" : "bytes", bytes || "–"))),
       h("div", { class: "merges" },
-        h("h3", {}, merges.length ? `Made by ${merges.length} merge${merges.length > 1 ? "s" : ""}` :
-          "Made by no merge"),
+        h("h3", {}, "Made by ", merges.length || "no", merges.length > 1 ? " merges" : " merge"),
         merges.length ? h("ol", {}, merges) : h("p", { class: "soft" },
           app.engine.info.tokenizer.kind === "char" ? "Each character is a token." :
             "It is in the vocabulary as it is.")),
@@ -247,18 +249,20 @@ class Journey {
       h("p", { class: "mono soft name" }, found.name),
       h("p", { class: "mono formula" }, "= " + found.formula),
       shown.length ? h("table", { class: "terms" },
-        h("thead", {}, h("tr", {}, h("th", {}, "i"), h("th", {}, shown.some((t) => t.b !== undefined) ?
-          "product" : "number"), h("th", {}, ""), h("th", {}, "= term"))),
+        h("thead", {}, h("tr", {}, h("th", {}, "i"),
+          h("th", {}, shown.some((t) => t.b !== undefined) ? "product" : "number"),
+          h("th", {}, ""), h("th", {}, "= term"))),
         h("tbody", {}, shown.map((term) => h("tr", {},
           h("td", {}, named(term)),
-          h("td", {}, term.b === undefined ? number(term.a) : `${number(term.a)} × ${number(term.b)}`),
+          h("td", {}, number(term.a) + (term.b === undefined ? "" : ` × ${number(term.b)}`)),
           h("td", { class: "size-bar" }, h("i", {
             class: term.product < 0 ? "minus" : "plus",
             style: { width: `${(100 * Math.abs(term.product)) / widest}%` },
           })),
           h("td", {}, number(term.product)))),
-        rest.length ? h("tr", { class: "soft" }, h("td", {}, "…"), h("td", {}, `${rest.length} more`),
-          h("td", {}, ""), h("td", {}, number(sum(rest)))) : null,
+        rest.length ? h("tr", { class: "soft" }, h("td", {}, "…"),
+          h("td", {}, `${rest.length} more`), h("td", {}, ""), h("td", {}, number(sum(rest)))) :
+          null,
         found.steps.length ? null : h("tr", { class: "total" }, h("td", {}, "Σ"),
           h("td", {}, `${found.terms.length} terms`), h("td", {}, ""),
           h("td", {}, number(sum(found.terms)))))) : null,
@@ -292,7 +296,8 @@ function source({ file, first, line, source: text, function: name }) {
     if (meant) body.scrollTop = meant.offsetTop - body.clientHeight / 2;
   });
   return h("figure", { class: "source" },
-    h("figcaption", { class: "mono" }, `${file}:${line}`, " ", h("span", { class: "soft" }, name)), body);
+    h("figcaption", { class: "mono" }, `${file}:${line} `, h("span", { class: "soft" }, name)),
+    body);
 }
 
 /** The lesson and the exercise on a line. */

@@ -168,7 +168,6 @@ function details(aside, app, part, { position }) {
     edit: "The difference between what you put there and the sum of the parts before.",
     attention: "All heads of this layer together.",
   }[part.kind];
-  const inner = part.kind === "attention" ? part.parts : [];
   const from = part.from ? Array.from(part.from) : null;
   const largest = from && Math.max(1e-9, ...from.map(Math.abs));
   const order = from && top(from.map(Math.abs), Math.min(6, from.length));
@@ -185,9 +184,9 @@ function details(aside, app, part, { position }) {
     from && bars(order.map((s) => ({
       token: app.tokens[s], value: from[s], text: signed(from[s]), minus: from[s] < 0,
     }))),
-    inner.length ? h("ul", { class: "bars" }, inner.map((head) => h("li", {},
-      h("span", { class: "name" }, partName(head)), h("span", {}),
-      h("span", { class: "value" }, signed(head.value))))) : null,
+    part.kind === "attention" && bars(part.parts.map((each) => ({
+      name: partName(each), value: each.value, text: signed(each.value), minus: each.value < 0,
+    }))),
     part.kind === "head" && h("button", {
       type: "button", class: "link",
       onclick: () => app.set({ view: "attention", layer: part.layer, head: part.head }),
