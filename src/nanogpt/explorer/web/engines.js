@@ -15,7 +15,7 @@ export async function openEngine(name) {
     const engine = new ThreadedEngine(thread, remote.info, tokenizer, weights);
     await engine.ready;
     return Object.assign(engine, { python: remote }); // for what only Python can answer
-  } catch { // a tokenizer with a pattern that JavaScript does not know
+  } catch { // a tokenizer with a split pattern of its own
     remote.info.remote_only = true;
     return remote.load();
   }

@@ -56,7 +56,7 @@ class Tokenizer extends BaseTokenizer {
    * @param {{pattern: string, special_tokens: Object<string, number>, byte_order: number[],
    *   merges: number[][]}} values as tokenizer.json holds them
    * Ids count up from 0, the bytes first and then one for each merge, and skip those of the
-   * special tokens. Throws an Error for a pattern that cannot be translated.
+   * special tokens. Throws an Error for a pattern that splitter.js does not know.
    */
   constructor({ pattern, special_tokens, byte_order, merges }) {
     super();
