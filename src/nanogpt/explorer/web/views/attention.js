@@ -6,15 +6,7 @@
 import { cellAt, chip, colour, h, heat, label, SCALES, tip } from "../draw.js";
 import { firstVisible, POSITIONS } from "../engine/layers.js";
 import { largest, number, percent, top } from "../numbers.js";
-import { choice, refill } from "./parts.js";
-
-/** Habits of heads, as in lab/heads.py, but measured on the text that is shown. */
-const HABITS = {
-  previous: "looks at the token before",
-  first: "looks at the first token",
-  induction: "looks at what followed the same token earlier",
-  self: "looks at itself",
-};
+import { choice, HABITS, refill, strongest } from "./parts.js";
 
 const AT_ONCE = 30e6; // numbers: of more, one layer after the other is read
 const LONGEST_SIDE = 160; // pixels of a small picture
@@ -204,7 +196,7 @@ class Attention {
       const { layer, head, small, side, scores } = each;
       const canvas = h("canvas", { class: "pixels" });
       heat(canvas, small, side, side, { theme: app.theme, scale: "amount", to: 1, causal: true });
-      const habit = sort === "layer" ? strongest(scores) : sort;
+      const habit = sort === "layer" ? strongest(scores)[0] : sort;
       const share = scores[habit];
       return h("button", {
         class: "head-button", type: "button", role: "option", "data-head": `${layer}.${head}`,
@@ -294,12 +286,6 @@ class Attention {
       pen.strokeRect(column * cell, 0.75, Math.max(cell, 2), size - 1.5);
     }
   }
-}
-
-/** The habit that a head shows most in this text. */
-function strongest(scores) {
-  const order = Object.keys(scores).filter((habit) => !Number.isNaN(scores[habit]));
-  return order.sort((a, b) => scores[b] - scores[a])[0] ?? "self";
 }
 
 /** Scores as softmax gets them: with the bias of the distance, and -Infinity where it is hidden. */

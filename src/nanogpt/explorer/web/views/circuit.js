@@ -8,20 +8,15 @@ import { chip, h, label, tip } from "../draw.js";
 import { lines, placeOf } from "../engine/remote.js";
 import { row } from "../engine/tensor.js";
 import { percent, softmax, top } from "../numbers.js";
-import { bars, choice, refill } from "./parts.js";
+import { bars, choice, HABITS, refill, strongest } from "./parts.js";
 import { wiring } from "./wiring.js";
 
 const KEEPS = [0.8, 0.9, 0.95, 0.99];
 const MOST_HEADS = 32; // more than these are searched when asked to, not by themselves
-const HABITS = {
-  previous: "looks at the token before",
-  induction: "looks at what followed last time",
-  first: "looks at the first token",
-};
 
 /** What a head does, in words, where one habit has most of its attention. */
 function doing(habits) {
-  const [name, share] = Object.entries(habits).sort((a, b) => b[1] - a[1])[0];
+  const [name, share] = strongest(habits);
   return share > 0.3 ? `${HABITS[name]} (${percent(share)})` : "has none of the three habits";
 }
 

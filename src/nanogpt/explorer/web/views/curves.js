@@ -9,7 +9,7 @@ const LOSS = 150; // the height of the part with the losses
 const GAP = 30;
 const SCORES = 70;
 const FINE = 3; // pixels between points of the curve of training losses, which has one a step
-export const HABITS = ["previous", "induction", "first"];
+export const SCORED = ["previous", "induction", "first"]; // habits, see lab/heads.py
 
 /** The range of nice numbers for an axis from `least` to `most`: about n of them. */
 function ticks(least, most, n = 4) {
@@ -105,14 +105,14 @@ export function curves(frames, metrics, found, scale) {
   powers.map((step) => h("text", { class: "axis", x: x(step), y: height - 4,
     "text-anchor": "middle" }, step >= 1000 ? `${step / 1000}k` : String(step))),
   h("text", { class: "title", x: LEFT, y: TOP + LOSS + GAP - 8 }, "strongest head: ",
-    HABITS.map((habit, n) => h("tspan", { class: habit }, `${n ? " · " : ""}${habit}`))),
+    SCORED.map((habit, n) => h("tspan", { class: habit }, `${n ? " · " : ""}${habit}`))),
   h("text", { class: "title", x: LEFT + 6, y: TOP + LOSS - 8 },
     "loss: training · ", h("tspan", { class: "held" }, "● validation")),
   h("path", { class: "train", d: path(smoothed(metrics, x).map(([at, loss]) => [at, y(loss)])) }),
   // Points, not a line: on this axis a line between two far ones would tell of steps not measured.
   validated.map((row) =>
     h("circle", { class: "held", cx: x(row.step), cy: y(row.val_loss), r: 2.6 })),
-  HABITS.map((habit) => h("path", { class: `score ${habit}`,
+  SCORED.map((habit) => h("path", { class: `score ${habit}`,
     d: path(frames.map((frame) => [x(frame.step), score(best(frame, habit))])) })),
   frames.map((frame) => h("circle", { class: "shot", cx: x(frame.step), cy: bottom, r: 3 })),
   h("g", { class: "now" }, h("line", { x1: 0, x2: 0, y1: TOP, y2: bottom }),

@@ -5,6 +5,18 @@
 
 import { colour, h, label, SCALES } from "../draw.js";
 
+/** What heads do, as in lab/heads.py and beyond. */
+export const HABITS = {
+  previous: "looks at the token before",
+  first: "looks at the first token",
+  induction: "looks at what followed the same token earlier",
+  self: "looks at itself",
+};
+
+/** The habit that a head shows most, and how much: of scores by habit, NaN where unknown. */
+export const strongest = (scores) => Object.entries(scores)
+  .filter(([, score]) => !Number.isNaN(score)).sort((a, b) => b[1] - a[1])[0];
+
 /** A part of a model in words: {kind, layer, head}. */
 export function partName({ kind, layer, head }) {
   return {

@@ -6,7 +6,8 @@
 import { ask, lines, placeOf } from "../engine/remote.js";
 import { cellAt, chip, h, heat, label, tip } from "../draw.js";
 import { number, percent } from "../numbers.js";
-import { curves, HABITS, scaleOf } from "./curves.js";
+import { curves, scaleOf, SCORED } from "./curves.js";
+import { strongest } from "./parts.js";
 
 const WHOLE = 65535; // an attention weight of 1; see explorer/replay.py
 const JUMP = 0.2; // a head's score that grows by as much between two snapshots is marked
@@ -30,7 +31,7 @@ function attentionOf(frame) {
  */
 export function jumps(frames) {
   const found = [];
-  for (const habit of HABITS) {
+  for (const habit of SCORED) {
     (frames[0]?.scores[habit] ?? []).forEach((heads, layer) => heads.forEach((_, head) => {
       let best = null;
       for (let n = 1; n < frames.length; n++) {
@@ -273,8 +274,8 @@ class Replay {
     }
     [...this.heads.children].forEach((button, at) => {
       const [l, n] = [Math.floor(at / heads), at % heads];
-      const habits = HABITS.map((habit) => [frame.scores[habit]?.[l][n] ?? 0, habit]);
-      const [score, habit] = habits.sort((a, b) => b[0] - a[0])[0];
+      const [habit, score] = strongest(Object.fromEntries(
+        SCORED.map((name) => [name, frame.scores[name]?.[l][n] ?? 0])));
       map(button.firstChild, at);
       const name = score > 0.2 ? `${habit} ${number(score, 2)}` : "";
       button.lastChild.replaceChildren(h("b", {}, `${l}.${n}`), ` ${name}`);
@@ -335,8 +336,8 @@ class Replay {
 export const view = {
   id: "replay",
   title: "Replay",
-  about: "The training, watched again: what the model made of this text at each of its snapshots. " +
-    "Drag the curve, use the arrow keys, or press Play.",
+  about: "The training, watched again: what the model made of this text at each of its " +
+    "snapshots. Drag the curve, use the arrow keys, or press Play.",
   state: { moment: null },
   render(place, app) {
     const replay = new Replay(place, app);

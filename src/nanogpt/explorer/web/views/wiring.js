@@ -2,7 +2,7 @@
 
 import { h, tip } from "../draw.js";
 import { percent } from "../numbers.js";
-import { pressed } from "./parts.js";
+import { pressed, strongest } from "./parts.js";
 
 const LEAST = 0.03; // of the behaviour: thinner paths would cover what matters
 const BOX = { width: 116, height: 62 };
@@ -10,12 +10,19 @@ const SMALL = { width: 96, height: 46 };
 const WIDEST = 13; // pixels of a path without which everything is lost
 
 const NAMES = { drop: "tokens", ln_f: "next token" };
-const HABITS = { previous: "token before", induction: "what followed", first: "first token" };
+const SHORT = { previous: "token before", induction: "what followed", first: "first token" };
 const READS = { q: "queries", k: "keys", v: "values" };
 
 /** The part that a path begins or ends at, by its name and head: one key for q, k and v. */
 const partOf = (name, head) =>
   (head === null ? name : `${name.replace(/\.(kernel|q|k|v)$/, "")} ${head}`);
+
+/** Layer and number of the head that a key means, and its place in the circuit; else null. */
+function headOf(key, circuit) {
+  const [layer, head] = /^h\.(\d+)\.attn (\d+)$/.exec(key)?.slice(1).map(Number) ?? [];
+  if (head === undefined) return null;
+  return { layer, head, at: circuit.heads.findIndex(([l, n]) => l === layer && n === head) };
+}
 
 /** The parts of a circuit as stages, from the tokens to the next token: [[key, ...], ...]. */
 function stagesOf(circuit) {
@@ -33,11 +40,10 @@ function stagesOf(circuit) {
 
 /** What a part is called, and what is known of it. */
 function words(key, circuit) {
-  const head = /^h\.(\d+)\.attn (\d+)$/.exec(key);
-  if (!head) return [NAMES[key] ?? `MLP ${key.split(".")[1]}`, ""];
-  const at = circuit.heads.findIndex(([l, n]) => l === +head[1] && n === +head[2]);
-  const [habit, share] = Object.entries(circuit.habits[at]).sort((a, b) => b[1] - a[1])[0];
-  return [`head ${head[1]}.${head[2]}`, share > 0.3 ? HABITS[habit] : ""];
+  const found = headOf(key, circuit);
+  if (!found) return [NAMES[key] ?? `MLP ${key.split(".")[1]}`, ""];
+  const [habit, share] = strongest(circuit.habits[found.at]);
+  return [`head ${found.layer}.${found.head}`, share > 0.3 ? SHORT[habit] : ""];
 }
 
 /**
@@ -107,8 +113,8 @@ export function wiring(circuit, width, { chosen, onchoose }) {
   });
   const boxes = [...places.values()].map((place) => {
     const [name, habit] = words(place.key, circuit);
-    const head = /^h\.(\d+)\.attn (\d+)$/.exec(place.key)?.slice(1).map(Number);
-    const at = head && circuit.heads.findIndex(([l, n]) => l === head[0] && n === head[1]);
+    const found = headOf(place.key, circuit);
+    const head = found && [found.layer, found.head];
     return h("g", {
       class: `part ${head ? "head" : ""} ${String(head) === String(chosen) ? "chosen" : ""}`,
       "aria-label": `${name} ${habit}`, ...(head ? pressed(() => onchoose(head)) : { role: "img" }),
@@ -118,7 +124,7 @@ export function wiring(circuit, width, { chosen, onchoose }) {
     h("text", { class: "name", x: place.x, y: place.y + (head ? -8 : 5) }, name),
     head && h("text", { class: "habit", x: place.x, y: place.y + 8 }, habit),
     head && h("text", { class: "habit", x: place.x, y: place.y + 23 },
-      `−${percent(circuit.lost[at])} without`),
+      `−${percent(circuit.lost[found.at])} without`),
     head && ["q", "k", "v"].map((letter) => {
       const { x, y } = port(place, `.attn.${letter}`, across);
       return [h("circle", { class: `port ${letter}`, cx: x, cy: y, r: 7 }),
