@@ -234,17 +234,20 @@ def trace_paths(bench: Bench, heads: Sequence[Head]) -> list[Path]:
                     lost = whole - bench.faithfulness(heads)
                 paths.append(Path(source, source_head, sink, None, lost))
             elif sink != source:  # heads of one layer do not read each other
-                paths += paths_into(bench, heads, (source, source_head), (sink, head), change)
+                part = (source, source_head)
+                paths += paths_into(bench, heads, whole, part, (sink, head), change)
     return paths
 
 
 def paths_into(
-    bench: Bench, heads: Sequence[Head], source: tuple[str, int | None], sink: tuple[str, int],
-    change: Tensor,
+    bench: Bench, heads: Sequence[Head], whole: float, source: tuple[str, int | None],
+    sink: tuple[str, int], change: Tensor,
 ) -> list[Path]:  # fmt: skip
-    """The paths from a part into the queries, the keys and the values of a head."""
+    """The paths from a part into the queries, the keys and the values of a head.
+
+    `whole` is the faithfulness of all these heads with nothing cut.
+    """
     attn, head = sink[0].removesuffix(".kernel"), sink[1]
-    whole = bench.faithfulness(heads)
     with (
         adding(bench.model, attn.replace("attn", "ln_1"), change),
         editing(bench.model, bench.edits(heads)),

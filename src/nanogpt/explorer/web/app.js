@@ -213,7 +213,7 @@ function tools(view, place, app) {
     button("Link", "Copy the address of this view", link));
 }
 
-/** Switch to a theme, remember it, and tell the view. */
+/** Switch to a theme, and tell the view. */
 function setTheme(theme, app) {
   document.documentElement.dataset.theme = theme;
   app.tell(new Set(["theme"]));

@@ -314,10 +314,6 @@ class Choosing {
 /** The shading of a token that was so surprising, in bits, and a colour that is readable on it. */
 function shade(bits, theme) {
   const x = Math.min(1, bits / SURPRISED) * 0.9;
-  const strong = x > 0.5;
-  return {
-    background: colour(SCALES[theme].amount, x),
-    color: strong === (theme === "dark") ? "#10151e" : theme === "dark" ? "#e9edf4" : "#fff",
-    ...(strong || theme === "dark" ? {} : { color: "#1b2330" }),
-  };
+  const [onWeak, onStrong] = theme === "dark" ? ["#e9edf4", "#10151e"] : ["#1b2330", "#fff"];
+  return { background: colour(SCALES[theme].amount, x), color: x > 0.5 ? onStrong : onWeak };
 }

@@ -1,6 +1,6 @@
 /**
  * Text to next token: one token's journey through the parts of the network. Each part is a strip
- * of its numbers; behind each number stands its arithmetic, and the line of the package.
+ * of its numbers; a click on a number shows its arithmetic, and the line of the package.
  */
 
 import { Arithmetic, parts, recorded } from "../arithmetic.js";
