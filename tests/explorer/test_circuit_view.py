@@ -1,6 +1,7 @@
 """Circuit: the page searches, and shows what lab/circuit.py found, on a model made by hand."""
 
 import json
+import re
 from dataclasses import asdict
 from itertools import pairwise
 from urllib.parse import urlencode
@@ -197,6 +198,7 @@ def test_a_model_that_does_not_copy_is_told_on_the_page(browser, tmp_path):
         assert "does not copy repeated tokens" in page.text_content(".view-circuit .note")
         assert page.is_hidden(".paths")
         assert page.is_hidden(".search")
+        assert page.is_visible("text=Search again")
         page.close()
 
 
@@ -206,6 +208,7 @@ def test_a_page_that_is_one_file_has_its_circuit_or_says_why_not(browser, run, m
     wide = GPT(tiny(vocab_size=13, context_length=40, n_head=12, n_layer=3)).eval()
     assert circuit_of(model, LETTERS) == asdict(circuit)
     assert "does not copy" in circuit_of(fresh, LETTERS)["error"]
+    assert re.search(r"heads make them \d\.\d\d nats", circuit_of(fresh, LETTERS)["error"])
     assert "more than 32 heads" in circuit_of(wide, LETTERS)["error"]
     asked = []
     for published in (circuit_of(model, LETTERS), circuit_of(fresh, LETTERS)):
@@ -216,7 +219,9 @@ def test_a_page_that_is_one_file_has_its_circuit_or_says_why_not(browser, run, m
             page.goto(f"{address}#view=circuit&text=abcab")
             if "error" in published:
                 page.wait_for_selector(".view-circuit .note:not(:empty)")
-                assert page.text_content(".view-circuit .note") == published["error"]
+                said = page.text_content(".view-circuit .note")
+                assert said == f"No circuit: {published['error']}"
+                assert page.is_hidden(".search")
             else:
                 page.wait_for_selector(".reading table")
                 assert page.text_content(".big") == percent(circuit.faithfulness)

@@ -91,10 +91,12 @@ class Bench:
         layers, number = range(model.config.n_layer), range(model.config.n_head)
         self.heads: list[Head] = [(layer, head) for layer in layers for head in number]
         self.all, self.none = self.score(self.heads), self.score([])
-        if self.all - self.none < LEAST:
+        gain = self.all - self.none
+        if gain < LEAST:
             raise UserError(
-                "this model does not copy repeated tokens by attention: its heads add "
-                f"{self.all - self.none:.2f} nats; train longer, or use the recipe induction-heads"
+                "this model does not copy repeated tokens by attention: its heads make them "
+                f"{abs(gain):.2f} nats {'likelier' if gain > 0 else 'less likely'}; train longer, "
+                "or use the recipe induction-heads"
             )
 
     def edits(self, kept: Sequence[Head]) -> list[Edit]:

@@ -58,17 +58,24 @@ class CircuitView {
     place.classList.add("unsearched");
   }
 
-  /** Search, and draw every step. What is searched already is stopped. */
-  async search() {
+  /** Forget what was found; a search that goes on is stopped. */
+  reset() {
     this.stop?.abort();
-    const stop = this.stop = new AbortController();
-    const { info } = this.app.engine;
+    this.stop = new AbortController();
     Object.assign(this, { removed: [], circuit: null, readings: null, token: null });
     this.place.classList.add("unsearched");
     this.place.classList.remove("failed");
     this.note.textContent = "";
-    this.go.hidden = this.keep.parentElement.hidden = Boolean(info.circuit);
+    this.go.textContent = "Search";
     this.draw();
+  }
+
+  /** Search, and draw every step. */
+  async search() {
+    this.reset();
+    const { stop } = this;
+    const { info } = this.app.engine;
+    this.go.parentElement.hidden = Boolean(info.circuit);
     try {
       if (info.circuit) { // of a page that is one file
         if (info.circuit.error) throw new Error(info.circuit.error);
@@ -86,7 +93,7 @@ class CircuitView {
       }
     } catch (error) {
       if (stop !== this.stop) return;
-      this.note.textContent = error.message;
+      this.note.replaceChildren(h("b", {}, "No circuit: "), error.message);
       this.place.classList.add("failed");
     } finally {
       if (stop === this.stop) this.go.textContent = "Search again";
@@ -115,6 +122,7 @@ class CircuitView {
 
   draw() {
     const { keep } = this.app.state;
+    this.place.classList.toggle("idle", !this.circuit && !this.removed.length);
     refill(this.keep, choice("Faithfulness to keep", KEEPS.map((share) =>
       [share, `${100 * share} %`]), keep, (share) => this.app.set({ keep: share })));
     this.drawBoard();
@@ -195,7 +203,7 @@ class CircuitView {
         "with m the mean log-probability of the right token. Heads that are off give their mean."),
       h("h3", {}, "Right guesses"),
       bars([bar("all heads", right.model), bar("circuit", right.circuit),
-        bar("no heads", right.none)], { most: 1 }));
+        bar("no heads", right.none)]));
   }
 
   drawGraph() {
@@ -258,8 +266,8 @@ class CircuitView {
 export const view = {
   id: "circuit",
   title: "Circuit",
-  about: "The fewest attention heads that still copy repeated text as the whole model does, " +
-    "found by taking heads away, and the paths between them. It reads a text of its own.",
+  about: "A circuit is the part of a model that does one task. Here the task is to copy repeated " +
+    "text: heads are taken away until only those are left that it needs. The text is its own.",
   state: { keep: 0.9 },
   textless: true,
   render(place, app) {
@@ -273,12 +281,11 @@ export const view = {
     return {
       update(changed) {
         const { config } = app.engine.info;
-        circuit.go.textContent ||= "Search";
         if (circuit.name !== app.engine.info.name || changed.has("keep")) {
           const small = config.n_layer * config.n_head <= MOST_HEADS;
           circuit.name = app.engine.info.name;
           if (small || changed.has("keep")) circuit.search();
-          else circuit.draw();
+          else circuit.reset();
         } else if (["layer", "head", "theme"].some((name) => changed.has(name))) circuit.draw();
       },
     };
