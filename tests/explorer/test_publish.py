@@ -153,6 +153,10 @@ def test_what_needs_python_says_so_in_a_line(opened):
     for status, answer in answers:
         assert status == 404
         assert "run `nanogpt explore` for this" in answer["error"]
+    for name in ("Twins", "One step", "Where it read this"):
+        page.get_by_role("tab", name=name).click()
+        page.get_by_text(f"Open the run with: nanogpt explore runs/{NAME}").wait_for()
+        assert page.locator(".view button:visible").count() == 0
 
 
 def test_the_policy_allows_no_other_script(file):

@@ -232,10 +232,11 @@ def test_twins_read_the_same_text_and_point_at_the_same_token(page, address, run
 
 
 def test_steps_are_taken_and_taken_back(page, address, loaded, ids):
-    open_view(page, address, "step", steps="0")
+    open_view(page, address, "step")
     get = "async () => (await import('./views/step.js')).view.done"
     wait(page, get)
     assert page.get_by_role("button", name="Undo").is_disabled()
+    assert "No step is taken" in page.locator(".view-step .lead").inner_text()
     page.get_by_role("button", name="Take a step").click()
     page.get_by_role("button", name="One more step").click()
     done = wait(page, get.replace("(await", "((d) => d?.losses.length === 3 && d)((await") + ")")

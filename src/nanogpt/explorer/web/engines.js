@@ -14,7 +14,8 @@ export async function openEngine(name) {
   try {
     const engine = new ThreadedEngine(thread, remote.info, tokenizer, weights);
     await engine.ready;
-    return Object.assign(engine, { python: remote }); // for what only Python can answer
+    // What only Python can answer; behind a page that is one file there is no Python.
+    return Object.assign(engine, { python: document.getElementById("published") ? null : remote });
   } catch { // a tokenizer with a split pattern of its own
     remote.info.remote_only = true;
     return remote.load();

@@ -267,7 +267,7 @@ export const view = {
   id: "circuit",
   title: "Circuit",
   about: "A circuit is the part of a model that does one task. Here the task is to copy repeated " +
-    "text: heads are taken away until only those are left that it needs. The text is its own.",
+    "text: heads are taken away until only the needed ones are left. It reads a text of its own.",
   state: { keep: 0.9 },
   textless: true,
   render(place, app) {

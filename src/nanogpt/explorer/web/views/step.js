@@ -3,7 +3,7 @@
  */
 
 import { chip, h, label } from "../draw.js";
-import { number, percent, signed, top } from "../numbers.js";
+import { number, percent, signed } from "../numbers.js";
 import { bars, newest, pythonOf, refill, tinted } from "./parts.js";
 
 const MOST_STEPS = 20;
@@ -12,7 +12,7 @@ export const view = {
   id: "step",
   title: "One step",
   about: "Train on this text, now: gradients by layer, and what the prediction becomes.",
-  state: { steps: 1, lr: -3 }, // lr: the exponent of ten
+  state: { steps: 0, lr: -3 }, // lr: the exponent of ten
 
   render(place, app) {
     const controls = h("section", { class: "panel" });
@@ -22,6 +22,7 @@ export const view = {
 
     async function update() {
       const { engine, state, result } = app;
+      controls.hidden = !engine.python;
       drawControls(controls, app);
       const ids = [...result.ids];
       results.classList.add("waiting");
@@ -84,34 +85,33 @@ function drawPrediction(app, done) {
     return bars(order.map((each) => ({
       token: engine.token(each[0]), value: Math.exp(each[which]), mark: each[0] === next,
       text: percent(Math.exp(each[which])),
-    })), { most: Math.exp(Math.max(...rows.flatMap(([, a, b]) => [a, b]))) });
+    })), { most: Math.exp(Math.max(...rows.flatMap(([, a, b]) => (taken ? [a, b] : a)))) });
   };
   return h("section", { class: "panel" },
     h("h3", {}, "After ", chip(tokens[token])),
     h("p", { class: "note" }, next === undefined ?
-      "The text ends here, so this prediction was not trained. It moves all the same." :
+      "The text ends here, so no step trains this prediction. It moves all the same." :
       ["The text goes on with ", h("code", {}, label(engine.token(next))),
-        ". That is what the step makes likelier."]),
-    h("div", { class: "pair" },
+        ". That is what a step makes likelier."]),
+    taken ? h("div", { class: "pair" },
       h("div", {}, h("h4", {}, "before"), side(1)),
-      h("div", {}, h("h4", {}, "after"), side(taken ? 2 : 1))));
+      h("div", {}, h("h4", {}, "after"), side(2))) : side(1));
 }
 
 /** The loss of the text after each step, and of each token before and after. */
 function drawLosses(app, done) {
   const { tokens, theme, state } = app;
   const losses = done.losses.slice(0, state.steps + 1);
-  const most = Math.max(...done.losses);
-  const changes = done.token_losses.map(([before, after]) => (state.steps ? after - before : 0));
+  const changes = done.token_losses.map(([before, after]) => after - before);
   const largest = Math.max(0.1, ...changes.map(Math.abs));
   return h("section", { class: "panel" },
     h("h3", {}, "Loss of the text"),
     h("p", { class: "note" }, "In nats per token: how surprised the model is by each next token."),
     bars(losses.map((loss, n) => ({
       name: n ? `step ${n}` : "before", value: loss, text: number(loss, 3), minus: !n,
-    })), { most }),
-    h("p", { class: "note" }, "Blue tokens became less surprising:"),
-    h("p", { class: "strip" }, tokens.map((token, t) => {
+    }))),
+    state.steps > 0 && h("p", { class: "note" }, "Blue tokens became less surprising:"),
+    state.steps > 0 && h("p", { class: "strip" }, tokens.map((token, t) => {
       const change = t ? changes[t - 1] : 0;
       return chip(token, {
         "data-t": t, title: t ? `${signed(change)} nats` : "nothing comes before it",
@@ -126,21 +126,24 @@ function drawGradients(app, done) {
   const { config } = app.engine.info;
   const norms = done.norms[0];
   const all = Math.sqrt(Object.values(norms).reduce((sum, norm) => sum + norm ** 2, 0));
-  const blocks = Array.from({ length: config.n_layer }, (_, layer) =>
-    ["ln_1", "attn", "ln_2", "mlp"].map((part) => `h.${layer}.${part}`));
-  const names = ["wte", "wpe", ...blocks.flat(), "ln_f"].filter((part) => part in norms);
-  const strongest = top(Object.values(norms), 1)[0];
+  const blocks = Array.from({ length: config.n_layer }, (_, n) => [
+    [`h.${n}.ln_1`, `norm 1 of block ${n}`], [`h.${n}.attn`, `attention ${n}`],
+    [`h.${n}.ln_2`, `norm 2 of block ${n}`], [`h.${n}.mlp`, `MLP ${n}`]]);
+  const parts = [["wte", "token embedding"], ["wpe", "position"], ...blocks.flat(),
+    ["ln_f", "final norm"]].filter(([part]) => part in norms);
+  const [[, strongest]] = parts.toSorted(([a], [b]) => norms[b] - norms[a]);
+  const taken = app.state.steps > 0;
   return h("section", { class: "panel gradients" },
     h("h3", {}, "Gradients"),
-    h("p", { class: "note" }, "How strongly the loss of this text pulls at each part, before the " +
-      `first step: the length of its gradient. Together ${number(all, 3)}; the strongest is ` +
-      `${Object.keys(norms)[strongest]}. On the right: by how much the ` +
-      `part has moved, in percent of its length (${done.optimizer}, as in training, with a fresh ` +
-      "state)."),
-    bars(names.map((name) => ({
-      name, value: norms[name], text: number(norms[name], 3),
-      more: app.state.steps ? percent(done.moved[name] / (done.sizes[name] || 1)) : "",
-      title: `moved by ${number(done.moved[name], 4)}; ` +
-        `its weights are ${number(done.sizes[name], 2)} long`,
+    h("p", { class: "note" }, "How strongly the loss of this text pulls at each part before the " +
+      `first step: the length of its gradient. The longest is that of ${strongest}. All ` +
+      `parts as one gradient: ${number(all, 3)}, the root of the sum of the squares.`,
+    taken && " On the right: by how much the part has moved, in percent of the length of its " +
+      `weights (${done.optimizer}, as in training, with a fresh state).`),
+    bars(parts.map(([part, name]) => ({
+      name, value: norms[part], text: number(norms[part], 3),
+      more: taken ? percent(done.moved[part] / (done.sizes[part] || 1)) : "",
+      title: `${part}: its weights are ${number(done.sizes[part], 2)} long` +
+        (taken ? ` and moved by ${number(done.moved[part], 4)}` : ""),
     }))));
 }

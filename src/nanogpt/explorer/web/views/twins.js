@@ -7,7 +7,7 @@
 
 import { cellAt, chip, h, heat, label, tip } from "../draw.js";
 import { row } from "../engine/tensor.js";
-import { logSoftmax, number, percent, signed, top } from "../numbers.js";
+import { logSoftmax, number, percent, signed, softmax, top } from "../numbers.js";
 import { bars, refill, tinted } from "./parts.js";
 
 /** Settings that are worth a word where two models differ in them. */
@@ -38,8 +38,10 @@ export const view = {
       const chosen = options.find(({ run, step }) =>
         run === state.twin && step === state.twinStep) ?? options[0];
       if (!chosen) {
-        top.replaceChildren(h("p", {}, "There is one model here, and it has no snapshots. Train " +
-          "another run, or this one with --train.snapshots 12, and open both."));
+        top.replaceChildren(h("p", {}, app.engine.python ? "There is one model here, and it has " +
+          "no snapshots. Train another run, or this one with --train.snapshots 12, and open both." :
+          "A published page holds one set of weights. Open the run with: nanogpt explore runs/" +
+          app.engine.info.name));
         return;
       }
       if (!drawn) top.replaceChildren(h("p", { class: "soft" }, "Both models read the text …"));
@@ -135,8 +137,11 @@ function draw(app, { top: head, sides, gap }, both, options, chosen) {
   drawGap(app, gap, both, (t) => point(0, t, null));
 
   function point(n, t, s) {
+    const places = both.map((side) => linked(both[n], side, t));
+    const shares = both.map((side, m) => softmax(row(side.logits, places[m])));
+    const most = Math.max(...shares.map((p) => p[top(p, 1)[0]]));
     panels.forEach((panel, m) => panel.point(
-      linked(both[n], both[m], t), s === null ? null : linked(both[n], both[m], s)));
+      places[m], s === null ? null : linked(both[n], both[m], s), shares[m], most));
   }
   view.both = both; // what tests compare
   return { point: (t) => point(0, Math.min(t, one.tokens.length - 1), null) };
@@ -188,7 +193,7 @@ function drawSide(app, panel, side, both, onpoint) {
     h("div", { class: "crossed" }, canvas, across, down), next);
 
   return {
-    point(t, s) {
+    point(t, s, p, most) {
       chips.forEach((each, n) => {
         each.classList.toggle("pointed", n === t);
         each.classList.toggle("looked", n === s);
@@ -198,12 +203,11 @@ function drawSide(app, panel, side, both, onpoint) {
       down.hidden = s === null;
       down.style.left = `${(100 * (s ?? 0)) / T}%`;
       down.style.width = `${100 / T}%`;
-      const p = logSoftmax(row(side.logits, t)).map(Math.exp);
       const real = tokens[t + 1]?.id;
       next.replaceChildren(h("h4", {}, "after ", chip(tokens[t])),
         bars(top(p, 6).map((id) => ({
           token: engine.token(id), value: p[id], text: percent(p[id]), mark: id === real,
-        })), { most: 1 }));
+        })), { most }));
     },
   };
 }
