@@ -8,10 +8,13 @@ import torch
 from browser import launched
 from pages import served
 
+from nanogpt.explorer.passages import find_passages
 from nanogpt.explorer.runs import find_runs
 from nanogpt.explorer.step import train_on
 from nanogpt.model.gpt import evaluating
 from nanogpt.model.trace import Edit, editing, record
+from nanogpt.text.dataset import data_folder
+from nanogpt.text.tokenfiles import open_split
 from nanogpt.training.load import load
 
 TEXT, OTHER = "DUKE:\nIf 7 kings hold", "DUKE:\nIf 9 kings hold"
@@ -267,8 +270,43 @@ def test_the_passages_are_shown_where_the_text_ends(page, address, loaded):
     assert shown.locator(".followed").inner_text().strip() == first["next"]["text"].strip()
     page.get_by_role("group", name="Tokens that have to match").get_by_text("1", exact=True).click()
     wait(page, "() => explorer.app.state.ending === 1")
+    assert page.locator(".passages li").count() == len(answer["passages"])
     count = answer["endings"][-1]["count"]
     assert f"{count:,} times" in page.locator(".view-source .columns h3").first.inner_text()
+
+
+def test_every_token_has_the_longest_run_that_ends_there(page, address, runs, loaded, ids):
+    text = open_split(
+        data_folder(next(iter(runs.values())), loaded.config), "train", loaded.tokenizer
+    ).ids
+    expected = [find_passages(text, ids[0, : t + 1].tolist()).endings for t in range(ids.shape[1])]
+    expected = [(e[0].length, e[0].count) if e else (0, 0) for e in expected]
+    open_view(page, address, "source")
+    found = wait(
+        page,
+        """async (n) => {
+          const { runs } = (await import("./views/source.js")).view;
+          return runs?.length === n && runs.map(({ length, count }) => [length, count]);
+        }""",
+        len(expected),
+    )
+    assert [tuple(run) for run in found] == expected
+    length, count = max(expected, key=lambda run: run[0])
+    times = "once" if count == 1 else f"{count:,} times"
+    said = page.locator(".view-source .lead").first.inner_text()
+    assert said.endswith(f" {length} tokens, {times} in the training text.")
+
+
+def test_only_passages_that_match_as_much_as_asked_are_listed(page, address):
+    open_view(page, address, "source")
+    answer = wait(page, "async () => (await import('./views/source.js')).view.answer")
+    longest = answer["endings"][0]["length"]
+    enough = [p for p in answer["passages"] if p["length"] == longest]
+    assert 0 < len(enough) < len(answer["passages"])
+    assert page.locator(".passages li").count() == len(enough)
+    page.evaluate("() => explorer.app.set({ text: '' })")
+    wait(page, "() => document.querySelector('.view-source').hidden")
+    assert page.locator(".passages").is_hidden()
 
 
 def test_without_python_the_page_says_what_it_needs(page, address):

@@ -33,7 +33,7 @@ export const view = {
           // Without a step taken there is still a gradient to show: that of the first.
           steps: Math.max(1, Math.min(MOST_STEPS, state.steps)),
         }));
-      if (!answer) return;
+      if (!answer || !app.result) return;
       results.classList.remove("waiting");
       if (answer.error) {
         results.replaceChildren(h("p", { class: "panel" }, answer.error));
