@@ -144,7 +144,7 @@ def check_frame(page, frame: dict) -> None:
     """Hold what is drawn to the numbers of a frame."""
     shown = page.evaluate("""() => ({
         step: document.querySelector(".chart").getAttribute("aria-valuenow"),
-        bars: [...document.querySelectorAll(".view-replay .bars output")].map((x) => x.textContent),
+        bars: [...document.querySelectorAll(".view-replay .bars .value")].map((x) => x.textContent),
         sample: document.querySelector(".sample").textContent,
         known: [...document.querySelectorAll(".frame > :last-child .chip")].map((x) => x.title),
         looks: [...document.querySelectorAll(".looking .chip")].map((x) => x.title),
@@ -184,7 +184,7 @@ def test_any_head_and_any_cell_can_be_looked_at(page, frames):
 
 
 def test_the_pixels_are_the_colours_of_the_weights(page, frames):
-    """The canvas against the scale of the page, at the root of each weight."""
+    """The canvas against the scale of the page, as in the view of attention."""
     drawn = page.evaluate("""async () => {
         const { SCALES } = await import("./draw.js");
         const canvas = document.querySelector(".looking canvas");
@@ -198,7 +198,7 @@ def test_the_pixels_are_the_colours_of_the_weights(page, frames):
         if column > row:
             assert pixel == 0
         else:
-            place = int(255 * weights[row, column] ** 0.5 + 1e-3)
+            place = int(255 * weights[row, column] + 1e-3)
             assert pixel in drawn["scale"][max(0, place - 1) : place + 2]
 
 

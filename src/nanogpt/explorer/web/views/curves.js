@@ -2,7 +2,7 @@
 
 import { h } from "../draw.js";
 
-const LEFT = 36;
+const LEFT = 42;
 const RIGHT = 14;
 const TOP = 18;
 const LOSS = 150; // the height of the part with the losses
@@ -101,7 +101,7 @@ export function curves(frames, metrics, found, scale) {
   [0, 0.5, 1].map((share) => [
     h("line", { class: "rule", x1: LEFT, x2: width - RIGHT, y1: score(share), y2: score(share) }),
     h("text", { class: "axis", x: LEFT - 6, y: score(share) + 4, "text-anchor": "end" },
-      String(share))]),
+      `${100 * share} %`)]),
   powers.map((step) => h("text", { class: "axis", x: x(step), y: height - 4,
     "text-anchor": "middle" }, step >= 1000 ? `${step / 1000}k` : String(step))),
   h("text", { class: "title", x: LEFT, y: TOP + LOSS + GAP - 8 }, "strongest head: ",

@@ -5,9 +5,9 @@
 
 import { ask, lines, placeOf } from "../engine/remote.js";
 import { cellAt, chip, h, heat, label, tip } from "../draw.js";
-import { number, percent } from "../numbers.js";
+import { percent } from "../numbers.js";
 import { curves, scaleOf, SCORED } from "./curves.js";
-import { strongest } from "./parts.js";
+import { bars, strongest } from "./parts.js";
 
 const WHOLE = 65535; // an attention weight of 1; see explorer/replay.py
 const JUMP = 0.2; // a head's score that grows by as much between two snapshots is marked
@@ -73,18 +73,22 @@ class Replay {
     });
     this.caption = h("h3", {});
     this.looks = h("div", { class: "chips" });
-    this.bars = h("ol", { class: "bars" });
+    this.guesses = h("div", {});
     this.after = h("h3", {});
     this.known = h("div", { class: "chips" });
     this.sample = h("p", { class: "sample" });
     place.append(
       h("section", { class: "panel film" },
         h("div", { class: "controls" }, this.play, this.when, this.live, this.pin),
-        this.chart, this.story, this.note),
+        this.chart, this.story, this.note,
+        h("p", { class: "soft small" }, "The lower curves: how much of its attention the strongest head " +
+          "gives to the previous token, to what followed the same token last time (induction), " +
+          "and to the first token. They are measured on random tokens that are read twice. On " +
+          "your text, as in Attention, a head may do more or less of it.")),
       h("div", { class: "frame" },
         h("section", { class: "panel" }, h("h3", {}, "All heads"), this.heads),
         h("section", { class: "panel looking" }, this.caption, this.large, this.looks),
-        h("section", { class: "panel" }, this.after, this.bars),
+        h("section", { class: "panel" }, this.after, this.guesses),
         h("section", { class: "panel writes" }, h("h3", {}, "What it writes"), this.sample),
         h("section", { class: "panel" }, h("h3", {}, "How likely each token was"), this.known)));
   }
@@ -248,7 +252,7 @@ class Replay {
         type: "button", class: `link ${habit}`,
         onclick: () => this.app.set({ moment: to, layer, head }),
       }, `head ${layer}.${head}`), ` takes up “${habit}” between steps ${from} and ${to}: ` +
-        `${number(before, 2)} → ${number(after, 2)}`)));
+        `${percent(before)} → ${percent(after)}`)));
   }
 
   drawAttention(frame) {
@@ -258,12 +262,9 @@ class Replay {
     const { theme, state, token } = this.app;
     const layer = Math.min(state.layer, layers - 1);
     const head = Math.min(state.head, heads - 1);
-    const pixels = new Float32Array(cells);
     const map = (canvas, at) => {
-      for (let i = 0; i < cells; i++) { // the root shows small weights, too
-        pixels[i] = Math.sqrt(numbers[at * cells + i] / WHOLE);
-      }
-      heat(canvas, pixels, T, T, { scale: "amount", to: 1, causal: true, theme });
+      heat(canvas, numbers.subarray(at * cells, (at + 1) * cells), T, T,
+        { scale: "amount", to: WHOLE, causal: true, theme });
     };
     if (this.heads.children.length !== layers * heads) {
       this.heads.style.setProperty("--columns", heads <= 6 ? heads : 6);
@@ -277,7 +278,7 @@ class Replay {
       const [habit, score] = strongest(Object.fromEntries(
         SCORED.map((name) => [name, frame.scores[name]?.[l][n] ?? 0])));
       map(button.firstChild, at);
-      const name = score > 0.2 ? `${habit} ${number(score, 2)}` : "";
+      const name = score > 0.2 ? `${habit} ${Math.round(100 * score)} %` : "";
       button.lastChild.replaceChildren(h("b", {}, `${l}.${n}`), ` ${name}`);
       button.className = `head-button ${score > 0.2 ? habit : ""}`;
       button.setAttribute("aria-pressed", l === layer && n === head);
@@ -294,7 +295,7 @@ class Replay {
       this.shaded(id, numbers[row + k] / WHOLE)));
   }
 
-  /** A token as a chip, the darker the larger its share is. */
+  /** A token as a chip, in a stronger colour the larger its share is. */
   shaded(id, share) {
     return chip(this.app.engine.token(id), {
       title: percent(share), class: share > 0.5 ? "strong" : "",
@@ -307,17 +308,11 @@ class Replay {
     const { engine, token } = this.app;
     const t = Math.min(token, T - 1);
     this.after.textContent = `What comes after “${label(engine.token(frame.ids[t]))}”`;
-    const rows = frame.likeliest[t];
-    while (this.bars.children.length < rows.length) {
-      this.bars.append(h("li", {}, h("span", { class: "chip" }), h("i", {}), h("output", {})));
-    }
-    rows.forEach(([id, p], n) => {
-      const [text, bar, value] = this.bars.children[n].children;
-      text.textContent = label(engine.token(id));
-      bar.style.setProperty("--share", p);
-      value.textContent = percent(p);
-      this.bars.children[n].classList.toggle("true", id === frame.ids[t + 1]);
-    });
+    // The likeliest of all steps fills the track, so that one sees the model grow surer.
+    const most = Math.max(...this.frames.map(({ likeliest }) => likeliest[t][0][1]));
+    this.guesses.replaceChildren(bars(frame.likeliest[t].map(([id, value]) => ({
+      token: engine.token(id), value, text: percent(value), mark: id === frame.ids[t + 1],
+    })), { most }));
     const chances = [null, ...frame.next];
     this.known.replaceChildren(...frame.ids.map((id, n) =>
       n ? this.shaded(id, chances[n]) : chip(engine.token(id), { title: "the first token" })));
