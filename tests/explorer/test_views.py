@@ -128,6 +128,30 @@ def test_why_adds_up_to_the_models_own_logit_and_the_lens_is_right(page, address
     assert "head 1.1" in page.locator(".details h3").inner_text()
 
 
+def test_why_names_the_comparison_and_says_which_token_was_meant(page, address, loaded):
+    get = "async () => (await import('./views/why.js')).view.found"
+    rival, word = loaded.tokenizer.encode("a")[0], "zqx"
+    open_view(page, address, "why", against=str(rival))
+    largest = max(wait(page, get)["parts"], key=lambda part: abs(part["value"]))
+    opened = page.locator(".details h3").inner_text().replace("−", "-")
+    assert float(opened.split()[-1]) == pytest.approx(largest["value"], abs=0.006)
+    page.get_by_label("Another token to explain").fill(word)
+    page.get_by_label("Another token to explain").press("Enter")
+    wait(page, "() => document.querySelector('.why [role=status]').textContent")
+    pieces = loaded.tokenizer.encode(word)
+    assert f"{word} is {len(pieces)} tokens" in page.locator(".why [role=status]").inner_text()
+    page.get_by_label("Another token to explain").fill("z")
+    page.get_by_label("Another token to explain").press("Enter")
+    (target,) = loaded.tokenizer.encode("z")
+    wait(page, get.replace("(await", "((f) => f.target === %d)((await" % target) + ")")
+    lit = page.get_by_role("group", name="What to add up").locator("[aria-pressed=true]")
+    assert lit.inner_text() == "z minus a" and page.evaluate(get)["against"] == rival
+    page.locator(".waterfall .row", has_text="MLP 1").hover()
+    page.get_by_role("button", name="What if MLP 1 were zero?").click()
+    edits = wait(page, "() => explorer.app.state.edits.length && explorer.app.state.edits")
+    assert edits == [{"at": "h.1.mlp", "head": None, "positions": None, "how": "zero"}]
+
+
 def test_a_switched_off_head_changes_the_page_as_it_changes_the_model(page, address, loaded, ids):
     open_view(page, address, "whatif")
     count = loaded.model.config.n_layer * (loaded.model.config.n_head + 2) + ids.shape[1]

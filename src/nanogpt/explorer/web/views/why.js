@@ -5,7 +5,7 @@
 import {
   attribute, parameterNames, PATTERNS, streamNames, streams, whyNoSum,
 } from "../attribution.js";
-import { chip, h, label, tip } from "../draw.js";
+import { chip, h, label, tip, visible } from "../draw.js";
 import { row } from "../engine/tensor.js";
 import { number, percent, rankOf, signed, softmax, top } from "../numbers.js";
 import { bars, choice, partName, refill, tinted } from "./parts.js";
@@ -68,7 +68,8 @@ export const view = {
       const logits = row(result.logits, position);
       const likeliest = top(logits, 8);
       const target = inside(state.target, logits) ?? likeliest[0];
-      const against = state.against === "mean" ? "mean" : inside(state.against, logits);
+      const against = state.against === "mean" ? "mean" :
+        state.against === target ? null : inside(state.against, logits);
       const chosen = { engine, position, logits, likeliest, target, against };
       write(lead, controls, app, chosen);
       const reason = whyNoSum(config);
@@ -101,6 +102,11 @@ export const view = {
 /** An id if the vocabulary has it, else null. */
 const inside = (id, logits) => (Number.isInteger(id) && id >= 0 && id < logits.length ? id : null);
 
+/** What is added up: the logit of a token, or that minus another or the mean. */
+const nameOf = (engine, target, against) => (against === null ? "logit" :
+  `${label(engine.token(target))} minus ` +
+  (against === "mean" ? "the mean of all tokens" : label(engine.token(against))));
+
 /** What is asked, in a sentence, and the ways to ask something else. */
 function write(lead, controls, app, { engine, position, logits, likeliest, target, against }) {
   const token = engine.token(target);
@@ -113,26 +119,33 @@ function write(lead, controls, app, { engine, position, logits, likeliest, targe
   const shown = next && !likeliest.includes(next.id) ? [...likeliest, next.id] : likeliest;
   const probabilities = softmax(logits);
   const runnerUp = likeliest.find((id) => id !== target);
-  const typed = async (event) => {
-    const [first] = await engine.tokenize(event.target.value);
-    if (first) app.set({ target: first.id });
+  const rival = typeof against === "number" ? against : runnerUp;
+  const explain = (id) => app.set({ target: id === likeliest[0] ? null : id });
+  const pick = (id, ...more) => h("button", {
+    type: "button", class: "pick", "aria-pressed": String(id === target),
+    title: id === next?.id ? "what the text goes on with" : null, onclick: () => explain(id),
+  }, label(engine.token(id)), more);
+  const hint = h("span", { class: "soft", role: "status" });
+  const typed = async (text) => {
+    const [found, spaced] = await Promise.all([text, ` ${text}`].map((s) => engine.tokenize(s)));
+    if (found.length === 1) explain(found[0].id);
+    else if (found.length) {
+      hint.replaceChildren(`${visible(text)} is ${found.length} tokens: `,
+        h("code", {}, found.map(label).join(" ")), ".",
+        ...(spaced.length === 1 ? [" Did you mean ", pick(spaced[0].id), "?"] : []));
+    }
   };
   refill(controls,
     h("div", { class: "wrap", role: "group", "aria-label": "Token to explain" },
-      shown.map((id) => h("button", {
-        type: "button", class: "pick", "aria-pressed": String(id === target),
-        title: id === next?.id ? "what the text goes on with" : null,
-        onclick: () => app.set({ target: id === likeliest[0] ? null : id }),
-      }, label(engine.token(id)), h("small", {}, percent(probabilities[id])))),
+      shown.map((id) => pick(id, h("small", {}, percent(probabilities[id])))),
       h("input", {
         class: "field", type: "text", size: 8, placeholder: "another",
         "aria-label": "Another token to explain",
-        onchange: (event) => typed(event).catch(() => {}),
-      })),
+        onchange: (event) => typed(event.target.value).catch(() => {}),
+      }), hint),
     choice("What to add up", [
       [null, "the logit"],
-      ["mean", "minus the mean of all tokens"],
-      [runnerUp, `minus the logit of ${label(engine.token(runnerUp))}`],
+      ...["mean", rival].map((other) => [other, nameOf(engine, target, other)]),
     ], against, (value) => app.set({ against: value })));
 }
 
@@ -140,25 +153,28 @@ function write(lead, controls, app, { engine, position, logits, likeliest, targe
 function drawSum(figure, aside, app, { parts, sum }, asked, chosen) {
   const rows = grouped(parts);
   const look = (part) => details(aside, app, part, chosen);
-  const name = chosen.against === null ? "logit" : "difference";
-  const width = Math.max(280, Math.floor(figure.clientWidth));
-  const mean = chosen.against === "mean" ? " minus the mean logit" : "";
+  const name = nameOf(chosen.engine, chosen.target, chosen.against);
+  const gap = Math.abs(sum - asked);
   figure.replaceChildren(
-    waterfall(rows, width, name, look),
+    chosen.against === null ? "" : h("h3", {}, `The logit of ${name}`),
+    waterfall(rows, Math.max(280, Math.floor(figure.clientWidth)),
+      chosen.against === null ? name : "difference", look),
     h("figcaption", {},
-      `The parts sum to ${number(sum, 4)}; the model's own ${name}${mean} is ` +
-      `${number(asked, 4)}. The difference is ${Math.abs(sum - asked).toExponential(0)}. ` +
+      `The parts sum to ${number(sum, 4)}. The model itself says ${number(asked, 4)}. They differ ` +
+      `by ${gap < 1e-3 ? "a rounding error of " : ""}${number(gap)}. ` +
       "The final norm divides by a number that depends on all parts together. " +
       "Here it is what it was for this text."));
-  const heads = rows.filter((part) => part.from);
-  const strongest = (heads.length ? heads : rows)
-    .reduce((a, b) => (Math.abs(b.value) > Math.abs(a.value) ? b : a));
-  look(strongest);
+  look(rows.reduce((a, b) => (Math.abs(b.value) > Math.abs(a.value) ? b : a)));
 }
 
 /** One part in words, and for a head the tokens that it took its contribution from. */
 function details(aside, app, part, { position }) {
   const name = partName(part);
+  const at = { mlp: "mlp", head: "attn.kernel", attention: "attn" }[part.kind];
+  const edit = at && {
+    at: `h.${part.layer}.${at}`, head: part.kind === "head" ? part.head : null, positions: null,
+    how: "zero",
+  };
   const said = {
     token: "What the embedding of this token alone says about the next one.",
     position: "What the embedding of this position adds, whatever stands here.",
@@ -184,9 +200,16 @@ function details(aside, app, part, { position }) {
     from && bars(order.map((s) => ({
       token: app.tokens[s], value: from[s], text: signed(from[s]), minus: from[s] < 0,
     }))),
+    from && from.length > order.length && h("p", { class: "note" },
+      `The other ${from.length - order.length} together: `,
+      signed(order.reduce((rest, s) => rest - from[s], from.reduce((a, b) => a + b, 0))), "."),
     part.kind === "attention" && bars(part.parts.map((each) => ({
       name: partName(each), value: each.value, text: signed(each.value), minus: each.value < 0,
     }))),
+    edit && h("button", {
+      type: "button", class: "link",
+      onclick: () => app.set({ view: "whatif", edits: [edit] }),
+    }, `What if ${name} were zero?`),
     part.kind === "head" && h("button", {
       type: "button", class: "link",
       onclick: () => app.set({ view: "attention", layer: part.layer, head: part.head }),
@@ -235,7 +258,8 @@ async function drawLens(figure, app, { engine, position, target }, isNow) {
   figure.replaceChildren(
     h("h3", {}, "Logit lens"),
     h("p", {}, "What the model would predict if it ended here: the final norm and the head, " +
-      "applied after each part. The stronger the colour, the surer."),
+      "applied after each part. The stronger the colour, the surer. The bar of a rank is " +
+      "logarithmic: it is full at rank 1 and empty at the last."),
     h("table", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "after"),
         app.tokens.slice(first, position + 1).map((token, t) => h("th", { scope: "col" },
