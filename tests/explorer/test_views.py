@@ -1,5 +1,6 @@
 """Why, what if, twins, one step, where it read this: walked in Chromium, numbers against Python."""
 
+import json
 import time
 from urllib.parse import quote
 
@@ -18,6 +19,11 @@ from nanogpt.text.tokenfiles import open_split
 from nanogpt.training.load import load
 
 TEXT, OTHER = "DUKE:\nIf 7 kings hold", "DUKE:\nIf 9 kings hold"
+EFFECTS = """async ([count, asked]) => {
+  const { memory } = (await import("./views/whatif.js")).view;
+  return memory?.effects?.size === count && memory.asked === asked &&
+    Object.fromEntries(memory.effects);
+}"""
 WORD = "<img src=x onerror=alert(1)>"
 
 
@@ -143,9 +149,10 @@ def test_why_names_the_comparison_and_says_which_token_was_meant(page, address, 
     page.get_by_label("Another token to explain").fill("z")
     page.get_by_label("Another token to explain").press("Enter")
     (target,) = loaded.tokenizer.encode("z")
-    wait(page, get.replace("(await", "((f) => f.target === %d)((await" % target) + ")")
+    wait(page, get.replace("(await", f"((f) => f.target === {target})((await") + ")")
     lit = page.get_by_role("group", name="What to add up").locator("[aria-pressed=true]")
-    assert lit.inner_text() == "z minus a" and page.evaluate(get)["against"] == rival
+    assert lit.inner_text() == "z minus a"
+    assert page.evaluate(get)["against"] == rival
     page.locator(".waterfall .row", has_text="MLP 1").hover()
     page.get_by_role("button", name="What if MLP 1 were zero?").click()
     edits = wait(page, "() => explorer.app.state.edits.length && explorer.app.state.edits")
@@ -155,14 +162,7 @@ def test_why_names_the_comparison_and_says_which_token_was_meant(page, address, 
 def test_a_switched_off_head_changes_the_page_as_it_changes_the_model(page, address, loaded, ids):
     open_view(page, address, "whatif")
     count = loaded.model.config.n_layer * (loaded.model.config.n_head + 2) + ids.shape[1]
-    effects = wait(
-        page,
-        """async (count) => {
-          const { memory } = (await import("./views/whatif.js")).view;
-          return memory?.effects.size === count && Object.fromEntries(memory.effects);
-        }""",
-        count,
-    )
+    effects = wait(page, EFFECTS, [count, "zero all"])
     model = loaded.model
     with evaluating(model):
         before = model(ids)[0].log_softmax(-1)
@@ -177,7 +177,7 @@ def test_a_switched_off_head_changes_the_page_as_it_changes_the_model(page, addr
             assert effect == close_to(after[-1, target] - before[-1, target])
         with editing(model, [Edit("h.1.attn.kernel", head=0)]):
             after = model(ids)[0].log_softmax(-1)
-    page.get_by_role("button", name="head 1.0").click()
+    page.get_by_role("button", name="head 1.0", exact=True).click()
     wait(page, "() => explorer.app.state.edits.length === 1 && explorer.app.result")
     assert "edits" in page.url
     shifts = wait(
@@ -185,10 +185,20 @@ def test_a_switched_off_head_changes_the_page_as_it_changes_the_model(page, addr
         " return shifts.some(Boolean) && shifts; }",
     )  # fmt: skip
     assert shifts == close_to((before.exp() * (before - after)).sum(-1), 1e-4)
-    button = page.get_by_role("button", name="head 1.0")
+    button = page.get_by_role("button", name="head 1.0", exact=True)
     assert button.get_attribute("aria-pressed") == "true"
     button.click()
     wait(page, "() => explorer.app.state.edits.length === 0")
+    page.get_by_role("button", name="chosen token").click()
+    page.get_by_role("button", name="average").click()
+    effects = wait(page, EFFECTS, [count, "mean token"])
+    with evaluating(model):
+        for key in ("h.0.attn.kernel/1", "h.1.mlp/"):
+            at, n = key.split("/")
+            edit = Edit(at, int(n) if n else None, positions=[ids.shape[1] - 1], how="mean")
+            with editing(model, [edit]):
+                after = model(ids)[0].log_softmax(-1)
+            assert effects[key] == close_to(after[-1, target] - before[-1, target])
 
 
 def test_the_map_of_patching_effects_is_that_of_the_model(page, address, loaded, ids):
@@ -220,6 +230,19 @@ def test_the_map_of_patching_effects_is_that_of_the_model(page, address, loaded,
     page.locator(".patching canvas").click(position={"x": 5, "y": 5})
     edits = wait(page, "() => explorer.app.state.edits.length && explorer.app.state.edits")
     assert edits == [{"at": "drop", "head": None, "positions": [first], "how": "swap"}]
+
+
+def test_a_suggested_text_leads_to_another_token(page, address, loaded, ids):
+    open_view(page, address, "whatif")
+    page.get_by_role("button", name="Suggest one").click()
+    other = wait(page, "() => explorer.app.state.other")
+    assert page.get_by_label("The second text").input_value() == other
+    other = torch.tensor([loaded.tokenizer.encode(other)])
+    assert other.shape == ids.shape
+    assert int((other != ids).sum()) == 1
+    assert other[0, -1] == ids[0, -1]
+    with evaluating(loaded.model):
+        assert loaded.model(other)[0, -1].argmax() != loaded.model(ids)[0, -1].argmax()
 
 
 def test_a_text_that_looks_like_markup_stays_text(page, address):
@@ -350,7 +373,8 @@ def test_without_python_the_page_says_what_it_needs(page, address):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_view_fits_a_phone(browser, address, name, theme):
     page = browser.new_page(viewport={"width": 400, "height": 800}, color_scheme=theme)
-    open_view(page, address, name, other=OTHER)
+    edits = [{"at": "h.0", "head": None, "positions": [3], "how": "swap"}]
+    open_view(page, address, name, other=OTHER, edits=json.dumps(edits))
     wait(page, "() => document.querySelector('main .panel, main .lead').textContent.length")
     page.wait_for_timeout(100)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400

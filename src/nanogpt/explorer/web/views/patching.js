@@ -65,8 +65,15 @@ export async function patch(panel, app, memory, ids, isNow) {
     }
   }
   progress.remove();
-  said.textContent = `Most comes back at ${nameOf(top(values, 1)[0])}. ` +
-    "Click a cell to make that swap in your own text.";
+  const { trivial, columns } = cells;
+  const fair = values.map((value, n) =>
+    (trivial.includes(Math.floor(n / columns)) ? -Infinity : value));
+  const best = top(fair, 1)[0];
+  said.textContent = (trivial.length ?
+    "By construction the first and the last row can bring everything back. " : "") +
+    (fair[best] === -Infinity ? "" : `Of the ${trivial.length ? "rows between" : "cells"}, ` +
+      `this one brings back most: ${nameOf(best)}. `) +
+    "Click a cell for the reverse: your text is then given what the second text held there.";
 }
 
 /**
@@ -146,7 +153,7 @@ function cellsOf(config, kind, first, end) {
   if (kind === "heads") {
     const columns = config.n_head;
     return {
-      rows: config.n_layer, columns, first: 0,
+      rows: config.n_layer, columns, first: 0, trivial: [],
       rowNames: layers.map((layer) => `layer ${layer}`),
       columnNames: () => Array.from({ length: columns }, (_, head) => `head ${head}`),
       place: (c) => `head ${c}`,
@@ -163,6 +170,7 @@ function cellsOf(config, kind, first, end) {
     name === "drop" ? "embeddings" : `${words[kind]} ${name.split(".")[1]}`);
   return {
     rows: names.length, columns, first: start, rowNames,
+    trivial: kind === "stream" ? [0, names.length - 1] : [], // all that differs goes through them
     columnNames: (tokens) => tokens.slice(start, end + 1).map(label),
     place: (c, tokens) => `token ${start + c} ${label(tokens[start + c])}`,
     edit: (r, c) => ({ at: names[r], head: null, positions: [start + c], how: "swap" }),

@@ -6,11 +6,13 @@
 import { chip, h, label } from "../draw.js";
 import { row } from "../engine/tensor.js";
 import { divergence, logSoftmax, number, percent, signed, softmax, top } from "../numbers.js";
-import { bars, breather, choice, refill, sameEdit, tinted } from "./parts.js";
+import { bars, breather, choice, partName, refill, sameEdit, tinted } from "./parts.js";
 import { patch } from "./patching.js";
 
 const WAYS = [["zero", "zero"], ["mean", "average"], ["swap", "swap"]];
 const MOST_TOKENS = 64; // whose embeddings can be switched
+const CLEAR = 0.05; // nats: a suggested text has to move the prediction by more
+const GUESSES = 24; // of the model for each position, to find such a text
 
 export const view = {
   id: "whatif",
@@ -26,7 +28,7 @@ export const view = {
       parts.second, parts.patching));
     const memory = { key: "", base: null, effects: new Map(), other: [], map: null };
     let turn = 0;
-    writeSecond(parts.second, app);
+    writeSecond(parts.second, app, memory);
 
     async function update(changed) {
       const mine = ++turn;
@@ -35,13 +37,15 @@ export const view = {
       const { engine, state, result } = app;
       const ids = [...result.ids];
       const tokens = state.other ? await engine.tokenize(state.other) : [];
-      const key = JSON.stringify([state.run, state.step, ids, state.other, state.how, app.token]);
+      const key = JSON.stringify([state.run, state.step, ids, state.other, app.token]);
       if (key !== memory.key) {
         const base = state.edits.length ?
           await engine.forward(ids, { step: state.step }) : { logits: result.logits };
         if (!isNow()) return;
-        Object.assign(memory, { key, base, other: tokens, effects: new Map() });
+        Object.assign(memory, { key, base, other: tokens, asked: "" });
       }
+      const asked = `${state.how} ${state.where}`;
+      if (asked !== memory.asked) Object.assign(memory, { asked, effects: new Map() });
       memory.canSwap = memory.other.length === ids.length;
       sayOther(parts.second, app, memory);
       drawOutcome(parts.outcome, app, memory);
@@ -88,6 +92,16 @@ function editOf(app, { at, head, positions }) {
   return { at, head, positions: positions ?? (where === "token" ? [app.token] : null), how };
 }
 
+/** An edit in words: "block 0's output at ·a, from the second text". */
+function inWords({ at, head, positions: where, how }, tokens) {
+  const [, layer, kind] = at.split(".");
+  const name = at === "drop" ? "embeddings" : !kind ? `block ${layer}'s output` :
+    partName({ kind: kind === "mlp" ? "mlp" : head === null ? "attention" : "head", layer, head });
+  const spots = where?.map((t) => (tokens[t] ? label(tokens[t]) : t)).join(", ");
+  const said = { zero: "zero", mean: "averaged", swap: "from the second text" }[how];
+  return `${name}${where ? ` at ${spots}` : ""}, ${said}`;
+}
+
 /** A grid of switches: one for each head, attention layer and MLP. */
 function drawSwitches(panel, app, memory) {
   const { state, engine } = app;
@@ -128,8 +142,7 @@ function drawSwitches(panel, app, memory) {
     h("div", { class: "controls" }, state.edits.map((edit, n) => h("button", {
       type: "button", class: "pick", title: "undo this change",
       onclick: () => app.set({ edits: state.edits.filter((_, i) => i !== n) }),
-    }, `${edit.how} ${edit.at}${edit.head === null ? "" : ` head ${edit.head}`}` +
-      `${edit.positions ? ` at ${edit.positions.join(", ")}` : ""} ×`)),
+    }, `${inWords(edit, app.tokens)} ×`)),
     state.edits.length ? h("button", {
       type: "button", class: "button", onclick: () => app.set({ edits: [] }),
     }, "Undo all") : null));
@@ -157,13 +170,12 @@ async function sweep(panel, app, memory, ids, isNow) {
   const before = logSoftmax(row(memory.base.logits, at))[target];
   const other = memory.canSwap ? memory.other.map((token) => token.id) : null;
   const rest = breather();
-  for (const { key, at: place, head, positions: where } of
-    [...places(engine.info.config).flat(), ...positions(app)]) {
-    if (memory.effects.has(key)) continue;
-    const edit = { at: place, head, positions: where, how: state.how };
-    const { logits } = await engine.forward(ids, { edits: [edit], other, step: state.step });
+  for (const place of [...places(engine.info.config).flat(), ...positions(app)]) {
+    if (memory.effects.has(place.key)) continue;
+    const edits = [editOf(app, place)];
+    const { logits } = await engine.forward(ids, { edits, other, step: state.step });
     if (!isNow()) return;
-    memory.effects.set(key, logSoftmax(row(logits, at))[target] - before);
+    memory.effects.set(place.key, logSoftmax(row(logits, at))[target] - before);
     await rest();
     if (!isNow()) return;
   }
@@ -207,24 +219,25 @@ function drawOutcome(panel, app, memory) {
 }
 
 /** The box for the second text. */
-function writeSecond(panel, app) {
+function writeSecond(panel, app, memory) {
   panel.replaceChildren(
     h("h3", {}, "Second text"),
     h("p", { class: "note" }, "A corrupted copy of your text, of as many tokens. Swaps take from " +
       "it, and the map below finds where the two texts are told apart."),
     h("div", { class: "controls second-line" },
-      h("input", {
-        type: "text", class: "field wide", value: app.state.other, spellcheck: "false",
+      h("textarea", {
+        class: "field wide", rows: 1, spellcheck: "false",
         "aria-label": "The second text", placeholder: "the same text with one word exchanged",
         oninput: (event) => app.set({ other: event.target.value }),
-      }),
+      }, app.state.other),
       h("button", {
         type: "button", class: "button", onclick: async (event) => {
           event.target.disabled = true;
-          const found = await suggest(app).finally(() => (event.target.disabled = false));
-          if (found === null) app.say("No such copy was found: write more text, or write one.");
+          const found = await suggest(app, memory.base.logits)
+            .finally(() => (event.target.disabled = false));
+          if (found === null) app.say("No such copy changes the prediction clearly: write one.");
           else {
-            panel.querySelector("input").value = found;
+            panel.querySelector("textarea").value = found;
             app.set({ other: found });
           }
         },
@@ -247,26 +260,31 @@ function sayOther(panel, app, memory) {
 }
 
 /**
- * A copy of the text with one token before the chosen one exchanged, so that the prediction
- * changes most. For each position the model's own first other guess is tried. null if no such
- * copy can be written.
+ * A copy of the text with one token before the chosen one exchanged for a word, so that another
+ * token becomes the likeliest and the prediction moves by more than CLEAR. The model's own guesses
+ * for each position are tried, the likelier first. logits (T, V) are those without edits. null if
+ * no such copy is found.
  */
-async function suggest(app) {
-  const { engine, tokens, result, state } = app;
-  const text = (list) => list.map((token) => token.text).join("");
-  let best = { moved: 0, text: null };
-  const last = app.token;
+async function suggest({ engine, tokens, state, token: last }, logits) {
+  const before = row(logits, last);
+  const first = Math.max(1, last - 8);
+  const guesses = tokens.slice(first, last).map((_, n) => top(row(logits, first + n - 1), GUESSES));
+  let best = { moved: CLEAR, text: null };
   const rest = breather();
-  for (let t = Math.max(1, last - 12); t < last; t++) {
-    const id = top(row(result.logits, t - 1), 3).find((guess) =>
-      guess !== tokens[t].id && !engine.token(guess).text.includes("\n"));
-    const copy = tokens.map((token, n) => (n === t ? engine.token(id) : token));
-    const again = await engine.tokenize(text(copy));
-    if (again.length !== copy.length || again.some((token, n) => token.id !== copy[n].id)) continue;
-    const { logits } = await engine.forward(copy.map((token) => token.id), { step: state.step });
-    const moved = divergence(row(result.logits, last), row(logits, last));
-    if (moved > best.moved) best = { moved, text: text(copy) };
-    await rest();
+  for (let rank = 0; rank < GUESSES && !best.text; rank++) {
+    for (let t = first; t < last; t++) {
+      const word = engine.token(guesses[t - first][rank]);
+      if (word.id === tokens[t].id || !/^ ?\p{L}+$/u.test(word.text)) continue;
+      const copy = tokens.with(t, word);
+      const ids = copy.map((token) => token.id);
+      const text = copy.map((token) => token.text).join("");
+      const again = await engine.tokenize(text);
+      if (again.map((token) => token.id).join() !== ids.join()) continue;
+      const after = row((await engine.forward(ids, { step: state.step })).logits, last);
+      const moved = divergence(before, after);
+      if (moved > best.moved && top(before, 1)[0] !== top(after, 1)[0]) best = { moved, text };
+      await rest();
+    }
   }
   return best.text;
 }

@@ -160,8 +160,8 @@ function drawSum(figure, aside, app, { parts, sum }, asked, chosen) {
     waterfall(rows, Math.max(280, Math.floor(figure.clientWidth)),
       chosen.against === null ? name : "difference", look),
     h("figcaption", {},
-      `The parts sum to ${number(sum, 4)}. The model itself says ${number(asked, 4)}. They differ ` +
-      `by ${gap < 1e-3 ? "a rounding error of " : ""}${number(gap)}. ` +
+      `The parts sum to ${number(sum, 4)}. The model itself says ${number(asked, 4)}. ` +
+      `They differ by ${gap < 1e-3 ? "a rounding error of " : ""}${number(gap)}. ` +
       "The final norm divides by a number that depends on all parts together. " +
       "Here it is what it was for this text."));
   look(rows.reduce((a, b) => (Math.abs(b.value) > Math.abs(a.value) ? b : a)));
