@@ -81,10 +81,10 @@ class Replay {
       h("section", { class: "panel film" },
         h("div", { class: "controls" }, this.play, this.when, this.live, this.pin),
         this.chart, this.story, this.note,
-        h("p", { class: "soft small" }, "The lower curves: how much of its attention the strongest head " +
-          "gives to the previous token, to what followed the same token last time (induction), " +
-          "and to the first token. They are measured on random tokens that are read twice. On " +
-          "your text, as in Attention, a head may do more or less of it.")),
+        h("p", { class: "soft small" }, "The lower curves: how much of its attention the " +
+          "strongest head gives to the previous token, to what followed the same token last " +
+          "time (induction), and to the first token. They are measured on random tokens that " +
+          "are read twice. On your text, as in Attention, a head may do more or less of it.")),
       h("div", { class: "frame" },
         h("section", { class: "panel" }, h("h3", {}, "All heads"), this.heads),
         h("section", { class: "panel looking" }, this.caption, this.large, this.looks),
