@@ -19,7 +19,7 @@ from safetensors.torch import save
 
 from nanogpt.config import SampleConfig
 from nanogpt.explorer.places import PACKAGE
-from nanogpt.explorer.remote import tokenize
+from nanogpt.explorer.remote import merges_of, pairs_of, tokenize
 from nanogpt.explorer.routes import WEB
 from nanogpt.explorer.runs import find_runs, shape_of
 from nanogpt.generation.sampling import Sampler, penalize_repeats
@@ -35,7 +35,7 @@ SAME = 1e-4  # observed: 1e-6
 
 @pytest.fixture(scope="module")
 def run(trained_run):
-    return trained_run()
+    return trained_run(snapshots=3)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,19 @@ def test_tokens_are_those_of_python_with_their_merges(visit, loaded):
     expected = tokenize(loaded.tokenizer, TEXT + " hold the crown, naïve 🙂")
     found = visit.data(f"await app.engine.tokenize({(TEXT + ' hold the crown, naïve 🙂')!r})")
     assert found == expected
+
+
+def test_the_merges_of_a_word_stand_in_their_order(visit, loaded):
+    page = visit.open(text="3 kings", token=1)
+    tokenizer = loaded.tokenizer
+    made = [tokenizer.vocabulary[i].decode("utf-8", "replace") for i in pairs_of(tokenizer)]
+    merges = [pair for i in tokenizer.encode(" kings") for pair in merges_of(tokenizer, i)]
+    assert merges
+    expected = sorted({(made.index("".join(pair)) + 1, *pair) for pair in merges})
+    shown = [line.split() for line in page.locator(".merges li").all_inner_texts()[:-1]]
+    assert [
+        (int(line[-1]), line[0].replace("·", " "), line[2].replace("·", " ")) for line in shown
+    ] == expected
 
 
 def test_the_likeliest_tokens_have_pythons_probabilities(visit, loaded):
@@ -248,6 +261,23 @@ def test_heads_are_sorted_by_what_they_do_in_this_text(visit, loaded):
     assert order == [f"{layer}.{head}" for layer, head, _ in best]
 
 
+def test_sorting_opens_the_first_head_and_names_what_a_text_cannot_show(visit):
+    page = visit.open(view="attention", text="If kings", layer=0, head=0)
+    visit.until("document.querySelectorAll('.head-button').length === 4")
+    assert "no token has repeated yet" in page.locator(".says").inner_text()
+    for habit in ("first", "previous"):
+        page.locator(".segments").get_by_text(habit, exact=True).click()
+        visit.until(f"app.state.sort === '{habit}'")
+        best = "Math.max(...view.heads.map((head) => head.scores[app.state.sort]))"
+        chosen = "view.heads.find((x) => x.layer === app.state.layer && x.head === app.state.head)"
+        visit.until(f"{chosen}.scores[app.state.sort] === {best}")
+        first = page.locator(".head-button").first
+        assert first.get_attribute("aria-selected") == "true"
+    assert page.locator(".labelled .rows span").all_inner_texts() == (
+        page.locator("#tokens .chip").all_inner_texts()
+    )
+
+
 def test_a_hovered_token_shows_what_it_looks_at(visit, loaded):
     page = visit.open(view="attention", layer=1, head=1)
     ids, _, seen = computed(loaded)
@@ -317,6 +347,15 @@ def test_sliders_move_the_bars_as_sampling_does(visit, loaded, settings):
     assert close(visit.data("[...view.chances.before]"), logits[-1].softmax(-1))
     kept = visit.data("[...view.chances.after].filter((p) => p > 0).length")
     assert kept == (expected > 0).sum().item()
+
+
+def test_one_button_gives_the_models_own_probabilities(visit, loaded):
+    page = visit.open(view="choosing", top_k=3, temperature=0.5, repetition_penalty=1.5)
+    visit.until("view.chances?.kept.top_k === 3")
+    page.get_by_role("button", name="The model's own probabilities").click()
+    _, logits, _ = computed(loaded)
+    visit.until(f"view.chances.kept.top_k === {logits.shape[-1]}")
+    assert close(visit.data("[...view.chances.after]"), logits[-1].softmax(-1))
 
 
 def test_a_clicked_bar_grows_a_tree_whose_surprisal_is_pythons(visit, loaded):
@@ -399,6 +438,18 @@ def test_the_address_holds_the_state_and_back_goes_back(visit):
     assert again.input_value("#text") == "FOOL: & = # %"
 
 
+def test_weights_of_another_step_are_named_on_every_view(visit):
+    page = visit.open(view="attention", step=0)
+    untrained = visit.data("[...app.result.logits.data]")
+    page.get_by_role("tab", name="Choosing").click()
+    visit.until("app.shown.view.id === 'choosing' && app.result")
+    assert page.locator("#step").inner_text() == "weights of step 0 ×"
+    page.locator("#step").click()
+    visit.until("app.state.step === null && app.result")
+    assert not page.locator("#step").is_visible()
+    visit.until(f"app.result.logits.data[0] !== {untrained[0]}")
+
+
 @pytest.mark.parametrize("hash_", [
     "token=99&layer=99&head=-1", "view=nothing&run=nobody&step=9999999", "edits=[{}]", "edits={",
     "path=[1e9]&tree=[[3],5]&view=choosing", "part=h.9.mlp&cell=1e9", "layer=null&head=%22a%22",
@@ -466,6 +517,32 @@ def test_everything_can_be_done_with_the_keyboard(visit):
     page.keyboard.press("Enter")
     page.keyboard.press("ArrowRight")
     visit.until("app.state.part === 'h.0.ln_1' && app.state.cell === 1")
+
+
+def test_words_of_the_field_say_what_they_mean(visit):
+    page = visit.open()
+    word = page.locator("abbr", has_text="Residual stream")
+    assert word.count() == 1  # the first use alone
+    page.evaluate("document.querySelector('.token-card').append('a logit, a logit', ' logits')")
+    assert page.locator(".token-card abbr").all_inner_texts() == ["logit"]
+    word.click()
+    assert word.get_attribute("title") == page.locator("#tip").inner_text() != ""
+
+
+def test_a_phone_opens_the_panel_of_a_number_only_when_asked(browser, address):
+    visit = Visit(browser, address, width=400)
+    page = visit.open()
+    visit.until("view.explained")
+    panel = page.locator(".cell")
+    assert not panel.is_visible()
+    for close_it in (page.locator(".cell .close").click, lambda: page.keyboard.press("Escape")):
+        page.locator("canvas[data-part='h.0.ln_1']").click()
+        visit.until("view.explained.name.startsWith('h.0.ln_1[')")
+        assert panel.is_visible()
+        close_it()
+        visit.until("app.state.part === ''")
+        panel.wait_for(state="hidden")
+    page.close()
 
 
 @pytest.mark.parametrize("view", ["text", "attention", "choosing"])

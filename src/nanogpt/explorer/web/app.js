@@ -8,12 +8,13 @@
  * no token, a view is hidden and not called, unless it says `textless: true`.
  */
 
-import { chip, h, label } from "./draw.js";
+import { chip, h, label, tip } from "./draw.js";
 import { amount } from "./numbers.js";
 import { download, toPng, toSvg } from "./save.js";
 import { listRuns } from "./engine/remote.js";
 import { openEngine } from "./engines.js";
 import { FRAME, readHash, writeHash } from "./state.js";
+import { explainWords } from "./words.js";
 import { view as attention } from "./views/attention.js";
 import { view as choosing } from "./views/choosing.js";
 import { view as circuit } from "./views/circuit.js";
@@ -108,6 +109,8 @@ class App {
   /** Read the text with the chosen model, then tell the view. */
   async read(changed = new Set()) {
     const number = ++this.latest;
+    at("step").hidden = this.state.step === null;
+    at("step").textContent = `weights of step ${this.state.step} ×`;
     try {
       const engine = await this.open(this.state.run);
       const tokens = await engine.tokenize(this.state.text);
@@ -163,8 +166,8 @@ class App {
     const place = h("div", { class: `view view-${view.id}` });
     at("place").setAttribute("aria-labelledby", `tab-${view.id}`);
     at("place").replaceChildren(h("div", { class: "head" },
-      h("div", {}, h("h2", {}, view.title), h("p", {}, view.about)), tools(view, place, this)),
-    place);
+      h("div", {}, h("h2", {}, view.title), h("p", {}, view.about)), tools(view, this)), place);
+    place.hidden = !this.result && !view.textless;
     this.shown = null;
     this.patterns = [];
     this.shown = { view, place, rendered: view.render(place, this) };
@@ -190,10 +193,19 @@ class App {
   }
 }
 
-/** The buttons beside a view's title: save it as a picture, or copy its address. */
-function tools(view, place, app) {
+/**
+ * The buttons beside a view's title: save it as a picture, or copy its address. A picture holds
+ * the title, the model and the text, too: without them nobody knows later what it shows.
+ */
+function tools(view, app) {
   const save = async (kind) => {
-    const svg = toSvg(place);
+    const { step, text } = app.state;
+    const buttons = at("place").querySelector(".head .tools");
+    const caption = h("p", {}, app.engine.info.name, step === null ? "" : `, step ${step}`,
+      app.result ? `: “${text}”` : "");
+    buttons.replaceWith(caption);
+    const svg = toSvg(at("place"));
+    caption.replaceWith(buttons);
     const blob = kind === "png" ? await toPng(svg) : new Blob([svg], { type: "image/svg+xml" });
     download(`${app.engine.info.name}-${view.id}.${kind}`, blob);
   };
@@ -230,6 +242,7 @@ function moved(key, i, n) {
 function listen(app) {
   at("text").addEventListener("input", () => app.set({ text: at("text").value, token: null }));
   at("run").addEventListener("change", () => app.set({ run: at("run").value, step: null }));
+  at("step").addEventListener("click", () => app.set({ step: null }));
   at("theme").addEventListener("click", () => {
     const theme = app.theme === "dark" ? "light" : "dark";
     try {
@@ -249,6 +262,10 @@ function listen(app) {
     event.preventDefault();
     app.set({ token: t });
   });
+  at("place").addEventListener("click", (event) => {
+    tip(event.target.closest("abbr")?.title, event); // a finger cannot hover
+  });
+  explainWords(at("place"));
   at("views").addEventListener("keydown", (event) => {
     const i = VIEWS.findIndex((view) => view.id === app.shown?.view.id);
     const next = moved(event.key, i, VIEWS.length);

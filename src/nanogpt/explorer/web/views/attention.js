@@ -8,9 +8,17 @@ import { firstVisible, POSITIONS } from "../engine/layers.js";
 import { largest, number, percent, top } from "../numbers.js";
 import { choice, HABITS, refill, strongest } from "./parts.js";
 
+/** Why a text has no number for a habit. */
+const NONE = {
+  previous: "there is one token",
+  first: "there is one token",
+  induction: "no token has repeated yet",
+};
+
 const AT_ONCE = 30e6; // numbers: of more, one layer after the other is read
 const LONGEST_SIDE = 160; // pixels of a small picture
 const SHADES = 40; // of the text; more would only be slower
+const LABELLED = 20; // tokens: of more, the names would not fit beside the large map
 const SORTS = [["layer", "by layer"], ...Object.keys(HABITS).map((name) => [name, name])];
 const LAYERS = [["scores", "Scores"], ["masked", "+ mask"], ["weights", "+ softmax"]];
 
@@ -74,6 +82,9 @@ class Attention {
     this.says = h("p", { class: "soft says" });
     this.text = h("div", { class: "looks", role: "listbox", "aria-label": "The text, shaded" });
     this.arithmetic = h("p", { class: "mono soft arithmetic" });
+    this.rows = h("div", { class: "rows", "aria-hidden": "true" });
+    this.columns = h("div", { class: "columns-of", "aria-hidden": "true" });
+    this.scale = h("p", { class: "soft scale" });
     this.sorts = h("div");
     this.shows = h("div");
     place.append(h("div", { class: "attention-view" },
@@ -81,7 +92,9 @@ class Attention {
         h("div", { class: "row" }, h("h3", {}, "All heads"), this.sorts), this.grid),
       h("section", { class: "panel large" },
         h("div", { class: "row" }, this.title, this.shows), this.says,
-        h("div", { class: "map" }, this.canvas, this.lines), this.arithmetic,
+        h("div", { class: "labelled" }, this.rows,
+          h("div", { class: "map" }, this.canvas, this.lines), this.columns, this.scale),
+        this.arithmetic,
         h("p", { class: "soft small" }, "The outlined token looks at the shaded ones."),
         this.text)));
     this.listen();
@@ -127,7 +140,10 @@ class Attention {
     if (["result", "engine"].some((name) => changed.has(name))) await this.readAll();
     else if (["layer", "head"].some((name) => changed.has(name))) await this.readOne();
     if (result !== app.result || !this.large) return; // another text was typed meanwhile
-    refill(this.sorts, choice("Sort", SORTS, app.state.sort, (sort) => app.set({ sort })));
+    refill(this.sorts, choice("Sort", SORTS, app.state.sort, (sort) => {
+      const { layer, head } = this.sorted(sort)[0];
+      app.set({ sort, layer, head });
+    }));
     refill(this.shows, choice("Layers", LAYERS, app.state.shows, (shows) => app.set({ shows })));
     if (["result", "engine", "sort", "theme"].some((x) => changed.has(x))) this.drawHeads();
     this.markHead();
@@ -182,17 +198,18 @@ class Attention {
     return (await engine.forward(result.ids, request)).activations;
   }
 
+  /** All heads, by layer or those first that show a habit most. */
+  sorted(sort) {
+    const score = (head) => head.scores[sort] || 0; // 0 for NaN, and for all if it is by layer
+    return this.heads.slice().sort((a, b) => score(b) - score(a));
+  }
+
   drawHeads() {
     const { app } = this;
     const { sort } = app.state;
-    const order = this.heads.slice();
-    if (sort !== "layer") {
-      const score = (head) => (Number.isNaN(head.scores[sort]) ? -1 : head.scores[sort]);
-      order.sort((a, b) => score(b) - score(a));
-    }
     this.grid.classList.toggle("by-layer", sort === "layer");
     this.grid.style.setProperty("--heads", app.engine.info.config.n_head);
-    this.grid.replaceChildren(...order.map((each) => {
+    this.grid.replaceChildren(...this.sorted(sort).map((each) => {
       const { layer, head, small, side, scores } = each;
       const canvas = h("canvas", { class: "pixels" });
       heat(canvas, small, side, side, { theme: app.theme, scale: "amount", to: 1, causal: true });
@@ -204,7 +221,7 @@ class Attention {
         onclick: () => app.set({ layer, head }),
       }, canvas, h("span", {}, `${layer}.${head}`),
       h("span", { class: "soft" },
-        Number.isNaN(share) ? "–" : `${habit} ${Math.round(100 * share)}`));
+        Number.isNaN(share) ? "–" : `${habit} ${Math.round(100 * share)} %`));
     }));
   }
 
@@ -225,20 +242,34 @@ class Attention {
     const scores = this.large.scores.data.subarray(head * T * T, (head + 1) * T * T);
     this.square = shows === "weights" ? this.weights :
       shows === "masked" ? masked(scores, this.weights, T, head, app.engine.info.config) : scores;
-    const how = shows === "weights" ?
-      { scale: "amount", to: Math.max(0.05, largest(this.weights)), causal: true } : {};
+    const how = shows === "weights" ? { scale: "amount", to: 1, causal: true } :
+      { scale: "signed", to: largest(this.square) || 1 };
     heat(this.canvas, this.square, T, T, { theme: app.theme, ...how });
+    this.drawNames(how);
     const habit = this.heads.find((each) => each.layer === layer && each.head === head)?.scores;
     this.title.textContent = `Layer ${layer}, head ${head}`;
-    this.says.replaceChildren(...Object.entries(HABITS).map(([name, title]) =>
-      h("span", { title }, `${name} `, h("b", { class: "mono" },
-        Number.isNaN(habit[name]) ? "–" : percent(habit[name])))));
+    this.says.replaceChildren("In this text:", ...Object.entries(HABITS).map(([name, title]) =>
+      h("span", { title }, `${name} `, Number.isNaN(habit[name]) ?
+        `– (${NONE[name]})` : h("b", { class: "mono" }, percent(habit[name])))));
     this.canvas.setAttribute("aria-label", `Layer ${layer}, head ${head}: ${T} by ${T} ${shows}`);
     this.text.replaceChildren(...app.tokens.map((token, t) =>
       chip(token, { "data-t": t, role: "option" })));
     this.shades = new Int16Array(T).fill(-2);
     this.size = this.canvas.clientWidth;
     this.point(null);
+  }
+
+  /** The tokens beside the large map, if there is room, and what its colours mean. */
+  drawNames({ scale, to }) {
+    const { tokens, theme } = this.app;
+    const named = tokens.length > LABELLED ? [] : tokens;
+    const names = named.map((token) => h("span", {}, label(token)));
+    this.rows.replaceChildren(...names);
+    this.columns.replaceChildren(...names.map((name) => name.cloneNode(true)));
+    const colours = Array.from({ length: 9 }, (_, n) => colour(SCALES[theme][scale], n / 8));
+    this.scale.replaceChildren(scale === "amount" ? "0 %" : number(-to),
+      h("i", { style: { background: `linear-gradient(to right, ${colours})` } }),
+      scale === "amount" ? "100 %" : number(to));
   }
 
   /** Show what one token looks at: the pointed one, or else the chosen one. */
@@ -251,7 +282,7 @@ class Attention {
     const dark = this.app.theme === "dark";
     const chips = this.text.children;
     for (let s = 0; s < chips.length; s++) {
-      const shade = s > t ? -1 : Math.round(SHADES * this.weights[t * T + s] ** 0.7);
+      const shade = s > t ? -1 : Math.round(SHADES * this.weights[t * T + s]);
       if (shade === this.shades[s]) continue; // in a long text, most stay as they are
       this.shades[s] = shade;
       const { style } = chips[s];

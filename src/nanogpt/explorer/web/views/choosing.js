@@ -25,12 +25,14 @@ const SETTINGS = {
   repetition_penalty: ["Repetition penalty", 1, 2, 0.05],
 };
 const NAMES = Object.keys(SETTINGS);
+/** With these settings, the draw uses the model's own probabilities. */
+const OWN = { temperature: 1, top_k: 0, top_p: 1, min_p: 0, repetition_penalty: 1 };
 
 export const view = {
   id: "choosing",
   title: "Choosing",
-  about: "Light bars are the model's own probabilities, dark ones what the draw uses. Click a " +
-    "bar to write that token, and grow a tree of what could have been written.",
+  about: "Wide, pale bars are the model's own probabilities, thin ones what the draw uses. " +
+    "Click a bar to write that token, and grow a tree of what could have been written.",
   state: {
     ...Object.fromEntries(NAMES.map((name) => [name, DEFAULTS[name]])),
     path: [], // ids that were written after the text: the chosen place in the tree
@@ -77,6 +79,7 @@ class Choosing {
       h("button", { class: "button", type: "button", title, onclick }, text);
     place.append(h("div", { class: "choosing-view" },
       h("section", { class: "panel settings" }, Object.values(this.sliders).map((x) => x.element),
+        button("The model's own probabilities", "Temperature 1 and no filter", () => app.set(OWN)),
         button("As the run's defaults", "Put all settings back", () => app.set(
           Object.fromEntries(NAMES.map((name) => [name, DEFAULTS[name]])))),
         this.summary),
@@ -85,7 +88,8 @@ class Choosing {
         h("div", { class: "row" }, h("h3", {}, "What could be written"),
           h("div", { class: "tools" },
             button("Write on", `Draw ${AHEAD} tokens with these settings`, () => this.writeOn()),
-            button("Keep", "Make this continuation part of the text", () => this.keep()),
+            button("Put into the text", "Make this continuation part of the text",
+              () => this.keep()),
             button("Clear", "Remove all branches", () => app.set({ path: [], tree: [] })))),
         this.written, this.tree, this.about)));
   }
@@ -180,8 +184,9 @@ class Choosing {
     const { kept } = found;
     const covered = found.before.reduce((all, p, id) => all + (found.after[id] > 0 ? p : 0), 0);
     this.summary.replaceChildren(
-      `top-k leaves ${kept.top_k} of ${found.before.length} tokens, top-p ${kept.top_p}, min-p `,
-      h("b", {}, String(kept.min_p)), `. Together the model gives them ${percent(covered)}.`);
+      `Of ${found.before.length} tokens, top-k leaves ${kept.top_k}, of those top-p leaves ` +
+      `${kept.top_p}, and of those min-p leaves `, h("b", {}, String(kept.min_p)),
+      `. Together the model gives them ${percent(covered)}.`);
   }
 
   /** Write a token at the chosen place: a branch of the tree. */
@@ -276,14 +281,15 @@ class Choosing {
     }, edges, boxes));
     const bits = this.surprisals(app.state.path);
     const sum = bits.reduce((a, b) => a + b, 0);
+    this.written.hidden = !bits.length;
     this.written.replaceChildren(h("span", { class: "soft" }, "… "),
       ...app.state.path.map((id, n) => chip(app.engine.token(id), {
         style: shade(bits[n], app.theme), title: `${bits[n].toFixed(2)} bits`,
       })));
     this.about.textContent = app.state.path.length ?
-      `Surprisal: ${sum.toFixed(1)} bits, ${(sum / bits.length).toFixed(2)} a token. The darker ` +
-      "a token, the more it surprised the model." :
-      "Click a token to write it. Its shading will say how much it surprised the model.";
+      `Surprisal: ${sum.toFixed(1)} bits, ${(sum / bits.length).toFixed(2)} a token. The ` +
+      "stronger a token's colour, the more it surprised the model." :
+      "Click a token to write it. Its colour will say how much it surprised the model.";
   }
 
   /** A token of the tree: a button that makes it the chosen place. */
@@ -304,10 +310,10 @@ class Choosing {
     h("title", {}, node.path.length ? `${name}: ${percent(share)}, ${bits.toFixed(2)} bits` : name),
     h("rect", { width: BOX, height: 28, rx: 7, style: { fill: background } }),
     h("text", { x: 8, y: 18.5, style: { fill: color } },
-      name.length > 8 ? name.slice(0, 7) + "…" : name),
+      id !== undefined && name.length > 7 ? name.slice(0, 6) + "…" : name),
     node.path.length ? h("text", {
       x: BOX - 6, y: 18, class: "share", style: { fill: color },
-    }, `${Math.round(100 * share)}`) : null);
+    }, `${Math.round(100 * share)}%`) : null);
   }
 }
 

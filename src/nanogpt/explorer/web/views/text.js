@@ -10,6 +10,7 @@ import { largest, number, percent, top } from "../numbers.js";
 const FEW_BLOCKS = 4; // so many are open at first; of more, the first and the last
 const TERMS = 8; // of a sum are shown, the largest first
 const NEXT = 10; // tokens at the end of the journey
+const FIRST = 3; // of them stand beside the token, too
 
 export const view = {
   id: "text",
@@ -27,6 +28,7 @@ class Journey {
     this.opened = new Set(); // blocks whose inside is shown
     this.list = null; // the parts of the model
     this.built = null; // the parts whose rows are there
+    this.answer = h("p", { class: "answer" });
     this.token = h("section", { class: "panel token-card", "aria-label": "The chosen token" });
     this.path = h("section", { class: "panel journey", "aria-label": "The journey" });
     this.cell = h("aside", {
@@ -34,6 +36,7 @@ class Journey {
     });
     place.append(h("div", { class: "text-view" },
       h("div", { class: "grid" }, this.token, this.path), this.cell));
+    place.addEventListener("keydown", ({ key }) => key === "Escape" && this.choose("", 0));
     app.need((T, config) => this.prepare(config));
   }
 
@@ -80,8 +83,11 @@ class Journey {
       block = part.block;
       rows.push(this.row(part));
     }
+    const { n_embd: C, n_head: nh } = this.config;
     this.next = h("div", { class: "next" });
-    this.path.replaceChildren(h("div", { class: "parts" }, rows),
+    this.path.replaceChildren(h("p", { class: "soft small" }, "Each strip is the chosen token's " +
+      `row. T: the tokens of the text. ${nh}, T, ${C / nh}: ${nh} heads of ${C / nh} numbers for ` +
+      "each token. ± and ≤: the largest size in the row."), h("div", { class: "parts" }, rows),
       h("h3", { class: "next-title" }, "What comes next"), this.next);
   }
 
@@ -166,25 +172,48 @@ class Journey {
     }
   }
 
-  /** Bytes, id and merges of the chosen token. */
+  /** Which merge made a text: the first merge of the training is 1. */
+  rank(text) {
+    const { engine } = this.app;
+    if (this.ranked !== engine) {
+      this.ranked = engine;
+      this.ranks = new Map();
+      for (let id = 256; id < engine.info.config.vocab_size; id++) {
+        this.ranks.set(engine.token(id).text, id - 255); // ids up to 255 are the single bytes
+      }
+    }
+    return this.ranks.get(text);
+  }
+
+  /** The chosen token's bytes and id, and the merges of the word in which it stands. */
   drawToken() {
     const { app } = this;
     const token = app.tokens[app.token];
     const bytes = (token.bytes ?? []).map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
-    const merges = (token.merges ?? []).map(([left, right]) => h("li", {},
+    const word = wordAround(app.tokens, app.token);
+    const pairs = new Map(word.flatMap((each) => each.merges ?? [])
+      .map((pair) => [pair.join(""), pair]));
+    const inOrder = [...pairs].sort(([a], [b]) => this.rank(a) - this.rank(b));
+    const merges = inOrder.map(([whole, [left, right]]) => h("li", {},
       h("span", { class: "chip" }, visible(left)), h("span", { class: "soft" }, " + "),
       h("span", { class: "chip" }, visible(right)), h("span", { class: "soft" }, " → "),
-      h("span", { class: "chip made" }, visible(left + right))));
+      h("span", { class: "chip made" }, visible(whole)),
+      whole.includes("\ufffd") ? null : h("span", { class: "soft" }, ` merge ${this.rank(whole)}`)));
+    const name = visible(word.map((each) => each.text).join(""));
+    const count = `${merges.length || "no"} merge${merges.length === 1 ? "" : "s"}`;
     this.token.replaceChildren(
       h("div", { class: "facts" },
         h("span", { class: "big chip" }, label(token)),
         h("dl", {}, fact("position", app.token), fact("id", token.id),
           fact(token.bytes?.length === 1 ? "byte" : "bytes", bytes || "–"))),
       h("div", { class: "merges" },
-        h("h3", {}, "Made by ", merges.length || "no", merges.length > 1 ? " merges" : " merge"),
-        merges.length ? h("ol", {}, merges) : h("p", { class: "soft" },
+        h("h3", {}, `“${name}” is made by ${count}`),
+        merges.length ? h("ol", {}, merges,
+          h("li", {}, h("span", { class: "soft" }, "Result: "), word.map((each) => chip(each)))) :
+          h("p", { class: "soft" },
           app.engine.info.tokenizer.kind === "char" ? "Each character is a token." :
             "It is in the vocabulary as it is.")),
+      this.answer,
       this.codeLink("tokens", "How merges are applied"));
   }
 
@@ -200,6 +229,8 @@ class Journey {
     const { data } = this.arithmetic.numbers("softmax");
     const likeliest = top(data, NEXT);
     const widest = data[likeliest[0]];
+    this.answer.replaceChildren("Likeliest next: ", ...likeliest.slice(0, FIRST).map((id) =>
+      h("span", {}, chip(app.engine.token(id), { class: "made" }), ` ${percent(data[id])}`)));
     this.next.replaceChildren(...likeliest.map((id) => h("button", {
       class: "bar", type: "button", onclick: () => this.choose("softmax", id),
       "aria-label": `${label(app.engine.token(id))}: ${percent(data[id])}`,
@@ -231,7 +262,10 @@ class Journey {
     }
     if (arithmetic !== this.arithmetic) return; // the text has changed meanwhile
     this.explained = found; // for tests
-    this.cell.replaceChildren(...this.explanation(part, cell, found).filter(Boolean));
+    this.cell.classList.toggle("unasked", shown !== app.state.part); // on a phone: hidden
+    this.cell.replaceChildren(h("button", {
+      class: "close", type: "button", "aria-label": "Close", onclick: () => this.choose("", 0),
+    }, "×"), ...this.explanation(part, cell, found).filter(Boolean));
   }
 
   explanation(part, cell, found) {
@@ -276,6 +310,16 @@ class Journey {
   }
 }
 
+/** The tokens of the word in which token t stands; a token without letters stands alone. */
+function wordAround(tokens, t) {
+  const goesOn = (i) => i > 0 && i < tokens.length && /^\p{L}/u.test(tokens[i].text) &&
+    /\p{L}$/u.test(tokens[i - 1].text);
+  let [first, end] = [t, t + 1];
+  while (goesOn(first)) first--;
+  while (goesOn(end)) end++;
+  return tokens.slice(first, end);
+}
+
 const fact = (name, value) => h("div", {}, h("dt", {}, name), h("dd", { class: "mono" }, value));
 
 /** How well the arithmetic shown here agrees with what the engine computed. */
@@ -293,7 +337,10 @@ function source({ file, first, line, source: text, function: name }) {
       h("span", { class: "line-number" }, String(first + n).padStart(4)), ` ${code}\n`)));
   queueMicrotask(() => {
     const meant = body.querySelector(".meant");
-    if (meant) body.scrollTop = meant.offsetTop - body.clientHeight / 2;
+    if (!meant) return;
+    const middle = meant.offsetTop - body.clientHeight / 2;
+    const from = [...body.children].findLast((code) => code.offsetTop <= Math.max(0, middle));
+    body.scrollTop = from.offsetTop - body.firstChild.offsetHeight; // `def` stays above it
   });
   return h("figure", { class: "source" },
     h("figcaption", { class: "mono" }, `${file}:${line} `, h("span", { class: "soft" }, name)),
