@@ -3,7 +3,11 @@
 import base64
 import json
 import shutil
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlencode
 
 import numpy as np
@@ -14,6 +18,7 @@ from fastapi.testclient import TestClient
 from pages import percent, served
 
 from nanogpt.errors import UserError
+from nanogpt.explorer.bodies import as_lines
 from nanogpt.explorer.replay import SAMPLE, WHOLE, replay
 from nanogpt.explorer.routes import create_app
 from nanogpt.explorer.runs import Run
@@ -102,6 +107,47 @@ def test_frames_come_a_line_each_and_mistakes_are_one_line(run, ids, frames):
         answer = client.post("/api/runs/small/replay", json=body)
         assert answer.status_code == status
         assert "\n" not in answer.json()["error"]
+
+
+def test_snapshots_that_go_or_are_none_cost_a_line(folder, ids, tmp_path):
+    run = Run("copy", str(shutil.copytree(folder, tmp_path / "copy")))
+    client = TestClient(create_app({"copy": run}), base_url="http://127.0.0.1")
+    taken = find_snapshots(run.folder)
+    (run.folder / "snapshots" / "step-000007.safetensors").mkdir()
+    taken[5].rename(run.folder / "snapshots" / "step-0000005.safetensors")
+    assert run.steps() == STEPS
+    assert client.get("/api/runs/copy/model.safetensors?step=5").status_code == 200
+    frames = as_lines(replay(run, ids))
+    next(frames)
+    shutil.rmtree(run.folder)
+    assert list(json.loads(next(frames))) == ["error"]
+
+
+class Slow(OrderedDict):
+    """What is put here takes a while, so that other threads come between."""
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, value)
+        time.sleep(0.001)
+
+
+def test_many_clients_may_ask_for_many_snapshots_at_once(folder, monkeypatch):
+    monkeypatch.setattr("nanogpt.explorer.runs.OrderedDict", Slow)
+    monkeypatch.setattr("nanogpt.explorer.runs.KEPT", 1)
+    run = Run("busy", str(folder))
+    with ThreadPoolExecutor(5) as clients:
+        assert len([*clients.map(run.model, STEPS * 4)]) == len(STEPS) * 4
+
+
+def test_a_file_that_goes_while_it_is_read_costs_a_line(run, monkeypatch):
+    def gone(self):
+        raise FileNotFoundError(2, "No such file or directory", str(self))
+
+    client = TestClient(create_app({"small": run}), base_url="http://127.0.0.1")
+    monkeypatch.setattr(Path, "read_bytes", gone)
+    answer = client.get("/api/runs/small/model.safetensors?step=5")
+    assert answer.status_code == 400
+    assert "step-000005.safetensors: No such file" in answer.json()["error"]
 
 
 @pytest.fixture(scope="module")

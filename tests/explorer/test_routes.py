@@ -176,6 +176,7 @@ BAD = {
     },
     "a step that was not taken": {"ids": [1], "step": 12345},
     "a number of 100 digits": {"ids": [10**100]},
+    "a pattern of a megabyte": {"ids": [1], "record": ["[" * 1_000_000]},
     "a field that does not exist": {"ids": [1], "path": "/etc/passwd"},
     "no body": None,
 }  # fmt: skip
@@ -197,6 +198,31 @@ def test_a_forward_that_cannot_be_is_refused_in_one_line(client, place, body):
 def test_a_generation_that_cannot_be_says_so(client, place, settings):
     answer = client.post(f"{place}/generate", json={"ids": [1], "settings": settings})
     assert list(json.loads(answer.text.splitlines()[-1])) == ["error"]
+
+
+def test_a_generation_after_an_id_that_is_none_is_refused(client, place):
+    answer = client.post(f"{place}/generate", json={"ids": [10**30] + [1] * 100})
+    assert answer.status_code == 400
+    assert "not in the vocabulary" in answer.json()["error"]
+
+
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("method", "content", "status"),
+    [
+        ("POST", DEEP, 400),
+        ("POST", b'{"ids": "\xe9"}', 400),
+        ("POST", b"{", 422),
+        ("PUT", b"", 405),
+    ],
+)
+def test_what_is_no_request_is_refused_in_one_line(client, place, method, content, status):
+    headers = {"Content-Type": "application/json"}
+    answer = client.request(method, f"{place}/forward", content=content, headers=headers)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
 
 
 def test_after_all_that_the_model_is_as_it_was(client, place, loaded):
@@ -243,3 +269,12 @@ def test_what_a_plugin_adds_is_computed_in_python_alone(model):
     assert not is_remote_only(model)
     model.extra = Foreign()
     assert is_remote_only(model)
+
+
+def test_a_name_that_is_not_utf_8_hides_no_other_run(run, tmp_path):
+    shutil.copytree(run, tmp_path / "caf\udce9")
+    shutil.copytree(run, tmp_path / "good")
+    client = TestClient(create_app(find_runs([tmp_path])), base_url="http://127.0.0.1")
+    assert [run["name"] for run in client.get("/api/runs").json()] == ["caf\ufffd", "good"]
+    assert client.get("/api/runs/caf%EF%BF%BD").json()["n_params"]
+    assert client.get("/api/runs/nobody").status_code == 404

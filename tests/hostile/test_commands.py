@@ -26,6 +26,7 @@ READS = [
     "train {}", "plan {}", "lab run {}", "lab scaling {}", "lab check {}",
     "plan --plugin {}", "exercise check --folder {}", "exercise hint merge --folder {}",
     "exercise play --folder {}", "exercise grade {}",
+    "explore --no-browser {}", "publish {} new.html", "serve {}", "lab circuit {}",
 ]  # fmt: skip
 
 # Where a command writes.
@@ -34,7 +35,7 @@ WRITES = [
     "tokenizer train abc.txt --vocab-size 260 --out {}",
     "tokenizer stats abc.txt --vocab-size 260 --out {}", "data show --out {}", "export run {}",
     "lab heads run --out {}", "exercise start --folder {}", "exercise grade learner --csv {}",
-    "exercise grade learner --report {}",
+    "exercise grade learner --report {}", "publish run {}",
 ]  # fmt: skip
 
 # Names that nothing can be read from or written to.
@@ -68,6 +69,7 @@ NO_FOLDER = {"a file": "abc.txt"}
 FINE = {
     ("exercise check --folder {}", "an empty folder"),
     ("exercise hint merge --folder {}", "an empty folder"),
+    ("publish run {}", "a file"),  # which is replaced
     ("train demo --data.folder {}", "empty"),  # as in a recipe: none
     ("prepare abc.txt --data.folder {}", "empty"),
 }
@@ -156,7 +158,8 @@ def table(lines: list[str], names: dict[str, str]) -> list:
     table(READS, UNREADABLE)
     + table(WRITES, UNWRITABLE)
     + table(
-        [line for line in WRITES if line.startswith(("tok", "data", "exercise grade"))], NO_FILE
+        [line for line in WRITES if line.startswith(("tok", "data", "exercise grade", "publish"))],
+        NO_FILE,
     )
     + table([line for line in WRITES if "run" in line or "folder" in line], NO_FOLDER),
 )

@@ -25,10 +25,17 @@ def in_lines(values: Iterator[dict[str, Any]]) -> StreamingResponse:
     return StreamingResponse(as_lines(values), media_type="application/x-ndjson")
 
 
+def in_a_line(error: UserError | OSError) -> str:
+    """What went wrong, for the page. The files of a run may be damaged, or go while it is shown."""
+    if isinstance(error, OSError):
+        return one_line(f"{error.filename}: {error.strerror}; the run may have changed: try again")
+    return one_line(str(error))
+
+
 def as_lines(values: Iterator[dict[str, Any]]) -> Iterator[str]:
     """One JSON value a line. What goes wrong on the way is a last line {"error": ...}."""
     try:
         for value in values:
             yield json.dumps(value) + "\n"
-    except UserError as error:
-        yield json.dumps({"error": one_line(str(error))}) + "\n"
+    except (UserError, OSError) as error:
+        yield json.dumps({"error": in_a_line(error)}) + "\n"

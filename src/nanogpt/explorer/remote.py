@@ -81,9 +81,15 @@ def pairs_of(tokenizer: Tokenizer) -> dict[int, Pair]:
 
 def check_ids(model: GPT, ids: Sequence[int]) -> None:
     """Raise UserError unless the model can read these ids."""
-    size, longest = model.config.vocab_size, model.config.context_length
+    longest = model.config.context_length
     if not 0 < len(ids) <= longest:
         raise UserError(f"a text of {len(ids)} tokens: use 1 to {longest}")
+    check_known(model, ids)
+
+
+def check_known(model: GPT, ids: Sequence[int]) -> None:
+    """Raise UserError unless all ids are in the model's vocabulary."""
+    size = model.config.vocab_size
     wrong = [i for i in ids if not 0 <= i < size]
     if wrong:
         raise UserError(f"id {wrong[0]} is not in the vocabulary: use 0 to {size - 1}")
@@ -166,7 +172,7 @@ def generate(
         model, tokenizer = run.open(step)
     if not ids:
         raise UserError("a text without a token cannot be continued: give at least one")
-    check_ids(model, ids[-model.config.context_length :])
+    check_known(model, ids)  # it may be longer than the context
     return continuation(run, stream(Reader(model, [ids]), tokenizer, config, top=LIKELIEST))
 
 

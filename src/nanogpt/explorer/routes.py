@@ -5,16 +5,17 @@ Errors are {"error": "one line that names the thing and the fix"} with a status 
 
 import gzip
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import Field
+from starlette.exceptions import HTTPException
 
 from nanogpt.errors import UserError, one_line
 from nanogpt.explorer import remote
-from nanogpt.explorer.bodies import TENSORS, Body, Ids, in_lines
+from nanogpt.explorer.bodies import TENSORS, Body, Ids, in_a_line, in_lines
 from nanogpt.explorer.questions import question_routes
 from nanogpt.explorer.runs import Run, find_run
 from nanogpt.explorer.studies import study_routes
@@ -53,7 +54,8 @@ class ForwardBody(Body):
     """What /forward takes."""
 
     ids: Ids
-    record: list[str] = Field(default_factory=list)
+    # A long pattern of brackets would take minutes to understand.
+    record: list[Annotated[str, Field(max_length=100)]] = Field(default_factory=list)
     edits: list[EditBody] = Field(default_factory=list)
     other: Ids | None = None
     step: int | None = None
@@ -168,8 +170,8 @@ def about_or_error(run: Run) -> dict[str, Any]:
     try:
         with run.lock:
             return run.about()
-    except UserError as error:
-        return {"name": run.name, "error": one_line(str(error)), "steps": run.steps()}
+    except (UserError, OSError) as error:
+        return {"name": run.name, "error": in_a_line(error), "steps": run.steps()}
 
 
 def create_app(runs: dict[str, Run], settings: ServeSettings | None = None) -> FastAPI:
@@ -177,15 +179,21 @@ def create_app(runs: dict[str, Run], settings: ServeSettings | None = None) -> F
     app = FastAPI(title="nanogpt explorer", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.exception_handler(UserError)
-    def refuse(request: Request, error: UserError) -> JSONResponse:
+    @app.exception_handler(OSError)
+    def refuse(request: Request, error: UserError | OSError) -> JSONResponse:
         missing = str(error).startswith("there is no ")
-        return JSONResponse({"error": one_line(str(error))}, 404 if missing else 400)
+        return JSONResponse({"error": in_a_line(error)}, 404 if missing else 400)
 
     @app.exception_handler(RequestValidationError)
     def misunderstand(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         return JSONResponse({"error": one_line(f"{where}: {first['msg']}")}, 422)
+
+    @app.exception_handler(HTTPException)
+    def deny(request: Request, error: HTTPException) -> JSONResponse:
+        what = one_line(f"{request.method} {request.url.path}: {error.detail}")
+        return JSONResponse({"error": what}, error.status_code, error.headers)
 
     app.add_middleware(Guard, settings=settings or ServeSettings())
     app.include_router(explorer_routes(runs))

@@ -1,5 +1,6 @@
 """The models that the explorer shows: which there are, and each one's weights at each moment."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -46,6 +47,7 @@ class Run:
         self.name, self.source, self.folder = name, source, Path(source)
         self.lock = threading.Lock()
         self._tokenizer: BaseTokenizer | None = None
+        self._opening = threading.Lock()  # held while the models that are open change
         self._opened: OrderedDict[str, tuple[GPT, BaseTokenizer]] = OrderedDict()
 
     def steps(self) -> list[int]:
@@ -87,18 +89,19 @@ class Run:
         key = f"snapshot {step}"
         if step is None:
             key = find_checkpoint(self.folder).name if is_run else "only"
-        if key not in self._opened:
-            if step is None:
-                loaded = load(self.source)
-                self._opened[key] = (loaded.model.eval(), loaded.tokenizer)
-            else:
-                path = self.snapshot(step)
-                config = load_config(self.folder / "config.toml").model
-                self._opened[key] = (load_snapshot(path, config), self.tokenizer())
-        self._opened.move_to_end(key)
-        while len(self._opened) > KEPT:
-            self._opened.popitem(last=False)
-        return self._opened[key]
+        with self._opening:
+            if key not in self._opened:
+                if step is None:
+                    loaded = load(self.source)
+                    self._opened[key] = (loaded.model.eval(), loaded.tokenizer)
+                else:
+                    path = self.snapshot(step)
+                    config = load_config(self.folder / "config.toml").model
+                    self._opened[key] = (load_snapshot(path, config), self.tokenizer())
+            self._opened.move_to_end(key)
+            while len(self._opened) > KEPT:
+                self._opened.popitem(last=False)
+            return self._opened[key]
 
     def weights_file(self, step: int | None = None) -> bytes:
         """The weights as a safetensors file: a snapshot as it is, else of the latest checkpoint."""
@@ -169,6 +172,7 @@ def find_runs(sources: Iterable[str | Path]) -> dict[str, Run]:
             raise UserError(f"{source}: no such run; name a folder that `nanogpt train` made")
         for path in inside:
             name = path.resolve().name if path.is_dir() else source.rpartition("/")[2]
+            name = os.fsencode(name).decode("utf-8", "replace")  # JSON is UTF-8, a name need not be
             if name in found:
                 raise UserError(f"two runs are called {name}: rename one of the folders")
             found[name] = Run(name, str(path) if path.is_dir() else source)
