@@ -69,7 +69,7 @@ def test_without_fastapi_the_line_says_what_to_install(trained_run, monkeypatch,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_as_it_ends_other_commands(
     number: int, trained_run: Callable[..., Path]
 ) -> None:
@@ -90,6 +90,9 @@ def test_a_signal_ends_it_as_it_ends_other_commands(
             except OSError:
                 time.sleep(0.05)
         assert stream.readline().startswith(b"data: {")
+        host, port = re.search(r"//([^:]+):(\d+)", url).groups()
+        half = socket.create_connection((host, int(port)))
+        half.send(b"POST /tokenize HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{")
         began = time.monotonic()
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
@@ -97,6 +100,7 @@ def test_a_signal_ends_it_as_it_ends_other_commands(
         assert process.returncode == 130
         assert errors == "\nstopped\n"
         stream.close()
+        half.close()
     finally:
         process.kill()
         process.wait()

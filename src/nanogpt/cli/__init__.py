@@ -148,10 +148,12 @@ def format_warning(
 
 def stop_on_signals() -> None:
     """Let a polite kill and a closed terminal end a command as Ctrl-C does."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number and signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has it ignored
-            signal.signal(number, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    number = getattr(signal, "SIGHUP", None)  # Windows has none
+    if number and signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has it ignored
+        # A server of uvicorn's knows SIGTERM alone, and ends its answers before it stops.
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def run() -> None:

@@ -1,5 +1,7 @@
 """A port, and the server on it."""
 
+import asyncio
+import logging
 import socket
 from typing import TYPE_CHECKING
 
@@ -49,4 +51,11 @@ def make_server(app: "FastAPI") -> uvicorn.Server:
         app, log_level="warning", access_log=False, lifespan="on", server_header=False,
         timeout_graceful_shutdown=PATIENCE,
     )  # fmt: skip
+    logging.getLogger("uvicorn.error").addFilter(is_failure)
     return uvicorn.Server(config)
+
+
+def is_failure(record: logging.LogRecord) -> bool:
+    """Whether to log what uvicorn says. Answers that are given up at the end are no failure."""
+    given_up = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not given_up and not record.getMessage().startswith("Cancel ")
