@@ -454,6 +454,8 @@ def test_weights_of_another_step_are_named_on_every_view(visit):
     "token=99&layer=99&head=-1", "view=nothing&run=nobody&step=9999999", "edits=[{}]", "edits={",
     "path=[1e9]&tree=[[3],5]&view=choosing", "part=h.9.mlp&cell=1e9", "layer=null&head=%22a%22",
     "part=softmax&cell=-5", "token=-3&view=attention", "cell=0.5&part=wte", "__proto__=1&text=",
+    "edits=[null]", "layer=-1&head=0.5&view=attention", "token=%22a%22", "token=1.5",
+    "edits=[{%22at%22:%22h.0.mlp%22,%22positions%22:%22a%22}]",
 ])  # fmt: skip
 def test_an_address_that_says_nonsense_still_shows_the_page(browser, address, hash_):
     visit = Visit(browser, address)
@@ -464,6 +466,7 @@ def test_an_address_that_says_nonsense_still_shows_the_page(browser, address, ha
     assert visit.page.locator("#tokens .chip").count() > 0 or (
         visit.page.locator("#notice").inner_text()
     )
+    assert "Cannot" not in visit.page.locator("#notice").inner_text()
     assert not [p for p in visit.problems if "400" not in p and "404" not in p]
     visit.page.close()
 

@@ -18,6 +18,15 @@ export const FRAME = {
   edits: [], // see model/trace.py
 };
 
+const place = (value) => value === null || (Number.isInteger(value) && value >= 0);
+
+/** What else a setting of the frame has to be: an address can say anything. */
+const CHECKS = {
+  token: place, layer: place, head: place, step: place,
+  edits: (edits) => edits.every((edit) => typeof edit?.at === "string" &&
+    Array.isArray(edit.positions ?? [])),
+};
+
 /** Whether a value can stand where this default stands. */
 function fits(value, preset) {
   if (preset === null) return value === null || ["number", "string"].includes(typeof value);
@@ -41,7 +50,7 @@ export function readHash(hash, defaults) {
     } catch {
       continue;
     }
-    if (fits(value, preset)) state[name] = value;
+    if (fits(value, preset) && (CHECKS[name]?.(value) ?? true)) state[name] = value;
   }
   return state;
 }
