@@ -198,7 +198,7 @@ def test_what_a_page_cannot_compute_is_refused(tmp_path):
         (Made("own", model, own), "a", "a page knows gpt2, cl100k, o200k"),
         (Made("long", model, Tokenizer([])), "nine byte", "--text of 9 tokens: use 1 to 8"),
         (Made("empty", model, Tokenizer([])), "", "--text of 0 tokens: use 1 to 8"),
-        (Made("letters", model, CharTokenizer("ab")), "abc", "the character 'c'"),
+        (Made("letters", model, CharTokenizer("ab")), "abc", "--text 'abc': the character 'c'"),
     ]:
         with pytest.raises(UserError, match=re.escape(message)):
             publish(made, tmp_path / "page.html", text)

@@ -278,3 +278,10 @@ def test_a_name_that_is_not_utf_8_hides_no_other_run(run, tmp_path):
     assert [run["name"] for run in client.get("/api/runs").json()] == ["caf\ufffd", "good"]
     assert client.get("/api/runs/caf%EF%BF%BD").json()["n_params"]
     assert client.get("/api/runs/nobody").status_code == 404
+
+
+def test_a_loss_that_is_no_number_is_none_so_that_a_page_can_read_it(small_trained_run):
+    metrics = small_trained_run / "metrics.jsonl"
+    metrics.write_text('{"step": 1, "val_loss": NaN, "bits_per_byte": Infinity}\n')
+    (run,) = find_runs([small_trained_run]).values()
+    assert run.metrics() == [{"step": 1, "val_loss": None, "bits_per_byte": None}]

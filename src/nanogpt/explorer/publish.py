@@ -71,7 +71,10 @@ def answers_of(run: Run, text: str) -> dict[str, dict[str, Any]]:
             f"{run.name} cannot be published: its tokenizer cuts words by a pattern of its own, "
             f"and a page knows {', '.join(PATTERNS)}; use `nanogpt explore {run.source}`"
         )
-    ids = tokenizer.encode(text)
+    try:
+        ids = tokenizer.encode(text)
+    except UserError as error:  # it may be ours, of which an alphabet knows nothing
+        raise UserError(f"--text {text[:40]!r}: {error}") from None
     if not 0 < len(ids) <= model.config.context_length:
         longest = model.config.context_length
         raise UserError(f"--text of {len(ids)} tokens: use 1 to {longest}")

@@ -1,5 +1,6 @@
 """The models that the explorer shows: which there are, and each one's weights at each moment."""
 
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -22,6 +23,7 @@ from nanogpt.training.load import load
 from nanogpt.training.records import read_metrics
 from nanogpt.training.snapshots import find_snapshots, load_snapshot
 
+ENDLESS = (math.inf, -math.inf)
 KEPT = 4  # opened models of a run: the slider of the replay goes back and forth
 
 # A larger model would take a page too long to fetch and to compute: Python computes for it.
@@ -110,9 +112,13 @@ class Run:
         return save({name: x.contiguous() for name, x in self.model().state_dict().items()})
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The records of the training so far; none of a model that was not trained here."""
+        """The records of the training so far; none of a model that was not trained here.
+
+        A loss that is no number any more is None: JSON has no NaN, and a page could not read it.
+        """
         there = (self.folder / "metrics.jsonl").exists()
-        return read_metrics(self.folder) if there else []
+        rows = read_metrics(self.folder) if there else []
+        return [{k: None if x in ENDLESS or x != x else x for k, x in row.items()} for row in rows]
 
     def shape(self) -> GPT:
         """The model without its weights, where the settings can be read alone; else the model."""
