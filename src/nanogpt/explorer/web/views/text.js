@@ -198,7 +198,8 @@ class Journey {
       h("span", { class: "chip" }, visible(left)), h("span", { class: "soft" }, " + "),
       h("span", { class: "chip" }, visible(right)), h("span", { class: "soft" }, " → "),
       h("span", { class: "chip made" }, visible(whole)),
-      whole.includes("\ufffd") ? null : h("span", { class: "soft" }, ` merge ${this.rank(whole)}`)));
+      whole.includes("\ufffd") ? null :
+        h("span", { class: "soft" }, ` merge ${this.rank(whole)}`)));
     const name = visible(word.map((each) => each.text).join(""));
     const count = `${merges.length || "no"} merge${merges.length === 1 ? "" : "s"}`;
     this.token.replaceChildren(
