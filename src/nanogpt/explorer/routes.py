@@ -143,6 +143,7 @@ def add_computing(router: APIRouter, runs: dict[str, Run]) -> None:
 
 def add_files(router: APIRouter) -> None:
     """The page itself."""
+    there = {p.relative_to(WEB).as_posix(): p for p in WEB.rglob("*") if p.suffix in KINDS}
 
     @router.get("/")
     def page(request: Request) -> Response:
@@ -150,7 +151,6 @@ def add_files(router: APIRouter) -> None:
 
     @router.get("/{path:path}")
     def file(request: Request, path: str) -> Response:
-        there = {p.relative_to(WEB).as_posix(): p for p in WEB.rglob("*") if p.suffix in KINDS}
         if path not in there:
             raise UserError(f"there is no page {path[:80]!r}; begin at /")
         return packed(request, there[path], {})
