@@ -125,6 +125,8 @@ def test_why_adds_up_to_the_models_own_logit_and_the_lens_is_right(page, address
     model = loaded.model
     ends = [model.head(model.ln_f(x[0, -1])) for x in streams]
     assert found["ranks"] == [1 + int((x > x[target]).sum()) for x in ends]
+    shown = page.locator(".lens tbody tr").first.locator("td:not(.rank, .value)").count()
+    assert shown == min(ids.shape[1], 12)  # as many positions as the page is wide
 
     page.get_by_role("button", name="minus the mean of all tokens").click()
     wait(page, get.replace("return found", "return found?.against === 'mean'"))

@@ -61,9 +61,9 @@ def frame(run: Run, ids: Sequence[int], step: int) -> dict[str, Any]:
     with run.lock, torch.no_grad():
         model, tokenizer = run.open(step)
         with record(model, "h.*.attn.weights") as seen:
-            logits = model(torch.tensor([[*ids]], device=model.device))[0]  # (T, V)
-        weights = torch.cat(list(seen.values()))  # (n_layer, nh, T, T)
-        probabilities = logits.float().softmax(-1)  # (T, V)
+            logits = model(torch.tensor([[*ids]], device=model.device))[0]
+        weights = torch.cat(list(seen.values()))
+        probabilities = logits.float().softmax(-1)
         values, tokens = probabilities.topk(min(LIKELIEST, len(tokenizer.vocabulary)))
         following = torch.tensor([*ids[1:]], dtype=torch.long, device=model.device)[:, None]
         return {

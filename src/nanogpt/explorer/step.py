@@ -53,7 +53,7 @@ def train_on(model: GPT, config: Config, ids: list[int], lr: float, steps: int =
     optimizer = build_optimizer(trained, config.train)
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_factor", 1.0)
-    row = torch.tensor([ids], device=model.device)  # (1, T)
+    row = torch.tensor([ids], device=model.device)
     before = logits_of(trained, row)
     losses, norms = [mean_loss(before, row)], []
     with torch.enable_grad():
@@ -70,7 +70,7 @@ def train_on(model: GPT, config: Config, ids: list[int], lr: float, steps: int =
 def take_step(model: GPT, optimizer: Optimizer, row: Tensor, clip: float) -> dict[str, float]:
     """One step on one text (1, T); gives the norms of the gradients before clipping, by part."""
     optimizer.zero_grad(set_to_none=True)
-    targets = row.roll(-1, dims=1)  # (1, T)
+    targets = row.roll(-1, dims=1)
     targets[:, -1] = IGNORED
     loss = NextToken(model)(row, targets) / (row.shape[1] - 1)
     loss.backward()

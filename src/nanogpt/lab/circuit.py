@@ -108,8 +108,8 @@ class Bench:
     def logprobs(self, kept: Sequence[Head]) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the right tokens, and whether they are the likeliest: (B, T/2-1)."""
         with editing(self.model, self.edits(kept)):
-            logits = self.model(self.ids)[:, -self.length : -1]  # (B, T/2-1, V)
-        target = self.ids[:, 1 - self.length :, None]  # (B, T/2-1, 1)
+            logits = self.model(self.ids)[:, -self.length : -1]
+        target = self.ids[:, 1 - self.length :, None]
         logprobs = logits.float().log_softmax(-1).gather(-1, target)[..., 0]
         return logprobs, logits.argmax(-1) == target[..., 0]
 
@@ -228,7 +228,7 @@ def trace_paths(bench: Bench, heads: Sequence[Head]) -> list[Path]:
         parts.append((f"h.{layer}.mlp", None))
     paths: list[Path] = []
     for number, (source, source_head) in enumerate(parts):
-        change = to_the_mean(model, seen, source, source_head)  # (B, T, C)
+        change = to_the_mean(model, seen, source, source_head)
         for sink, head in [*parts[number + 1 :], ("ln_f", None)]:
             if head is None:
                 norm = "ln_f" if sink == "ln_f" else sink.replace("mlp", "ln_2")
@@ -258,7 +258,7 @@ def paths_into(
         bench.model(bench.ids)
     paths = []
     for which, part in enumerate("qkv"):
-        new = seen[f"{attn}.{part}"][:, head]  # (B, T, hs)
+        new = seen[f"{attn}.{part}"][:, head]
         with exchanging(bench.model, sink[0], which, head, new):
             lost = whole - bench.faithfulness(heads)
         paths.append(Path(*source, f"{attn}.{part}", head, lost))

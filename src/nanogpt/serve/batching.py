@@ -79,7 +79,7 @@ class Row:
         """The next token: logits (1, V)."""
         seen = None
         if self.config.repetition_penalty != 1:
-            seen = torch.zeros_like(logits, dtype=torch.bool)  # (1, V)
+            seen = torch.zeros_like(logits, dtype=torch.bool)
             seen[0, self.ids] = True
         return int(self.sampler(logits, seen))
 
@@ -187,28 +187,28 @@ class Batch:
         with evaluating(self.model):
             logits = [self.read_one_more()] if self.rows else []
             logits += [self.read_whole(row) for row in rows if row not in set(self.rows)]
-        return torch.cat(logits)  # (B, V)
+        return torch.cat(logits)
 
     def read_one_more(self) -> Tensor:
         """The next token of every row: logits (B, V)."""
         longest = max(self.cache.counts)
         if self.cache.length == self.model.config.context_length or self.cache.length > 2 * longest:
             self.cache.align(longest)
-        ids = torch.tensor([row.ids[-1:] for row in self.rows], device=self.model.device)  # (B, 1)
+        ids = torch.tensor([row.ids[-1:] for row in self.rows], device=self.model.device)
         x = self.model.hidden_states(ids, documents=self.cache.documents(), cache=self.cache)
         self.ends = [end + 1 for end in self.ends]
-        return self.model.head(x[:, -1])  # (B, V)
+        return self.model.head(x[:, -1])
 
     def read_whole(self, row: Row) -> Tensor:
         """All of a text that the model sees; it joins the batch: logits (1, V)."""
         start = forgotten(len(row.ids), self.model.config.context_length)
         self.alone.clear()
-        ids = torch.tensor([row.ids[start:]], device=self.model.device)  # (1, T)
-        x = self.model.hidden_states(ids, cache=self.alone)  # (1, T, C)
+        ids = torch.tensor([row.ids[start:]], device=self.model.device)
+        x = self.model.hidden_states(ids, cache=self.alone)
         self.cache.add(self.alone)
         self.rows.append(row)
         self.ends.append(len(row.ids))
-        return self.model.head(x[:, -1])  # (1, V)
+        return self.model.head(x[:, -1])
 
     def remove(self, n: int) -> None:
         """Row n leaves."""
@@ -245,11 +245,11 @@ def score(
         documents = None
         if separator is not None:
             numbers = document_numbers(window[None], separator)
-            documents = torch.from_numpy(numbers).to(model.device)  # (1, T)
+            documents = torch.from_numpy(numbers).to(model.device)
         with evaluating(model):
             logits = model(torch.from_numpy(window)[None].to(model.device), documents=documents)
         due = np.flatnonzero(targets != IGNORED)
-        log_probabilities = logits[0, due].float().log_softmax(-1)  # (N, V)
+        log_probabilities = logits[0, due].float().log_softmax(-1)
         log_probabilities[:, ruled_out] = -torch.inf
         yield from guesses(log_probabilities, targets[due].tolist(), top)
 
@@ -353,7 +353,7 @@ class Batcher:
         logits[:, self.ruled_out] = -torch.inf
         rows = self.batch.rows
         chosen = [row.choose(logits[n : n + 1]) for n, row in enumerate(rows)]
-        log_probabilities = logits.float().log_softmax(-1)  # (B, V)
+        log_probabilities = logits.float().log_softmax(-1)
         found = guesses(log_probabilities, chosen, max(row.top for row in rows))
         for row, guess in zip(rows, found, strict=True):
             ended = guess.token == self.end

@@ -222,7 +222,8 @@ async function drawLens(figure, app, { engine, position, target }, isNow) {
   const { config } = engine.info;
   const all = streams(config, app.result.activations);
   const C = config.n_embd;
-  const fits = Math.max(2, Math.floor((figure.clientWidth - 250) / 78));
+  const width = figure.parentElement.clientWidth; // an empty panel is hidden and has none
+  const fits = Math.max(2, Math.floor((width - 250) / 78));
   const affordable = Math.max(1, Math.floor(LENS_NUMBERS / (all.length * config.vocab_size)));
   const count = Math.min(position + 1, 12, fits, affordable);
   const first = position + 1 - count;
