@@ -78,7 +78,7 @@ def score_heads(model: GPT, tokenizer: BaseTokenizer, length: int = LONGEST) -> 
     with record(model, "h.*.attn.weights") as seen:
         model(ids)
     half = ids.shape[1] // 2
-    weights = torch.stack(list(seen.values()))  # (n_layer, B, nh, T, S)
+    weights = torch.stack(list(seen.values()))
     visible = torch.arange(half + 1, 2 * half + 1).clamp(max=model.config.window or 2 * half)
     return Heads(
         habits_of(weights, half),

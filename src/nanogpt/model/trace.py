@@ -90,7 +90,7 @@ def keep_inside(seen: dict[str, Tensor], name: str, wanted: set[str]) -> Callabl
         parts = {f"{name}.q": q, f"{name}.k": k, f"{name}.v": v}
         seen.update({part: x for part, x in parts.items() if part in wanted})
         if f"{name}.scores" in wanted:
-            scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, nh, T, S)
+            scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
             seen[f"{name}.scores"] = scores
         if f"{name}.weights" in wanted:
             seen[f"{name}.weights"] = kernel.weights(q, k, *visible)
@@ -193,7 +193,7 @@ def edited(x: Tensor, edit: Edit, held: Tensor | None = None) -> Tensor:
                 "as many tokens, one row or as many rows"
             )
         new = held.expand_as(x)
-    change = torch.zeros(x.shape[1:-1], dtype=torch.bool, device=x.device)  # ([nh,] T)
+    change = torch.zeros(x.shape[1:-1], dtype=torch.bool, device=x.device)
     positions = slice(None) if edit.positions is None else list(edit.positions)
     change[... if edit.head is None else edit.head, positions] = True
     return torch.where(change[..., None], new, x)
