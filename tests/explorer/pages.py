@@ -1,4 +1,4 @@
-"""The explorer's page, with Python behind it or alone: what its tests share."""
+"""The explorer's page, with Python or alone: what its tests share."""
 
 import threading
 import time
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlencode
 
 import uvicorn
 from browser import launched
@@ -29,6 +30,15 @@ def served(*runs: Run) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+def opened(browser: Any, address: str, **state: str) -> Any:
+    """The page in a state of its address; `page.wrong` collects the errors of its scripts."""
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    page.wrong = []
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.goto(f"{address}#{urlencode(state)}")
+    return page
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -4,14 +4,13 @@ import json
 import re
 from dataclasses import asdict
 from itertools import pairwise
-from urllib.parse import urlencode
 
 import pytest
 import torch
 from browser import launched
 from fastapi.testclient import TestClient
 from hand_made import LETTERS, induction_by_hand
-from pages import percent, served
+from pages import opened, percent, served
 
 from nanogpt.explorer.publish import circuit_of
 from nanogpt.explorer.routes import create_app
@@ -80,11 +79,7 @@ def browser():
 
 
 def open_page(browser, address: str, **state):
-    page = browser.new_page(viewport={"width": 1100, "height": 900})
-    page.wrong = []
-    page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.goto(f"{address}#{urlencode({'view': 'circuit', 'text': 'abcab', **state})}")
-    return page
+    return opened(browser, address, **{"view": "circuit", "text": "abcab", **state})
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from browser import launched
 from fastapi.testclient import TestClient
-from pages import percent, served
+from pages import opened, percent, served
 
 from nanogpt.errors import UserError
 from nanogpt.explorer.bodies import as_lines
@@ -157,10 +157,7 @@ def browser():
 
 
 def open_page(browser, address: str, **state):
-    page = browser.new_page(viewport={"width": 1100, "height": 900})
-    page.wrong = []
-    page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.goto(f"{address}#{urlencode({'view': 'replay', 'text': TEXT, **state})}")
+    page = opened(browser, address, **{"view": "replay", "text": TEXT, **state})
     page.wait_for_selector(".view-replay .bars li")
     return page
 

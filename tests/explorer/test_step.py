@@ -1,4 +1,4 @@
-"""One step on one text: the numbers of training itself, and nothing is left behind."""
+"""One step on one text: the numbers of training itself, and the run stays as it is."""
 
 import math
 

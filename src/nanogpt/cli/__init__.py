@@ -31,7 +31,7 @@ COMMANDS = {
     "publish": "the page of explore as one file, with the model inside",
     "learn": "the learning path: lessons that run in the browser, and your progress",
     "exercise": "write the parts of a GPT yourself; learn what is wrong, and how to fix it",
-    "serve": "trained models behind the completions API, for programs",
+    "serve": "trained models for programs, by the completions API",
     "export": "a folder that Hugging Face Transformers opens",
     "completion": "a script that lets the shell complete commands, options and recipes",
 }

@@ -1,4 +1,4 @@
-"""nanogpt serve: trained models behind the completions API, for programs."""
+"""nanogpt serve: trained models for programs, by the completions API."""
 
 import argparse
 import importlib.util

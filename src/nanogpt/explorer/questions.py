@@ -1,4 +1,4 @@
-"""What a page can ask only while Python stands behind it: the training text, and one more step.
+"""What a page can ask only where Python answers: the training text, and one more step.
 
 POST /api/runs/NAME/nearest     passages of the training text that end as these tokens do
 POST /api/runs/NAME/train-step  what a step or a few on this text would change

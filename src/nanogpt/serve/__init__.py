@@ -1,4 +1,4 @@
-"""A trained model behind the completions API that programs know.
+"""A trained model for programs, by the completions API that they know.
 
     settings   where the server listens, and its limits
     batching   texts of many requests grow in one batch: rows join and leave between steps
