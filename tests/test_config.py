@@ -12,6 +12,7 @@ from nanogpt.config import (
     Config,
     DataConfig,
     ModelConfig,
+    ParallelConfig,
     SampleConfig,
     TrainConfig,
     config_from_dict,
@@ -22,7 +23,7 @@ from nanogpt.config import (
 from nanogpt.errors import UserError
 
 RECIPES = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
-SECTIONS = [ModelConfig, DataConfig, TrainConfig, SampleConfig]
+SECTIONS = [ModelConfig, DataConfig, TrainConfig, SampleConfig, ParallelConfig]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

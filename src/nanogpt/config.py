@@ -31,6 +31,8 @@ LARGEST = {
     "n_layer": 10_000, "n_head": 1_000_000, "n_embd": 1_000_000, "vocab_size": 10_000_000,
     "context_length": 10**8,  # ten times the longest that was published
     "grad_accum_steps": 100_000, "eval_batches": 1_000_000, "max_new_tokens": 10_000_000,
+    "processes": 1024, "data": 10**6, "shard": 10**6, "tensor": 10**6, "pipeline": 10**6,
+    "context": 10**6, "microbatches": 10**6, "timeout": 10**6, "restarts": 1000,
     "snapshots": 1000, "weight_decay": 1e6, "init_std": 1e3, "eps": 1.0,
 }  # fmt: skip
 TINY, HUGE = 1e-30, 1e30  # the numbers between are still numbers in float32, as are their products
@@ -221,6 +223,28 @@ class SampleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How many processes train together, and what each of them does."""
+
+    processes: int = 1  # processes to start on this machine; `torchrun` starts them anywhere
+    data: int = 0  # copies of the model, each with its part of every batch; 0: as many as are left
+    shard: int = 1  # ranks that share out a copy's weights, gradients and optimizer state (FSDP)
+    tensor: int = 1  # ranks that share out every matrix, by heads and channels
+    pipeline: int = 1  # ranks that share out the layers, and hand activations on
+    context: int = 1  # ranks that share out every sequence
+    schedule: str = "1f1b"  # order of work in the pipeline: 1f1b, gpipe, interleaved
+    microbatches: int = 0  # parts of a batch that follow each other in the pipeline; 0: two a rank
+    timeout: float = 600.0  # seconds that ranks wait for one that does not answer
+    restarts: int = 0  # how often a rank that died is replaced, and training goes on
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        at_least(self, 1, "processes", "shard", "tensor", "pipeline", "context")
+        at_least(self, 0, "data", "microbatches", "restarts")
+        at_least(self, 1, "timeout")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """All settings of a run."""
 
@@ -228,6 +252,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     @property
     def tokens_per_step(self) -> int:

@@ -17,6 +17,7 @@ from nanogpt.cli.text import printable
 from nanogpt.errors import UserError
 from nanogpt.model.size import flops_per_token
 from nanogpt.training.records import Reached, Record, Sample, Step, Validation
+from nanogpt.workers import rank
 
 if TYPE_CHECKING:
     from nanogpt.training.start import Trainer
@@ -59,7 +60,7 @@ class Events:
 
     def __init__(self, trainer: "Trainer") -> None:
         self.writer: Any = None
-        if trainer.config.train.tensorboard:
+        if trainer.config.train.tensorboard and rank() == 0:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
@@ -87,8 +88,8 @@ class Display:
 
     def __init__(self, trainer: "Trainer", console: Console) -> None:
         self.console = console
-        self.flops_per_token = flops_per_token(trainer.model)
-        self.peak = trainer.compute.peak_flops()
+        self.flops_per_token = flops_per_token(trainer.outline)
+        self.peak = trainer.compute.peak_flops() * trainer.processes
         self.losses: list[float] = []
         self.speeds: list[float] = []
         self.progress = Progress(

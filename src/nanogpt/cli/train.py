@@ -6,20 +6,31 @@ import shutil
 from argparse import SUPPRESS
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from nanogpt.cli import many
 from nanogpt.cli.display import watch
 from nanogpt.cli.prepare import prepare_with_progress, show_prepared
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, load_settings, named, named_path, settings_in
-from nanogpt.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig
+from nanogpt.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    ParallelConfig,
+    SampleConfig,
+    TrainConfig,
+    from_dict,
+    load_config,
+)
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.files import absolute, claimed, locked
 from nanogpt.text.dataset import ORDERED, data_folder, settings_of_files
+from nanogpt.workers import rank, together
 
 if TYPE_CHECKING:
     from nanogpt.training.start import Trainer
@@ -42,12 +53,17 @@ def main(arguments: Sequence[str]) -> int:
         metavar="RUN",
         help="begin with the weights of a run or of a Hugging Face folder",
     )  # fmt: skip
-    parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig)
+    parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig, ParallelConfig)
     options = parser.parse(arguments)
     console = Screen()
     if options.resume:
         if options.recipe or options.run:
             raise UserError("--resume continues with the settings of the run; name no other")
+        if together():
+            return many.resume(options.resume, settings_in(options))
+        processes = processes_of(options.resume, settings_in(options))
+        if processes.processes > 1:
+            return many.launch(arguments, processes)
         with locked(options.resume):
             return resume(options.resume, settings_in(options), console)
     given = settings_in(options)
@@ -59,9 +75,14 @@ def main(arguments: Sequence[str]) -> int:
 
     init = given.get("train", {}).get("init", "")
     name = Path(options.recipe).stem if options.recipe else f"{Path(init).name}-tuned"
-    run = options.run or free_folder(Path("runs") / (name if options.recipe or init else "gpt2"))
+    place = Path("runs") / (name if options.recipe or init else "gpt2")
+    if together():
+        return many.start(options.run, place, config)
+    run = options.run or free_folder(place)
     if is_taken(run):
         raise UserError(f"{run} is not empty; choose another --run, or --resume {run}")
+    if config.parallel.processes > 1:
+        return many.launch([*arguments, "--run", str(run)], config.parallel)
     with claimed(run):
         with undone_on_mistake(run):
             if not config.data.folder:
@@ -86,6 +107,13 @@ def resume(run: Path, changes: Mapping[str, Mapping[str, str]], console: Console
     text = f"{name} is finished; go on from it with: nanogpt train --init {name}"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def processes_of(run: Path, changes: Mapping[str, Mapping[str, str]]) -> ParallelConfig:
+    """How the processes of a run are laid out, with what changes now."""
+    path = run / "config.toml"
+    values = asdict(load_config(path).parallel) if path.exists() else {}
+    return from_dict(ParallelConfig, {**values, **changes.get("parallel", {})})
 
 
 def refuse_ignored(given: Mapping[str, str], config: Config) -> None:
@@ -159,11 +187,12 @@ def describe(trainer: "Trainer", console: Console) -> None:
     model, train = trainer.config.model, trainer.config.train
     tokens = trainer.config.tokens_per_step
     passes = train.max_steps * tokens / trainer.tokens.train.about.count
+    together = f" by {trainer.processes} processes" if trainer.processes > 1 else ""
     console.print(
-        f"[bold]model[/]  {trainer.model.num_parameters():,} parameters: {model.n_layer} layers, "
+        f"[bold]model[/]  {trainer.outline.num_parameters():,} parameters: {model.n_layer} layers, "
         f"{model.n_head} heads, {model.n_embd} channels, context {model.context_length}\n"
         f"[bold]steps[/]  {train.max_steps:,} of {tokens:,} tokens, {passes:.1f} passes over the "
-        f"text, on {trainer.compute.device} in {trainer.compute.precision}\n"
+        f"text, on {trainer.compute.device} in {trainer.compute.precision}{together}\n"
         f"[bold]compiled[/]  {'no: ' + trainer.not_compiled if trainer.not_compiled else 'yes'}",
         highlight=False,
     )
@@ -182,11 +211,14 @@ def conclude(trainer: "Trainer", complete: bool, console: Console) -> int:
 
     run = trainer.folder
     name = shlex.quote(str(run))
+    model = trainer.whole_model() if complete else None
+    if rank():  # the first rank writes for all
+        return 0 if complete else 130
     write_loss_plot(run)
     samples = {}
-    if complete:
+    if model:
         with console.status("writing samples ..."):
-            samples = side_by_side(trainer.model, trainer.tokenizer, trainer.config.sample)
+            samples = side_by_side(model, trainer.tokenizer, trainer.config.sample)
     write_samples(run, trainer.config, samples)
     if complete:
         lines = [

@@ -95,15 +95,15 @@ def token_losses(
     Where a separator is given, no token sees another document than its own, as in packed training.
     """
     length = model.config.context_length
-    windows = iter(sliding_windows(ids, length, stride or default_stride(length)))
+    windows = sliding_windows(ids, length, stride or default_stride(length))
+    return batch_losses(model, stacked(windows, batch_size, separator), compute)
 
-    def stacked() -> Iterator[Batch]:
-        while some := list(islice(windows, batch_size)):
-            ids, targets = (np.stack(arrays) for arrays in zip(*some, strict=True))  # (B, T)
-            documents = None if separator is None else document_numbers(ids, separator)
-            yield Batch(ids, targets, documents)
 
-    return batch_losses(model, stacked(), compute)
+def stacked(windows: Iterator, batch_size: int, separator: int | None) -> Iterator[Batch]:
+    """Windows in batches, in which documents are apart if a separator is given."""
+    while some := list(islice(windows, batch_size)):
+        ids, targets = (np.stack(arrays) for arrays in zip(*some, strict=True))  # (B, T)
+        yield Batch(ids, targets, None if separator is None else document_numbers(ids, separator))
 
 
 def evaluate(

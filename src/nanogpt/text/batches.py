@@ -25,6 +25,7 @@ from nanogpt.errors import UserError
 from nanogpt.text.tokenfiles import Ids, TokenFile
 
 IntArray = NDArray[np.int64]
+ALL = slice(None)  # rows
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,12 @@ def cut(ids: Ids, starts: Sequence[int] | IntArray, length: int) -> tuple[IntArr
 
 
 def random_windows(
-    ids: Ids, context_length: int, batch_size: int, *, seed: int, number: int
+    ids: Ids, context_length: int, batch_size: int, *, seed: int, number: int, rows: slice = ALL
 ) -> tuple[IntArray, IntArray]:
     """Batch number n of windows at random places: ids (B, T) and targets (B, T)."""
     draw = np.random.default_rng([seed, number])
     starts = draw.integers(0, len(ids) - context_length, size=batch_size)
-    return cut(ids, starts, context_length)
+    return cut(ids, starts[rows], context_length)
 
 
 def sliding_windows(
@@ -188,30 +189,28 @@ class Batches:
                 f"data.stride={self.stride}: use 0 to the context length, {context_length}"
             )
 
-    def batch(self, number: int, batch_size: int, seed: int) -> Batch:
-        """Batch number n: a pure function of its arguments."""
+    def batch(self, number: int, batch_size: int, seed: int, rows: slice = ALL) -> Batch:
+        """Batch number n, or some of its rows: a pure function of the arguments."""
         raise NotImplementedError(f"{type(self).__name__}.batch")
 
 
 class RandomWindows(Batches):
     """Windows that begin anywhere and reach across documents."""
 
-    def batch(self, number: int, batch_size: int, seed: int) -> Batch:
-        ids = self.tokens.ids
-        return Batch(
-            *random_windows(ids, self.context_length, batch_size, seed=seed, number=number)
-        )
+    def batch(self, number: int, batch_size: int, seed: int, rows: slice = ALL) -> Batch:
+        ids, T = self.tokens.ids, self.context_length
+        return Batch(*random_windows(ids, T, batch_size, seed=seed, number=number, rows=rows))
 
 
 class SlidingWindows(Batches):
     """Windows one after another, shuffled: each target exactly once per epoch."""
 
-    def batch(self, number: int, batch_size: int, seed: int) -> Batch:
+    def batch(self, number: int, batch_size: int, seed: int, rows: slice = ALL) -> Batch:
         ids, length, stride = self.tokens.ids, self.context_length, self.stride
         count = count_sliding_windows(ids, length, stride)
-        chosen = shuffled(count, seed, number * batch_size, batch_size).tolist()
-        rows = [sliding_window(ids, length, stride, n) for n in chosen]
-        x, y = (np.stack(arrays) for arrays in zip(*rows, strict=True))  # (B, T)
+        chosen = shuffled(count, seed, number * batch_size, batch_size)[rows].tolist()
+        windows = [sliding_window(ids, length, stride, n) for n in chosen]
+        x, y = (np.stack(arrays) for arrays in zip(*windows, strict=True))  # (B, T)
         return Batch(x, y)
 
 
@@ -228,8 +227,8 @@ class PackedDocuments(SlidingWindows):
         super().__init__(*args)
         self.closing = known_separator(self.separator)
 
-    def batch(self, number: int, batch_size: int, seed: int) -> Batch:
-        whole = super().batch(number, batch_size, seed)
+    def batch(self, number: int, batch_size: int, seed: int, rows: slice = ALL) -> Batch:
+        whole = super().batch(number, batch_size, seed, rows)
         return Batch(whole.ids, whole.targets, document_numbers(whole.ids, self.closing))
 
 
@@ -258,8 +257,8 @@ class PaddedDocuments(Batches):
         # The last token of a row is only a target.
         self.lasts = np.minimum(self.starts + context_length, np.repeat(ends, rows_of))
 
-    def batch(self, number: int, batch_size: int, seed: int) -> Batch:
-        chosen = shuffled(len(self.starts), seed, number * batch_size, batch_size)
+    def batch(self, number: int, batch_size: int, seed: int, rows: slice = ALL) -> Batch:
+        chosen = shuffled(len(self.starts), seed, number * batch_size, batch_size)[rows]
         places = zip(self.starts[chosen].tolist(), self.lasts[chosen].tolist(), strict=True)
         texts = [self.tokens.ids[start : last + 1] for start, last in places]
         ids, targets, documents = padded_batch(texts)

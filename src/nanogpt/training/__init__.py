@@ -10,6 +10,7 @@ In the order to read it:
 Around it:
 
     checkpoint  what a run needs to go on, in files that are whole or absent
+    pieces      blocks of tensors, of which many ranks write what one or many read
     execution   what is compiled, and what is computed twice to save memory
     records     what a run writes down about itself
     snapshots   the weights at several moments, to watch a training again
@@ -19,4 +20,5 @@ Around it:
     variants    every table of variants, by the setting that chooses from it
     plan        memory, time and cost of a run, before it starts
     timing      how long a step takes on this machine
+    parallel/   many processes that train one model
 """

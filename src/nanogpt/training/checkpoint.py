@@ -12,7 +12,7 @@ the step.
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,10 @@ from nanogpt.model.gpt import GPT
 from nanogpt.text.dataset import data_folder
 from nanogpt.text.formats import load_tokenizer
 from nanogpt.text.tokenizer import BaseTokenizer
+from nanogpt.training.pieces import PieceFiles
 from nanogpt.training.records import check_is_run
 
+PIECES = re.compile(r"(model|optimizer)-\d+-of-\d+\.safetensors")  # of one rank of many
 NAME = re.compile(r"step-[0-9]{6,18}")
 UNFINISHED = re.compile(r"\.step-[0-9]{6,18}\.\w+(\.old)?")  # what a crash leaves
 FORMAT = 1  # of checkpoints; a larger number is one that this version cannot read
@@ -85,10 +87,7 @@ def save_checkpoint(
     config: Config,
     best: bool = False,
 ) -> None:
-    """Write checkpoints/step-NNNNNN under a run folder; point `latest`, perhaps `best`, at it.
-
-    Checkpoints that neither names any more are removed, and so is what a crash left half-written.
-    """
+    """Write checkpoints/step-NNNNNN under a run folder; point `latest`, perhaps `best`, at it."""
     folder = Path(folder)
     checkpoints = folder / "checkpoints"
     path = checkpoints / f"step-{state.step:06d}"
@@ -98,9 +97,17 @@ def save_checkpoint(
         hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
         saved = Saved(FORMAT, state, asdict(config), hashes)
         write_json(temporary / "state.json", asdict(saved))
+    point_at(checkpoints, path.name, best)
+
+
+def point_at(checkpoints: Path, step: str, best: bool) -> None:
+    """Point `latest`, perhaps `best`, at a checkpoint.
+
+    Checkpoints that neither names any more are removed, and so is what a crash left half-written.
+    """
     # `best` first: the best loss in this state must never be that of another checkpoint.
     for name in ("best", "latest") if best else ("latest",):
-        write_text(checkpoints / name, path.name + "\n")
+        write_text(checkpoints / name, step + "\n")
     pointers = [checkpoints / name for name in ("best", "latest")]
     kept = {read_text(pointer).strip() for pointer in pointers if pointer.exists()}
     for old in sorted(checkpoints.iterdir()):  # hidden ones first
@@ -160,13 +167,38 @@ def load_tensors(checkpoint: str | Path, name: str) -> dict[str, Tensor]:
     """Read one safetensors file of a checkpoint. Raises UserError if it is missing or damaged."""
     checkpoint = Path(checkpoint)
     path = checkpoint / name
-    expected = read_saved(checkpoint).sha256.get(name)
+    hashes = read_saved(checkpoint).sha256
+    expected = hashes.get(name)
+    if any(PIECES.fullmatch(other) for other in hashes):
+        return put_together(checkpoint, path.stem, hashes)
     try:
         if sha256(path) != expected:
             raise UserError(f"{path} is damaged; restore it or use another checkpoint")
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read ({error}); use another checkpoint") from None
+
+
+def put_together(checkpoint: Path, kind: str, hashes: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint that many ranks wrote, and have not merged yet."""
+    for name, digest in hashes.items():
+        if name.startswith(f"{kind}-") and sha256(checkpoint / name) != digest:
+            raise UserError(f"{checkpoint / name} is damaged; use another checkpoint")
+    files = PieceFiles(checkpoint, kind)
+    return {name: files.whole(name) for name in files.shapes}
+
+
+def merge(checkpoint: Path) -> None:
+    """Make of what many ranks wrote the two files that one process would have written."""
+    saved = read_saved(checkpoint)
+    if "model.safetensors" in saved.sha256:
+        return
+    with writing_folder(checkpoint) as temporary:
+        for kind in ("model", "optimizer"):
+            tensors = put_together(checkpoint, kind, saved.sha256)
+            write_tensors(temporary / f"{kind}.safetensors", tensors)
+        hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+        write_json(temporary / "state.json", asdict(replace(saved, sha256=hashes)))
 
 
 def read_saved(checkpoint: str | Path) -> Saved:
@@ -191,7 +223,7 @@ def load_state(checkpoint: str | Path) -> tuple[TrainState, Config]:
     """
     saved = read_saved(checkpoint)
     try:
-        absent = vars(Config()).keys() - saved.config.keys()
+        absent = vars(Config()).keys() - saved.config.keys() - {"parallel"}  # which came later
         if absent:
             raise UserError(f"the settings have no section {min(absent)}.")
         return saved.state, config_from_dict(saved.config)

@@ -39,11 +39,13 @@ class TrainingLoop:
     `run` trains; `stop` makes it end after the current step.
     """
 
+    build_objective = staticmethod(build_objective)
+
     def __init__(
         self, folder: Path, config: Config, model: GPT, tokenizer: BaseTokenizer, tokens: Tokens,
         compute: Compute, state: TrainState,
     ) -> None:  # fmt: skip
-        self.folder = folder
+        self.folder, self.metrics = folder, folder / "metrics.jsonl"
         self.config = config
         self.compute = compute
         self.state = state
@@ -53,7 +55,7 @@ class TrainingLoop:
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
         todo = config.tokens_per_step * (config.train.max_steps - state.step)  # tokens
-        self.objective, self.not_compiled = build_objective(model, config.train, compute, todo)
+        self.objective, self.not_compiled = self.build_objective(model, config.train, compute, todo)
         self.tokenizer = tokenizer
         self.tokens = tokens
         self.train_batches = self.batches_of(tokens.train)
@@ -67,7 +69,7 @@ class TrainingLoop:
         What is yielded is already in metrics.jsonl. Closing the iterator saves a checkpoint, too.
         """
         try:
-            with (self.folder / "metrics.jsonl").open("a") as metrics:
+            with self.metrics.open("a") as metrics:
                 while not self.complete and not self.stopped:
                     records = self.advance()
                     metrics.writelines(json.dumps(asdict(record)) + "\n" for record in records)
@@ -139,11 +141,7 @@ class TrainingLoop:
             group["lr"] = lr * group.get("lr_factor", 1.0)
         torch.manual_seed(dropout_seed(settings.seed, step))
         batches = self.loader.load(step)
-        losses = self.gradients(batches)
-        self.scaler.unscale_(self.optimizer)
-        limit = settings.grad_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        loss, grad_norm = torch.stack([losses, norm]).tolist()  # the only wait for the device
+        loss, grad_norm = self.clip(self.gradients(batches))
         overflow = self.scaler.is_enabled() and math.isfinite(loss)  # the scaler deals with that
         if not math.isfinite(loss + grad_norm) and not overflow:
             raise UserError(divergence(self, loss, grad_norm))
@@ -151,9 +149,8 @@ class TrainingLoop:
         self.scaler.update()
         seconds = time.perf_counter() - start
         self.state = replace(self.state, step=step + 1, seconds=self.state.seconds + seconds)
-        tokens = sum(batch.ids.size for batch in batches)
-        wait = self.loader.waited / seconds
-        return Step(self.state.step, loss, lr, grad_norm, tokens / seconds, wait)
+        speed = sum(batch.ids.size for batch in batches) / seconds  # tokens per second
+        return Step(self.state.step, loss, lr, grad_norm, speed, self.loader.waited / seconds)
 
     def gradients(self, batches: Sequence[Batch]) -> Tensor:
         """The gradients of a step; returns its loss. What cannot be compiled runs as it is."""
@@ -164,17 +161,24 @@ class TrainingLoop:
             give_up_compiling(self, error)
             return self.gradients(batches)
 
+    def clip(self, loss: Tensor) -> tuple[float, float]:
+        """Shorten the gradients to train.grad_clip. The loss, and the norm before, as numbers."""
+        self.scaler.unscale_(self.optimizer)
+        limit = self.config.train.grad_clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        total, before = torch.stack([loss, norm]).tolist()  # the only wait for the device
+        return total, before
+
     def batches_of(self, tokens: TokenFile) -> Batches:
         """The batches of a text, cut as data.batches says."""
         kind = choose(BATCHES, "data.batches", self.config.data.batches)
-        separator = end_of_text(self.tokenizer)
-        return kind(tokens, self.config.model.context_length, separator, self.config.data)
+        length, data = self.config.model.context_length, self.config.data
+        return kind(tokens, length, end_of_text(self.tokenizer), data)
 
     def load_batches(self, step: int) -> list[Batch]:
         """The batches whose gradients make one step."""
-        settings = self.config.train
-        first = step * settings.grad_accum_steps
-        numbers = range(first, first + settings.grad_accum_steps)
+        settings, n = self.config.train, self.config.train.grad_accum_steps
+        numbers = range(step * n, (step + 1) * n)
         return [self.train_batches.batch(n, settings.batch_size, settings.seed) for n in numbers]
 
     def validate_and_compare(self) -> list[Record]:

@@ -139,8 +139,7 @@ class Muon(AdamW):
 
     A gradient matrix is dominated by a few directions, and a step along it moves little else.
     Setting all of its singular values to 1 moves every direction alike (Jordan et al. 2024,
-    "Muon"). A layer such as c_attn is several matrices, one above the other. It says in `rows` how
-    many rows each has, and each is made orthogonal by itself.
+    "Muon"). A layer such as c_attn is several matrices: `rows` says how many rows each has.
     """
 
     @classmethod
@@ -166,11 +165,14 @@ class Muon(AdamW):
         momentum = state["momentum"].lerp_(gradient, 1 - 0.95)
         ahead = gradient.lerp(momentum, 0.95)  # Nesterov: where the momentum is about to be
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parts = zip(parameter.split(group["rows"]), ahead.split(group["rows"]), strict=True)
-        for matrix, direction in parts:
-            # Tall matrices get longer steps, so that outputs change alike whatever the shape.
-            scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-            matrix.sub_(group["lr"] * scale * orthogonalize(direction))
+        parameter.sub_(self.way(parameter, ahead, group))
+
+    def way(self, parameter: Tensor, ahead: Tensor, group: dict[str, Any]) -> Tensor:
+        """How far each number of a layer goes: its matrices one by one, made orthogonal."""
+        matrices = ahead.split(group["rows"])
+        # Tall matrices get longer steps, so that outputs change alike whatever the shape.
+        steps = [group["lr"] * max(1.0, m.shape[0] / m.shape[1]) ** 0.5 for m in matrices]
+        return torch.cat([n * orthogonalize(m) for n, m in zip(steps, matrices, strict=True)])
 
 
 OPTIMIZERS: dict[str, Any] = {

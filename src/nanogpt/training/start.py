@@ -3,7 +3,9 @@
 import fnmatch
 import json
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +35,13 @@ from nanogpt.training.loop import TrainingLoop
 from nanogpt.training.records import Record, read_metrics
 from nanogpt.training.snapshots import drop_later, find_snapshots, save_snapshot, snapshot_steps
 from nanogpt.training.variants import check_choices
+from nanogpt.workers import rank
 
 # Settings of a model in which a run may differ from the weights that it begins with.
 CHOSEN_ANEW = ("dropout", "attention_dropout", "kernels", "attention", "init_std", "zero_init")
 
 # Settings that may change while a run is stopped. Its schedule is that of the new number of steps.
-CHANGEABLE = ("data.folder", "train.max_steps")
+CHANGEABLE = ("data.folder", "train.max_steps", "parallel.*")
 
 
 def initial_model(config: Config) -> GPT:
@@ -123,21 +126,31 @@ class Trainer(TrainingLoop):
             train={"precision": compute.precision, "init": absolute(config.train.init)},
         )
         tokens = open_tokens(data, config, tokenizer)
-        torch.manual_seed(config.train.seed)
-        model = initial_model(config)
+        model = cls.fresh_model(config)
         config = with_settings(config, model={"vocab_size": model.config.vocab_size})
         freeze(model, config.train.freeze)
         state = TrainState(0, None, 0.0, tokens.fingerprint, tokenizer=tokenizer.fingerprint())
         trainer = cls(folder, config, model, tokenizer, tokens, compute, state)
+        trainer.begin(model)
         # What was decided here holds for the whole run, however often it is resumed.
         compiled = "off" if trainer.not_compiled else "on"
         trainer.config = config = with_settings(config, train={"compile": compiled})
-        with claimed(folder):
-            write_text(folder / "config.toml", to_toml(config))
-            tokenizer.save(folder / "tokenizer.json")
-            write_text(folder / "metrics.jsonl", "")
-            drop_later(folder, -1)  # of a start before this one
+        if rank() == 0:
+            with claimed(folder):
+                write_text(folder / "config.toml", to_toml(config))
+                tokenizer.save(folder / "tokenizer.json")
+                write_text(folder / "metrics.jsonl", "")
+                drop_later(folder, -1)  # of a start before this one
         return trainer
+
+    @classmethod
+    def fresh_model(cls, config: Config) -> GPT:
+        """The model that a run begins with."""
+        torch.manual_seed(config.train.seed)
+        return initial_model(config)
+
+    def begin(self, model: GPT) -> None:
+        """Give this process its part of a fresh model: all of it."""
 
     @classmethod
     def resume(cls, folder: str | Path, **changes: Mapping[str, Any]) -> "Trainer":
@@ -149,7 +162,7 @@ class Trainer(TrainingLoop):
         or damaged, if the data are not those of the run, or if another process trains it.
         """
         folder = Path(folder)
-        with locked(folder):
+        with locked(folder) if rank() == 0 else nullcontext():
             if (folder / "config.toml").exists() and not has_checkpoint(folder):
                 config = changed(load_config(folder / "config.toml"), changes)
                 return cls.start(folder, config)
@@ -163,11 +176,13 @@ class Trainer(TrainingLoop):
                     "steps: use at least as many"
                 )
             trainer = cls.at(folder, checkpoint, state, config)
-            if config != saved:
-                write_text(folder / "config.toml", to_toml(config))
-            # Records after the checkpoint belong to steps that will be done again.
-            records = [r for r in read_metrics(folder) if r["step"] <= state.step]
-            write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
+            if rank() == 0:
+                if config != saved:
+                    write_text(folder / "config.toml", to_toml(config))
+                # Records after the checkpoint belong to steps that will be done again.
+                records = [r for r in read_metrics(folder) if r["step"] <= state.step]
+                lines = "".join(json.dumps(r) + "\n" for r in records)
+                write_text(folder / "metrics.jsonl", lines)
         return trainer
 
     @classmethod
@@ -186,18 +201,38 @@ class Trainer(TrainingLoop):
             raise UserError(f"{data} has changed since {folder} began; prepare the same text again")
         for file in (tokens.train, tokens.val):
             check_unchanged(file)
-        model = load_weights(checkpoint, config.model)
+        model = cls.saved_model(checkpoint, config)
         freeze(model, config.train.freeze)
         if state.scaler.keys() != compute.scaler().state_dict().keys():
             raise UserError(f"{checkpoint / 'state.json'}: its scaler does not fit; use another")
         trainer = cls(folder, config, model, tokenizer, tokens, compute, state)
+        trainer.restore(checkpoint)
+        return trainer
+
+    @classmethod
+    def saved_model(cls, checkpoint: Path, config: Config) -> GPT:
+        """The model of a checkpoint."""
+        return load_weights(checkpoint, config.model)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Put the optimizer into the state that it was in."""
         moments = load_tensors(checkpoint, "optimizer.safetensors")
         try:
-            restore_optimizer(trainer.model, trainer.optimizer, moments)
+            restore_optimizer(self.model, self.optimizer, moments)
         except UserError as error:
             path = checkpoint / "optimizer.safetensors"
             raise UserError(f"{path}: {error}; use another checkpoint") from None
-        return trainer
+
+    processes = 1  # that train together
+
+    @cached_property
+    def outline(self) -> GPT:
+        """The whole model, of which perhaps only the shapes are here."""
+        return self.model
+
+    def whole_model(self) -> GPT:
+        """The whole model with its weights of now. All ranks must ask; the first gets it."""
+        return self.model
 
     def run(self) -> Generator[Record, None, None]:
         """As TrainingLoop.run does, while no other process can write to the run."""
@@ -225,9 +260,9 @@ def changed(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
     """The settings of a run with those that may change. Raises UserError for any other."""
     for section, values in changes.items():
         for name in values:
-            if f"{section}.{name}" not in CHANGEABLE:
+            if not {f"{section}.{name}", f"{section}.*"}.intersection(CHANGEABLE):
                 raise UserError(
-                    f"{section}.{name} is fixed when a run begins; only {' and '.join(CHANGEABLE)} "
+                    f"{section}.{name} is fixed when a run begins; only {', '.join(CHANGEABLE)} "
                     "may change"
                 )
     values = asdict(config)

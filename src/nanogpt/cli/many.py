@@ -1,0 +1,142 @@
+"""nanogpt train by several processes, of which this is one, or which it starts."""
+
+import logging
+import os
+import re
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nanogpt.cli.prepare import prepare_with_progress, show_prepared
+from nanogpt.cli.screen import Screen
+from nanogpt.config import Config, ParallelConfig
+from nanogpt.errors import UserError
+from nanogpt.files import claimed
+from nanogpt.text.dataset import data_folder
+from nanogpt.workers import rank, usable_cores
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup, Store
+
+SILENT = 3  # exit code of a rank that has nothing to say: another one has failed
+PATIENCE = 5  # seconds for the ranks that still answer
+
+
+def launch(arguments: Sequence[str], settings: ParallelConfig) -> int:
+    """Start the processes of this machine, with torchrun's own launcher, and wait for their end.
+
+    Returns the exit code. Raises UserError that names the rank which died.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.disable(logging.ERROR)  # reports of many lines
+    count = settings.processes
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
+    config = LaunchConfig(
+        1, 1, count, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1", max_restarts=settings.restarts, monitor_interval=0.1,
+    )  # fmt: skip
+    try:
+        elastic_launch(config, sys.executable)("-m", "nanogpt", "train", *arguments)
+    except SignalException:
+        return 130
+    except ChildFailedError as error:
+        number, failure = error.get_first_failure()
+        if failure.exitcode in (2, 130):
+            return failure.exitcode  # it has said why
+        code = failure.exitcode
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        raise UserError(
+            f"rank {number} died ({how}); go on from the last checkpoint with --resume, and see "
+            "--parallel.restarts"
+        ) from None
+    return 0
+
+
+@contextmanager
+def one_of_many(timeout: float) -> Iterator["ProcessGroup"]:
+    """Work with the other ranks. Whatever ends one of them ends all, with one message.
+
+    Raises UserError as the rank that speaks, else SystemExit.
+    """
+    from nanogpt.training.parallel.mesh import joined
+
+    with joined(timeout) as (patient, store):
+        try:
+            yield patient
+        except UserError as error:
+            if rank() == 0:
+                store.set("said", "")
+                raise
+            time.sleep(1)  # the first rank has the same to say, if it can
+            if store.check(["said"]):
+                raise SystemExit(SILENT) from None
+            store.set("said", "")
+            raise UserError(f"rank {rank()}: {error}") from None
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None  # who started the ranks says so once
+        except RuntimeError as error:
+            if not re.search("timed? ?out|closed|reset|refused", str(error), re.IGNORECASE):
+                raise
+            missing, speaks = silent_ranks(store)
+            late = re.search("timed? ?out", str(error), re.IGNORECASE)
+            if speaks and late:
+                raise UserError(
+                    f"rank {missing or 'unknown'} has not answered for {timeout:.0f} s; look at "
+                    "its machine, and go on with --resume"
+                ) from None
+            raise SystemExit(SILENT) from None  # another has died, and who started it says so
+
+
+def silent_ranks(store: "Store") -> tuple[str, bool]:
+    """Which ranks do not answer, and whether this is the rank that says so."""
+    world = int(os.environ["WORLD_SIZE"])
+    store.set(f"waits {rank()}", "")
+    time.sleep(PATIENCE)  # others may notice a little later
+    waiting = [number for number in range(world) if store.check([f"waits {number}"])]
+    missing = [str(number) for number in range(world) if number not in waiting]
+    return ", ".join(missing), rank() == waiting[0]
+
+
+def start(given: Path | None, place: Path, config: Config) -> int:
+    """Start a run, or go on with one of which a rank had died. Returns the exit code."""
+    import torch.distributed as dist
+
+    from nanogpt.cli.train import finish, free_folder, is_taken, undone_on_mistake
+    from nanogpt.training.parallel.loop import ParallelTrainer
+
+    console = Screen(quiet=rank() > 0)
+    with one_of_many(config.parallel.timeout) as patient:
+        names = [str(given or free_folder(place))]
+        dist.broadcast_object_list(names)
+        run = Path(names[0])
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+        if again and (run / "config.toml").exists():
+            return finish(ParallelTrainer.resume(run), console)
+        with claimed(run) if rank() == 0 else nullcontext():
+            with undone_on_mistake(run) if rank() == 0 else nullcontext():
+                if rank() == 0:
+                    if is_taken(run):
+                        raise UserError(f"{run} is not empty; choose another --run")
+                    if not config.data.folder:
+                        folder = data_folder(run, config)
+                        show_prepared(prepare_with_progress(config.data, folder, console), console)
+                dist.barrier(patient)
+                trainer = ParallelTrainer.start(run, config)
+            return finish(trainer, console)
+
+
+def resume(run: Path, changes: Mapping[str, Mapping[str, str]]) -> int:
+    """Go on with a run, perhaps on another layout. Returns the exit code."""
+    from nanogpt.cli.train import finish, processes_of
+    from nanogpt.training.parallel.loop import ParallelTrainer
+
+    with one_of_many(processes_of(run, changes).timeout):
+        return finish(ParallelTrainer.resume(run, **changes), Screen(quiet=rank() > 0))

@@ -1,0 +1,313 @@
+"""The training loop of one rank of several, which together train as one process would.
+
+What differs from `TrainingLoop` stands here: a rank has its own part of the weights and of every
+batch, sums go over all ranks, and the first rank speaks and writes for all.
+"""
+
+import math
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from nanogpt.config import Config, ModelConfig, TrainConfig, with_settings
+from nanogpt.device import Compute, compile_or_why_not, resolve
+from nanogpt.errors import UserError
+from nanogpt.evaluation.loss import Score, stacked, tensors
+from nanogpt.files import locked
+from nanogpt.model.build import build
+from nanogpt.model.gpt import GPT, evaluating
+from nanogpt.model.size import flops_per_token
+from nanogpt.text.batches import Batch, Batches, sliding_windows
+from nanogpt.training.execution import checkpoint_activations
+from nanogpt.training.loop import TrainingLoop
+from nanogpt.training.objective import NextToken
+from nanogpt.training.optim import Muon
+from nanogpt.training.parallel import data
+from nanogpt.training.parallel.checkpoint import Saver
+from nanogpt.training.parallel.context import cut_context
+from nanogpt.training.parallel.layout import Layout
+from nanogpt.training.parallel.limits import refuse_impossible
+from nanogpt.training.parallel.mesh import ROWS, TOKENS, Ranks
+from nanogpt.training.parallel.messages import receive_sum, send_sum
+from nanogpt.training.parallel.pipeline import Pipeline
+from nanogpt.training.parallel.shard import shard_model
+from nanogpt.training.parallel.tensor import cut_model
+from nanogpt.training.pieces import cut
+from nanogpt.training.records import Record, Sample, Step, Validation
+from nanogpt.training.snapshots import save_snapshot, snapshot_steps
+from nanogpt.training.start import Trainer
+
+
+def build_objective(
+    model: GPT, settings: TrainConfig, compute: Compute, tokens: int
+) -> tuple[nn.Module, str]:
+    """As in execution, but blocks are compiled one by one, with messages between them."""
+    checkpoint_activations(model, settings.activation_checkpointing)
+    flops = flops_per_token(model) * tokens
+    not_compiled = of_first_rank(compile_or_why_not(settings.compile, compute, flops))
+    for block in () if not_compiled else model.h:
+        block.compile()
+    return NextToken(model), not_compiled
+
+
+def of_first_rank(mine: Any) -> Any:
+    """What the first rank has, or has found out, as all ranks must have the same."""
+    found = [mine]
+    dist.broadcast_object_list(found)
+    return found[0]
+
+
+class ParallelTrainer(Trainer):
+    """The training loop of this rank. Raises UserError for a layout that cannot be."""
+
+    build_objective = staticmethod(build_objective)
+
+    def __init__(self, folder: Path, config: Config, model: GPT, *others: Any) -> None:
+        compute: Compute = others[2]
+        self.ranks = ranks = Ranks(config.parallel, compute.device)
+        refuse_impossible(config, model, ranks, compute)
+        self.pipeline = Pipeline(config, ranks) if ranks.size("pipeline") > 1 else None
+        own = self.cut(model, compute)
+        super().__init__(folder, config, own, *others)
+        self.outline, self.processes = empty_model(model.config), ranks.world
+        self.metrics = self.metrics if ranks.first else Path(os.devnull)
+        self.saver, self.asked_to_stop = Saver(ranks), False
+        self.use_plain_tensors()
+        passes = config.train.grad_accum_steps
+        passes *= self.pipeline.microbatches if self.pipeline else 1
+        copied = [] if self.sharded else list(self.layout.parts.values())
+        self.sums = data.GradientSums(copied, ranks.copies, passes)
+
+    def cut(self, model: GPT, compute: Compute) -> GPT:
+        """This rank's part of a model, its numbers still missing."""
+        ranks, own = self.ranks, empty_model(model.config)
+        for name, parameter in model.named_parameters():
+            own.get_parameter(name).requires_grad_(parameter.requires_grad)
+        data.share_dropout(own, ranks)
+        borrowed = self.pipeline.cut_model(own) if self.pipeline else []
+        spans = cut_model(own, ranks) if ranks.size("tensor") > 1 else {}
+        if ranks.size("context") > 1:
+            cut_context(own, ranks)
+        for layer in (*own.h, *(layer for name, layer in own.named_children() if name != "h")):
+            layer.to_empty(device=compute.device)
+        stages = self.pipeline.stages(own, compute) if self.pipeline else []
+        roots: Any = stages or [own]
+        self.sharded: list[FSDPModule] = []
+        for root in roots if ranks.size("shard") > 1 else ():
+            self.sharded += shard_model(root, root.h, ranks, compute)
+        self.layout = Layout(ranks, own, model, spans, borrowed)
+        if self.pipeline:
+            self.pipeline.build(own, stages)
+        return own
+
+    def use_plain_tensors(self) -> None:
+        """Let the optimizer move this rank's numbers, whatever the model wraps them in.
+
+        Muon needs whole matrices: each rank puts them together and keeps its part of the result.
+        """
+        plain = {id(part.parameter): part.tensor for part in self.layout.parts.values()}
+        for group in self.optimizer.param_groups:
+            group["params"] = [plain[id(parameter)] for parameter in group["params"]]
+        if isinstance(self.optimizer, Muon):
+            alone = self.optimizer.way
+
+            def together(parameter: Tensor, ahead: Tensor, group: dict[str, Any]) -> Tensor:
+                part = self.layout.by_tensor[id(parameter)]
+                way = alone(parameter, self.layout.put_together(part, ahead), group)
+                return cut(way, part.boxes, parameter)
+
+            self.optimizer.way = together  # type: ignore[method-assign]
+
+    @classmethod
+    def start(cls, folder: str | Path, config: Config) -> "ParallelTrainer":
+        """As Trainer.start does, in one precision for all ranks."""
+        found = of_first_rank(resolve(config.train.device, config.train.precision).precision)
+        trainer = super().start(folder, with_settings(config, train={"precision": found}))
+        assert isinstance(trainer, cls)
+        return trainer
+
+    @classmethod
+    def fresh_model(cls, config: Config) -> GPT:
+        """The whole model on the first rank; on the others its shapes."""
+        model = super().fresh_model(config) if dist.get_rank() == 0 else None
+        settings = of_first_rank(model and model.config)
+        return model or empty_model(settings)
+
+    def begin(self, model: GPT) -> None:
+        """Every rank gets its part of the first rank's model."""
+        self.layout.fill_from_first_rank(model)
+
+    @classmethod
+    def saved_model(cls, checkpoint: Path, config: Config) -> GPT:
+        """The shapes of a saved model: every rank reads its own part later."""
+        return empty_model(config.model)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Every rank reads its part of a checkpoint, whatever layout wrote it."""
+        self.saver.restore(checkpoint, self.layout, self.optimizer)
+
+    def whole_model(self) -> GPT:
+        found = {name: self.layout.on_first_rank(name) for name in self.layout.whole}
+        first = self.ranks.first
+        return build(self.outline.config, found, self.folder) if first else self.outline
+
+    def run(self) -> Generator[Record, None, None]:
+        """As Trainer.run does. Ends when the first rank has made one file of all weights."""
+        with locked(self.folder) if self.ranks.first else nullcontext():
+            self.take_snapshot()
+            yield from TrainingLoop.run(self)
+            self.take_snapshot()
+            self.saver.finish()
+            if self.complete:
+                self.saver.merge(self.folder)
+
+    def stop(self) -> None:
+        """Ask all ranks to end after the step that they are in: see `clip`."""
+        self.asked_to_stop = True
+
+    def save(self, best: bool = False) -> None:
+        if self.saved_step != self.state.step:
+            self.saver.save(self.folder, self.layout, self.optimizer, self.state, self.config, best)
+            self.saved_step = self.state.step
+
+    def take_snapshot(self) -> None:
+        settings, step = self.config.train, self.state.step
+        if settings.snapshots and (step in snapshot_steps(settings) or self.complete):
+            model = self.whole_model()
+            if self.ranks.first:
+                save_snapshot(self.folder, model, step)
+
+    def sample(self) -> Sample:
+        """What the whole model writes, on the first rank."""
+        own, self.model = self.model, self.whole_model()
+        try:
+            return super().sample() if self.ranks.first else Sample(self.state.step, "")
+        finally:
+            self.model = own
+
+    def load_batches(self, step: int) -> list[Batch]:
+        """This rank's part of the batches whose gradients make one step."""
+        n = self.config.train.grad_accum_steps
+        numbers = range(step * n, (step + 1) * n)
+        return [self.own_tokens(self.own_rows(self.train_batches, n)) for n in numbers]
+
+    def own_rows(self, batches: Batches, number: int) -> Batch:
+        return data.own_rows(batches, number, self.config.train, self.ranks)
+
+    def own_tokens(self, batch: Batch) -> Batch:
+        """This rank's tokens of its rows, filled up where all batches must be of one shape."""
+        tokens = batch.ids.shape[1]
+        if self.ranks.size("pipeline", "context", "tensor") > 1:
+            tokens = self.config.model.context_length
+        rows = self.config.train.batch_size // self.ranks.size(*ROWS)
+        batch, own = data.filled_up(batch, rows, tokens), self.ranks.share(tokens, "context")
+        documents = None if batch.documents is None else batch.documents[:, : own.stop]
+        return Batch(batch.ids[:, own], batch.targets[:, own], documents)
+
+    def train_step(self) -> Step:
+        record = super().train_step()
+        return replace(
+            record, tokens_per_second=record.tokens_per_second * self.ranks.size(*TOKENS)
+        )
+
+    def gradients(self, batches: Sequence[Batch]) -> Tensor:
+        """This rank's part of the gradients of a step; returns its part of the loss."""
+        self.model.zero_grad(set_to_none=True)
+        count = torch.tensor(sum(batch.real_targets for batch in batches))
+        dist.all_reduce(count, group=self.ranks.tokens)  # each target of the step weighs the same
+        losses: list[Tensor] = []
+        for batch in batches:
+            if self.pipeline:
+                losses.append(self.pipeline.run(batch, int(count), train=True))
+                continue
+            for module in self.sharded:  # sums are due once, at the end
+                module.set_requires_gradient_sync(batch is batches[-1], recurse=False)
+            with self.compute.autocast():
+                loss = self.objective(*tensors(batch, self.compute.device)) / int(count)
+            loss.backward()
+            losses.append(loss.detach())
+        self.sums.finish()
+        parts = self.layout.parts
+        if self.ranks.size("tensor") > 1:  # each rank has seen its own tokens in norms and the like
+            alike = [part.gradient() for part in parts.values() if "tensor" not in part.cut_by]
+            found = [gradient for gradient in alike if gradient is not None]
+            receive_sum(*send_sum(found, self.ranks.group("tensor")))
+        if self.pipeline and "wte.weight" in parts:
+            self.pipeline.tie(parts["wte.weight"].gradient())
+        for part in parts.values():
+            part.tensor.grad = part.gradient()
+        return torch.stack(losses).sum()
+
+    def clip(self, loss: Tensor) -> tuple[float, float]:
+        """As TrainingLoop.clip, over all ranks; they also tell each other whether to stop.
+
+        Raises UserError that names a rank which met what is no number.
+        """
+        parts = [(p, g) for p in self.layout.parts.values() if (g := p.tensor.grad) is not None]
+        own = [gradient.float().square().sum() for part, gradient in parts if part.counts]
+        zero = torch.zeros_like(loss, dtype=torch.float32)
+        numbers = [loss if self.has_loss else zero, sum(own, zero), zero + self.asked_to_stop]
+        told = self.ranks.tell(torch.stack(numbers))
+        for number, row in enumerate(told):
+            if not math.isfinite(sum(row)):
+                raise UserError(
+                    f"rank {number} met a loss or a gradient that is no number at step "
+                    f"{self.state.step + 1}: use a train.lr below {self.config.train.lr}"
+                )
+        total, squares, stops = (sum(column) for column in zip(*told, strict=True))
+        self.stopped = stops > 0
+        norm, limit = math.sqrt(squares), self.config.train.grad_clip or math.inf
+        for _, gradient in parts if norm > limit else ():
+            gradient.mul_(limit / (norm + 1e-6))
+        return total, norm
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether this rank counts a loss that no other rank counts."""
+        return self.ranks.place("tensor") == 0 and (not self.pipeline or self.pipeline.has_last)
+
+    def validate(self) -> Validation:
+        """The loss on the validation text, of which every rank has a part."""
+        total, count = torch.zeros(2, dtype=torch.float64)
+        with evaluating(self.model), self.compute.autocast():
+            for batch in self.validation_batches():
+                if self.pipeline:
+                    loss = self.pipeline.run(batch, 1, train=False)
+                else:
+                    ids, targets, documents = tensors(batch, self.compute.device)
+                    loss = self.model.loss(self.model(ids, documents=documents), targets, "sum")
+                count += batch.real_targets * self.has_loss
+                total += loss.item() * self.has_loss
+        for module in self.sharded:
+            module.reshard()  # gathered weights would be those of before the next step
+        told = self.ranks.tell(torch.stack([total, count]))
+        loss, targets = (sum(column) for column in zip(*told, strict=True))
+        score = Score(loss / targets, int(targets), self.tokens.val.bytes_per_token)
+        return Validation(self.state.step, score.loss, score.bits_per_byte)
+
+    def validation_batches(self) -> Iterator[Batch]:
+        """This rank's part of a sample of the validation text, or of all of it."""
+        settings, batches = self.config.train, self.val_batches
+        for number in range(settings.eval_batches):
+            yield self.own_tokens(self.own_rows(batches, number))
+        if not settings.eval_batches:
+            length, size = self.config.model.context_length, settings.batch_size
+            separator = batches.separator if batches.documents_apart else None
+            for batch in stacked(
+                sliding_windows(batches.tokens.ids, length, length), size, separator
+            ):
+                yield self.own_tokens(data.only(batch, self.ranks.share(size, *ROWS)))
+
+
+def empty_model(config: ModelConfig) -> GPT:
+    """A model of these settings without numbers."""
+    with torch.device("meta"):
+        return GPT(config)

@@ -1,0 +1,161 @@
+"""Pipeline parallelism: every rank has some of the layers, and hands activations on to the next.
+
+A batch goes through in parts: the first rank works on the second part while the next works on the
+first. At both ends of a step some ranks wait, with n ranks and m parts for (n - 1) / (m + n - 1) of
+the time. `gpipe` does all forward passes, then all backward passes (Huang et al. 2019). `1f1b`
+takes turns, and so keeps the activations of at most n parts (Narayanan et al. 2019). `interleaved`
+gives every rank two stages: half the waiting for twice the messages (Narayanan et al. 2021).
+Torch has these schedules.
+
+The head is tied to the token embedding: the first and the last rank have the same matrix, and
+add up its gradients.
+
+Axes: B batch, T time, C channels, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.pipelining import (
+    PipelineStage,
+    Schedule1F1B,
+    ScheduleGPipe,
+    ScheduleInterleaved1F1B,
+)
+
+from nanogpt.config import Config, check, choose
+from nanogpt.device import Compute
+from nanogpt.errors import UserError
+from nanogpt.evaluation.loss import tensors
+from nanogpt.model.gpt import GPT
+from nanogpt.text.batches import Batch
+from nanogpt.training.parallel.mesh import ROWS, Ranks, share
+
+# Each with how many stages a rank has.
+PIPELINES: dict[str, tuple[Any, int]] = {
+    "1f1b": (Schedule1F1B, 1),
+    "gpipe": (ScheduleGPipe, 1),
+    "interleaved": (ScheduleInterleaved1F1B, 2),
+}
+
+
+class Blocks(nn.ModuleDict):
+    """Some of a model's blocks, which keep their numbers in their names."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values())
+
+
+class Stage(nn.Module):
+    """Some layers in a row: the first begins with the embeddings, the last ends with the head."""
+
+    def __init__(self, model: GPT, number: int, stages: int, compute: Compute) -> None:
+        super().__init__()
+        self.number, self.is_first, self.is_last = number, number == 0, number == stages - 1
+        self.compute, self.outline = compute, [model]  # in a list, so that it is no submodule
+        own = share(model.config.n_layer, number, stages)
+        self.h = Blocks(
+            {n: b for n, b in model.h.named_children() if own.start <= int(n) < own.stop}
+        )
+        ends = ["wte", "wpe", "drop"] * self.is_first + ["wte", "ln_f", "lm_head"] * self.is_last
+        self.ends = nn.ModuleDict({name: getattr(model, name) for name in ends})
+
+    def forward(self, x: Tensor, ids: Tensor, documents: Tensor | None = None) -> Tensor:
+        """From the ids (B, T), or activations (B, T, C), to activations, or logits (B, T, V)."""
+        model = self.outline[0]
+        with self.compute.autocast():
+            context = model.context(ids, documents, None)
+            if self.is_first:
+                x = model.drop(model.wpe.embed(model.wte(x), context.pos))
+            for number, block in self.h.items():
+                x = block(x, replace(context, layer=int(number)))
+            if any(hasattr(module, "auxiliary_loss") for module in self.h.modules()):
+                raise UserError(
+                    "a layer adds to the loss, which a pipeline cannot hand on; use others"
+                )
+            return model.head(model.ln_f(x)) if self.is_last else x
+
+
+class Pipeline:
+    """The stages of this rank, and the schedule by which all ranks work.
+
+    Raises UserError, before anything is built, for a batch or a model that cannot be shared out so.
+    """
+
+    def __init__(self, config: Config, ranks: Ranks) -> None:
+        self.ranks, settings, size = ranks, config.parallel, ranks.size("pipeline")
+        self.schedule, per_rank = choose(PIPELINES, "parallel.schedule", settings.schedule)
+        self.count = size * per_rank
+        self.numbers = range(ranks.place("pipeline"), self.count, size)  # the stages of this rank
+        self.has_first, self.has_last = 0 in self.numbers, self.count - 1 in self.numbers
+        rows = config.train.batch_size // ranks.size(*ROWS)
+        self.microbatches = settings.microbatches or min(rows, 2 * size)
+        self.targets = 1  # of a whole step
+        deep = config.model.n_layer >= self.count
+        check(deep, config.model, "n_layer", f"use at least {self.count}, one for each stage")
+        parts = f"(parallel.microbatches={self.microbatches}): use a divisor of {rows}"
+        if rows % self.microbatches:
+            raise UserError(f"a rank's {rows} sequences make no {self.microbatches} parts {parts}")
+        if per_rank > 1 and self.microbatches % size:
+            raise UserError(f"interleaved parts come in {size}s {parts} and a multiple of {size}")
+        check(not config.model.dropout, config.model, "dropout", "use 0 with parallel.pipeline")
+
+    def cut_model(self, model: GPT) -> list[str]:
+        """Leave to this rank its own layers. Returns the parameters that it has borrowed."""
+        shares = [share(model.config.n_layer, number, self.count) for number in self.numbers]
+        layers = [n for own in shares for n in range(own.start, own.stop)]
+        model.h = Blocks({str(n): model.h[n] for n in layers})  # type: ignore[assignment]
+        absent: Any = None
+        for name, _ in () if self.has_first else list(model.wpe.named_parameters(recurse=False)):
+            model.wpe.register_parameter(name, absent)
+        if not self.has_last:
+            model.ln_f = absent
+        if not (self.has_first or self.has_last):
+            model.wte = absent
+        return [] if self.has_first else ["wte.weight"]
+
+    def stages(self, model: GPT, compute: Compute) -> list[Stage]:
+        """The stages of this rank."""
+        return [Stage(model, number, self.count, compute) for number in self.numbers]
+
+    def build(self, model: GPT, stages: list[Stage]) -> None:
+        """Connect the stages of all ranks."""
+        self.model, group = model, self.ranks.group("pipeline")
+        device = self.ranks.device
+        ready = [PipelineStage(s, s.number, self.count, device, group=group) for s in stages]
+        given: Any = ready if len(ready) > 1 else ready[0]
+        self.work = self.schedule(given, self.microbatches, loss_fn=self.loss, scale_grads=False)
+        first, last = (self.ranks.mesh.mesh[n].flatten().tolist() for n in (0, -1))
+        for pair in zip(first, last, strict=True):  # every rank must ask for every group
+            ends = dist.new_group(list(pair))
+            if self.ranks.number in pair:
+                self.ends = ends
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """What a part adds to the loss of the step."""
+        return self.model.loss(logits, targets, reduction="sum") / self.targets
+
+    def run(self, batch: Batch, targets: int, train: bool) -> Tensor:
+        """Send a batch through all stages, and its gradients back if it is for training.
+
+        Returns the sum of its losses, over the number of `targets` of the step: on the last rank;
+        0 elsewhere.
+        """
+        self.targets = targets
+        ids, wanted, documents = tensors(batch, self.ranks.device)
+        options: dict[str, Any] = {"ids": ids, "target": wanted, "losses": []}
+        if documents is not None:
+            options["documents"] = documents
+        if train:
+            options["return_outputs"] = False
+        (self.work.step if train else self.work.eval)(*[ids] * self.has_first, **options)
+        return sum(options["losses"], torch.zeros((), device=ids.device)).detach()
+
+    def tie(self, gradient: Tensor | None) -> None:
+        """Add up the gradients of the token embedding and of the head, which are one matrix."""
+        if gradient is not None and (self.has_first or self.has_last):
+            dist.all_reduce(gradient, group=self.ends)

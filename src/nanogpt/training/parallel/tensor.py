@@ -1,0 +1,171 @@
+"""Tensor parallelism: every rank has some of the heads and channels of every matrix.
+
+    x ──► norm ──► gather ──► c_attn, c_fc ──► heads, channels ──► c_proj ──► scatter ──► + x
+          T / n    tokens     some rows        of this rank       some columns  sums      T / n
+
+c_attn and c_fc are cut by rows: each rank works out some of the outputs. c_proj is cut by columns:
+each rank works out a part of the sum that every output is, and the parts are added up (Shoeybi
+et al. 2019, "Megatron-LM"). Between them no rank needs to know of another's heads.
+
+Outside, where every token is for itself, the ranks share out the tokens instead (Korthikanti et al.
+2022): so norms, dropout and the residual stream cost each a part of the time and memory. A block
+sends B * T * C numbers four times forward and four times backward.
+
+The token embedding is cut by rows, one for each token of the vocabulary. They are the rows of the
+head, too, so the loss is worked out from logits of which no rank has all.
+
+Axes: B batch, T time, C channels, V vocabulary, N tokens, n ranks.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nanogpt.config import IGNORED
+from nanogpt.errors import UserError
+from nanogpt.model.attention import AttentionContext
+from nanogpt.model.gpt import GPT
+from nanogpt.model.layers import at_least_float32
+from nanogpt.training.parallel.layout import Spans
+from nanogpt.training.parallel.mesh import Ranks, share
+from nanogpt.training.parallel.messages import gather_tokens, scatter_tokens
+
+
+def spans_of_rows(sizes: Sequence[int], place: int, ranks: int) -> list[slice]:
+    """The rows of stacked matrices that fall to a rank: its share of each of them.
+
+    >>> spans_of_rows([4, 2, 2], place=1, ranks=2)  # queries, keys, values
+    [slice(2, 4, None), slice(5, 6, None), slice(7, 8, None)]
+    """
+    spans, start = [], 0
+    for size in sizes:
+        part = share(size, place, ranks)
+        spans.append(slice(start + part.start, start + part.stop))
+        start += size
+    return spans
+
+
+def cut_model(model: GPT, ranks: Ranks) -> Spans:
+    """Leave to a rank its part of every matrix, and let the layers talk to the other ranks.
+
+    Returns how each parameter was cut. Raises UserError if there are heads that cannot be.
+    """
+    size, config, group = ranks.size("tensor"), model.config, ranks.group("tensor")
+    for name, heads in (("n_head", config.n_head), ("n_kv_head", config.kv_heads)):
+        if heads % size:
+            raise UserError(
+                f"model.{name}: {heads} heads cannot be shared out by parallel.tensor={size}; use "
+                "a divisor"
+            )
+    vocabulary = ranks.share(config.vocab_size, "tensor")
+    spans: Spans = {"wte.weight": (0, [vocabulary])} if model.wte else {}
+    layers: Any = dict(model.h.named_modules())
+    for name, layer in layers.items():
+        kind = name.rpartition(".")[2]
+        if kind in ("c_attn", "c_fc"):
+            cuts = spans_of_rows(layer.rows, ranks.place("tensor"), size)
+            spans |= {f"h.{name}.{key}": (0, cuts) for key, _ in layer.named_parameters()}
+        elif kind == "c_proj":
+            spans[f"h.{name}.weight"] = (1, [ranks.share(layer.in_features, "tensor")])
+            layer.forward = partial(add_up, layer, group)
+        elif kind == "attn":
+            layer.widths = [width // size for width in layer.widths]
+            layer.register_forward_pre_hook(partial(before_attention, ranks))
+        elif kind == "mlp":
+            layer.register_forward_pre_hook(partial(before_others, group))
+    for name, (dim, cuts) in spans.items():
+        module, key = model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+        whole = model.get_parameter(name)
+        smaller = torch.cat([whole.narrow(dim, c.start, c.stop - c.start) for c in cuts], dim)
+        setattr(module, key, nn.Parameter(smaller, whole.requires_grad))
+    if model.wte:
+        model.wte.forward = partial(embed, model.wte, vocabulary, group)  # type: ignore[method-assign]
+    order = partial(add_order, model.wpe.embed, ranks)
+    model.wpe.embed = order  # type: ignore[method-assign]
+    model.lm_head.register_forward_pre_hook(partial(before_others, group))
+    model.cross_entropy = partial(cross_entropy, vocabulary.start, group)
+    return spans
+
+
+def before_attention(
+    ranks: Ranks, attn: nn.Module, given: tuple[Tensor, AttentionContext]
+) -> tuple[Tensor, AttentionContext]:
+    """All tokens, and of a mask with a part for each head those of this rank's heads."""
+    x, context = given
+    mask = context.mask
+    if mask is not None and mask.ndim == 4 and mask.shape[1] > 1:
+        context = replace(context, mask=mask[:, ranks.share(mask.shape[1], "tensor")])
+    return gather_tokens(x, ranks.group("tensor")), context
+
+
+def before_others(group: dist.ProcessGroup, _layer: nn.Module, given: tuple[Any, ...]) -> Any:
+    """All tokens, and whatever else the layer is given."""
+    return gather_tokens(given[0], group), *given[1:]
+
+
+def add_up(layer: nn.Linear, group: dist.ProcessGroup, x: Tensor) -> Tensor:
+    """A layer that is cut by columns; its bias is added once, to the sum."""
+    y = scatter_tokens(F.linear(x, layer.weight), group)  # (B, T / n, C)
+    return y if layer.bias is None else y + layer.bias
+
+
+def embed(layer: nn.Embedding, own: slice, group: dist.ProcessGroup, ids: Tensor) -> Tensor:
+    """The vectors of this rank's tokens; others may have the rows: (B, T) -> (B, T / n, C)."""
+    ours = (ids >= own.start) & (ids < own.stop)
+    x = F.embedding(torch.where(ours, ids - own.start, 0), layer.weight)
+    return scatter_tokens(torch.where(ours[..., None], x, 0.0), group)
+
+
+def add_order(
+    embed: Callable[[Tensor, Tensor], Tensor], ranks: Ranks, x: Tensor, pos: Tensor
+) -> Tensor:
+    """What position.embed adds to this rank's tokens: (B, T / n, C)."""
+    return embed(x, pos[:, ranks.share(pos.shape[1], "tensor")])
+
+
+def cross_entropy(
+    first: int, group: dist.ProcessGroup, logits: Tensor, targets: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """The same function as `layers.cross_entropy`, of logits of which every rank has some columns.
+
+    logits (N, V / n), which begin with that of token number `first`, and targets (N).
+    """
+    losses = SplitCrossEntropy.apply(at_least_float32(logits), targets, first, group)  # (N)
+    real = targets != IGNORED
+    if reduction == "none":
+        return losses[real]
+    return losses.sum() / (real.sum() if reduction == "mean" else 1)
+
+
+class SplitCrossEntropy(torch.autograd.Function):
+    """-log softmax at the target. Three numbers for each token go from rank to rank, and not V."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, targets: Tensor, first: int, group: dist.ProcessGroup
+    ) -> Tensor:
+        """logits (N, V / n), targets (N) -> (N), 0 where the target is ignored."""
+        highest = logits.amax(-1)  # (N)
+        dist.all_reduce(highest, dist.ReduceOp.MAX, group)
+        powers = torch.exp(logits - highest[:, None])  # (N, V / n)
+        here = (targets >= first) & (targets < first + logits.shape[-1])
+        places = torch.where(here, targets - first, 0)[:, None]  # (N, 1)
+        found = torch.where(here, logits.gather(-1, places)[:, 0] - highest, 0.0)
+        both = torch.stack([powers.sum(-1), found])  # (2, N)
+        dist.all_reduce(both, group=group)
+        real = targets != IGNORED
+        ctx.save_for_backward(powers / both[0][:, None], places, here, real)
+        return torch.where(real, both[0].log() - both[1], 0.0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """p - one-hot, in the columns of this rank: (N, V / n)."""
+        p, places, here, real = ctx.saved_tensors
+        p = p.scatter_add(-1, places, -here.to(p)[:, None])
+        return p * torch.where(real, gradients[0], 0.0)[:, None], None, None, None
