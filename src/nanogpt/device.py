@@ -24,6 +24,7 @@ PRECISIONS = {
 
 # Dense operations per second that makers promise, in 16-bit precision with float32 sums.
 KNOWN_PEAKS = {
+    "B200": 2250e12,
     "H200": 989e12,
     "H100": 989e12,
     "A100": 312e12,

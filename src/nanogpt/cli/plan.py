@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from nanogpt.cli.cluster import add_options, show_layouts
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, load_settings, print_json
-from nanogpt.config import DataConfig, ModelConfig, SampleConfig, TrainConfig
+from nanogpt.config import DataConfig, ModelConfig, ParallelConfig, SampleConfig, TrainConfig
+from nanogpt.errors import UserError
 
 if TYPE_CHECKING:
     from nanogpt.training.plan import Plan
@@ -22,11 +24,17 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_json(
         "parameters (by part), flops_per_token, tokens_per_step, steps, flops, memory_bytes "
         "(by use), cache_bytes_per_sequence, free_bytes, largest_batch_sequences, times (device, "
-        "peak_flops_per_second, seconds, dollars)"
+        "peak_flops_per_second, seconds, dollars); with --gpus layouts, recommended"
     )
-    parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig)
+    add_options(parser)
+    parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig, ParallelConfig)
     options = parser.parse(arguments)
+    if options.gpus is None and (options.gpu or options.fit):
+        raise UserError("--gpu and --fit need the number of GPUs: add --gpus 8")
     config = load_settings(options.recipe, options)
+    if options.gpus is not None:
+        show_layouts(config, options)
+        return
     from nanogpt.device import resolve
     from nanogpt.training.plan import plan_run
 

@@ -19,6 +19,9 @@ Around it:
     load        open anything that was trained
     variants    every table of variants, by the setting that chooses from it
     plan        memory, time and cost of a run, before it starts
+    gpus        GPUs and their links: what they promise, and what is reached
+    cluster     layouts over many GPUs: memory, messages, time
+    calibrate   measured steps put a plan right
     timing      how long a step takes on this machine
     parallel/   many processes that train one model
 """
