@@ -127,8 +127,8 @@ RUNS = [
     run("GPT-2 774M", "a100", replace(PRESETS["gpt2-large"], vocab_size=50304), copied(8, 32, 2),
         1.7, LLMC),
     run("GPT-2 1558M", "h100", XL, copied(8, 16, 8), 2.80, LLMC),
-    run("GPT-2 124M in llm.c", "h100", GPT2, copied(8, 64), 0.140, MODDED),
-    run("124M, record of 2024-10-18", "h100", replace(GPT2, **MODERN), copied(8, 64), 0.14182,
+    run("GPT-2 124M by llm.c", "h100", GPT2, copied(8, 64), 0.140, MODDED),
+    run("124M, record of October 2024", "h100", replace(GPT2, **MODERN), copied(8, 64), 0.14182,
         MODDED, optimizer="muon"),
     # Three of four layers see 1,024 tokens, the fourth 2,048: 1,280 on average.
     run("d24, run 1", "h100",
@@ -209,9 +209,8 @@ def published() -> str:
         rows.append((each.name, each.gpu, prediction, each.seconds, each.source))
     rows += large_runs()
     lines = [
-        "| run | on | layout | published step | of the peak | predicted step | of the peak | "
-        "difference | source |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| run | on | layout | published | predicted | difference |",
+        "|---|---|---|---|---|---|",
     ]
     differences = []
     for name, gpu, predicted, seconds, source in rows:
@@ -220,9 +219,9 @@ def published() -> str:
         difference = predicted.step / seconds - 1
         differences.append(difference)
         lines.append(
-            f"| {name} | {predicted.layout.ranks} {gpu.upper()} | {predicted.layout} | "
-            f"{said(seconds)} | {job.flops * job.tokens / seconds / peak:.0%} | "
-            f"{said(predicted.step)} | {predicted.efficiency:.0%} | {difference:+.0%} | {source} |"
+            f"| {name}, {source} | {predicted.layout.ranks:,} {gpu.upper()} | {predicted.layout} | "
+            f"{said(seconds)}, {job.flops * job.tokens / seconds / peak:.0%} | "
+            f"{said(predicted.step)}, {predicted.efficiency:.0%} | {difference:+.0%} |"
         )
     sizes = sorted(map(abs, differences))
     within = sum(size <= 0.15 for size in sizes)

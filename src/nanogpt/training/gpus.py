@@ -23,9 +23,9 @@ REACHED_INSIDE, REACHED_OUTSIDE = 0.78, 0.94
 NVLINK_HOP, PCIE_HOP, NETWORK_HOP, START = 3.4e-6, 5.7e-6, 9.6e-6, 8.4e-6
 
 # The share of the peak that matrix products reach. Hopper's is ours: with it the step of GPT-2 124M
-# on an H200 (docs/benchmarks.md) is predicted within 1 %. Ampere's is that of MosaicML's models of
-# 1 to 13 billion weights on eight A100 (llm-foundry, scripts/train/benchmarking). The share of
-# others, B200 included, is a guess near Hopper's.
+# on an H200 (docs/benchmarks.md) is predicted within 1 %. Ampere's lies between llm.c's steps of
+# GPT-2 on eight A100 and those of MosaicML's models of 1 to 13 billion weights (docs/scaling.md).
+# The share of others, B200 included, is a guess near Hopper's.
 HOPPER, AMPERE, OTHERS = 0.59, 0.70, 0.60
 
 
