@@ -107,7 +107,7 @@ class DataConfig:
     text_field: str = "text"  # where .jsonl, .parquet and hub data sets keep their text
     separator: str = ""  # text between documents in a file, such as <|endoftext|>; empty: none
     max_documents: int = 0  # read this many documents and no more; 0 for all
-    folder: str = ""  # where the token files are kept; empty: inside the run
+    folder: str = ""  # where the token files are: a folder, a URL as s3://...; empty: in the run
     tokenizer: str = "bpe"  # "bpe" or "char" train a new one; "gpt2" or a path take a finished one
     vocab_size: int = 1024  # size of a newly trained BPE vocabulary
     val_fraction: float = 0.1  # share of the text held out for validation

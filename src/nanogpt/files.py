@@ -109,12 +109,13 @@ def writing_files(folder: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
+def locked(folder: str | Path, patience: float = PATIENCE) -> Iterator[None]:
     """Keep other processes from writing to an existing folder.
 
     The lock ends with the process, however that ends, and leaves no file. A process may lock a
     folder that it has locked already. Where a file system or Windows has no locks for folders,
-    nothing is locked. Raises UserError if another process has the lock.
+    nothing is locked. Raises UserError if another process has the lock, and keeps it for `patience`
+    seconds.
     """
     place = str(Path(folder).resolve())
     if place in LOCKED:
@@ -127,7 +128,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         return
     LOCKED.add(place)
     try:
-        if not take_lock(descriptor):
+        if not take_lock(descriptor, patience):
             raise UserError(
                 f"another process is writing to {folder}; wait for its end, or name another folder"
             )
@@ -138,16 +139,16 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def claimed(folder: str | Path) -> Iterator[None]:
+def claimed(folder: str | Path, patience: float = PATIENCE) -> Iterator[None]:
     """Make a folder and lock it. If it is empty in the end, it goes as it came.
 
-    Raises UserError if another process has locked it.
+    Raises UserError if another process has locked it, for longer than `patience` seconds.
     """
     folder = Path(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(folder):
+        with locked(folder, patience):
             yield
     finally:
         with suppress(OSError):  # a folder with something in it stays
@@ -155,7 +156,7 @@ def claimed(folder: str | Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def take_lock(descriptor: int) -> bool:
+def take_lock(descriptor: int, patience: float = PATIENCE) -> bool:
     """Lock an open folder; False if another process has it, and keeps it for some seconds.
 
     The worker processes of one that was killed share its lock. They notice its end within half a
@@ -165,7 +166,7 @@ def take_lock(descriptor: int) -> bool:
         import fcntl
     except ImportError:
         return True
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
+from nanogpt.cli.prepare import fetch_with_progress
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, file_to_write, load_settings, named_path, run_action
 from nanogpt.cli.text import visible
@@ -25,6 +26,7 @@ from nanogpt.text.drawing import (
     token_names,
 )
 from nanogpt.text.formats import gpt2_tokenizer, load_tokenizer
+from nanogpt.text.remote import is_url
 from nanogpt.text.tokenfiles import (
     TokenFile,
     check_length,
@@ -52,7 +54,7 @@ COLOURS = ("cyan", "green", "yellow", "magenta", "blue")
 
 def main(arguments: Sequence[str]) -> None:
     """Dispatch to one of the actions."""
-    actions = {"show": show}
+    actions = {"show": show, "fetch": fetch}
     run_action("data", __doc__ or "", actions, arguments)
 
 
@@ -98,6 +100,16 @@ def show(arguments: Sequence[str]) -> None:
             print_batch(drawn[kind], written, console)
         draw_batches(drawn, written, visible_tokens, options.out)
     console.print(f"{options.out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def fetch(arguments: Sequence[str]) -> None:
+    """Fetch token files from a URL before anything trains on them."""
+    parser = Parser("data fetch", "Fetch token files from a URL to this machine, once.")
+    parser.add_argument("url", help="s3://..., gs://..., hf://..., https://... or another")
+    options = parser.parse(arguments)
+    if not is_url(options.url):
+        raise UserError(f"{options.url} is no URL; name one, as in s3://bucket/data")
+    fetch_with_progress(options.url, Screen())
 
 
 def open_tokens(

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, named, settings_in, standard_input
@@ -18,6 +26,7 @@ from nanogpt.errors import Interrupted, UserError
 from nanogpt.files import claimed, writing
 from nanogpt.text.batches import BATCHES
 from nanogpt.text.prepare import SIDES, Prepared, prepare
+from nanogpt.text.remote import is_url, local_folder
 from nanogpt.text.sources import COMPRESSIONS, HUB, READERS, has_unused_separators
 from nanogpt.text.tokenizer import END_OF_TEXT
 from nanogpt.workers import number_of_processes, usable_cores
@@ -138,6 +147,31 @@ def prepare_with_progress(
 
     with bar:
         return prepare(data, folder, processes or min(usable_cores(), 16), report)
+
+
+def fetch_with_progress(folder: str, console: Console) -> None:
+    """Fetch token files that are at a URL, and show the progress; a folder here needs none."""
+    if not is_url(folder):
+        return
+    bar = Progress(
+        TextColumn("fetching token files"),
+        BarColumn(bar_width=20),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("")
+
+        def report(fetched: int, size: int) -> None:
+            bar.update(task, completed=fetched, total=size)
+
+        place = local_folder(folder, report=report)
+    line = f"[bold]data[/]  {escape(folder)} is in {escape(str(place))}"
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def show_prepared(prepared: Prepared, console: Console) -> None:

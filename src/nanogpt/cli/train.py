@@ -14,7 +14,7 @@ from rich.console import Console
 
 from nanogpt.cli import many
 from nanogpt.cli.display import watch
-from nanogpt.cli.prepare import prepare_with_progress, show_prepared
+from nanogpt.cli.prepare import fetch_with_progress, prepare_with_progress, show_prepared
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, load_settings, named, named_path, settings_in
 from nanogpt.config import (
@@ -88,6 +88,7 @@ def main(arguments: Sequence[str]) -> int:
             if not config.data.folder:
                 prepared = prepare_with_progress(config.data, data_folder(run, config), console)
                 show_prepared(prepared, console)
+            fetch_with_progress(config.data.folder, console)
             trainer = Trainer.start(run, config)
         return finish(trainer, console)
 
@@ -97,6 +98,10 @@ def resume(run: Path, changes: Mapping[str, Mapping[str, str]], console: Console
     from nanogpt.training.checkpoint import find_checkpoint
     from nanogpt.training.start import Trainer
 
+    folder = changes.get("data", {}).get("folder", "")
+    if not folder and (run / "config.toml").exists():
+        folder = load_config(run / "config.toml").data.folder
+    fetch_with_progress(folder, console)
     trainer = Trainer.resume(run, **changes)
     if not trainer.complete:
         return finish(trainer, console)

@@ -22,6 +22,7 @@ from nanogpt.explorer.runs import Run, find_run
 from nanogpt.explorer.step import Trained, train_on
 from nanogpt.model.gpt import evaluating
 from nanogpt.text.dataset import data_folder
+from nanogpt.text.remote import is_fetched, is_url
 from nanogpt.text.tokenfiles import TokenFile, open_split
 
 SHOWN = 10  # likeliest tokens that are told at each position
@@ -104,6 +105,8 @@ def training_text(run: Run) -> TokenFile:
     config = settings_of(run)
     if config is None:
         raise UserError(f"{run.name} was not trained here, so its training text is not here either")
+    if is_url(url := config.data.folder) and not is_fetched(url):
+        raise UserError(f"the training text is not on this machine: nanogpt data fetch {url}")
     return open_split(data_folder(run.folder, config), "train", run.tokenizer())
 
 

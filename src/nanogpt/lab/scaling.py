@@ -21,6 +21,7 @@ from nanogpt.lab.runner import prepare_data, run_study
 from nanogpt.lab.study import Arm, Study, data_name, with_steps
 from nanogpt.model.gpt import GPT
 from nanogpt.text.dataset import tokenizer_of
+from nanogpt.text.remote import local_folder
 from nanogpt.text.tokenfiles import open_split
 from nanogpt.training.timing import seconds_per_step
 from nanogpt.workers import usable_cores
@@ -102,7 +103,9 @@ def run_ladder(
 def prepared(config: Config, folder: Path, say: Callable[[str], None]) -> Config:
     """The settings with prepared data, and the size of its vocabulary."""
     prepare_data(study_of([Arm("the ladder", config)], [1]), folder, say)
-    data = Path(config.data.folder or folder / "data" / data_name(config))
+    data = folder / "data" / data_name(config)
+    if config.data.folder:
+        data = local_folder(config.data.folder)
     vocab_size = tokenizer_of(data, config).vocab_size
     return with_settings(
         config, model={"vocab_size": vocab_size}, data={"folder": str(data.resolve())}

@@ -10,6 +10,7 @@ In the order to read it:
     formats     tokenizers from files: ours, GPT-2's, Hugging Face's, tiktoken's
     corpus      documents, and which of them are held out for validation
     tokenfiles  the ids of many texts on disk
+    remote      token files in object storage, fetched once
     dataset     the token files of a run
     batches     how token files are cut into what the model is trained on
     loader      the batches of the next step, made ahead

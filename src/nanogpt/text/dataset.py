@@ -7,6 +7,7 @@ from nanogpt.config import Config, DataConfig
 from nanogpt.errors import UserError
 from nanogpt.files import read_json
 from nanogpt.text.formats import find_tokenizer, load_tokenizer
+from nanogpt.text.remote import is_url, local_folder
 from nanogpt.text.tokenfiles import TokenFile, check_ids, check_length, open_split
 from nanogpt.text.tokenizer import BaseTokenizer
 
@@ -26,7 +27,7 @@ def settings_of_files(data: DataConfig) -> DataConfig:
     """
     if not data.folder:
         return data
-    path = Path(data.folder, PREPARED)
+    path = Path(local_folder(data.folder, whole=False), PREPARED)
     if not path.exists():
         return replace(data, source=data.folder)
     values = read_json(path)
@@ -37,8 +38,11 @@ def settings_of_files(data: DataConfig) -> DataConfig:
 
 
 def data_folder(run: str | Path, config: Config) -> Path:
-    """Where the token files of a run are: in data.folder, or in the run itself."""
-    return Path(config.data.folder) if config.data.folder else Path(run, "data")
+    """Where the token files of a run are: in data.folder, or in the run itself.
+
+    Those of a URL are fetched. Raises UserError if that fails.
+    """
+    return local_folder(config.data.folder) if config.data.folder else Path(run, "data")
 
 
 def tokenizer_of(data: str | Path, config: Config) -> BaseTokenizer:
@@ -51,7 +55,9 @@ def tokenizer_of(data: str | Path, config: Config) -> BaseTokenizer:
         return load_tokenizer(path)
     if config.data.tokenizer not in ("bpe", "char"):
         return find_tokenizer(config.data.tokenizer)
-    if any(path.parent.glob("*.bin")):
+    elsewhere = is_url(config.data.folder)
+    if elsewhere or any(path.parent.glob("*.bin")):
+        data = config.data.folder if elsewhere else data
         raise UserError(f"{data} has no tokenizer.json; name the tokenizer with data.tokenizer")
     raise UserError(f"{data}: no such token files; make them with `nanogpt prepare`")
 

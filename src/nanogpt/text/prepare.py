@@ -23,6 +23,7 @@ from nanogpt.files import absolute, checked, claimed, read_json, write_json
 from nanogpt.text.corpus import Document, Side, SplitRule
 from nanogpt.text.dataset import ORDERED, PREPARED
 from nanogpt.text.formats import load_tokenizer, train_tokenizer
+from nanogpt.text.remote import is_url
 from nanogpt.text.sources import identity, rule_for, stream_documents
 from nanogpt.text.tokenfiles import (
     TokenFile,
@@ -116,8 +117,10 @@ def prepare(
     An interrupted call leaves its work in a hidden folder, and the same call resumes from there.
     Raises Interrupted, and leaves the work, too, if a working process or the network fails. Raises
     UserError, and leaves nothing, if the source is missing, damaged or too short, if a setting is
-    impossible, or if the folder holds another text's tokens.
+    impossible, if the folder is a URL, or if it holds another text's tokens.
     """
+    if is_url(folder):
+        raise UserError(f"{folder} is a URL: prepare the text in a folder, then copy that there")
     folder = Path(folder)
     work = folder / UNFINISHED
     order = {name: getattr(data, name) for name in ORDERED}

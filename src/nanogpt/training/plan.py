@@ -17,6 +17,7 @@ from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import BATCHES
 from nanogpt.text.dataset import tokenizer_of
 from nanogpt.text.formats import find_tokenizer
+from nanogpt.text.remote import local_folder
 from nanogpt.training.start import freeze, padded_vocabulary
 from nanogpt.training.variants import optimizer_state_size
 
@@ -123,7 +124,7 @@ def with_expected_vocabulary(config: Config) -> Config:
     learned = {"bpe": config.data.vocab_size, "char": CHARACTERS}
     name = config.data.tokenizer
     if config.data.folder:
-        size = tokenizer_of(config.data.folder, config).vocab_size
+        size = tokenizer_of(local_folder(config.data.folder, whole=False), config).vocab_size
     else:
         size = learned[name] if name in learned else find_tokenizer(name).vocab_size
     return with_settings(config, model={"vocab_size": padded_vocabulary(size, config)})
