@@ -12,8 +12,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from nanogpt.cli.prepare import prepare_with_progress, show_prepared
-from nanogpt.cli.screen import Screen
 from nanogpt.config import Config, ParallelConfig
 from nanogpt.errors import UserError
 from nanogpt.files import claimed
@@ -105,14 +106,13 @@ def silent_ranks(store: "Store") -> tuple[str, bool]:
     return ", ".join(missing), rank() == waiting[0]
 
 
-def start(given: Path | None, place: Path, config: Config) -> int:
+def start(given: Path | None, place: Path, config: Config, console: Console) -> int:
     """Start a run, or go on with one of which a rank had died. Returns the exit code."""
     import torch.distributed as dist
 
     from nanogpt.cli.train import finish, free_folder, is_taken, undone_on_mistake
     from nanogpt.training.parallel.loop import ParallelTrainer
 
-    console = Screen(quiet=rank() > 0)
     with one_of_many(config.parallel.timeout) as patient:
         names = [str(given or free_folder(place))]
         dist.broadcast_object_list(names)
@@ -133,10 +133,10 @@ def start(given: Path | None, place: Path, config: Config) -> int:
             return finish(trainer, console)
 
 
-def resume(run: Path, changes: Mapping[str, Mapping[str, str]]) -> int:
+def resume(run: Path, changes: Mapping[str, Mapping[str, str]], console: Console) -> int:
     """Go on with a run, perhaps on another layout. Returns the exit code."""
-    from nanogpt.cli.train import finish, processes_of
+    from nanogpt.cli.train import finish, parallel_of
     from nanogpt.training.parallel.loop import ParallelTrainer
 
-    with one_of_many(processes_of(run, changes).timeout):
-        return finish(ParallelTrainer.resume(run, **changes), Screen(quiet=rank() > 0))
+    with one_of_many(parallel_of(run, changes).timeout):
+        return finish(ParallelTrainer.resume(run, **changes), console)

@@ -55,29 +55,32 @@ def main(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig, ParallelConfig)
     options = parser.parse(arguments)
-    console = Screen()
+    console = Screen(quiet=rank() > 0)  # of several processes the first speaks for all
     if options.resume:
         if options.recipe or options.run:
             raise UserError("--resume continues with the settings of the run; name no other")
+        changes = settings_in(options)
+        fetch_with_progress(folder_of(options.resume, changes), console)
         if together():
-            return many.resume(options.resume, settings_in(options))
-        processes = processes_of(options.resume, settings_in(options))
-        if processes.processes > 1:
-            return many.launch(arguments, processes)
+            return many.resume(options.resume, changes, console)
+        parallel = parallel_of(options.resume, changes)
+        if parallel.processes > 1:
+            return many.launch(arguments, parallel)
         with locked(options.resume):
-            return resume(options.resume, settings_in(options), console)
+            return resume(options.resume, changes, console)
     given = settings_in(options)
     if not options.recipe and not given:
         raise UserError("name a recipe, as in `nanogpt train demo`, or settings; see --help")
     config = load_settings(options.recipe, options, trains=True)
     refuse_ignored(given.get("data", {}), config)
+    fetch_with_progress(config.data.folder, console)
     from nanogpt.training.start import Trainer  # with torch: what is wrong so far costs no second
 
     init = given.get("train", {}).get("init", "")
     name = Path(options.recipe).stem if options.recipe else f"{Path(init).name}-tuned"
     place = Path("runs") / (name if options.recipe or init else "gpt2")
     if together():
-        return many.start(options.run, place, config)
+        return many.start(options.run, place, config, console)
     run = options.run or free_folder(place)
     if is_taken(run):
         raise UserError(f"{run} is not empty; choose another --run, or --resume {run}")
@@ -88,7 +91,6 @@ def main(arguments: Sequence[str]) -> int:
             if not config.data.folder:
                 prepared = prepare_with_progress(config.data, data_folder(run, config), console)
                 show_prepared(prepared, console)
-            fetch_with_progress(config.data.folder, console)
             trainer = Trainer.start(run, config)
         return finish(trainer, console)
 
@@ -98,10 +100,6 @@ def resume(run: Path, changes: Mapping[str, Mapping[str, str]], console: Console
     from nanogpt.training.checkpoint import find_checkpoint
     from nanogpt.training.start import Trainer
 
-    folder = changes.get("data", {}).get("folder", "")
-    if not folder and (run / "config.toml").exists():
-        folder = load_config(run / "config.toml").data.folder
-    fetch_with_progress(folder, console)
     trainer = Trainer.resume(run, **changes)
     if not trainer.complete:
         return finish(trainer, console)
@@ -114,7 +112,13 @@ def resume(run: Path, changes: Mapping[str, Mapping[str, str]], console: Console
     return 0
 
 
-def processes_of(run: Path, changes: Mapping[str, Mapping[str, str]]) -> ParallelConfig:
+def folder_of(run: Path, changes: Mapping[str, Mapping[str, str]]) -> str:
+    """Where the token files of a run are, with what changes now; empty: in the run itself."""
+    path, given = run / "config.toml", changes.get("data", {}).get("folder", "")
+    return load_config(path).data.folder if path.exists() and not given else given
+
+
+def parallel_of(run: Path, changes: Mapping[str, Mapping[str, str]]) -> ParallelConfig:
     """How the processes of a run are laid out, with what changes now."""
     path = run / "config.toml"
     values = asdict(load_config(path).parallel) if path.exists() else {}
