@@ -1,7 +1,7 @@
 """What one rank does in the tests: train with several layouts, one after another.
 
-Run as `python worker.py FOLDER`, once for each rank, with the variables that torchrun sets.
-FOLDER holds jobs.json, a list of {name, settings, steps, ...}; the first rank writes results.
+Run as `python worker.py FOLDER`, once for each rank, with the variables that torchrun sets. FOLDER
+holds jobs.json; of each job the first rank writes what came out. See `conftest.Worlds`.
 """
 
 import json
@@ -20,7 +20,7 @@ from nanogpt.training.parallel.mesh import joined
 
 
 def whole(trainer, name, numbers):
-    """A tensor of all ranks' parts on the first rank."""
+    """A tensor of which every rank has a part, on the first rank."""
     part = trainer.layout.parts.get(name)
     result = torch.zeros(trainer.layout.whole[name].shape)
     for box in part.boxes if part and part.counts and numbers is not None else ():
@@ -29,56 +29,48 @@ def whole(trainer, name, numbers):
     return result
 
 
-def gradients_of_a_step(trainer):
-    """The gradients of the first step, before clipping, whole on the first rank."""
-    torch.manual_seed(dropout_seed(trainer.config.train.seed, 0))
-    trainer.gradients(trainer.load_batches(0))
-    found = {}
-    for name in trainer.layout.whole:
-        part = trainer.layout.parts.get(name)
-        found[name] = whole(trainer, name, part.tensor.grad if part else None)
-    return found
+def look(trainer, place):
+    """Write the first weights, and the gradients of the first step before they are clipped."""
+    names = trainer.layout.whole
+    weights = {name: trainer.layout.on_first_rank(name) for name in names}
+    torch.manual_seed(dropout_seed(trainer.config.train.seed, trainer.state.step))
+    trainer.gradients(trainer.load_batches(trainer.state.step))
+    parts = trainer.layout.parts
+    own = {name: parts[name].tensor.grad if name in parts else None for name in names}
+    gradients = {name: whole(trainer, name, own[name]) for name in names}
+    if trainer.ranks.first:
+        save_file(weights, place / "weights.safetensors")
+        save_file(gradients, place / "gradients.safetensors")
 
 
-def do(job, folder):
-    config = config_from_dict(job["settings"])
-    run = folder / job["name"]
-    if job.get("resume"):
-        trainer = ParallelTrainer.resume(run, **job["changes"])
+def do(job, place):
+    """Train as a job says: {name, settings}, or {name, resume, changes}; perhaps with stop_at."""
+    run = place / "run"
+    if "resume" in job:
+        trainer = ParallelTrainer.resume(job["resume"], **job["changes"])
     else:
-        trainer = ParallelTrainer.start(run, config)
-    results = {}
-    if job.get("look", True):
-        weights = {n: trainer.layout.on_first_rank(n).clone() for n in trainer.layout.whole}
-        gradients = gradients_of_a_step(trainer)
-        if trainer.ranks.first:
-            save_file(
-                {n: x.contiguous() for n, x in weights.items()},
-                folder / f"{job['name']}-weights.safetensors",
-            )
-            save_file(
-                {n: x.contiguous() for n, x in gradients.items()},
-                folder / f"{job['name']}-gradients.safetensors",
-            )
+        trainer = ParallelTrainer.start(run, config_from_dict(job["settings"]))
+        look(trainer, place)
     for record in trainer.run():
-        if job.get("stop_at") == getattr(record, "step", None):
+        if getattr(record, "step", None) == job.get("stop_at"):
             trainer.stop()
-    return results
 
 
 def main():
+    """Do all jobs; what a job raises as UserError is written down, too."""
     folder = Path(sys.argv[1])
-    jobs = json.loads((folder / "jobs.json").read_text())
     torch.set_num_threads(1)
-    with joined(90):
-        for job in jobs:
+    with joined(timeout=120):
+        for job in json.loads((folder / "jobs.json").read_text()):
+            place = folder / job["name"]
+            place.mkdir(exist_ok=True)
+            said = ""
             try:
-                do(job, folder)
-                said = "ok"
+                do(job, place)
             except UserError as error:
                 said = str(error)
             if dist.get_rank() == 0:
-                (folder / f"{job['name']}.txt").write_text(said)
+                (place / "said.txt").write_text(said)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ Torch's distributed checkpoints do the same, but keep their index as a pickle.
 
 import json
 import os
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -83,32 +85,42 @@ class Saver:
         path = folder / f"step-{state.step:06d}"
         hidden = folder / f".{path.name}.unfinished"
         hashes: dict[str, str] = {}
-        trouble = ""
-        try:
+        with self.all_or_none():
             hidden.mkdir(parents=True, exist_ok=True)
             for kind, named in pieces.items():
-                name = f"{kind}-{self.ranks.number:05d}-of-{self.ranks.world:05d}.safetensors"
+                file = (
+                    hidden / f"{kind}-{self.ranks.number:05d}-of-{self.ranks.world:05d}.safetensors"
+                )
                 header = json.dumps({name: piece.header() for name, piece in named.items()})
                 numbers = {name: piece.numbers for name, piece in named.items()}
-                write_tensors(hidden / name, numbers, {"pieces": header})
-                with (hidden / name).open("rb") as opened:
+                write_tensors(file, numbers, {"pieces": header})
+                with file.open("rb") as opened:
                     os.fsync(opened.fileno())
-                hashes[name] = sha256(hidden / name)
+                hashes[file.name] = sha256(file)
+        for theirs in self.tell(hashes):
+            hashes |= theirs
+        with self.all_or_none():
+            if self.ranks.first:
+                for file in hidden.iterdir():
+                    if file.name not in hashes:  # of more ranks, which were killed at this step
+                        file.unlink()
+                saved = Saved(FORMAT, state, asdict(config), hashes)
+                write_json(hidden / "state.json", asdict(saved))
+                if path.exists():
+                    path.rename(folder / f".{path.name}.again.old")
+                hidden.rename(path)
+                point_at(folder, path.name, best)
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """What every rank does here all have done afterwards, or all raise UserError."""
+        trouble = ""
+        try:
+            yield
         except OSError as error:
-            trouble = f"rank {self.ranks.number}: {hidden}: {error.strerror}; make room and resume"
-        for number, (theirs, why) in enumerate(self.tell((hashes, trouble))):
-            if why:
-                raise UserError(why)
-            hashes |= theirs if number else {}
-        if self.ranks.first:
-            for file in hidden.iterdir():
-                if file.name not in hashes:  # of a larger number of ranks, killed at this step
-                    file.unlink()
-            write_json(hidden / "state.json", asdict(Saved(FORMAT, state, asdict(config), hashes)))
-            if path.exists():
-                path.rename(folder / f".{path.name}.again.old")
-            hidden.rename(path)
-            point_at(folder, path.name, best)
+            trouble = f"rank {self.ranks.number}: {error.filename}: {error.strerror}; make room"
+        if found := "".join(self.tell(trouble)):
+            raise UserError(f"{found}, and go on with --resume")
 
     def tell(self, mine: Any) -> list[Any]:
         """What every rank has to say, by rank."""
@@ -118,10 +130,10 @@ class Saver:
 
     def merge(self, run: Path) -> None:
         """Make of the checkpoints what one process would have written."""
-        for name in ("latest", "best") if self.ranks.first else ():
-            if (run / "checkpoints" / name).exists():
-                merge(find_checkpoint(run, name))
-        self.tell(None)  # the others wait
+        with self.all_or_none():
+            for name in ("latest", "best") if self.ranks.first else ():
+                if (run / "checkpoints" / name).exists():
+                    merge(find_checkpoint(run, name))
 
     def restore(self, checkpoint: Path, layout: Layout, optimizer: Optimizer) -> None:
         """Fill weights and the optimizer's state, whichever layout wrote them.
