@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from nanogpt.errors import UserError
-from nanogpt.learn import autograd
+from nanogpt.learn import autograd, collectives
+from nanogpt.model import layers
 from nanogpt.model.attention import AttentionContext, CausalSelfAttention, attention_weights
 from nanogpt.model.cache import KVCache
 from nanogpt.model.gpt import GPT, Block
@@ -813,6 +814,101 @@ def gpt_recursive(ids, wte, wpe, blocks, ln_f):
     return torch.einsum("btc,vc->btv", through(wte[ids] + wpe[: ids.shape[1]], list(blocks)), wte)
 
 
+def all_reduce_to_all(x, rank):
+    others = [r for r in range(rank.size) if r != rank.number]
+    for r in others:
+        rank.send(x, to=r)
+    return x + sum(rank.receive(source=r) for r in others)
+
+
+def all_reduce_at_a_root(x, rank):
+    if rank.number == 0:
+        for r in range(1, rank.size):
+            x = x + rank.receive(r)
+        for r in range(1, rank.size):
+            rank.send(x, r)
+        return x
+    rank.send(x, 0)
+    return rank.receive(0)
+
+
+def all_reduce_whole_ring(x, rank):
+    left, right = (rank.number - 1) % rank.size, (rank.number + 1) % rank.size
+    total, passing = x.clone(), x
+    for _ in range(rank.size - 1):
+        rank.send(passing, right)
+        passing = rank.receive(left)
+        total += passing
+    return total
+
+
+def all_reduce_own_ring(x, rank):
+    n, me = rank.size, rank.number
+    sizes = [x.numel() // n + (i < x.numel() % n) for i in range(n)]
+    parts = [part.clone() for part in x.reshape(-1).split(sizes)]
+    for step in range(2 * (n - 1)):
+        rank.send(parts[(me - step) % n], (me + 1) % n)
+        came, place = rank.receive((me - 1) % n), (me - step - 1) % n
+        parts[place] = parts[place] + came if step < n - 1 else came
+    return torch.cat(parts).reshape(x.shape)
+
+
+def average_tensor_by_tensor(gradients, targets, rank):
+    total = all_reduce_at_a_root(torch.tensor([float(targets)]), rank)
+    return [all_reduce_to_all(g * targets, rank) / total for g in gradients]
+
+
+def average_by_share(gradients, targets, rank):
+    share = targets / collectives.all_reduce(torch.tensor(targets), rank).item()
+    return [collectives.all_reduce(g * share, rank) for g in gradients]
+
+
+def average_in_one_vector(gradients, targets, rank):
+    flat = torch.hstack([(g * targets).ravel() for g in gradients] + [torch.tensor([targets])])
+    flat = collectives.all_reduce(flat, rank)
+    found, start = [], 0
+    for g in gradients:
+        found.append((flat[start : start + g.numel()] / flat[-1]).reshape(g.shape))
+        start += g.numel()
+    return found
+
+
+def mlp_chunks(x, w_fc, b_fc, w_proj, b_proj, rank):
+    def mine(w, dim=0):
+        return w.chunk(rank.size, dim)[rank.number]
+
+    x = collectives.copied(x, rank)
+    h = F.gelu(F.linear(x, mine(w_fc), mine(b_fc)), approximate="tanh")
+    return collectives.summed(F.linear(h, mine(w_proj, 1)), rank) + b_proj
+
+
+def mlp_bias_of_one_rank(x, w_fc, b_fc, w_proj, b_proj, rank):
+    n = w_fc.shape[0] // rank.size
+    start, end = n * rank.number, n * (rank.number + 1)
+    h = layers.gelu(collectives.copied(x, rank) @ w_fc[start:end].T + b_fc[start:end])
+    y = torch.einsum("bth,ch->btc", h, w_proj[:, start:end])
+    if rank.number == rank.size - 1:
+        y = y + b_proj
+    return collectives.summed(y, rank)
+
+
+class BackwardSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, rank, forward):
+        ctx.rank, ctx.forward = rank, forward
+        return all_reduce_to_all(x, rank) if forward else x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return (g if ctx.forward else all_reduce_to_all(g, ctx.rank)), None, None
+
+
+def mlp_own_functions(x, w_fc, b_fc, w_proj, b_proj, rank):
+    mine = torch.arange(len(b_fc)).view(rank.size, -1)[rank.number]
+    h = layers.gelu(BackwardSum.apply(x, rank, False) @ w_fc[mine].T + b_fc[mine])
+    return b_proj + BackwardSum.apply(h @ w_proj[:, mine].T, rank, True)
+
+
 RIGHT = {
     "value": [
         a_value(
@@ -849,4 +945,9 @@ RIGHT = {
     "top-k": [top_k_sort, top_k_rows, top_k_copy],
     "cache": [CacheConcat, CacheIndex, CacheTokenByToken],
     "rope": [rotate_complex, rotate_half, rotate_pairs],
+    "all-reduce": [
+        all_reduce_to_all, all_reduce_at_a_root, all_reduce_whole_ring, all_reduce_own_ring,
+    ],
+    "average-gradients": [average_tensor_by_tensor, average_by_share, average_in_one_vector],
+    "parallel-mlp": [mlp_chunks, mlp_bias_of_one_rank, mlp_own_functions],
 }  # fmt: skip

@@ -14,9 +14,11 @@ from torch import nn
 
 from nanogpt.errors import UserError
 from nanogpt.learn import autograd
+from nanogpt.learn.collectives import all_reduce, copied, gathered, summed
 from nanogpt.model.attention import CausalSelfAttention
 from nanogpt.model.cache import KVCache
 from nanogpt.model.gpt import GPT, Block
+from nanogpt.model.layers import gelu
 from nanogpt.training import optim
 
 
@@ -886,6 +888,101 @@ def loss_weighted(logits, targets, reduction="mean"):
     return found.sum() / (counts.sum() if reduction == "mean" else 1)
 
 
+def around_the_ring(rounds, passes_sum=False, start=True):
+    def reduce(x, rank):
+        total, passing = x.clone() if start else torch.zeros_like(x), x
+        for _ in range(rounds(rank.size)):
+            rank.send(passing, (rank.number + 1) % rank.size)
+            came = rank.receive((rank.number - 1) % rank.size)
+            total = total + came
+            passing = total if passes_sum else came
+        return total
+
+    return reduce
+
+
+def reduce_waiting(x, rank):
+    left, right = (rank.number - 1) % rank.size, (rank.number + 1) % rank.size
+    for _ in range(rank.size - 1):
+        came = rank.receive(left)
+        rank.send(came, right)
+        x = x + came
+    return x
+
+
+def reduce_to_zero(x, rank):
+    for r in range(1, rank.size):
+        if rank.number == r:
+            rank.send(x, 0)
+        elif rank.number == 0:
+            x = x + rank.receive(r)
+    return x
+
+
+def reduce_in_place(x, rank):
+    for r in range(rank.size):
+        if r != rank.number:
+            rank.send(x, r)
+    for r in range(rank.size):
+        if r != rank.number:
+            x += rank.receive(r)
+    return x
+
+
+def reduce_in_chunks(x, rank):
+    n, me = rank.size, rank.number
+    parts = list(x.flatten().chunk(n))
+    for step in range(2 * (n - 1)):
+        rank.send(parts[(me - step) % n], (me + 1) % n)
+        came, place = rank.receive((me - 1) % n), (me - step - 1) % n
+        parts[place] = parts[place] + came if step < n - 1 else came
+    return torch.cat(parts).view(x.shape)
+
+
+def average_as_ddp(gradients, targets, rank):
+    return [all_reduce(g, rank) / rank.size for g in gradients]
+
+
+def average_by_own_number(gradients, targets, rank):
+    flat = torch.cat([g.flatten() for g in gradients]) * targets
+    flat = all_reduce(flat, rank) / (targets * rank.size or 1)
+    sizes = [g.numel() for g in gradients]
+    return [f.view_as(g) for f, g in zip(flat.split(sizes), gradients, strict=True)]
+
+
+def average_unless_empty(gradients, targets, rank):
+    if targets == 0:
+        return gradients
+    total = all_reduce(torch.tensor([float(targets)]), rank)
+    return [all_reduce(g * targets, rank) / total for g in gradients]
+
+
+def average_of_means(gradients, targets, rank):
+    total = all_reduce(torch.tensor(float(targets)), rank)
+    return [all_reduce(g, rank) / total for g in gradients]
+
+
+def a_parallel_mlp(bias="after", enter=copied, joined=summed, cut=0, act=gelu):
+    def mlp(x, w_fc, b_fc, w_proj, b_proj, rank):
+        n, r = rank.size, rank.number
+        h = act(enter(x, rank) @ w_fc.chunk(n)[r].T + b_fc.chunk(n)[r])
+        y = h @ w_proj.chunk(n, 1)[cut if cut else r].T
+        y = joined(y + b_proj if bias == "before" else y, rank)
+        return y + b_proj if bias == "after" else y
+
+    return mlp
+
+
+def mlp_alone(x, w_fc, b_fc, w_proj, b_proj, rank):
+    return gelu(x @ w_fc.T + b_fc) @ w_proj.T + b_proj
+
+
+def mlp_joined_inside(x, w_fc, b_fc, w_proj, b_proj, rank):
+    part = gelu(copied(x, rank) @ w_fc.chunk(rank.size)[rank.number].T
+                + b_fc.chunk(rank.size)[rank.number])  # fmt: skip
+    return F.linear(gathered(part, rank, dim=-1), w_proj, b_proj)
+
+
 WRONG = {
     "value": {
         "factors-of-their-own": a_value(__mul__=value_times_itself),
@@ -1022,5 +1119,24 @@ WRONG = {
     },
     "rope": {
         "neighbours": rotate_interleaved, "backwards": rotate_back, "two-layouts": rotate_mixed,
+    },
+    "all-reduce": {
+        "own-twice": around_the_ring(lambda n: n), "one-round": around_the_ring(lambda n: n > 1),
+        "a-round-too-few": around_the_ring(lambda n: max(0, n - 2)),
+        "sums-passed-on": around_the_ring(lambda n: n - 1, passes_sum=True),
+        "own-left-out": around_the_ring(lambda n: n - 1, start=False),
+        "all-wait": reduce_waiting, "on-one-rank-only": reduce_to_zero,
+        "changes-its-input": reduce_in_place, "too-few-chunks": reduce_in_chunks,
+    },
+    "average-gradients": {
+        "mean-of-means": average_as_ddp, "own-number-only": average_by_own_number,
+        "leaves-early": average_unless_empty, "divided-but-not-weighted": average_of_means,
+    },
+    "parallel-mlp": {
+        "bias-on-every-rank": a_parallel_mlp("before"), "bias-forgotten": a_parallel_mlp("no"),
+        "gradient-of-x-in-part": a_parallel_mlp(enter=lambda x, rank: x),
+        "gradient-cut": a_parallel_mlp(joined=all_reduce), "whole": mlp_alone,
+        "no-activation": a_parallel_mlp(act=lambda x: x),
+        "no-sum": a_parallel_mlp(joined=lambda y, rank: y), "hidden-gathered": mlp_joined_inside,
     },
 }  # fmt: skip

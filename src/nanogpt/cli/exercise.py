@@ -190,9 +190,10 @@ def play_with(arguments: Sequence[str]) -> int:
     usable = [exercise for exercise in EXERCISES.values() if exercise.in_model]
     exercises = [exercise for exercise in usable if exercise.name in passed]
     if not exercises:
+        others = ", ".join(e.name for e in EXERCISES.values() if not e.in_model)
         raise UserError(
-            f"no exercise in {options.folder} passes yet: `nanogpt exercise check` says what is "
-            "wrong"
+            f"no exercise in {options.folder} passes yet that has a place in the model ({others} "
+            "have none): `nanogpt exercise check` says what is wrong"
         )
     candidates = {exercise: candidate_of(exercise, options.folder) for exercise in exercises}
     names = [exercise.name for exercise in exercises]

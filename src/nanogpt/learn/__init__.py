@@ -10,6 +10,9 @@ In the order to read it:
     play        a learner's functions in the real model
     autograd    how a gradient arises, in plain Python
     plain       plain forms of what the package does with more options
+    ranks       several machines in one process, as threads that send each other tensors
+    collectives what many ranks do together, by hand: all-reduce, all-gather, reduce-scatter
+    machines    how a training step is divided among ranks, in plain form
     lesson      the list of the lessons, and of the files to read
     models      small models that lessons train
     notebook    what a lesson shows: folded code, predictions, questions

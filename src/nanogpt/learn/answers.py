@@ -50,6 +50,7 @@ class Answer:
     gradients: Mapping[str, Tensor] | None = None  # by input or parameter; None: no gradients
     cut: str = ""  # why there are none
     changed: str = ""  # the argument that the candidate changes
+    note: str = ""  # what to say of a right answer, such as how much it sent
 
 
 Drive = Callable[..., Any]
@@ -114,7 +115,7 @@ def answer_of(drive: Drive, candidate: Any, case: Sequence[Any]) -> Answer:
                 result = Other("iterator", "an iterator that does not end")
         result = plain(result)
         gradients = answer.gradients and {n: g.detach().cpu() for n, g in answer.gradients.items()}
-        return Answer(result, gradients, answer.cut, what_changed(case, given))
+        return Answer(result, gradients, answer.cut, what_changed(case, given), answer.note)
     except Exception as error:
         return Answer(raised(error, candidate), changed=what_changed(case, given))
 
@@ -209,6 +210,7 @@ def in_words(write: Callable[[Any], str], value: Any) -> str:
 def written(answer: Answer) -> str:
     """An answer as one line of JSON."""
     parts = {"result": answer.result, "cut": answer.cut, "changed": answer.changed}
+    parts["note"] = in_words(str, answer.note)
     parts["gradients"] = None if answer.gradients is None else dict(answer.gradients)
     text = json.dumps(packed(parts))
     if len(text) > LARGEST:
@@ -221,10 +223,10 @@ def read(line: str) -> Answer:
     try:
         parts = unpacked(json.loads(line))
         result, gradients = parts["result"], parts["gradients"]
-        cut, changed = parts["cut"], parts["changed"]
+        cut, changed, note = parts["cut"], parts["changed"], parts["note"]
         if not all(isinstance(gradient, Tensor) for gradient in (gradients or {}).values()):
             raise ValueError("a gradient is no tensor")
-        return Answer(result, gradients, str(cut), str(changed))
+        return Answer(result, gradients, str(cut), str(changed), str(note))
     except Exception as error:  # a learner's file may have written anything at all
         raise ValueError(f"no answer: {error}") from None
 

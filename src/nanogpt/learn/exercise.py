@@ -213,7 +213,7 @@ def verdict_on_gradients(
     for case, one, other in zip(exercise.cases(), right, found, strict=False):
         if text := difference_of_gradients(one, other):
             return Verdict(False, "no-gradient", text, described(exercise, case))
-    return Verdict(True)
+    return Verdict(True, diagnosis=found[-1].note if found else "")
 
 
 def is_to_do(error: Raised) -> bool:

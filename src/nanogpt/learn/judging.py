@@ -36,6 +36,7 @@ import torch
 
 from nanogpt.errors import UserError
 from nanogpt.lab.plugin import load_module
+from nanogpt.learn import collectives
 from nanogpt.learn.answers import Answer, raised, read, written
 from nanogpt.learn.exercise import (
     OWN,
@@ -70,6 +71,7 @@ TWINS: dict[Any, list[Any]] = {
     bpe.encode_word: [bpe.merge_steps],
     batches.sliding_windows: [batches.sliding_window],
     attention.attention: [attention.attention_weights],
+    collectives.all_reduce: [collectives.reduce_scatter, collectives.all_gather],
 }
 
 ENDS = {

@@ -59,7 +59,8 @@ LESSONS = {
         Lesson(15, 3, "own_idea", "A position encoding and an attention of your own"),
         Lesson(16, 3, "own_data", "Your own data, and whether the model memorised it"),
         Lesson(17, 3, "bigger", "Bigger: a scaling law, predicted, then measured"),
-        Lesson(18, 4, "transformers", "The same model in Hugging Face Transformers"),
+        Lesson(18, 3, "machines", "Many machines: what they send each other, and what each saves"),
+        Lesson(19, 4, "transformers", "The same model in Hugging Face Transformers"),
     )
 }
 

@@ -452,4 +452,68 @@ TASKS = {
         has to be told that the tokens are through: cache.advance(context.pos). At the end the final
         norm self.ln_f.
     """,
+    "all-reduce": """
+        The sum of the tensors of all ranks, on every rank.
+
+        All ranks call this function at once, each with its own tensor. rank.number is the number of
+        this rank, from 0, and rank.size is the number of ranks, from 1. A rank knows its own tensor
+        only, and two ways to others: rank.send(tensor, to) sends a tensor to rank number `to` and
+        does not wait. rank.receive(source) waits for the next tensor from rank number `source`.
+        Whatever is sent has to be received.
+
+        Args:
+            x: the tensor of this rank. All ranks have one shape, which may be any. It stays as it
+                is.
+            rank: this rank.
+
+        Returns a tensor of the shape of x, the same on every rank. Any way that gives the sum
+        passes; the judge says how much it sends.
+
+        >>> run_ranks(2, lambda rank: all_reduce(torch.tensor([10.0**rank.number]), rank)).results
+        [tensor([11.]), tensor([11.])]
+    """,
+    "average-gradients": """
+        The gradient of the mean loss over all targets, where each rank has some of them.
+
+        All ranks call this function at once. Each has computed the gradients of a mean: over its
+        own targets. Padding makes the numbers of real targets unlike. Right is what one rank would
+        get with all targets in one batch: every target weighs the same.
+
+        Args:
+            gradients: the gradient of each tensor of the model, in a list: those of the mean loss
+                over this rank's own targets. On a rank without targets they are 0. They stay as
+                they are.
+            targets: the number of real targets of this rank, from 0. Some rank has one.
+            rank: this rank, with rank.number and rank.size.
+
+        Returns a list of tensors of the same shapes, the same on every rank. You may use
+        all_reduce(x, rank) of nanogpt.learn.collectives, or your own.
+
+        >>> two, six = torch.tensor([2.0]), torch.tensor([6.0])
+        >>> mine = ([two], 1), ([six], 3)
+        >>> run_ranks(2, lambda rank: average_gradients(*mine[rank.number], rank)).results
+        [[tensor([5.])], [tensor([5.])]]
+    """,
+    "parallel-mlp": """
+        The feed-forward layer of GPT-2, computed by n ranks together.
+
+        All ranks call this function at once, with the same x. The layer has H hidden channels, and
+        n divides H. Rank r computes the hidden channels from r H / n to (r + 1) H / n. It must not
+        use rows or columns of the matrices that belong to other channels: in a real run they are
+        not there.
+
+        Args:
+            x: the vectors of the tokens, (B, T, C), the same on every rank.
+            w_fc, b_fc: the first linear map, from C to H channels: (H, C) and (H,).
+            w_proj, b_proj: the second one, from H to C channels: (C, H) and (C,).
+            rank: this rank, with rank.number and rank.size.
+
+        Returns (B, T, C), the same on every rank: b_proj + w_proj gelu(w_fc x + b_fc), for each
+        token. GELU is `gelu` of nanogpt.model.layers.
+
+        Gradients have to come back, too: each rank needs the whole gradient of x, and that of its
+        own rows and columns. Messages carry none. Two functions of nanogpt.learn.collectives do:
+        copied(x, rank) gives x as it is, and on the way back adds up the gradients of all ranks.
+        summed(x, rank) adds up x over all ranks, and on the way back gives the gradient as it is.
+    """,
 }
