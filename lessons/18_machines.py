@@ -393,10 +393,11 @@ def _(
             | all-reduce, ring | {_ring.sent[0]:,} bytes | 2 (n - 1) / n | 1.998 |
 
             Remember three numbers: **1, 1 and 2** times the tensor. The rest of the lesson is counted in them.
-            All-reduce is an exercise of this lesson: you write it from `send` and `receive`.
+            All-reduce is an exercise of this lesson: you write it from `send` and `receive`. The other two stand
+            beside it in `collectives.py`.
             """
         ),
-        package_code(reduce_scatter, all_gather, all_reduce),
+        package_code(all_reduce),
         mo.md(
             """
             ## Five ways to divide a training
@@ -611,6 +612,9 @@ def _(
 
             The sending need not take extra time. The gradient of the last block is finished first, so it can
             be sent while the blocks before it still compute.
+
+            And a rank whose texts are all padding? It has no targets, and it must take part all the same, with
+            zeros. A collective waits for every rank. If one leaves it out, all others wait for ever.
             """
         ),
         package_code(average_gradients),
@@ -678,7 +682,8 @@ def _(
 ):
     def with_fsdp(rank):
         def piece(weight):  # a quarter of a tensor, as a row of numbers
-            return weight.detach().flatten().tensor_split(rank.size)[rank.number].requires_grad_()
+            pieces = weight.detach().flatten().tensor_split(rank.size)
+            return pieces[rank.number].requires_grad_()
 
         kept = {name: piece(weight) for name, weight in model.named_parameters()}
         empty = copy.deepcopy(model).to("meta")  # the layers, without any numbers
@@ -686,11 +691,15 @@ def _(
         def whole(part):
             """The weights of a part of the model, gathered from all ranks."""
             names = [name for name in kept if name.startswith(part)]
-            return {n[len(part) :]: gathered(kept[n], rank).view(expected[n].shape) for n in names}
+            return {
+                name[len(part) :]: gathered(kept[name], rank).view(expected[name].shape)
+                for name in names
+            }
 
         def block(number):
             def through(x):
-                return functional_call(empty.h[number], whole(f"h.{number}."), (x, context))
+                weights = whole(f"h.{number}.")
+                return functional_call(empty.h[number], weights, (x, context))
 
             return lambda x: checkpoint(through, x, use_reentrant=False)
 
@@ -698,8 +707,12 @@ def _(
         context = empty.context(ids[rows])  # which token sees which
         wte, wpe = whole("wte.")["weight"], whole("wpe.")["weight"]
         norm = whole("ln_f.")
-        logits = plain.gpt(ids[rows], wte, wpe, map(block, range(4)), lambda x: functional_call(empty.ln_f, norm, x))
-        (model.loss(logits, targets[rows], "sum") / total).backward()
+        blocks = map(block, range(4))
+        logits = plain.gpt(
+            ids[rows], wte, wpe, blocks, lambda x: functional_call(empty.ln_f, norm, x)
+        )
+        loss = model.loss(logits, targets[rows], "sum") / total  # of all ranks
+        loss.backward()
         return {name: piece.grad for name, piece in kept.items()}
 
     fsdp = run_ranks(4, with_fsdp)
@@ -868,7 +881,8 @@ def _(
         def attended(x, layer):
             x = copied(x, rank)  # once, for queries, keys and values
             parts = zip(layer.c_attn.weight.chunk(3), layer.c_attn.bias.chunk(3), strict=True)
-            q, k, v = (F.linear(x, w[head], b[head])[:, None] for w, b in parts)  # (B, 1, T, 8)
+            q, k, v = (F.linear(x, w[head], b[head])[:, None] for w, b in parts)
+            # each (B, 1, T, 8): one head
             y = attention(q, k, v, causal=True)[:, 0]  # (B, T, 8)
             return summed(F.linear(y, layer.c_proj.weight[:, head]), rank) + layer.c_proj.bias
 
@@ -876,11 +890,13 @@ def _(
             def through(x):
                 x = x + attended(part.ln_1(x), part.attn)
                 fc, proj = part.mlp.c_fc, part.mlp.c_proj
-                return x + parallel_mlp(part.ln_2(x), fc.weight, fc.bias, proj.weight, proj.bias, rank)
+                weights = fc.weight, fc.bias, proj.weight, proj.bias
+                return x + parallel_mlp(part.ln_2(x), *weights, rank)
 
             return through
 
-        logits = plain.gpt(ids, mine.wte.weight, mine.wpe.weight, map(block, mine.h), mine.ln_f)
+        tables = mine.wte.weight, mine.wpe.weight
+        logits = plain.gpt(ids, *tables, map(block, mine.h), mine.ln_f)
         mine.loss(logits, targets).backward()
         return {name: weight.grad for name, weight in mine.named_parameters()}
 
@@ -1024,8 +1040,8 @@ def _(
     mo.vstack([
         _gantt,
         mo.md(
-            f"The bubble is **{bubble(_times['1F1B']):.0%}** of the time in both. With more microbatches it "
-            "shrinks. But GPipe then keeps the activations of all of them. 1F1B keeps no more than there are "
+            f"The bubble is **{bubble(_times['1F1B']):.0%}** of the time in both. With n ranks and m microbatches "
+            "it is (n - 1) / (m + n - 1). With more microbatches it shrinks. But GPipe then keeps the activations of all of them. 1F1B keeps no more than there are "
             "ranks, however many there are in all. So it can afford many microbatches, and a small bubble."
         ),
         package_code(pipeline_order, pipeline_times),

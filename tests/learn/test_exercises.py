@@ -253,6 +253,44 @@ def test_state_belongs_to_each_tensor_and_keys_are_rotated_before_they_are_cache
     assert not judge(EXERCISES["heads"], RotatedTooLate).passed
 
 
+def test_a_right_all_reduce_is_told_how_much_it_sends():
+    naive, *_, ring = RIGHT["all-reduce"]
+    said = judge(EXERCISES["all-reduce"], naive).diagnosis
+    assert "sent 3 times its tensor. A ring needs 1.5 times" in said
+    said = judge(EXERCISES["all-reduce"], ring).diagnosis
+    assert said.startswith("Each of 4 ranks sent 1.5 times its tensor: 2 (n - 1) / n")
+    one_by_one, _, one_vector = RIGHT["average-gradients"]
+    assert "single all-reduce" in judge(EXERCISES["average-gradients"], one_by_one).diagnosis
+    assert "single all-reduce" not in judge(EXERCISES["average-gradients"], one_vector).diagnosis
+
+
+def test_ranks_that_wait_for_ever_are_named_in_the_example():
+    verdict = judge(EXERCISES["all-reduce"], WRONG["all-reduce"]["all-wait"])
+    assert "rank 0 waits for rank 1, rank 1 waits for rank 0" in verdict.example
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("while rank.number == 1: pass", "rank 1 was not finished after 5 seconds"),
+        ("raise SystemExit(3)", "ended the program in this case (exit code 3)"),
+        ("return x + rank.size[0]", "TypeError: 'int' object is not subscriptable (line 2)"),
+        ("return c.reduce_scatter([x], rank)", "the package's own function"),
+    ],
+)
+def test_what_happens_on_one_rank_ends_the_check_in_a_sentence(body, said, learner, capsys):
+    text = f"def all_reduce(x, rank):\n    {body}\nimport nanogpt.learn.collectives as c\n"
+    mine("all-reduce").write_text(text)
+    assert main(["exercise", "check", "all-reduce"]) == 1
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_play_says_which_exercises_have_no_place_in_the_model(learner, capsys):
+    save_progress(learner, Progress(passed=["all-reduce", "value"]))
+    assert main(["exercise", "play"]) == 2
+    assert "all-reduce, average-gradients, parallel-mlp have none" in capsys.readouterr().err
+
+
 def test_hints_come_one_after_the_other(learner, capsys):
     capsys.readouterr()
     shown = []
@@ -364,6 +402,7 @@ def test_playing_trains_the_same_model_with_the_learners_parts(learner, capsys):
     capsys.readouterr()
     assert main(["exercise", "play", "--steps", "10"]) == 0
     out = capsys.readouterr().out
+    assert "the model has no place for value, embed" in out
     parts = sum(exercise.in_model for exercise in EXERCISES.values())
     assert f"both wrote the same text. It is one model, and {parts} of its {parts} parts" in out
     assert (learner / "play.png").stat().st_size > 10_000

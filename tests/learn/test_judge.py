@@ -411,8 +411,8 @@ def test_answers_survive_the_way_between_processes():
         (1, 2): Raised(("builtins.ValueError", "builtins.Exception"), "no", 3),
         "other": Other("Odd", "<odd>"),
     }
-    found = read(written(Answer(plain(values), {"x": torch.ones(2)}, "cut", "1")))
-    assert found.cut == "cut"
+    found = read(written(Answer(plain(values), {"x": torch.ones(2)}, "cut", "1", "well")))
+    assert (found.cut, found.note) == ("cut", "well")
     assert found.changed == "1"
     assert torch.equal(found.gradients["x"], torch.ones(2))
     assert list(found.result) == list(values)

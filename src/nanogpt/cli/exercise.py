@@ -189,11 +189,11 @@ def play_with(arguments: Sequence[str]) -> int:
     passed = load_progress(options.folder).passed
     usable = [exercise for exercise in EXERCISES.values() if exercise.in_model]
     exercises = [exercise for exercise in usable if exercise.name in passed]
+    others = [name for name, exercise in EXERCISES.items() if not exercise.in_model]
     if not exercises:
-        others = ", ".join(e.name for e in EXERCISES.values() if not e.in_model)
         raise UserError(
-            f"no exercise in {options.folder} passes yet that has a place in the model ({others} "
-            "have none): `nanogpt exercise check` says what is wrong"
+            f"no exercise in {options.folder} passes yet that has a place in the model "
+            f"({', '.join(others)} have none): `nanogpt exercise check` says what is wrong"
         )
     candidates = {exercise: candidate_of(exercise, options.folder) for exercise in exercises}
     names = [exercise.name for exercise in exercises]
@@ -201,6 +201,8 @@ def play_with(arguments: Sequence[str]) -> int:
         config_from_dict(read_toml(find_recipe("demo"))), exercises, options.steps
     )
     console = Screen(highlight=False, soft_wrap=True)
+    if left_out := [name for name in others if name in passed]:
+        console.print(f"[dim]left out: the model has no place for {', '.join(left_out)}[/]")
     runs: list[Played] = []
     for title, used in (("the package", {}), (f"your {', '.join(names)}", candidates)):
         console.print(f"[bold]with {title}[/]")
