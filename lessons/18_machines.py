@@ -1307,17 +1307,20 @@ def _(BLUE, GREY, LIGHT, ORANGE, how_many, mo, plt, reads, speed, width):
 
     _n, _c, _k, _link = how_many.value, width.value, reads.value, 1e9 * speed.value
     _weights = 12 * LAYERS * _c**2 + VOCABULARY * _c
-    white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    beside = {
+        "xytext": (5, 0), "textcoords": "offset points", "va": "center", "fontsize": 11,
+        "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+    }  # fmt: skip
     _bars, (_left, _right) = plt.subplots(1, 2, figsize=(8.8, 3.9), layout="constrained", sharey=True)
     for _y, _way in enumerate(WAYS):
         _state, _activations = (x / 1e9 for x in bytes_held(_way, _n, _c, _k))
         _left.barh(_y, _state, color=BLUE, height=0.62, label="16 bytes a weight" if not _y else "")
         _left.barh(_y, _activations, left=_state, color=LIGHT, height=0.62, label="activations" if not _y else "")
-        _left.text(_state + _activations, _y, f" {_state + _activations:,.0f}", va="center", fontsize=11, bbox=white)
+        _left.annotate(f"{_state + _activations:,.0f}", (_state + _activations, _y), **beside)
         _seconds = bytes_sent(_way, _n, _c, _k) / _link
         _right.barh(_y, _seconds, color=ORANGE, height=0.62)
         if _seconds:
-            _right.text(_seconds, _y, f" {_seconds:,.2g} s" if _seconds < 10 else f" {_seconds:,.0f} s", va="center", fontsize=11, bbox=white)
+            _right.annotate(f"{_seconds:,.2g} s" if _seconds < 10 else f"{_seconds:,.0f} s", (_seconds, _y), **beside)
     _most = max(sum(bytes_held(_way, _n, _c, _k)) for _way in WAYS) / 1e9
     _left.axvline(80, color=GREY, ls="--", lw=1)
     _left.text(80, -0.62, " a card: 80", color=GREY, fontsize=10, va="bottom")
@@ -1334,7 +1337,9 @@ def _(BLUE, GREY, LIGHT, ORANGE, how_many, mo, plt, reads, speed, width):
         mo.md(
             f"The model has {_weights / 1e9:.1f} billion weights. Try these: which ways fit into 80 GB with 8,192 "
             "channels, and how many ranks does that take? Which way suffers most from a slow link? What do more "
-            "texts a rank change for data parallelism and FSDP, and what for tensor parallelism?"
+            "texts a rank change for data parallelism and FSDP, and what for tensor parallelism? (The light part of "
+            "context is as long as that of data: both have as many tokens. But data parallelism cannot have less "
+            "than one text on a rank. Context parallelism can.)"
         ),
     ])  # fmt: skip
     return KEPT, TEXT
