@@ -41,6 +41,11 @@ def _():
     from nanogpt.model.gpt import GPT
     from nanogpt.text.batches import padded_batch
     from nanogpt.text.tokenizer import CharTokenizer
+    from nanogpt.training.parallel.context import KeysOfOthers, cut_context
+    from nanogpt.training.parallel.data import GradientSums
+    from nanogpt.training.parallel.pipeline import Pipeline, Stage
+    from nanogpt.training.parallel.shard import shard_model
+    from nanogpt.training.parallel.tensor import cut_model
 
     torch.set_num_threads(1)
     BLUE, ORANGE, OLIVE, GREY, LIGHT = "#1f5a99", "#d1602b", "#7a9a3a", "#888888", "#c9d9ea"
@@ -53,14 +58,18 @@ def _():
         F,
         GPT,
         GREY,
+        GradientSums,
         IGNORED,
         INKS,
+        KeysOfOthers,
         LIGHT,
         ModelConfig,
         OLIVE,
         ORANGE,
+        Pipeline,
         RankError,
         Rectangle,
+        Stage,
         all_gather,
         all_reduce,
         attention,
@@ -71,6 +80,8 @@ def _():
         collectives,
         copied,
         copy,
+        cut_context,
+        cut_model,
         functional_call,
         gathered,
         judged,
@@ -89,6 +100,7 @@ def _():
         reply,
         run_ranks,
         self_test,
+        shard_model,
         summed,
         torch,
     )
@@ -561,6 +573,7 @@ def _(IGNORED, average_gradients, copy, ids, model, run_ranks, targets):
 
 @app.cell(hide_code=True)
 def _(
+    GradientSums,
     IGNORED,
     all_reduce,
     average_gradients,
@@ -615,9 +628,12 @@ def _(
 
             And a rank whose texts are all padding? It has no targets, and it must take part all the same, with
             zeros. A collective waits for every rank. If one leaves it out, all others wait for ever.
+
+            Each section ends with the code of this notebook, and then with what the package does on real
+            machines (`training/parallel`). Here that is `GradientSums`.
             """
         ),
-        package_code(average_gradients),
+        package_code(average_gradients, GradientSums),
         mo.md(
             """
             ## FSDP: each rank keeps a part of every weight
@@ -729,6 +745,7 @@ def _(
     mo,
     model,
     package_code,
+    shard_model,
     torch,
     weights_in_all,
 ):
@@ -752,7 +769,7 @@ def _(
             batch is large and the links are fast enough.
             """
         ),
-        package_code(gathered, collectives.Gathered),
+        package_code(gathered, collectives.Gathered, shard_model),
     ])  # fmt: skip
     return
 
@@ -905,7 +922,7 @@ def _(
 
 
 @app.cell(hide_code=True)
-def _(compared_with_one, expected, ids, mo, tp):
+def _(compared_with_one, cut_model, expected, ids, mo, package_code, tp):
     def _divided(name):
         return "c_attn" in name or "c_fc" in name or name.endswith("c_proj.weight")
 
@@ -927,9 +944,10 @@ def _(compared_with_one, expected, ids, mo, tp):
 
             Because it sends so much and waits each time, it is used where links are fastest: among the cards of
             one machine. Norms and embeddings are whole on every rank here. Larger programs divide these as well:
-            the norms by tokens (sequence parallelism), and the table of tokens by rows.
+            the norms by tokens (sequence parallelism), and the table of tokens by rows. The package does both.
             """
         ),
+        package_code(cut_model),
     ])  # fmt: skip
     return
 
@@ -1093,7 +1111,17 @@ def _(copy, ids, model, pipeline_order, run_ranks, targets, total):
 
 
 @app.cell(hide_code=True)
-def _(compared_with_one, expected, ids, mo, pp, predict):
+def _(
+    Pipeline,
+    Stage,
+    compared_with_one,
+    expected,
+    ids,
+    mo,
+    package_code,
+    pp,
+    predict,
+):
     def _owner(name):
         if name.startswith("h."):
             return int(name.split(".")[1])
@@ -1118,7 +1146,11 @@ def _(compared_with_one, expected, ids, mo, pp, predict):
             - **It sends** the vectors of all tokens once at each border, and their gradients back. That is far
               less than tensor parallelism, so it works between machines, over slower links.
             - **It saves** memory for weights, gradients and means (1 / n), and time. It wastes the bubble.
-
+            """
+        ),
+        package_code(Stage, Pipeline),
+        mo.md(
+            """
             ## Context parallelism: each rank has a part of every text
 
             A text of a million tokens has too many activations for one rank, even if it is the only text.
@@ -1199,7 +1231,16 @@ def _(
 
 
 @app.cell(hide_code=True)
-def _(compared_with_one, cp, ids, mo, weights_in_all):
+def _(
+    KeysOfOthers,
+    compared_with_one,
+    cp,
+    cut_context,
+    ids,
+    mo,
+    package_code,
+    weights_in_all,
+):
     _b, _t = ids.shape
     _keys = 4 * 4 * _b * _t * 32 * 4 * 3 // 4
     _grads = 2 * 3 * weights_in_all
@@ -1220,7 +1261,11 @@ def _(compared_with_one, cp, ids, mo, weights_in_all):
             With a causal mask the last rank has more to do than the first, since its tokens see more keys. Real
             programs give each rank an early and a late part of the text. Often they also pass keys and values
             around the ring piece by piece, and never hold all of them (Ring Attention).
-
+            """
+        ),
+        package_code(KeysOfOthers, cut_context),
+        mo.md(
+            """
             ## All five together
 
             Two of the five send weights or gradients. Three send vectors of tokens.
@@ -1515,6 +1560,15 @@ def _(mo):
     `[all_reduce(g, rank) / rank.size for g in gradients]`. What does the line below it say? And in
     `with_tensor`, replace `copied(x, rank)` by `x`: which gradients are wrong then, and why does the loss
     not show it?
+
+    `nanogpt train` divides a training among real processes, each with its own memory. Whatever you divide, the
+    losses stay the same but for rounding. And `nanogpt plan` compares the layouts of a large run:
+
+    ```sh
+    nanogpt train demo --train.max-steps 20 --run runs/one
+    nanogpt train demo --train.max-steps 20 --run runs/two --parallel.processes 2 --parallel.tensor 2
+    nanogpt plan gpt2-124m --gpus 64 --gpu h100
+    ```
 
     **Papers.** Patarasuk & Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations".
     Li et al. 2020, "PyTorch Distributed", for data parallelism that sends while it computes. Rajbhandari et
