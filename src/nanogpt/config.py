@@ -36,6 +36,7 @@ LARGEST = {
     "snapshots": 1000, "weight_decay": 1e6, "init_std": 1e3, "eps": 1.0,
 }  # fmt: skip
 TINY, HUGE = 1e-30, 1e30  # the numbers between are still numbers in float32, as are their products
+DIMENSIONS = ("pipeline", "data", "context", "shard", "tensor")  # of processes: see mesh.py
 PATHS = ("source", "folder", "tokenizer", "init")  # settings that may name a file
 
 LONGEST_RECIPE = 1_000_000  # characters
@@ -242,6 +243,24 @@ class ParallelConfig:
         at_least(self, 1, "processes", "shard", "tensor", "pipeline", "context")
         at_least(self, 0, "data", "microbatches", "restarts")
         at_least(self, 1, "timeout")
+
+    def sizes(self, world: int) -> dict[str, int]:
+        """How many ranks each dimension has. Raises UserError if the processes do not fit.
+
+        >>> ParallelConfig(shard=2).sizes(world=4)
+        {'pipeline': 1, 'data': 2, 'context': 1, 'shard': 2, 'tensor': 1}
+        """
+        found = {name: getattr(self, name) for name in DIMENSIONS}
+        others = math.prod(size for name, size in found.items() if name != "data")
+        found["data"] = found["data"] or max(1, world // others)
+        needed = others * found["data"]
+        if needed != world:
+            layout = " x ".join(f"{name} {size}" for name, size in found.items() if size > 1)
+            raise UserError(
+                f"parallel: {layout or 'one rank'} needs {needed} processes, but there are {world}; "
+                f"use --parallel.processes {needed}, or torchrun with as many"
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,12 +57,12 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], processes: int)
 
 def rank() -> int:
     """The number of this process among those that train one model together; 0 if it is alone."""
-    return int(os.environ.get("RANK", 0)) if together() else 0
+    return int(os.environ.get("RANK", 0)) if world() > 1 else 0
 
 
-def together() -> bool:
-    """Whether this process is one of several that train one model."""
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+def world() -> int:
+    """How many processes train one model together."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def number_of_processes(option: str, given: int | None) -> int:

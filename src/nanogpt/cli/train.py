@@ -30,7 +30,7 @@ from nanogpt.config import (
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.files import absolute, claimed, locked
 from nanogpt.text.dataset import ORDERED, data_folder, settings_of_files
-from nanogpt.workers import rank, together
+from nanogpt.workers import rank, world
 
 if TYPE_CHECKING:
     from nanogpt.training.start import Trainer
@@ -61,9 +61,10 @@ def main(arguments: Sequence[str]) -> int:
             raise UserError("--resume continues with the settings of the run; name no other")
         changes = settings_in(options)
         fetch_with_progress(folder_of(options.resume, changes), console)
-        if together():
+        if world() > 1:
             return many.resume(options.resume, changes, console)
         parallel = parallel_of(options.resume, changes)
+        parallel.sizes(parallel.processes)
         if parallel.processes > 1:
             return many.launch(arguments, parallel)
         with locked(options.resume):
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     if not options.recipe and not given:
         raise UserError("name a recipe, as in `nanogpt train demo`, or settings; see --help")
     config = load_settings(options.recipe, options, trains=True)
+    config.parallel.sizes(world() if world() > 1 else config.parallel.processes)
     refuse_ignored(given.get("data", {}), config)
     fetch_with_progress(config.data.folder, console)
     from nanogpt.training.start import Trainer  # with torch: what is wrong so far costs no second
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     init = given.get("train", {}).get("init", "")
     name = Path(options.recipe).stem if options.recipe else f"{Path(init).name}-tuned"
     place = Path("runs") / (name if options.recipe or init else "gpt2")
-    if together():
+    if world() > 1:
         return many.start(options.run, place, config, console)
     run = options.run or free_folder(place)
     if is_taken(run):

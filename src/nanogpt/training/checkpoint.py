@@ -179,11 +179,18 @@ def load_tensors(checkpoint: str | Path, name: str) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read ({error}); use another checkpoint") from None
 
 
+def check_intact(checkpoint: Path, hashes: Mapping[str, str]) -> None:
+    """Raise UserError for a file that is missing, or is not what it was."""
+    for name, digest in hashes.items():
+        path = checkpoint / name
+        if not path.is_file() or sha256(path) != digest:
+            raise UserError(f"{path} is damaged or missing; restore it or use another checkpoint")
+
+
 def put_together(checkpoint: Path, kind: str, hashes: Mapping[str, str]) -> dict[str, Tensor]:
     """The tensors of a checkpoint that many ranks wrote, and have not merged yet."""
-    for name, digest in hashes.items():
-        if name.startswith(f"{kind}-") and sha256(checkpoint / name) != digest:
-            raise UserError(f"{checkpoint / name} is damaged; use another checkpoint")
+    ours = {name: digest for name, digest in hashes.items() if name.startswith(f"{kind}-")}
+    check_intact(checkpoint, ours)
     files = PieceFiles(checkpoint, kind)
     return {name: files.whole(name) for name in files.shapes}
 

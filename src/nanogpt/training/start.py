@@ -35,7 +35,7 @@ from nanogpt.training.loop import TrainingLoop
 from nanogpt.training.records import Record, read_metrics
 from nanogpt.training.snapshots import drop_later, find_snapshots, save_snapshot, snapshot_steps
 from nanogpt.training.variants import check_choices
-from nanogpt.workers import rank
+from nanogpt.workers import rank, world
 
 # Settings of a model in which a run may differ from the weights that it begins with.
 CHOSEN_ANEW = ("dropout", "attention_dropout", "kernels", "attention", "init_std", "zero_init")
@@ -113,6 +113,7 @@ class Trainer(TrainingLoop):
         folder = Path(folder)
         refuse_to_overwrite(folder)
         refuse_impossible(config)
+        config.parallel.sizes(world())
         compute = resolve(config.train.device, config.train.precision)
         check_choices(config)
         config = replace(config, data=settings_of_files(config.data))
@@ -189,6 +190,7 @@ class Trainer(TrainingLoop):
     def at(cls, folder: Path, checkpoint: Path, state: TrainState, config: Config) -> "Trainer":
         """A run as it was at a checkpoint, with its own tokenizer and data, which are checked."""
         check_choices(config)
+        config.parallel.sizes(world())
         compute = resolve(config.train.device, config.train.precision)
         tokenizer = load_tokenizer_of(folder, state, config)
         data = data_folder(folder, config)

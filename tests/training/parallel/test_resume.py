@@ -72,7 +72,7 @@ def test_commands_read_what_many_ranks_have_saved(stopped, capsys):
     assert main(["generate", str(stopped.run), "--sample.max-new-tokens", "5"]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(stopped.run), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["loss"] < 6
+    assert json.loads(capsys.readouterr().out)["loss_nats_per_token"] < 6
 
 
 @pytest.mark.parametrize("how", ["missing", "damaged"])

@@ -31,6 +31,7 @@ from nanogpt.training.checkpoint import (
     FORMAT,
     Saved,
     TrainState,
+    check_intact,
     find_checkpoint,
     merge,
     point_at,
@@ -117,10 +118,12 @@ class Saver:
         trouble = ""
         try:
             yield
+        except UserError as error:
+            trouble = str(error)
         except OSError as error:
             trouble = f"rank {self.ranks.number}: {error.filename}: {error.strerror}; make room"
-        if found := "".join(self.tell(trouble)):
-            raise UserError(f"{found}, and go on with --resume")
+        for found in filter(None, self.tell(trouble)):
+            raise UserError(found)
 
     def tell(self, mine: Any) -> list[Any]:
         """What every rank has to say, by rank."""
@@ -142,10 +145,8 @@ class Saver:
         """
         hashes = read_saved(checkpoint).sha256
         mine = sorted(hashes)[self.ranks.number :: self.ranks.world]  # each checks some of them
-        paths = [checkpoint / name for name in mine]
-        damaged = [p for p in paths if not p.is_file() or sha256(p) != hashes[p.name]]
-        if found := [path for paths in self.tell(damaged) for path in paths]:
-            raise UserError(f"{found[0]} is damaged; restore it or use another checkpoint")
+        with self.all_or_none():
+            check_intact(checkpoint, {name: hashes[name] for name in mine})
         weights, moments = (PieceFiles(checkpoint, kind) for kind in ("model", "optimizer"))
         by_name: dict[str, list[str]] = {}
         for name in moments.shapes:

@@ -78,7 +78,7 @@ def only(batch: Batch, rows: slice) -> Batch:
     return Batch(batch.ids[rows], batch.targets[rows], documents)
 
 
-def filled_up(batch: Batch, rows: int, tokens: int) -> Batch:
+def padded(batch: Batch, rows: int, tokens: int) -> Batch:
     """A batch with so many rows and columns; those that are added count for nothing."""
     more = [(0, rows - len(batch.ids)), (0, tokens - batch.ids.shape[1])]
     targets = np.pad(batch.targets, more, constant_values=IGNORED)

@@ -203,12 +203,12 @@ class ParallelTrainer(Trainer):
         return data.own_rows(batches, number, self.config.train, self.ranks)
 
     def own_tokens(self, batch: Batch) -> Batch:
-        """This rank's tokens of its rows, filled up where all batches must be of one shape."""
+        """This rank's tokens of its rows, padded where all batches must be of one shape."""
         tokens = batch.ids.shape[1]
         if self.ranks.size("pipeline", "context", "tensor") > 1:
             tokens = self.config.model.context_length
         rows = self.config.train.batch_size // self.ranks.size(*ROWS)
-        batch, own = data.filled_up(batch, rows, tokens), self.ranks.share(tokens, "context")
+        batch, own = data.padded(batch, rows, tokens), self.ranks.share(tokens, "context")
         documents = None if batch.documents is None else batch.documents[:, : own.stop]
         return Batch(batch.ids[:, own], batch.targets[:, own], documents)
 

@@ -22,10 +22,8 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
-from nanogpt.config import ParallelConfig
-from nanogpt.errors import UserError
+from nanogpt.config import DIMENSIONS, ParallelConfig
 
-DIMENSIONS = ("pipeline", "data", "context", "shard", "tensor")
 ROWS = ("data", "shard")  # dimensions over which the rows of a batch are shared out
 TOKENS = ("data", "context", "shard")  # and over which all of its tokens are
 
@@ -52,25 +50,6 @@ def joined(timeout: float) -> Iterator[tuple[dist.ProcessGroup, dist.Store]]:
         dist.destroy_process_group()
 
 
-def sizes(settings: ParallelConfig, world: int) -> dict[str, int]:
-    """How many ranks each dimension has. Raises UserError if the processes are more or fewer.
-
-    >>> sizes(ParallelConfig(shard=2), world=4)
-    {'pipeline': 1, 'data': 2, 'context': 1, 'shard': 2, 'tensor': 1}
-    """
-    found = {name: getattr(settings, name) for name in DIMENSIONS}
-    others = math.prod(size for name, size in found.items() if name != "data")
-    found["data"] = found["data"] or max(1, world // others)
-    needed = others * found["data"]
-    if needed != world:
-        layout = " x ".join(f"{name} {size}" for name, size in found.items() if size > 1)
-        raise UserError(
-            f"parallel: {layout or 'one rank'} needs {needed} processes, but there are {world}; "
-            f"use --parallel.processes {needed}, or torchrun with as many"
-        )
-    return found
-
-
 class Ranks:
     """The place of this process on the mesh, and the groups in which it works."""
 
@@ -78,7 +57,7 @@ class Ranks:
         self.device = device
         self.number, self.world = dist.get_rank(), dist.get_world_size()
         self.first = self.number == 0  # who speaks and writes for all
-        self.sizes = sizes(settings, self.world)
+        self.sizes = settings.sizes(self.world)
         shape = tuple(self.sizes.values())
         self.mesh = init_device_mesh(device.type, shape, mesh_dim_names=DIMENSIONS)
         self.copies = self.mesh["data", "context"]._flatten("copies").get_group()
