@@ -257,7 +257,7 @@ class ParallelConfig:
         if needed != world:
             layout = " x ".join(f"{name} {size}" for name, size in found.items() if size > 1)
             raise UserError(
-                f"parallel: {layout or 'one rank'} needs {needed} processes, but there are {world}; "
+                f"parallel: {layout or 'one rank'} needs {needed} processes, not {world}: "
                 f"use --parallel.processes {needed}, or torchrun with as many"
             )
         return found

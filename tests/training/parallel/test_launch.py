@@ -151,7 +151,7 @@ def test_no_number_names_the_rank(worlds):
 
 IMPOSSIBLE = {
     "heads": ({"tensor": 2}, {"model": {"n_head": 3}}, "n_head: 3 heads cannot be shared out"),
-    "processes": ({"tensor": 4}, {}, "tensor 4 needs 4 processes, but there are 2"),
+    "processes": ({"tensor": 4}, {}, "tensor 4 needs 4 processes, not 2"),
     "rows": ({"data": 2}, {"train": {"batch_size": 7}}, "train.batch_size=7"),
     "tokens": ({"context": 2}, {"model": {"context_length": 15}}, "model.context_length=15"),
     "layers": ({"pipeline": 2}, {"model": {"n_layer": 1}}, "model.n_layer=1: use at least 2"),
@@ -177,5 +177,5 @@ def test_what_cannot_be_is_refused_in_one_line_before_anything_starts(worlds):
 def test_one_process_refuses_a_layout_for_many(worlds, capsys, tmp_path):
     given = ["--data.folder", str(worlds.data), "--run", str(tmp_path / "run"), *SMALL]
     assert main(["train", *given, "--parallel.tensor", "2"]) == 2
-    assert "needs 2 processes, but there are 1" in capsys.readouterr().err
+    assert "needs 2 processes, not 1" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -21,8 +21,10 @@ def refuse_impossible(config: Config, model: GPT, ranks: Ranks, compute: Compute
         fix = f"use a multiple of {size} ranks ({settings})"
         check(getattr(section, name) % size == 0, section, name, fix)
     kinds: dict[str, type] = {}
-    if ranks.size("tensor", "context", "pipeline") > 1:
+    if ranks.size("tensor", "context") > 1:
         kinds |= {name: type(layer) for name, layer in model.named_modules()}
+    elif ranks.size("pipeline") > 1:  # only the first stage keeps the weights of positions
+        kinds["wpe"] = type(model.wpe)
     if ranks.size("tensor", "shard") > 1:
         optimizer = choose(OPTIMIZERS, "train.optimizer", config.train.optimizer)
         kinds["train.optimizer"] = optimizer
