@@ -45,7 +45,7 @@ COMMON = (
     "data.source", "data.folder", "data.tokenizer", "data.vocab_size", "data.batches",
     "train.max_steps", "train.batch_size", "train.grad_accum_steps", "train.optimizer", "train.lr",
     "train.warmup_steps", "train.eval_interval", "train.seed", "train.device",
-    "sample.prompt", "sample.temperature",
+    "sample.prompt", "sample.temperature", "parallel.processes",
 )  # fmt: skip
 
 LONGEST_INPUT = 100_000_000  # bytes that are read from standard input

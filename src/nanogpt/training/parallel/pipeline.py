@@ -93,7 +93,8 @@ class Pipeline:
         self.numbers = range(ranks.place("pipeline"), self.count, size)  # the stages of this rank
         self.has_first, self.has_last = 0 in self.numbers, self.count - 1 in self.numbers
         rows = config.train.batch_size // ranks.size(*ROWS)
-        self.microbatches = settings.microbatches or min(rows, 2 * size)
+        fitting = [n for n in range(1, 2 * size + 1) if rows % n == 0]
+        self.microbatches = settings.microbatches or fitting[-1]
         self.targets = 1  # of a whole step
         deep = config.model.n_layer >= self.count
         check(deep, config.model, "n_layer", f"use at least {self.count}, one for each stage")
