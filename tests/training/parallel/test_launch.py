@@ -133,7 +133,7 @@ def test_a_rank_that_hangs_is_named_after_the_time_limit(worlds, stopped):
 
 @pytest.mark.slow
 def test_kills_at_many_moments(calm, worlds):
-    for records in (1, 21, 45, 61, 100, 140):
+    for records in (1, 21, 100):
         run = worlds.new_folder() / "run"
         more = ["--parallel.processes", "2", "--parallel.restarts", "1"]
         training = Training(run, worlds.data, 150, *more)
