@@ -244,6 +244,11 @@ class ParallelConfig:
         at_least(self, 0, "data", "microbatches", "restarts")
         at_least(self, 1, "timeout")
 
+    @property
+    def parts(self) -> int:
+        """How many ranks share out one copy of the model, and its rows and tokens."""
+        return self.shard * self.tensor * self.pipeline * self.context
+
     def sizes(self, world: int) -> dict[str, int]:
         """How many ranks each dimension has. Raises UserError if the processes do not fit.
 
@@ -251,9 +256,8 @@ class ParallelConfig:
         {'pipeline': 1, 'data': 2, 'context': 1, 'shard': 2, 'tensor': 1}
         """
         found = {name: getattr(self, name) for name in DIMENSIONS}
-        others = math.prod(size for name, size in found.items() if name != "data")
-        found["data"] = found["data"] or max(1, world // others)
-        needed = others * found["data"]
+        found["data"] = found["data"] or max(1, world // self.parts)
+        needed = self.parts * found["data"]
         if needed != world:
             layout = " x ".join(f"{name} {size}" for name, size in found.items() if size > 1)
             raise UserError(

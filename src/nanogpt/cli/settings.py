@@ -311,7 +311,7 @@ def load_settings(
 
         check_choices(config)
         compute = resolve(config.train.device, config.train.precision)
-        if trains:
+        if trains and config.parallel.parts == 1:  # else see `nanogpt plan RECIPE --gpus N`
             refuse_untrainable(config, compute)
     except UserError as error:
         raise UserError(f"{recipe}: {error}" if recipe else str(error)) from None

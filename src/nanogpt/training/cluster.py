@@ -28,20 +28,19 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from nanogpt.config import Config
+from nanogpt.config import DIMENSIONS, Config
 from nanogpt.device import PRECISIONS, Compute
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
 from nanogpt.model.size import flops_per_token
 from nanogpt.training.gpus import Gpu
+from nanogpt.training.parallel.data import BUCKET
 from nanogpt.training.plan import PRICES
 from nanogpt.training.start import freeze
 from nanogpt.training.variants import optimizer_state_size
 
-DIMENSIONS = ("pipeline", "data", "context", "shard", "tensor")  # neighbours come last
 PIPELINES = {"1f1b": 1, "interleaved": 2}  # stages of a rank; gpipe takes as long as 1f1b
 
-BUCKET = 2**22  # gradients in one message: parallel/data.py
 
 # How often each number that a block keeps moves between a GPU and its memory: it is written, read
 # by the next operation and by the backward pass, and its gradient is written and read.
