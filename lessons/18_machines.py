@@ -147,7 +147,7 @@ def _(cards_guess, math, mo, reply):
             wrong={
                 4: "That holds the weights alone, 4 bytes each. Training keeps a gradient and two means, too.",
                 7: "That is 8 bytes a weight: the weights and their gradients. AdamW needs two more numbers.",
-                1: "70 billion numbers of one byte each would nearly fit. These have 4 bytes, and there are four.",
+                1: "70 billion numbers of one byte would fit. Each has 4 bytes, and each weight needs four of them.",
             },
         ),
         mo.md(
@@ -157,15 +157,15 @@ def _(cards_guess, math, mo, reply):
             reaches 40 % of its peak needs **{_years:.0f} years** for them. A thousand cards need
             {_years * 365 / 1000:.0f} days, if they hardly wait for each other.
 
-            So many machines train one model together. The field calls each of them a **rank**: a process with
-            its own memory and a number, from 0 on. A rank is often one GPU. A rank can compute with what it
-            has. It can send a tensor to another rank and receive one. Nothing else connects ranks. So this
-            lesson asks the same questions again and again: *what does a rank keep, what does it send, and how
-            much is that?*
+            So many cards (GPUs) train one model together; often eight of them are in one machine. A program runs for
+            each card. This program with its card is called a **rank**. It has a number, from 0 on, and a memory
+            that no other rank can read. A rank can compute with what it has. It can send a tensor to another
+            rank and receive one. Nothing else connects ranks. So this lesson asks the same questions again and
+            again: *what does a rank keep, what does it send, and how much is that?*
 
             ## Four ranks in a notebook
 
-            Here four ranks are four threads of this notebook. `run_ranks` calls a function once for each rank,
+            Here four ranks are four threads of this notebook: pieces of one program that run at the same time. `run_ranks` calls a function once for each rank,
             all at the same time. Each gets a `rank`, with its number, `send` and `receive`.
             """
         ),
@@ -178,7 +178,8 @@ def _(run_ranks, torch):
     def pass_on(rank):
         mine = torch.tensor([10.0 * rank.number])
         rank.send(mine, to=(rank.number + 1) % rank.size)
-        return rank.receive(source=(rank.number - 1) % rank.size)
+        got = rank.receive(source=(rank.number - 1) % rank.size)
+        return f"rank {rank.number} got {got.item():.0f}"
 
     run_ranks(4, pass_on)
     return
@@ -187,13 +188,13 @@ def _(run_ranks, torch):
 @app.cell(hide_code=True)
 def _(mo, package_code, predict, run_ranks):
     wait_guess = predict(
-        "Now swap the two lines: each rank first receives, then sends. What happens?",
+        "Now swap the lines with send and receive: each rank first receives, then sends. What happens?",
         ["no rank ever goes on", "the same result, only later", "rank 0 starts, the others follow"],
     )
     mo.vstack([
         mo.md(
-            "Each rank got the number of its left neighbour. `sent` counts bytes: each rank sent one number of "
-            "4 bytes. Change the 4 in the last line to 6 and run it again."
+            "Each rank got the tensor of its left neighbour: rank 1 has the 0 of rank 0, rank 2 the 10 of rank 1. "
+            "`sent` counts bytes: each rank sent one number of 4 bytes. Change the 4 in the last line to 6 and run it again."
         ),
         package_code(run_ranks),
         wait_guess,
@@ -306,8 +307,9 @@ def _(mo):
         mo.md(
             """
             Move the slider, round by round. In each round every rank sends one piece (bold frame) to the rank
-            below it, and the last one to the first. In rounds 1 to 3 what arrives is *added*. After these, each
-            rank has one finished sum (orange). In rounds 4 to 6 what arrives *replaces* the old piece.
+            below it, and the last one to the first. It passes on the piece to which it has just added, so a piece
+            travels around and collects one number from each rank. In rounds 1 to 3 what arrives is *added*; yellow
+            is a sum that is not complete yet. After these, each rank has one finished sum (orange). In rounds 4 to 6 what arrives *replaces* the old piece.
             """
         ),
         ring_step,
@@ -626,8 +628,8 @@ def _(
             The sending need not take extra time. The gradient of the last block is finished first, so it can
             be sent while the blocks before it still compute.
 
-            And a rank whose texts are all padding? It has no targets, and it must take part all the same, with
-            zeros. A collective waits for every rank. If one leaves it out, all others wait for ever.
+            And a rank whose texts are all padding? It has no targets, so its mean loss would be 0 / 0. It hands in
+            zeros instead of gradients, and takes part all the same. A collective waits for every rank. If one leaves it out, all others wait for ever.
 
             Each section ends with the code of this notebook, and then with what the package does on real
             machines (`training/parallel`). Here that is `GradientSums`.
@@ -642,6 +644,9 @@ def _(
             rank keep only a quarter of every tensor, with its gradient and its means. Before a block computes,
             its weights are gathered from all ranks. After it, they are thrown away. On the way back they are
             gathered once more. Then the gradients are summed, and each rank gets the sum for its own quarter.
+
+            From here on each rank divides the sum of its losses by the number of targets of *all* ranks. Then
+            gradients need only be added up: the weighting is in them already.
             """
         ),
         fsdp_guess,
@@ -674,8 +679,9 @@ def _(fsdp_guess, mo, reply):
             are added up, and each rank needs those of its own piece. That is a reduce-scatter.
 
             Three more names: `functional_call` calls a layer with weights that it is given. `checkpoint`
-            forgets all that a function computed, and calls the function again on the way back; it has nothing
-            to do with the files of lesson 9. `gpt` is the forward pass that you wrote in lesson 7.
+            forgets all that a function computed, and calls the function again on the way back. Here the function
+            begins by gathering weights, so these are forgotten, too, and gathered again. (It has nothing to do
+            with the files of lesson 9.) `gpt` is the forward pass that you wrote in lesson 7.
             """
         ),
     ])  # fmt: skip
@@ -794,7 +800,8 @@ def _(mo, predict):
             or too slow for that, the matrices themselves are divided: **tensor parallelism**. Now all ranks
             work on the *same* tokens, each with its part of every matrix.
 
-            Take numbers. One hidden channel is GELU of a sum: GELU(1 · 3 + 1 · (-2)) = GELU(1) = 0.84.
+            An example: x has two channels, 3 and -2, and both weights of a hidden channel are 1. The channel is
+            GELU(1 · 3 + 1 · (-2)) = GELU(1) = 0.84.
             """
         ),
         cut_guess,
@@ -938,9 +945,10 @@ def _(compared_with_one, cut_model, expected, ids, mo, package_code, tp):
         ),
         mo.md(
             """
-            - **It sends** the vectors of all tokens, four times in every block: twice on the way forward, twice
-              on the way back. Each time everybody has to wait for it. The number of weights does not matter.
-            - **It saves** memory for weights, gradients and means (1 / n), for most activations, and time.
+            - **It sends**: four all-reduces of the vectors of all tokens in every block, two on the way forward and
+              two on the way back. An all-reduce sends twice its tensor, so that is 8 times the vectors. Each
+              time everybody has to wait for it. The number of weights does not matter.
+            - **It saves** memory for weights, gradients and means (1 / n of them is left), for most activations, and time.
 
             Because it sends so much and waits each time, it is used where links are fastest: among the cards of
             one machine. Norms and embeddings are whole on every rank here. Larger programs divide these as well:
@@ -987,8 +995,9 @@ def _(bubble, idle_guess, mo, pipeline_times, reply):
         reply(
             idle_guess,
             round(100 * bubble(pipeline_times(4, 4, "gpipe"))),
-            "The first part reaches the last rank after three steps, and the same happens on the way back. So "
-            "7 steps for 4 parts, and 3 of 7 are waiting: (n - 1) / (m + n - 1) with n ranks and m parts.",
+            "The first part reaches the last rank after three steps. So the way forward takes 7 steps, and each "
+            "rank works in 4 of them. The way back takes 7 longer steps, with work in 4. So 3 of 7 are waiting: "
+            "(n - 1) / (m + n - 1) with n ranks and m parts.",
             wrong={
                 0: "Rank 3 has to wait until the first part has passed three ranks.",
                 75: "This is one part alone: then one rank works at a time. Four parts overlap.",
@@ -1059,8 +1068,9 @@ def _(
         _gantt,
         mo.md(
             f"The bubble is **{bubble(_times['1F1B']):.0%}** of the time in both. With n ranks and m microbatches "
-            "it is (n - 1) / (m + n - 1). With more microbatches it shrinks. But GPipe then keeps the activations of all of them. 1F1B keeps no more than there are "
-            "ranks, however many there are in all. So it can afford many microbatches, and a small bubble."
+            "it is (n - 1) / (m + n - 1). With more microbatches it shrinks. But GPipe then keeps the activations "
+            "of all of them. 1F1B never keeps more microbatches than the number of ranks, even if the batch has "
+            "many more. So it can afford many microbatches, and a small bubble."
         ),
         package_code(pipeline_order, pipeline_times),
         mo.md(
@@ -1145,7 +1155,7 @@ def _(
             """
             - **It sends** the vectors of all tokens once at each border, and their gradients back. That is far
               less than tensor parallelism, so it works between machines, over slower links.
-            - **It saves** memory for weights, gradients and means (1 / n), and time. It wastes the bubble.
+            - **It saves** memory for weights, gradients and means (1 / n of them is left), and time. It wastes the bubble.
             """
         ),
         package_code(Stage, Pipeline),
@@ -1268,7 +1278,8 @@ def _(
             """
             ## All five together
 
-            Two of the five send weights or gradients. Three send vectors of tokens.
+            Data and FSDP send weights or gradients. Tensor and pipeline send vectors of tokens. Context sends
+            both: keys and values in every block, and at the end the gradients.
             """
         ),
     ])  # fmt: skip
@@ -1305,8 +1316,9 @@ def _(mo, reply, wider_guess):
         ),
         mo.md(
             """
-            Here are all five for a model of 32 blocks. In each step the ranks together read some texts of 2,048
-            tokens for each rank. Activations, and all that is sent, have 16 bits a number, as in most large
+            Here are all five for a model of 32 blocks. A step reads some texts of 2,048 tokens for each rank: with
+            four ranks and two texts, eight. Tensor ranks all read all of them, in n parts one after the other, and
+            keep the activations of one part. A pipeline rank keeps up to n parts, but only 1 / n of the blocks. Activations, and all that is sent, have 16 bits a number, as in most large
             runs. The picture on the right compares the time to send with the time to compute, if each card
             reaches 40 % of an H100's peak. 450 GB a second is the link between cards of one machine (NVLink).
             50 is a fast network between machines, 1 a usual one.
@@ -1396,9 +1408,9 @@ def _(mo):
     | | each rank has | sends in a step | saves | costs |
     |:--|:--|:--|:--|:--|
     | data | part of the texts | 2 × gradients | time | a copy everywhere |
-    | FSDP | part of the texts and of each weight | 3 × weights | 16 bytes / n | needs many tokens at a time |
-    | tensor | part of each matrix | 8 × tokens in each block | 16 bytes / n, activations | waits in every block |
-    | pipeline | some blocks | 2 × tokens at each border | 16 bytes / n | the bubble |
+    | FSDP | part of the texts and of each weight | 3 × weights | 16 / n bytes a weight are left | needs many tokens at a time |
+    | tensor | part of each matrix | 8 × tokens in each block | 16 / n bytes a weight are left; activations | waits in every block |
+    | pipeline | some blocks | 2 × tokens at each border | 16 / n bytes a weight are left | the bubble |
     | context | part of every text | 4 × tokens in each block, 2 × gradients | activations | a copy everywhere |
 
     (All times (n - 1) / n, except for the pipeline. "Tokens" are the vectors of all tokens, C numbers each. An
@@ -1496,14 +1508,14 @@ def _(layout_costs, mo):
     _fit = {k: sum(costs.values()) for k, (costs, memory) in _all.items() if memory <= 80}
     _best = min(_fit, key=_fit.get)
     _rows = "\n".join(
-        f"| {t} | {p} | {64 // (t * p)} | {_all[t, p][1]:,.0f} GB | {seconds:.1f} s |"
+        f"| {t} | {p} | {64 // (t * p)} | {_all[t, p][1]:,.0f} GB | {seconds:.2f} s |"
         for (t, p), seconds in sorted(_fit.items(), key=lambda pair: pair[1])[:4]
     )
     mo.accordion({
         "The four best layouts, once you have looked for yourself": mo.md(
             f"| tensor | pipeline | data | memory | a step |\n|--:|--:|--:|--:|--:|\n{_rows}\n\n"
-            f"The best has tensor {_best[0]} and pipeline {_best[1]}. Only a pipeline: the bubble grows. Only "
-            "tensor: it has to leave the machine, and the slow link costs more than all the computing. Here "
+            f"The best has tensor {_best[0]} and pipeline {_best[1]}; the first four hardly differ. A pipeline alone "
+            "does not fit, or has a long bubble. Tensor alone: it has to leave the machine, and the slow link costs more than all the computing. Here "
             "nothing is sent while a rank computes. Real programs hide a part of the sending in this way."
         )
     })  # fmt: skip
@@ -1523,7 +1535,7 @@ def _(mo):
       much again. Both send more for more weights.
     - Tensor parallelism cuts the first matrix by outputs and the second by inputs, and adds up once.
       Pipelines send little and have a bubble, which many microbatches shrink. Context parallelism gathers
-      keys and values. These three send more for more tokens.
+      keys and values, and sums gradients. What these three send grows with the tokens.
     - A divided training is right if its gradients are those of one rank.
     """)
     return

@@ -155,7 +155,7 @@ IMPOSSIBLE = {
     "rows": ({"data": 2}, {"train": {"batch_size": 7}}, "train.batch_size=7"),
     "tokens": ({"context": 2}, {"model": {"context_length": 15}}, "model.context_length=15"),
     "layers": ({"pipeline": 2}, {"model": {"n_layer": 1}}, "model.n_layer=1: use at least 2"),
-    "parts": ({"pipeline": 2, "microbatches": 3}, {}, "8 sequences make no 3 parts"),
+    "parts": ({"pipeline": 2, "microbatches": 3}, {}, "4 sequences make no 3 parts"),
     "schedule": ({"pipeline": 2, "schedule": "2f2b"}, {}, "parallel.schedule='2f2b' is unknown"),
     "dropout": ({"pipeline": 2}, {"model": {"dropout": 0.1}}, "model.dropout=0.1"),
     "attention": ({"data": 2}, {"model": {"attention_dropout": 0.1}}, "attention_dropout=0.1"),
