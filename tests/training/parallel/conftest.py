@@ -22,8 +22,9 @@ WORKER = Path(__file__).parent / "worker.py"
 
 MODEL = {"n_layer": 4, "n_head": 4, "n_embd": 24, "context_length": 16}
 TRAIN = {
-    "max_steps": 20, "batch_size": 4, "grad_accum_steps": 2, "eval_interval": 10, "eval_batches": 1, "sample_interval": 0,
-    "device": "cpu", "precision": "float32", "compile": "off", "warmup_steps": 2,
+    "max_steps": 20, "batch_size": 4, "grad_accum_steps": 2, "warmup_steps": 2,
+    "eval_interval": 10, "eval_batches": 1, "sample_interval": 0,
+    "device": "cpu", "precision": "float32", "compile": "off",
 }  # fmt: skip
 
 
