@@ -1,18 +1,25 @@
 """What `nanogpt plan --gpus` predicts, beside what others have published.
 
     python benchmarks/scaling.py          writes the tables of docs/scaling.md, and its picture
+    python benchmarks/scaling.py cpu      counts what 2 and 4 processes send, for the same page
+    python benchmarks/scaling.py times    how fast 1, 2 and 4 processes train here, beside the plan,
+                                          for the same page; wants a quiet machine
     python benchmarks/scaling.py links    measures messages between two processes of this machine
 
 Each published run stands with its source. Nothing here runs on a GPU.
 """
 
+import json
 import math
+import os
 import re
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +28,23 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from messages import busiest
 
-from nanogpt.config import PRESETS, Config, ModelConfig, TrainConfig
+from nanogpt.config import (
+    PRESETS,
+    Config,
+    DataConfig,
+    ModelConfig,
+    TrainConfig,
+    config_from_dict,
+    to_toml,
+    with_settings,
+)
 from nanogpt.device import Compute
+from nanogpt.text.prepare import prepare
+from nanogpt.training.calibrate import error_of_the_left_out, fit, layout_of, read_run
 from nanogpt.training.cluster import (
+    DIMENSIONS,
     HOURS_TO_FAILURE,
     Job,
     Layout,
@@ -33,8 +53,9 @@ from nanogpt.training.cluster import (
     job_of,
     predict,
     recommended,
+    sent_by,
 )
-from nanogpt.training.gpus import GPUS
+from nanogpt.training.gpus import GPUS, find_gpu
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "scaling.md"
@@ -382,14 +403,107 @@ def talk(rank: int, ranks: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Write the page's tables and picture, or measure this machine's links."""
-    if arguments == ["links"]:
-        import tempfile
+# A small model on few processes; what the ranks send depends on nothing else.
+DATA = DataConfig(source="shakespeare", vocab_size=1024)
+SMALL: dict[str, dict[str, Any]] = {
+    "model": {"n_layer": 4, "n_head": 4, "n_embd": 192, "context_length": 64},
+    "train": {
+        "batch_size": 16, "device": "cpu", "precision": "float32", "compile": "off",
+        "max_steps": 40, "eval_interval": 1000, "eval_batches": 1, "sample_interval": 0,
+    },
+}  # fmt: skip
+COUNTED = [
+    {"data": 2}, {"shard": 2}, {"tensor": 2}, {"context": 2}, {"pipeline": 2},
+    {"pipeline": 2, "schedule": "interleaved"}, {"data": 4}, {"shard": 4}, {"tensor": 4},
+    {"context": 4}, {"pipeline": 4}, {"data": 2, "shard": 2}, {"data": 2, "tensor": 2},
+    {"shard": 2, "tensor": 2}, {"shard": 2, "pipeline": 2}, {"tensor": 2, "pipeline": 2},
+]  # fmt: skip
+TIMED = [
+    {"data": 1}, {"data": 2}, {"shard": 2}, {"tensor": 2}, {"context": 2}, {"pipeline": 2},
+    {"data": 4}, {"shard": 4}, {"tensor": 4}, {"data": 2, "shard": 2},
+]  # fmt: skip
+FLOAT32 = Compute(torch.device("cpu"), "float32")
 
-        with tempfile.TemporaryDirectory() as folder:
+
+def small_run(parallel: dict[str, Any], folder: Path) -> tuple[Config, Layout]:
+    """The settings of a run on several processes, and its layout."""
+    config = config_from_dict({**SMALL, "parallel": parallel, "data": {"folder": str(folder)}})
+    config = with_settings(config, model={"vocab_size": DATA.vocab_size})
+    layout = layout_of(config, folder)
+    return with_settings(config, parallel={"processes": layout.ranks}), layout
+
+
+def counted(folder: Path) -> str:
+    """The table of messages: what ranks were seen to send in a step, and what was predicted."""
+    prepare(DATA, folder / "data", 1)
+    lines = [
+        "| layout | dimension | messages | bytes sent | predicted |",
+        "|---|---|---|---|---|",
+    ]
+    for ranks in (2, 4):
+        runs = {str(n): small_run(parallel, folder / "data") for n, parallel in enumerate(COUNTED)}
+        runs = {name: run for name, run in runs.items() if run[1].ranks == ranks}
+        place = folder / f"ranks-{ranks}"
+        place.mkdir()
+        jobs = {name: asdict(run[0]) for name, run in runs.items()}
+        (place / "jobs.json").write_text(json.dumps(jobs))
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        script = Path(__file__).parent / "messages.py"
+        subprocess.run([sys.executable, *command, script, place], check=True)
+        found = json.loads((place / "counts.json").read_text())
+        for name, (config, layout) in runs.items():
+            sizes = {d: getattr(layout, d) for d in DIMENSIONS}
+            plan, shown = sent_by(job_of(config, FLOAT32), layout), f"{layout}"
+            for dimension, (messages, size) in busiest(found[name], sizes).items():
+                predicted = plan[dimension]
+                lines.append(
+                    f"| {shown} | {dimension} | {messages:,} | {size:,.0f} | "
+                    f"{predicted.messages:,.0f}, {predicted.bytes:,.0f} |"
+                )
+                shown = ""
+    return "\n".join(lines)
+
+
+def timed(folder: Path) -> str:
+    """How long steps take on 1, 2 and 4 processes, and how well a plan predicts that."""
+    if os.getloadavg()[0] > 1:
+        raise SystemExit("other programs use this machine; try again when it is quiet")
+    prepare(DATA, folder / "data", 1)
+    runs = []
+    for n, parallel in enumerate(TIMED):
+        config = small_run(parallel, folder / "data")[0]
+        recipe = folder / f"{n}.toml"
+        recipe.write_text(to_toml(config))
+        command = [sys.executable, "-m", "nanogpt", "train", recipe, "--run", folder / str(n)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        runs.append(read_run(folder / str(n), FLOAT32))
+    machine = find_gpu("cpu", FLOAT32)
+    fitted, left_out = fit(machine, runs), error_of_the_left_out(machine, runs)
+    lines = ["| layout | step | predicted | difference |", "|---|---|---|---|"]
+    for run, seconds in zip(runs, fitted.predicted, strict=True):
+        one = runs[0].seconds
+        lines.append(
+            f"| {run.layout} | {run.seconds / one:.2f} | {seconds / one:.2f} | "
+            f"{seconds / run.seconds - 1:+.0%} |"
+        )
+    return "\n".join(lines) + (
+        f"\n\nTimes are those of one process. Of a run that it does not know, the plan is "
+        f"{left_out:.0%} away on average."
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the page's tables and picture, or measure this machine."""
+    measures = {"cpu": counted, "times": timed}
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments == ["links"]:
             mp.spawn(talk, (2, folder), 2)
-        return
+            return
+        if arguments and arguments[0] in measures:
+            part = measures[arguments[0]](Path(folder))
+            print(part)
+            PAGE.write_text(replaced(PAGE.read_text(), arguments[0], part))
+            return
     found = growth()
     draw(found)
     page = PAGE.read_text()

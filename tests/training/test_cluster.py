@@ -93,16 +93,23 @@ def test_copies_of_shards_add_up_what_a_rank_keeps():
 def test_tensor_ranks_send_eight_vectors_a_token_and_block():
     stream = 4 * 1024 * 768 * 2  # bytes of 4 sequences
     loss = 3 * 4 * 4 * 1024  # three numbers in 32 bits for each token, added up: 2 * (n - 1) / n
-    assert bytes_sent(Layout(tensor=2, rows=4)) == {"tensor": (8 * 12 + 4) * stream / 2 + loss}
-    again = replace(GPT2, checkpointing="block")  # four more of each block in the backward pass
-    assert bytes_sent(Layout(tensor=2, rows=4), again)["tensor"] == 148 * stream / 2 + loss
+    uncut = 4 * (12 * 6 * 768 + 1024 * 768 + 2 * 768)  # norms, biases of sums, positions
+    # The residual stream has 32 bits, so the embedding sends twice as much.
+    ends = 2 * 2 + 2
+    assert bytes_sent(Layout(tensor=2, rows=4)) == {
+        "tensor": (8 * 12 + ends) * stream / 2 + loss + uncut
+    }
+    again = replace(GPT2, checkpointing="block")  # three more of each block in the backward pass
+    sent = bytes_sent(Layout(tensor=2, rows=4), again)["tensor"]
+    assert sent == (11 * 12 + ends) * stream / 2 + loss + uncut
 
 
 def test_a_pipeline_sends_one_vector_a_token_and_direction():
-    stream, tied = 4 * 1024 * 768 * 2, 4 * 50257 * 768
-    assert bytes_sent(Layout(pipeline=2, rows=4, passes=3))["pipeline"] == 6 * stream + tied
+    stream, tied = 4 * 1024 * 768 * 4, 4 * 50257 * 768
+    assert bytes_sent(Layout(pipeline=2, rows=4, passes=3))["pipeline"] == 3 * stream + tied
+    assert bytes_sent(Layout(pipeline=3, rows=4, passes=90))["pipeline"] == 180 * stream
     two_stages = Layout(pipeline=2, rows=4, passes=4, schedule="interleaved")
-    assert bytes_sent(two_stages)["pipeline"] == 16 * stream + tied
+    assert bytes_sent(two_stages)["pipeline"] == 12 * stream + tied
 
 
 def test_context_ranks_send_keys_and_values():

@@ -10,12 +10,14 @@ or scatter them, half of that (Patarasuk & Yuan 2009). A rank sends each step:
               gradients are scattered, in 4 (Rajbhandari et al. 2020). With `data` beside it
               (HSDP) the copies add up only what a rank keeps
     tensor    for each block four gathers and four scatters of rows * T * C numbers (Korthikanti et
-              al. 2022), one of each for the embedding and for the head, and three numbers for
-              the loss of each token
+              al. 2022), one of each for the embedding and for the head, three numbers for the
+              loss of each token, and gradients of what each has whole, such as norms
     context   for each block the keys and values of all ranks are gathered, and their gradients
               scattered
     pipeline  rows * T * C numbers to the next rank, and as many back; the gradient of the tied
               matrix between the first and the last
+
+`python benchmarks/scaling.py cpu` counts what ranks do send, and it is this, byte for byte.
 
 Axes: T time, C channels, V vocabulary.
 """
@@ -268,7 +270,9 @@ def memory_of(job: Job, layout: Layout) -> dict[str, float]:
     tokens = layout.rows * job.context / layout.context
     layers = job.layers / layout.pipeline
     gathered = 0.0  # in the type that matrices are multiplied in
-    if layout.shard > 1:
+    if layout.shard > 1 and layout.pipeline > 1:
+        gathered = job.itemsize * weights  # all blocks, between backward passes
+    elif layout.shard > 1:
         gathered = job.itemsize * (2 * blocks / layers + others)  # a block and the next
     elif job.itemsize < 4:
         gathered = job.itemsize * weights
@@ -320,38 +324,81 @@ def in_hand(layout: Layout) -> float:
 def sent_by(job: Job, layout: Layout) -> dict[str, Sent]:
     """What a rank sends in a step, by dimension; see the top of this file.
 
-    "shard" is split in two: weights for every portion, and gradients once.
+    In each dimension, that of the rank that sends most. "shard" is split in two: weights for every
+    portion, and gradients once.
     """
     blocks, others = weights_of(job, layout)
     own = (blocks + others) / layout.shard
     layers, passes = job.layers / layout.pipeline, layout.passes
-    stream = job.itemsize * layout.rows * job.context / layout.context * job.channels
-
-    def part(n: int) -> float:
-        return (n - 1) / n
-
+    sums = layout.batches if layout.pipeline > 1 else 1  # how often gradients are scattered
     copies = layout.data * layout.context
     found = {}
     if copies > 1:
-        found["data"] = Sent(2 * part(copies) * 4 * own, max(1, math.ceil(own / BUCKET)), sums=True)
+        messages = float(max(1, math.ceil(own / BUCKET)))
+        if layout.shard > 1:  # each block's, as soon as they are scattered
+            messages, own = sums * (layers + 1), sums * own
+        found["data"] = Sent(2 * part(copies) * 4 * own, messages, sums=True)
     if layout.shard > 1:
-        gathers = passes * job.itemsize * (2 * blocks + others)
-        found["shard: weights"] = Sent(part(layout.shard) * gathers, passes * (2 * layers + 1))
-        found["shard: gradients"] = Sent(part(layout.shard) * 4 * (blocks + others), layers + 1)
+        # A block gathers its weights for each forward and each backward pass. In a pipeline passes
+        # take turns, and what the backward pass has gathered serves the next forward pass.
+        times, ends = (2 * passes, passes) if layout.pipeline == 1 else (passes + sums, sums)
+        gathers = job.itemsize * (times * blocks + ends * others)
+        found["shard: weights"] = Sent(part(layout.shard) * gathers, times * layers + ends)
+        scatters = sums * 4 * (blocks + others)
+        found["shard: gradients"] = Sent(part(layout.shard) * scatters, sums * (layers + 1))
     if layout.tensor > 1:
-        again = 4 if job.checkpointing == "block" else 0  # in the backward pass
-        moves = passes * ((8 + again) * layers + 4 / layout.pipeline)
-        loss = 12 * passes * layout.rows * job.context / layout.context / layout.pipeline
-        found["tensor"] = Sent(part(layout.tensor) * (moves * stream + 2 * loss), moves)
+        found["tensor"] = sent_by_tensor(job, layout)
     if layout.context > 1:
         both = job.itemsize * layout.rows * job.context * 2 * job.keys / layout.tensor
-        moves = passes * layers * (3 if job.checkpointing == "block" else 2)
+        moves = passes * layers * (2 if job.checkpointing == "none" else 3)
         found["context"] = Sent(part(layout.context) * moves * both, moves)
     if layout.pipeline > 1:
-        moves = 2 * passes * layout.turns
-        tied = 4 * job.vocabulary * job.channels / layout.tensor / layout.shard
-        found["pipeline"] = Sent(moves * stream / layout.tensor + tied, moves + 1)
+        found["pipeline"] = sent_by_pipeline(job, layout)
     return found
+
+
+def part(ranks: int) -> float:
+    """The share of a tensor that each rank sends if so many gather or scatter it in a ring."""
+    return (ranks - 1) / ranks
+
+
+def stream_of(job: Job, layout: Layout) -> tuple[float, float]:
+    """Bytes of the vectors of a portion's tokens: inside blocks, and of the residual stream.
+
+    Autocast leaves that in 32 bits, but not where the weights come in 16.
+    """
+    numbers = layout.rows * job.context / layout.context * job.channels
+    return job.itemsize * numbers, (4 if layout.shard == 1 else job.itemsize) * numbers
+
+
+def sent_by_tensor(job: Job, layout: Layout) -> Sent:
+    """What a rank sends that shares out matrices: tokens, the loss, and gradients of the uncut."""
+    inside, stream = stream_of(job, layout)
+    layers, passes = job.layers / layout.pipeline, layout.passes
+    again = 0 if job.checkpointing == "none" else 3  # in the backward pass; the last is not needed
+    moves = (8 + again) * layers + 2  # the head's
+    moved = moves * inside
+    loss = passes * 12 * layout.rows * job.context / layout.context
+    # The first stage of a pipeline has the embedding, and the last has the head.
+    first, last = 4 * job.positions / layout.shard, 4 * job.last / layout.shard + loss
+    if layout.pipeline == 1:
+        moves, moved = moves + 2, moved + 2 * stream
+    uncut = 4 * layers * job.whole / layout.shard
+    summed = uncut + (first + last if layout.pipeline == 1 else max(first, last))
+    return Sent(part(layout.tensor) * (passes * moved + 2 * summed), passes * (moves + 2) + 1)
+
+
+def sent_by_pipeline(job: Job, layout: Layout) -> Sent:
+    """What a rank of a pipeline sends: every stage activations and gradients, but at the ends."""
+    stages, portions = 2 * layout.turns, layout.passes
+    stream = stream_of(job, layout)[1] / layout.tensor
+    tied = 4 * job.vocabulary * job.channels / layout.tensor / layout.shard
+    # The two at the ends send less, but the gradient of the tied matrix, too.
+    end, middle = stages - 1, stages if layout.pipeline > 2 else 0
+    return Sent(
+        max(end * portions * stream + tied, middle * portions * stream),
+        max(end * portions + 1, middle * portions),
+    )
 
 
 def seconds_for(sent: Sent, gpu: Gpu, ranks: int, stride: int) -> float:
