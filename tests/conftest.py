@@ -231,3 +231,11 @@ def random_text(draw: random.Random, parts: list[str]) -> str:
         assigned = unicodedata.category(character) not in ("Cn", "Cs")
         texts.append(character if assigned and draw.random() < 0.5 else draw.choice(parts))
     return "".join(texts)
+
+
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory):
+    """Trainings of several processes, and of one to compare them with."""
+    from worlds import worlds_in  # of tests/training/parallel
+
+    return worlds_in(tmp_path_factory.mktemp("worlds"))

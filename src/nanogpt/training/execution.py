@@ -83,14 +83,14 @@ def suit_compiler(model: GPT) -> None:
     because residual connections move half as many bytes.
     """
     model.cross_entropy = cross_entropy
-    model.drop.register_forward_hook(in_autocast_type)
+    model.drop.register_forward_hook(lambda _module, _inputs, x: in_autocast_type(x))
     for module in model.modules():
         if isinstance(module, MLP) and module.gelu is fused_gelu:
             module.gelu = gelu
 
 
-def in_autocast_type(_module: nn.Module, _inputs: Any, x: Tensor) -> Tensor:
-    """The start of the residual stream in the type of the matrix products: (B, T, C)."""
+def in_autocast_type(x: Tensor) -> Tensor:
+    """Activations in the type of the matrix products, which may have 16 bits: (B, T, C)."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 

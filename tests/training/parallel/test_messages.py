@@ -130,7 +130,9 @@ FOUR = {
 def settings_of(worlds, parallel, train):
     model = {"n_layer": L, "n_embd": C, "n_head": 4, "n_kv_head": 2, "context_length": T}
     return worlds.settings(
-        parallel, model=model, train={"pad_vocab_to": 8, "batch_size": B, **train}
+        parallel,
+        model=model,
+        train={"pad_vocab_to": 8, "batch_size": B, "grad_accum_steps": 1, **train},
     )
 
 

@@ -1,7 +1,7 @@
 """What one rank does in the tests: train with several layouts, one after another.
 
 Run as `python worker.py FOLDER`, once for each rank, with the variables that torchrun sets. FOLDER
-holds jobs.json; of each job the first rank writes what came out. See `conftest.Worlds`.
+holds jobs.json; of each job the first rank writes what came out. See `worlds.Worlds`.
 """
 
 import json

@@ -239,7 +239,8 @@ class ParallelTrainer(Trainer):
         if self.ranks.size("tensor") > 1:  # each rank has seen its own tokens in norms and the like
             alike = [part.gradient() for part in parts.values() if "tensor" not in part.cut_by]
             found = [gradient for gradient in alike if gradient is not None]
-            receive_sum(*send_sum(found, self.ranks.group("tensor")))
+            if found:  # without norms and biases there are none
+                receive_sum(*send_sum(found, self.ranks.group("tensor")))
         if self.pipeline and "wte.weight" in parts:
             self.pipeline.tie(parts["wte.weight"].gradient())
         for part in parts.values():

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from nanogpt.device import Compute
+from nanogpt.device import PRECISIONS, Compute
 from nanogpt.training.parallel.mesh import Ranks
 
 
@@ -22,10 +22,10 @@ def shard_model(
 ) -> list[FSDPModule]:
     """Share out the weights of every block, and those of the rest together; returns all these.
 
-    In bfloat16 weights travel in 16 bits, and sums of gradients in 32. The loss is a sum over all
-    ranks, so gradients are sums, too, and no means.
+    In bfloat16 weights travel in 16 bits, and the residual stream has as many; gradients are added
+    up in 32. The loss is a sum over all ranks, so gradients are sums, too, and no means.
     """
-    half = torch.bfloat16 if compute.precision == "bfloat16" else None
+    half = None if compute.precision == "float32" else PRECISIONS[compute.precision]
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
     mesh = ranks.mesh["copies", "shard"] if ranks.copies.size() > 1 else ranks.mesh["shard"]
     found: list[FSDPModule] = []

@@ -32,6 +32,7 @@ from nanogpt.errors import UserError
 from nanogpt.model.attention import AttentionContext
 from nanogpt.model.gpt import GPT
 from nanogpt.model.layers import at_least_float32
+from nanogpt.training.execution import in_autocast_type
 from nanogpt.training.parallel.layout import Spans
 from nanogpt.training.parallel.mesh import Ranks, share
 from nanogpt.training.parallel.messages import gather_tokens, scatter_tokens
@@ -101,12 +102,12 @@ def before_attention(
     mask = context.mask
     if mask is not None and mask.ndim == 4 and mask.shape[1] > 1:
         context = replace(context, mask=mask[:, ranks.share(mask.shape[1], "tensor")])
-    return gather_tokens(x, ranks.group("tensor")), context
+    return gather_tokens(in_autocast_type(x), ranks.group("tensor")), context
 
 
 def before_others(group: dist.ProcessGroup, _layer: nn.Module, given: tuple[Any, ...]) -> Any:
     """All tokens, and whatever else the layer is given."""
-    return gather_tokens(given[0], group), *given[1:]
+    return gather_tokens(in_autocast_type(given[0]), group), *given[1:]
 
 
 def add_up(layer: nn.Linear, group: dist.ProcessGroup, x: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -126,10 +125,8 @@ def run_ranks(ranks, command, timeout, **variables):
     assert not any(process.returncode for process in processes), "\n".join(errors)
 
 
-@pytest.fixture(scope="session")
-def worlds(tmp_path_factory):
-    """A maker of worlds, and a short text for them."""
-    folder = tmp_path_factory.mktemp("worlds")
+def worlds_in(folder):
+    """A maker of worlds in a folder, with a short text for them."""
     words = ["the", "cat", "sat", "on", "a", "mat", "while", "rain", "fell", "over", "hills"]
     order = torch.randint(len(words), (4000,), generator=torch.Generator().manual_seed(1))
     text = " ".join(words[n] + ".\n\n" * (n == 3) for n in order.tolist())
