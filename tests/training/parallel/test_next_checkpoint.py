@@ -1,4 +1,4 @@
-"""A rank that is fast does not begin a checkpoint while the first rank still ends the one before."""
+"""A fast rank does not begin a checkpoint while the first rank still ends the one before."""
 
 import os
 import subprocess
