@@ -5,6 +5,7 @@
 
 import errno
 import importlib
+import os
 import signal
 import sys
 import warnings
@@ -86,7 +87,8 @@ def main(argv: Sequence[str]) -> int:
             "not enough memory: lower train.batch_size or --num-samples, or make the model smaller"
         )
     except KeyboardInterrupt:
-        complain("\nstopped")
+        if "RANK" not in os.environ:  # who started several processes says it once
+            complain("\nstopped")
         return 130
     complain("nanogpt: " + one_line(printable(complaint)))
     return 2

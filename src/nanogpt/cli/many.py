@@ -19,7 +19,7 @@ from nanogpt.config import Config, ParallelConfig
 from nanogpt.errors import UserError
 from nanogpt.files import claimed
 from nanogpt.text.dataset import data_folder
-from nanogpt.workers import rank, usable_cores
+from nanogpt.workers import end_with_parent, rank, usable_cores
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, Store
@@ -50,9 +50,9 @@ def launch(arguments: Sequence[str], settings: ParallelConfig) -> int:
         return 130
     except ChildFailedError as error:
         number, failure = error.get_first_failure()
-        if failure.exitcode in (2, 130):
-            return failure.exitcode  # it has said why
         code = failure.exitcode
+        if code in (2, SILENT, 130):
+            return 130 if code == 130 else 2  # a rank has said why
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         raise UserError(
             f"rank {number} died ({how}); go on from the last checkpoint with --resume, and see "
@@ -69,41 +69,43 @@ def one_of_many(timeout: float) -> Iterator["ProcessGroup"]:
     """
     from nanogpt.training.parallel.mesh import joined
 
+    end_with_parent()  # a launcher that is killed can tell nobody to end
     with joined(timeout) as (patient, store):
         try:
             yield patient
         except UserError as error:
-            if rank() == 0:
-                store.set("said", "")
-                raise
-            time.sleep(1)  # the first rank has the same to say, if it can
-            if store.check(["said"]):
-                raise SystemExit(SILENT) from None
-            store.set("said", "")
-            raise UserError(f"rank {rank()}: {error}") from None
+            time.sleep(1 if rank() else 0)  # the first rank has the same to say, if it can
+            be_the_only_speaker(store)
+            raise UserError(f"rank {rank()}: {error}" if rank() else str(error)) from None
         except KeyboardInterrupt:
             raise SystemExit(130) from None  # who started the ranks says so once
         except RuntimeError as error:
             if not re.search("timed? ?out|closed|reset|refused", str(error), re.IGNORECASE):
                 raise
-            missing, speaks = silent_ranks(store)
-            late = re.search("timed? ?out", str(error), re.IGNORECASE)
-            if speaks and late:
-                raise UserError(
-                    f"rank {missing or 'unknown'} has not answered for {timeout:.0f} s; look at "
-                    "its machine, and go on with --resume"
-                ) from None
-            raise SystemExit(SILENT) from None  # another has died, and who started it says so
+            missing = silent_ranks(store)
+            if not re.search("timed? ?out", str(error), re.IGNORECASE):
+                raise SystemExit(SILENT) from None  # one has died, and who started it says so
+            be_the_only_speaker(store)
+            raise UserError(
+                f"rank {missing or 'unknown'} has not answered for {timeout:.0f} s; look at "
+                "its machine, and go on with --resume"
+            ) from None
 
 
-def silent_ranks(store: "Store") -> tuple[str, bool]:
-    """Which ranks do not answer, and whether this is the rank that says so."""
+def be_the_only_speaker(store: "Store") -> None:
+    """Return in the rank that asks first. The others end, but not before it has spoken."""
+    if store.add("speakers", 1) > 1:
+        time.sleep(PATIENCE)
+        raise SystemExit(SILENT)
+
+
+def silent_ranks(store: "Store") -> str:
+    """Which ranks do not answer."""
     world = int(os.environ["WORLD_SIZE"])
     store.set(f"waits {rank()}", "")
     time.sleep(PATIENCE)  # others may notice a little later
     waiting = [number for number in range(world) if store.check([f"waits {number}"])]
-    missing = [str(number) for number in range(world) if number not in waiting]
-    return ", ".join(missing), rank() == waiting[0]
+    return ", ".join(str(number) for number in range(world) if number not in waiting)
 
 
 def start(given: Path | None, place: Path, config: Config, console: Console) -> int:

@@ -1,11 +1,13 @@
 """Processes that start, stop and die: one message that names the rank, and the same end."""
 
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,9 @@ SMALL = [
     "--train.sample-interval", "0", "--train.checkpoint-interval", "20", "--train.compile", "off",
     "--parallel.timeout", "60",
 ]  # fmt: skip
+
+
+TWO = ["--parallel.processes", "2"]
 
 
 class Training:
@@ -119,11 +124,40 @@ def test_what_ends_a_run_says_it_once(worlds, how):
     assert find_checkpoint(run).name == f"step-{stopped:06d}"
 
 
+def test_ranks_end_with_a_launcher_that_is_killed(worlds):
+    training = Training(worlds.new_folder() / "run", worlds.data, 100_000, *TWO)
+    ranks = training.after(30)
+    training.process.kill()
+    try:
+        training.process.communicate(timeout=30)  # waits until nobody can write to the pipe
+    finally:
+        for process in ranks.values():
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+
+def test_a_killed_rank_of_a_pipeline_is_named_without_a_traceback(worlds):
+    more = [*TWO, "--parallel.pipeline", "2"]
+    training = Training(worlds.new_folder() / "run", worlds.data, 100_000, *more)
+    os.kill(training.after(30)[0], signal.SIGKILL)
+    code, said = training.end()
+    assert (code, said.count("nanogpt:"), said.count("Traceback")) == (2, 1, 0)
+    assert "rank 0 died (SIGKILL)" in said
+    assert "stopped" not in said
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stopped", [0, 1])
-def test_a_rank_that_hangs_is_named_after_the_time_limit(worlds, stopped):
+@pytest.mark.parametrize(
+    ("stopped", "layout"),
+    [(0, "data 2"), (1, "data 2"), (1, "tensor 2 data 2")],
+)
+def test_a_rank_that_hangs_is_named_after_the_time_limit(worlds, stopped, layout):
+    words = layout.split()
+    count = math.prod(map(int, words[1::2]))
     run = worlds.new_folder() / "run"
-    more = ["--parallel.processes", "2", "--parallel.timeout", "10"]
+    more = ["--parallel.processes", str(count), "--parallel.timeout", "10"]
+    for name, size in zip(words[::2], words[1::2], strict=True):
+        more += [f"--parallel.{name}", size]
     training = Training(run, worlds.data, 100_000, *more)
     os.kill(training.after(30)[stopped], signal.SIGSTOP)
     code, said = training.end()

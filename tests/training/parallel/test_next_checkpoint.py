@@ -29,7 +29,7 @@ part = SimpleNamespace(
     name="w", shape=(4,), boxes=boxes_of_spans((4,), 0, [rows]), tensor=torch.ones(2), counts=True
 )
 layout, optimizer = SimpleNamespace(parts={"w": part}), torch.optim.SGD([part.tensor], 1.0)
-saver = checkpoint.Saver(SimpleNamespace(number=number, world=2, first=number == 0))
+saver = checkpoint.Saver(SimpleNamespace(number=number, world=2, first=number == 0, limit=limit))
 for step in (1, 2):
     saver.save(folder, layout, optimizer, TrainState(step, None, 0.0, ""), Config(), False)
 saver.finish()

@@ -63,7 +63,8 @@ class Saver:
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
-        self.group = dist.new_group(backend="gloo")  # so that messages of the training do not mix
+        # A group of its own, so that its messages and those of the training do not mix.
+        self.group = dist.new_group(backend="gloo", timeout=ranks.limit)
         self.thread = ThreadPoolExecutor(1)
         self.writing: Future[None] | None = None
 

@@ -62,6 +62,9 @@ class Ranks:
         self.mesh = init_device_mesh(device.type, shape, mesh_dim_names=DIMENSIONS)
         self.copies = self.mesh["data", "context"]._flatten("copies").get_group()
         self.tokens = self.mesh[TOKENS]._flatten("tokens").get_group()
+        self.limit = timedelta(seconds=settings.timeout)  # a new group waits half an hour
+        for group in (*self.mesh.get_all_groups(), self.copies, self.tokens):
+            group.set_timeout(self.limit)
 
     def size(self, *names: str) -> int:
         """How many ranks there are in these dimensions together."""

@@ -132,7 +132,7 @@ class Pipeline:
         self.work = self.schedule(given, self.microbatches, loss_fn=self.loss, scale_grads=False)
         first, last = (self.ranks.mesh.mesh[n].flatten().tolist() for n in (0, -1))
         for pair in zip(first, last, strict=True):  # every rank must ask for every group
-            ends = dist.new_group(list(pair))
+            ends = dist.new_group(list(pair), timeout=self.ranks.limit)
             if self.ranks.number in pair:
                 self.ends = ends
 
@@ -153,7 +153,10 @@ class Pipeline:
             options["documents"] = documents
         if train:
             options["return_outputs"] = False
-        (self.work.step if train else self.work.eval)(*[ids] * self.has_first, **options)
+        try:
+            (self.work.step if train else self.work.eval)(*[ids] * self.has_first, **options)
+        except RuntimeError as error:  # torch says which stage; its cause is what happened there
+            raise (error.__cause__ or error) from None
         return sum(options["losses"], torch.zeros((), device=ids.device)).detach()
 
     def tie(self, gradient: Tensor | None) -> None:
