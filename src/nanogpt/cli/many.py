@@ -123,13 +123,12 @@ def start(given: Path | None, place: Path, config: Config, console: Console) -> 
         if again and (run / "config.toml").exists():
             return finish(ParallelTrainer.resume(run), console)
         with claimed(run) if rank() == 0 else nullcontext():
+            if rank() == 0 and is_taken(run):
+                raise UserError(f"{run} is not empty; choose another --run")
             with undone_on_mistake(run) if rank() == 0 else nullcontext():
-                if rank() == 0:
-                    if is_taken(run):
-                        raise UserError(f"{run} is not empty; choose another --run")
-                    if not config.data.folder:
-                        folder = data_folder(run, config)
-                        show_prepared(prepare_with_progress(config.data, folder, console), console)
+                if rank() == 0 and not config.data.folder:
+                    folder = data_folder(run, config)
+                    show_prepared(prepare_with_progress(config.data, folder, console), console)
                 dist.barrier(patient)
                 trainer = ParallelTrainer.start(run, config)
             return finish(trainer, console)

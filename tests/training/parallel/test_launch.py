@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from test_equal import largest_difference
+from worlds import run_ranks
 
 from nanogpt.cli import main
 from nanogpt.config import load_config
@@ -122,6 +123,14 @@ def test_what_ends_a_run_says_it_once(worlds, how):
     assert code == 130
     stopped = int(re.search(r"stopped at step ([\d,]+)", said)[1].replace(",", ""))
     assert find_checkpoint(run).name == f"step-{stopped:06d}"
+
+
+def test_a_run_that_is_there_stays_as_it_is(calm, worlds):
+    before = {path: path.read_bytes() for path in calm.rglob("*") if path.is_file()}
+    with pytest.raises(AssertionError, match="is not empty; choose another --run"):
+        arguments = ["--data.folder", str(worlds.data), "--run", str(calm), *SMALL]
+        run_ranks(2, ["-m", "nanogpt", "train", *arguments], 60)
+    assert {path: path.read_bytes() for path in calm.rglob("*") if path.is_file()} == before
 
 
 def test_ranks_end_with_a_launcher_that_is_killed(worlds):
