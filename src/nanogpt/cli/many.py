@@ -62,7 +62,7 @@ def launch(arguments: Sequence[str], settings: ParallelConfig) -> int:
 
 
 @contextmanager
-def one_of_many(timeout: float) -> Iterator["ProcessGroup"]:
+def one_of_many(timeout: float) -> Iterator[tuple["ProcessGroup", "Store"]]:
     """Work with the other ranks. Whatever ends one of them ends all, with one message.
 
     Raises UserError as the rank that speaks, else SystemExit.
@@ -70,9 +70,9 @@ def one_of_many(timeout: float) -> Iterator["ProcessGroup"]:
     from nanogpt.training.parallel.mesh import joined
 
     end_with_parent()  # a launcher that is killed can tell nobody to end
-    with joined(timeout) as (patient, store):
+    with joined(timeout) as (patient, store, lasting):
         try:
-            yield patient
+            yield patient, lasting
         except UserError as error:
             time.sleep(1 if rank() else 0)  # the first rank has the same to say, if it can
             be_the_only_speaker(store)
@@ -115,16 +115,19 @@ def start(given: Path | None, place: Path, config: Config, console: Console) -> 
     from nanogpt.cli.train import finish, free_folder, is_taken, undone_on_mistake
     from nanogpt.training.parallel.loop import ParallelTrainer
 
-    with one_of_many(config.parallel.timeout) as patient:
-        names = [str(given or free_folder(place))]
+    with one_of_many(config.parallel.timeout) as (patient, board):
+        # An attempt before this one leaves the name of its run, if it could begin it.
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and board.check(["run"])
+        names = [board.get("run").decode() if again else str(given or free_folder(place))]
         dist.broadcast_object_list(names)
         run = Path(names[0])
-        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
         if again and (run / "config.toml").exists():
             return finish(ParallelTrainer.resume(run), console)
         with claimed(run) if rank() == 0 else nullcontext():
-            if rank() == 0 and is_taken(run):
-                raise UserError(f"{run} is not empty; choose another --run")
+            if rank() == 0:
+                if is_taken(run):
+                    raise UserError(f"{run} is not empty; choose another --run")
+                board.set("run", str(run))
             with undone_on_mistake(run) if rank() == 0 else nullcontext():
                 if rank() == 0 and not config.data.folder:
                     folder = data_folder(run, config)

@@ -9,6 +9,7 @@ No random state is saved, for there is none: batches and dropout are pure functi
 the step.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -191,21 +192,28 @@ def put_together(checkpoint: Path, kind: str, hashes: Mapping[str, str]) -> dict
     """The tensors of a checkpoint that many ranks wrote, and have not merged yet."""
     ours = {name: digest for name, digest in hashes.items() if name.startswith(f"{kind}-")}
     check_intact(checkpoint, ours)
-    files = PieceFiles(checkpoint, kind)
+    files = PieceFiles(checkpoint, kind, ours)
     return {name: files.whole(name) for name in files.shapes}
 
 
 def merge(checkpoint: Path) -> None:
-    """Make of what many ranks wrote the two files that one process would have written."""
+    """Make of what many ranks wrote the two files that one process would have written.
+
+    The new files count from the moment that state.json names them; then the others go.
+    """
     saved = read_saved(checkpoint)
-    if "model.safetensors" in saved.sha256:
+    if not any(PIECES.fullmatch(name) for name in saved.sha256):
         return
-    with writing_folder(checkpoint) as temporary:
-        for kind in ("model", "optimizer"):
-            tensors = put_together(checkpoint, kind, saved.sha256)
-            write_tensors(temporary / f"{kind}.safetensors", tensors)
-        hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
-        write_json(temporary / "state.json", asdict(replace(saved, sha256=hashes)))
+    hashes: dict[str, str] = {}
+    for kind in ("model", "optimizer"):
+        path = checkpoint / f"{kind}.safetensors"
+        write_tensors(path, put_together(checkpoint, kind, saved.sha256))
+        with path.open("rb") as opened:
+            os.fsync(opened.fileno())
+        hashes[path.name] = sha256(path)
+    write_json(checkpoint / "state.json", asdict(replace(saved, sha256=hashes)))
+    for name in saved.sha256:
+        (checkpoint / name).unlink()
 
 
 def read_saved(checkpoint: str | Path) -> Saved:

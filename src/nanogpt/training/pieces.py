@@ -101,16 +101,15 @@ class Piece:
 class PieceFiles:
     """The tensors of a checkpoint, whoever wrote it: `kind` is model or optimizer.
 
+    `names` are those of its files, as state.json has them: a merge may have left others.
     Nothing is read but what is asked for. Raises UserError for files that cannot be read.
     """
 
-    def __init__(self, checkpoint: Path, kind: str) -> None:
+    def __init__(self, checkpoint: Path, kind: str, names: Iterable[str]) -> None:
         self.checkpoint = checkpoint
         self.found: dict[str, list[tuple[Any, list[Box]]]] = {}
         self.shapes: dict[str, list[int]] = {}
-        whole = checkpoint / f"{kind}.safetensors"
-        self.files = [whole] if whole.exists() else sorted(checkpoint.glob(f"{kind}-*.safetensors"))
-        for path in self.files:
+        for path in (checkpoint / name for name in sorted(names) if name.startswith(kind)):
             try:
                 file = safe_open(path, "pt")
                 headers = json.loads((file.metadata() or {}).get("pieces", "{}"))

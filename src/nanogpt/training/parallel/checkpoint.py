@@ -148,7 +148,7 @@ class Saver:
         mine = sorted(hashes)[self.ranks.number :: self.ranks.world]  # each checks some of them
         with self.all_or_none():
             check_intact(checkpoint, {name: hashes[name] for name in mine})
-        weights, moments = (PieceFiles(checkpoint, kind) for kind in ("model", "optimizer"))
+        weights, moments = (PieceFiles(checkpoint, kind, hashes) for kind in ("model", "optimizer"))
         by_name: dict[str, list[str]] = {}
         for name in moments.shapes:
             by_name.setdefault(name.rpartition(".")[0], []).append(name)

@@ -90,7 +90,8 @@ class SharedDropout(nn.Module):
     """Dropout that drops on every rank what one process would drop there.
 
     It draws for the whole batch and keeps its own part: more random numbers, and the same training
-    on any number of ranks.
+    on any number of ranks. (Not with padded batches: they are as long as their longest row, and
+    ranks have other rows.)
     """
 
     def __init__(self, rate: float, ranks: Ranks) -> None:

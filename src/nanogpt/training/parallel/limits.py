@@ -20,6 +20,9 @@ def refuse_impossible(config: Config, model: GPT, ranks: Ranks, compute: Compute
         size, settings = ranks.size(*dimensions), " x ".join(f"parallel.{d}" for d in dimensions)
         fix = f"use a multiple of {size} ranks ({settings})"
         check(getattr(section, name) % size == 0, section, name, fix)
+    for name, tensor in (*model.named_buffers(), *model.named_parameters()):
+        if name not in model.state_dict() or not tensor.ndim:
+            raise UserError(f"{name} is no tensor that ranks can share out: use one process for it")
     kinds: dict[str, type] = {}
     if ranks.size("tensor", "context") > 1:
         kinds |= {name: type(layer) for name, layer in model.named_modules()}

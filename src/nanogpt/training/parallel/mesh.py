@@ -29,11 +29,11 @@ TOKENS = ("data", "context", "shard")  # and over which all of its tokens are
 
 
 @contextmanager
-def joined(timeout: float) -> Iterator[tuple[dist.ProcessGroup, dist.Store]]:
+def joined(timeout: float) -> Iterator[tuple[dist.ProcessGroup, dist.Store, dist.Store]]:
     """Meet the other processes, and leave them at the end: gloo for CPUs, NCCL for GPUs.
 
     Ranks wait `timeout` seconds for each other, and in the group that is given as long as it takes.
-    The store is a board on which all can write.
+    The stores are boards on which all can write: one of this attempt, and one that outlives it.
     """
     cuda = torch.cuda.is_available()
     if cuda:
@@ -45,7 +45,7 @@ def joined(timeout: float) -> Iterator[tuple[dist.ProcessGroup, dist.Store]]:
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=number, world_size=world, timeout=limit)
     try:
-        yield dist.new_group(backend="gloo", timeout=timedelta(days=30)), store
+        yield dist.new_group(backend="gloo", timeout=timedelta(days=30)), store, board
     finally:
         dist.destroy_process_group()
 

@@ -93,15 +93,16 @@ class Pipeline:
         self.numbers = range(ranks.place("pipeline"), self.count, size)  # the stages of this rank
         self.has_first, self.has_last = 0 in self.numbers, self.count - 1 in self.numbers
         rows = config.train.batch_size // ranks.size(*ROWS)
-        fitting = [n for n in range(1, 2 * size + 1) if rows % n == 0]
-        self.microbatches = settings.microbatches or fitting[-1]
+        unit = size if per_rank > 1 else 1  # interleaved parts come in as many as there are ranks
+        fitting = [n for n in range(unit, 2 * size + 1, unit) if rows % n == 0]
+        self.microbatches = settings.microbatches or (fitting or [unit])[-1]
         self.targets = 1  # of a whole step
         deep = config.model.n_layer >= self.count
         check(deep, config.model, "n_layer", f"use at least {self.count}, one for each stage")
         parts = f"(parallel.microbatches={self.microbatches}): use a divisor of {rows}"
         if rows % self.microbatches:
             raise UserError(f"a rank's {rows} sequences make no {self.microbatches} parts {parts}")
-        if per_rank > 1 and self.microbatches % size:
+        if self.microbatches % unit:
             raise UserError(f"interleaved parts come in {size}s {parts} and a multiple of {size}")
         check(not config.model.dropout, config.model, "dropout", "use 0 with parallel.pipeline")
 
