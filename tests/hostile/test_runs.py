@@ -594,7 +594,7 @@ def test_a_run_can_be_extended_and_its_schedule_is_that_of_the_new_number(traine
 
 @pytest.mark.parametrize(("given", "complaint"), [
     ("--train.max-steps=5", "max_steps=5, but .* has done 12 steps: use at least as many"),
-    ("--train.lr=1e-4", "train.lr is fixed when a run begins; only data.folder and train.max_st"),
+    ("--train.lr=1e-4", "train.lr is fixed when a run begins; only data.folder, train.max_st"),
     ("--model.n-layer=9", "model.n_layer is fixed"),
     ("--train.max-steps=many", "train.max_steps='many' should be of type int"),
     ("--data.folder=nowhere", "nowhere is not there; name the folder of the token files"),

@@ -252,6 +252,8 @@ def test_all_runs_of_a_study_have_the_precision_that_was_decided_once(study, mon
 
 def test_a_study_that_is_killed_goes_on_and_gives_the_same_report(study):
     """SIGKILL to the command: its runs end with it, and the next call resumes them."""
+    width = '"model.n_embd" = 16'  # and one precision, which each study would measure by itself
+    study.write_text(STUDY.replace(width, f'{width}\n"train.precision" = "float32"'))
     command = [sys.executable, "-m", "nanogpt", "lab", "run", "order.toml", "--jobs", "2"]
     assert subprocess.run([*command, "--out", "whole"], capture_output=True).returncode == 0
     process = subprocess.Popen([*command, "--out", "killed"], stdout=subprocess.DEVNULL)

@@ -30,7 +30,7 @@ class Box:
     local: Place
 
 
-def everything(shape: Sequence[int]) -> Place:
+def place_of_all(shape: Sequence[int]) -> Place:
     """The place of all numbers of a tensor."""
     return tuple(slice(0, n) for n in shape)
 
@@ -43,7 +43,7 @@ def boxes_of_spans(shape: Sequence[int], dim: int, spans: Iterable[slice]) -> li
     """
     boxes, done = [], 0
     for span in spans:
-        whole, mine = list(everything(shape)), list(everything(shape))
+        whole, mine = list(place_of_all(shape)), list(place_of_all(shape))
         whole[dim], mine[dim] = span, slice(done, done + span.stop - span.start)
         done = mine[dim].stop
         boxes.append(Box(tuple(whole), tuple(mine)))
@@ -125,7 +125,7 @@ class PieceFiles:
                     Box(*(tuple(slice(*ends) for ends in place) for place in box))
                     for box in header["boxes"]
                 ]
-                entry = file, boxes or [Box(everything(shape), everything(shape))]
+                entry = file, boxes or [Box(place_of_all(shape), place_of_all(shape))]
                 self.found.setdefault(name, []).append(entry)
 
     def read(self, name: str, boxes: Iterable[Box], like: Tensor) -> Tensor:
@@ -154,4 +154,4 @@ class PieceFiles:
         if not shape:
             return file.get_tensor(name)
         like = file.get_slice(name)[:0].new_empty(shape)
-        return self.read(name, [Box(everything(shape), everything(shape))], like)
+        return self.read(name, [Box(place_of_all(shape), place_of_all(shape))], like)

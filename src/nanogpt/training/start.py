@@ -263,9 +263,9 @@ def changed(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
     for section, values in changes.items():
         for name in values:
             if not {f"{section}.{name}", f"{section}.*"}.intersection(CHANGEABLE):
+                changeable = ", ".join(CHANGEABLE)
                 raise UserError(
-                    f"{section}.{name} is fixed when a run begins; only {', '.join(CHANGEABLE)} "
-                    "may change"
+                    f"{section}.{name} is fixed when a run begins; only {changeable} may change"
                 )
     values = asdict(config)
     new = config_from_dict({name: {**values[name], **changes.get(name, {})} for name in values})

@@ -133,6 +133,7 @@ def test_a_run_that_is_there_stays_as_it_is(calm, worlds):
     assert {path: path.read_bytes() for path in calm.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_ranks_end_with_a_launcher_that_is_killed(worlds):
     training = Training(worlds.new_folder() / "run", worlds.data, 100_000, *TWO)
     ranks = training.after(30)
@@ -145,6 +146,7 @@ def test_ranks_end_with_a_launcher_that_is_killed(worlds):
                 os.kill(process, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_of_a_pipeline_is_named_without_a_traceback(worlds):
     more = [*TWO, "--parallel.pipeline", "2"]
     training = Training(worlds.new_folder() / "run", worlds.data, 100_000, *more)
