@@ -19,7 +19,7 @@ from nanogpt.config import Config, ParallelConfig
 from nanogpt.errors import UserError
 from nanogpt.files import claimed
 from nanogpt.text.dataset import data_folder
-from nanogpt.workers import end_with_parent, rank, usable_cores
+from nanogpt.workers import end_with_parent, number_of_processes, rank, usable_cores
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, Store
@@ -38,7 +38,7 @@ def launch(arguments: Sequence[str], settings: ParallelConfig) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.disable(logging.ERROR)  # reports of many lines
-    count = settings.processes
+    count = number_of_processes("--parallel.processes", settings.processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
     config = LaunchConfig(
         1, 1, count, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0",

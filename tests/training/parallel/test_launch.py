@@ -219,6 +219,13 @@ def test_what_cannot_be_is_refused_in_one_line_before_anything_starts(worlds):
         assert not outcome.run.exists()
 
 
+def test_far_too_many_processes_are_refused(worlds, capsys, tmp_path):
+    given = ["--data.folder", str(worlds.data), "--run", str(tmp_path / "run"), *SMALL]
+    assert main(["train", *given, "--parallel.processes", "1000"]) == 2
+    assert "--parallel.processes 1000: use 1 to" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_one_process_refuses_a_layout_for_many(worlds, capsys, tmp_path):
     given = ["--data.folder", str(worlds.data), "--run", str(tmp_path / "run"), *SMALL]
     assert main(["train", *given, "--parallel.tensor", "2"]) == 2

@@ -42,7 +42,7 @@ from nanogpt.training.parallel.shard import shard_model
 from nanogpt.training.parallel.tensor import cut_model
 from nanogpt.training.pieces import cut
 from nanogpt.training.records import Record, Sample, Step, Validation
-from nanogpt.training.snapshots import save_snapshot, snapshot_steps
+from nanogpt.training.snapshots import drop_later, save_snapshot, snapshot_steps
 from nanogpt.training.start import Trainer
 
 
@@ -162,6 +162,8 @@ class ParallelTrainer(Trainer):
     def run(self) -> Generator[Record, None, None]:
         """As Trainer.run does. Ends when the first rank has made one file of all weights."""
         with locked(self.folder) if self.ranks.first else nullcontext():
+            if self.ranks.first:
+                drop_later(self.folder, self.state.step)
             self.take_snapshot()
             yield from TrainingLoop.run(self)
             self.take_snapshot()
