@@ -128,8 +128,8 @@ def is_group(x: Any) -> bool:
 def count(settings: dict[str, Any], run: Path, check: bool) -> Counts:
     """What this rank sends in the second step; in the first, ranks tell each other shapes.
 
-    `check` compares the number of collectives with what torch's own counter says. It leaves hooks
-    behind, so a process can use it once.
+    `check` compares the number of collectives with what torch's own counter says. The hooks of
+    that counter stay, so a process can use it once.
     """
     trainer = ParallelTrainer.start(run, config_from_dict(settings))
     trainer.train_step()

@@ -59,16 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.resume:
         if options.recipe or options.run:
             raise UserError("--resume continues with the settings of the run; name no other")
-        changes = settings_in(options)
-        fetch_with_progress(folder_of(options.resume, changes), console)
-        if world() > 1:
-            return many.resume(options.resume, changes, console)
-        parallel = parallel_of(options.resume, changes)
-        parallel.sizes(parallel.processes)
-        if parallel.processes > 1:
-            return many.launch(arguments, parallel)
-        with locked(options.resume):
-            return resume(options.resume, changes, console)
+        return resume_here_or_by_many(options.resume, settings_in(options), arguments, console)
     given = settings_in(options)
     if not options.recipe and not given:
         raise UserError("name a recipe, as in `nanogpt train demo`, or settings; see --help")
@@ -95,6 +86,21 @@ def main(arguments: Sequence[str]) -> int:
                 show_prepared(prepared, console)
             trainer = Trainer.start(run, config)
         return finish(trainer, console)
+
+
+def resume_here_or_by_many(
+    run: Path, changes: Mapping[str, Mapping[str, str]], arguments: Sequence[str], console: Console
+) -> int:
+    """Continue a run by as many processes as it is laid out for. Returns the exit code."""
+    fetch_with_progress(folder_of(run, changes), console)
+    if world() > 1:
+        return many.resume(run, changes, console)
+    parallel = parallel_of(run, changes)
+    parallel.sizes(parallel.processes)
+    if parallel.processes > 1:
+        return many.launch(arguments, parallel)
+    with locked(run):
+        return resume(run, changes, console)
 
 
 def resume(run: Path, changes: Mapping[str, Mapping[str, str]], console: Console) -> int:

@@ -7,7 +7,7 @@ asks the other ranks, layer by layer.
 
 The last rank sees most and works longest. Systems for very long texts give each rank a part of the
 beginning and one of the end (Dubey et al. 2024, "Llama 3"), or pass keys round in a ring (Liu
-et al. 2023), which hides the messages behind the arithmetic.
+et al. 2023), so that messages travel during the arithmetic.
 
 Axes: B batch, T time on this rank, S key time, nkv heads of keys and values, hs head size.
 """

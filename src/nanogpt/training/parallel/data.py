@@ -2,7 +2,7 @@
 
 Each works out the gradients of its own rows. They are added up, and all copies make the same step.
 So every step sends one number for each weight, whatever the batch: the more tokens a rank has, the
-less it matters. It hides behind the backward pass: the gradients of the last layers travel while
+less it matters. It need not take extra time: the gradients of the last layers travel while
 those of the first are worked out (Li et al. 2020, "PyTorch Distributed").
 
 Axes: B batch, T time, C channels.
