@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from nanogpt.config import config_from_dict
 from nanogpt.errors import UserError
 from nanogpt.training.loop import dropout_seed
+from nanogpt.training.parallel import data
 from nanogpt.training.parallel.loop import ParallelTrainer
 from nanogpt.training.parallel.mesh import joined
 
@@ -60,6 +61,7 @@ def main():
     """Do all jobs; what a job raises as UserError is written down, too."""
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
+    data.BUCKET = 2000  # so that gradients of small models, too, travel in several messages
     with joined(timeout=120):
         for job in json.loads((folder / "jobs.json").read_text()):
             place = folder / job["name"]
