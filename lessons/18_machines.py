@@ -125,7 +125,8 @@ def _(mo, predict):
             - divide a training in five ways, and prove each time that it is still the same training,
             - say what each way sends and saves, and choose one.
 
-            You need lessons 9 and 12 for it, and nothing about networks. All machines of this lesson live in
+            You need lessons 4, 7, 9 and 12 for it, and one number from lesson 17. You need to know nothing about
+            computer networks. All machines of this lesson live in
             this notebook.
 
             ## Why one machine is not enough
@@ -157,16 +158,19 @@ def _(cards_guess, math, mo, reply):
             reaches 40 % of its peak needs **{_years:.0f} years** for them. A thousand cards need
             {_years * 365 / 1000:.0f} days, if they hardly wait for each other.
 
-            So many cards (GPUs) train one model together; often eight of them are in one machine. A program runs for
-            each card. This program with its card is called a **rank**. It has a number, from 0 on, and a memory
+            So one model is trained by many cards (GPUs) together. Often eight of them are in one machine. A program
+            runs for each card. This program with its card is called a **rank**. (It has nothing to do with the rank of a merge in lesson 3.) It has a number, from 0 on, and a memory
             that no other rank can read. A rank can compute with what it has. It can send a tensor to another
-            rank and receive one. Nothing else connects ranks. So this lesson asks the same questions again and
+            rank and receive one. Nothing else connects ranks. What carries the tensors is called a **link**; its speed is given in GB a
+            second. So this lesson asks the same questions again and
             again: *what does a rank keep, what does it send, and how much is that?*
 
             ## Four ranks in a notebook
 
             Here four ranks are four threads of this notebook: pieces of one program that run at the same time. `run_ranks` calls a function once for each rank,
-            all at the same time. Each gets a `rank`, with its number, `send` and `receive`.
+            all at the same time. Each gets a `rank`: its `number`, the number of all ranks (`size`), `send` and `receive`. `send` does
+            not wait. `receive` waits until the tensor is there. `run_ranks` returns what each rank returned, and
+            the bytes that each rank `sent`.
             """
         ),
     ])  # fmt: skip
@@ -230,7 +234,7 @@ def _(RankError, mo, reply, run_ranks, wait_guess):
             """
             ## Three things that all ranks do together
 
-            Real programs rarely send single messages. They use a few operations in which *all* ranks take part.
+            Apart from pipelines (below), real programs rarely send single messages. They use a few operations in which *all* ranks take part.
             Such an operation is called a **collective**. Three are enough for this lesson. In the picture each
             rank has four numbers. The digits tell you who gave them: ones come from rank 0, tens from rank 1,
             hundreds from rank 2, thousands from rank 3.
@@ -260,10 +264,19 @@ def _(
         for _row, _line in enumerate(cells):
             for _column, _cell in enumerate(_line):
                 _text, _ink = _cell or ("", "white")
-                axes.add_patch(Rectangle((_column, -_row), 0.94, 0.86, facecolor=_ink, edgecolor=LIGHT))
+                axes.add_patch(
+                    Rectangle((_column, -_row), 0.94, 0.86, facecolor=_ink, edgecolor=LIGHT)
+                )
                 _dark = _ink in (BLUE, ORANGE, OLIVE)
-                axes.text(_column + 0.47, -_row + 0.43, _text, ha="center", va="center", fontsize=12,
-                          color="white" if _dark else "black")
+                axes.text(
+                    _column + 0.47,
+                    -_row + 0.43,
+                    _text,
+                    ha="center",
+                    va="center",
+                    fontsize=12,
+                    color="white" if _dark else "black",
+                )
         axes.set(xlim=(-0.05, len(cells[0])), ylim=(-len(cells) + 0.95, 1.45), xticks=[], yticks=[])
         axes.text(len(cells[0]) / 2 - 0.03, 1.12, title, ha="center", fontsize=13)
         axes.spines[["left", "bottom"]].set_visible(False)
@@ -272,11 +285,18 @@ def _(
     _ran = run_ranks(4, lambda rank: reduce_scatter(_starts[rank.number], rank))
     _sums = [str(int(x)) for x in _ran.results]
     _all = run_ranks(4, lambda rank: all_gather(_ran.results[rank.number], rank)).results
-    _boards, _axes = plt.subplots(1, 3, figsize=(8.6, 2.9), layout="constrained", width_ratios=[1.35, 1, 1])
+    _boards, _axes = plt.subplots(
+        1, 3, figsize=(8.6, 2.9), layout="constrained", width_ratios=[1.35, 1, 1]
+    )
     board_drawn(_axes[0], [[(str(int(x)), LIGHT) for x in row] for row in _starts], "at first")
-    board_drawn(_axes[1], [[(_sums[c], ORANGE) if c == r else None for c in range(4)] for r in range(4)],
-               "after reduce-scatter")
-    board_drawn(_axes[2], [[(str(int(x)), ORANGE) for x in row] for row in _all], "after all-gather")
+    board_drawn(
+        _axes[1],
+        [[(_sums[c], ORANGE) if c == r else None for c in range(4)] for r in range(4)],
+        "after reduce-scatter",
+    )
+    board_drawn(
+        _axes[2], [[(str(int(x)), ORANGE) for x in row] for row in _all], "after all-gather"
+    )
     for _r in range(4):
         _axes[0].text(-0.15, -_r + 0.43, f"rank {_r}", ha="right", va="center", color=GREY)
     _axes[0].set_xlim(-1.5, 4)
@@ -338,7 +358,10 @@ def _(
             _now[(_r + 1) % 4][_i] = _value + (_now[(_r + 1) % 4][_i] if _first else 0)
     _done = [1111 * (i + 1) for i in range(4)]
     _cells = [
-        [(str(v), ORANGE if v == _done[i] else LIGHT if v == 10**r * (i + 1) else "#f3d9a4") for i, v in enumerate(row)]
+        [
+            (str(v), ORANGE if v == _done[i] else LIGHT if v == 10**r * (i + 1) else "#f3d9a4")
+            for i, v in enumerate(row)
+        ]
         for r, row in enumerate(_now)
     ]
     _board, _axes = plt.subplots(figsize=(5.6, 3.4), layout="constrained")
@@ -353,8 +376,8 @@ def _(
             _axes.add_patch(Rectangle((_i, -_r), 0.94, 0.86, fill=False, edgecolor="black", lw=2.5))
     _axes.set_xlim(-1.5, 4)
     ring_guess = predict(
-        "1,000 ranks have a tensor of 1 MB each, and they add them up around a ring. How many MB does each "
-        "rank send in all?",
+        "1,000 ranks have a tensor of 1 MB each, and they add them up around a ring, until every rank has the "
+        "whole sum. How many MB does each rank send in all?",
         step=0.1,
     )
     mo.vstack([_board, ring_guess])
@@ -407,8 +430,8 @@ def _(
             | all-reduce, ring | {_ring.sent[0]:,} bytes | 2 (n - 1) / n | 1.998 |
 
             Remember three numbers: **1, 1 and 2** times the tensor. The rest of the lesson is counted in them.
-            All-reduce is an exercise of this lesson: you write it from `send` and `receive`. The other two stand
-            beside it in `collectives.py`.
+            All-reduce is an exercise of this lesson: you write it from `send` and `receive`. The solution follows,
+            folded: try before you look. The other two stand beside it in `collectives.py`.
             """
         ),
         package_code(all_reduce),
@@ -427,14 +450,24 @@ def _(
 
 @app.cell(hide_code=True)
 def _(GREY, INKS, Rectangle, mo, plt):
-    _five, _axes = plt.subplots(2, 5, figsize=(8.6, 4), layout="constrained", height_ratios=[1.5, 1])
+    _five, _axes = plt.subplots(
+        2, 5, figsize=(8.6, 4), layout="constrained", height_ratios=[1.5, 1]
+    )
     _names = ("data", "FSDP", "tensor", "pipeline", "context")
 
     def _tiles(axes, rows, columns, inks):
         for r in range(rows):
             for c in range(columns):
-                axes.add_patch(Rectangle((c / columns, 1 - (r + 1) / rows), 1 / columns, 1 / rows,
-                                         facecolor=inks(r, c), edgecolor="white", lw=1.5))
+                axes.add_patch(
+                    Rectangle(
+                        (c / columns, 1 - (r + 1) / rows),
+                        1 / columns,
+                        1 / rows,
+                        facecolor=inks(r, c),
+                        edgecolor="white",
+                        lw=1.5,
+                    )
+                )
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
         axes.spines[["left", "bottom"]].set_visible(False)
 
@@ -467,7 +500,7 @@ def _(GREY, INKS, Rectangle, mo, plt):
         mo.md(
             """
             We try all five on a real GPT of the package: four blocks, four heads, 32 channels. The batch is
-            eight lines of Shakespeare, padded to one length. They are unlike in length on purpose. First one
+            eight lines of Shakespeare, padded to one length. Their lengths differ on purpose. First one
             rank alone computes the gradients of the mean loss over all targets. **Whatever we divide, the
             gradients must stay these.** Then the training is still the same training.
             """
@@ -486,7 +519,11 @@ def _(CharTokenizer, GPT, IGNORED, ModelConfig, padded_batch, torch):
     letters = CharTokenizer("".join(lines))
     ids, targets, _ = map(torch.from_numpy, padded_batch([letters.encode(line) for line in lines]))
     torch.manual_seed(0)
-    model = GPT(ModelConfig(vocab_size=letters.vocab_size, context_length=48, n_layer=4, n_head=4, n_embd=32))
+    model = GPT(
+        ModelConfig(
+            vocab_size=letters.vocab_size, context_length=48, n_layer=4, n_head=4, n_embd=32
+        )
+    )
     model.loss(model(ids), targets).backward()
     expected = {name: weight.grad for name, weight in model.named_parameters()}
     total = int((targets != IGNORED).sum())
@@ -500,7 +537,8 @@ def _(expected, mo, model, predict):
         """The largest difference from one rank's gradients, as a share of the largest gradient of a tensor."""
         assert set(found) == set(expected)
         return max(
-            ((found[n] - expected[n]).abs().max() / expected[n].abs().max()).item() for n in expected
+            ((found[n] - expected[n]).abs().max() / expected[n].abs().max()).item()
+            for n in expected
         )
 
     def compared_with_one(found, ran, theory):
@@ -551,8 +589,9 @@ def _(mo, own_guess, reply):
             },
         ),
         mo.md(
-            "So each gradient is weighted by its rank's number of real targets. `average_gradients` does it, "
-            "with one all-reduce for all tensors together. It is the second exercise."
+            "So each rank multiplies its gradients by its number of real targets, and puts this number at their end. "
+            "One all-reduce sums everything. Then each rank divides the summed gradients by the summed number. "
+            "`average_gradients` does this. It is the second exercise, so try before you look at the code below."
         ),
     ])  # fmt: skip
     return
@@ -642,11 +681,14 @@ def _(
 
             In data parallelism every rank still keeps all weights, gradients and means of AdamW. Now let each
             rank keep only a quarter of every tensor, with its gradient and its means. Before a block computes,
-            its weights are gathered from all ranks. After it, they are thrown away. On the way back they are
+            its weights are gathered from all ranks. When the block has finished, they are
+            thrown away. On the way back they are
             gathered once more. Then the gradients are summed, and each rank gets the sum for its own quarter.
 
-            From here on each rank divides the sum of its losses by the number of targets of *all* ranks. Then
-            gradients need only be added up: the weighting is in them already.
+            From here on, where the targets are divided, each rank divides the sum of its losses by the number of
+            targets of *all* ranks. To know it, the ranks first add up their numbers: an all-reduce of one number.
+            (The notebook has counted them already: `total`.) Then gradients need only be added up. A mean over
+            ranks would divide a second time, and would count all ranks alike.
             """
         ),
         fsdp_guess,
@@ -671,7 +713,7 @@ def _(fsdp_guess, mo, reply):
         ),
         mo.md(
             """
-            This is **FSDP**, fully **sharded data parallelism**. The idea is also known as ZeRO. The batch is
+            This is **FSDP**, **fully sharded data parallelism**. A *shard* is a piece. The idea is also known as ZeRO. The batch is
             divided as before. Only the copies are gone: no rank has the whole model at any time.
 
             In the code, `gathered(piece, rank)` is an all-gather through which gradients can go back. It works
@@ -768,7 +810,7 @@ def _(
         mo.md(
             f"""
             - **It sends** 3 (n - 1) / n numbers for each weight and step, half as much again as data parallelism.
-            - **It saves** memory: a rank keeps 16 / n bytes a weight. While a block computes, the rank also has
+            - **It saves** what data parallelism saves, and memory for weights: a rank keeps 16 / n bytes a weight. While a block computes, the rank also has
               all weights of this one block, here {_one:,} of {weights_in_all:,}.
 
             The next weights can be fetched while a block computes. So FSDP, too, costs little time if the
@@ -830,8 +872,15 @@ def _(
     def _cells(x, y, width, height, rows, columns, inks):
         for r in range(rows):
             for c in range(columns):
-                _axes.add_patch(Rectangle((x + c * width / columns, y + (rows - 1 - r) * height / rows),
-                                          width / columns, height / rows, facecolor=inks(r, c), edgecolor="white"))
+                _axes.add_patch(
+                    Rectangle(
+                        (x + c * width / columns, y + (rows - 1 - r) * height / rows),
+                        width / columns,
+                        height / rows,
+                        facecolor=inks(r, c),
+                        edgecolor="white",
+                    )
+                )
 
     _cells(0.0, 1.0, 0.7, 1.2, 1, 1, lambda r, c: "#dddddd")
     _cells(1.3, 0.4, 2.2, 2.4, 1, 4, lambda r, c: INKS[c])
@@ -841,8 +890,12 @@ def _(
         _cells(8.75, 0.5 + (3 - _n) * 0.55, 0.7, 0.5, 1, 1, lambda r, c, n=_n: INKS[n])
     _cells(10.6, 1.0, 0.7, 1.2, 1, 1, lambda r, c: "#dddddd")
     for _x, _y, _text in (
-        (0.35, 0.1, "x"), (2.4, 0.1, "first matrix:\ncut by outputs"), (5.3, 0.1, "hidden channels,\nafter GELU"),
-        (7.5, 0.1, "second matrix:\ncut by inputs"), (9.1, 0.1, "four\nterms"), (10.95, 0.1, "result"),
+        (0.35, 0.1, "x"),
+        (2.4, 0.1, "first matrix:\ncut by outputs"),
+        (5.3, 0.1, "hidden channels,\nafter GELU"),
+        (7.5, 0.1, "second matrix:\ncut by inputs"),
+        (9.1, 0.1, "four\nterms"),
+        (10.95, 0.1, "result"),
     ):
         _axes.text(_x, _y, _text, ha="center", va="top", fontsize=11)
     for _x, _text in ((1.0, "·"), (3.85, "→"), (6.7, "·"), (8.4, "→"), (10.05, "sum\n→")):
@@ -868,14 +921,18 @@ def _(
             """
             The second matrix is cut the other way, by inputs. A rank has just the hidden channels that its part
             reads. Its result is one term of a sum. So the layer needs a single all-reduce, at its end. The last
-            bias is added once, after the sum.
+            bias is added once, after the sum. In GPT the first matrix is `c_fc` and the second `c_proj`. PyTorch
+            stores a weight with a row for each output and a column for each input (`F.linear`). So in the code
+            `c_fc` is cut by rows and `c_proj` by columns. The picture shows the matrices the other way round:
+            there a column is an output.
 
             Attention is easier still: a head works alone, so each rank takes one head. The last matrix of
             attention is again cut by inputs, with one all-reduce.
 
             On the way back the two ends swap. x went to all ranks, so its gradient is the sum of what all ranks
             send back: an all-reduce. The result was a sum, so each term has the gradient of the sum: nothing
-            moves. The package calls these two ends `copied` and `summed`.
+            moves. The package calls these two ends `copied` and `summed`. The code follows, folded. `parallel_mlp` is
+            the third exercise: try before you look.
             """
         ),
         package_code(copied, summed, parallel_mlp),
@@ -948,7 +1005,7 @@ def _(compared_with_one, cut_model, expected, ids, mo, package_code, tp):
             - **It sends**: four all-reduces of the vectors of all tokens in every block, two on the way forward and
               two on the way back. An all-reduce sends twice its tensor, so that is 8 times the vectors. Each
               time everybody has to wait for it. The number of weights does not matter.
-            - **It saves** memory for weights, gradients and means (1 / n of them is left), for most activations, and time.
+            - **It saves** memory for weights, gradients and means (1 / n is left of what is in the matrices), for most activations, and time.
 
             Because it sends so much and waits each time, it is used where links are fastest: among the cards of
             one machine. Norms and embeddings are whole on every rank here. Larger programs divide these as well:
@@ -977,7 +1034,7 @@ def _(mo, predict):
             and the first blocks, rank 1 the next ones, and so on. A rank computes its blocks and sends the
             result to the next rank. On the way back the gradient of this result comes back.
 
-            But rank 1 cannot start before rank 0 has finished. To have something to do for all, the batch is
+            But rank 1 cannot start before rank 0 has finished. So that all ranks have something to do, the batch is
             cut into **microbatches** that go through one after the other, as in lesson 9's accumulation. Some
             waiting remains, at the start and at the end. It is called the **bubble**.
             """
@@ -1011,7 +1068,7 @@ def _(bubble, idle_guess, mo, pipeline_times, reply):
             Each row is a rank, time goes to the right. A number is a microbatch, blue on its way forward,
             orange on its way back. White is the bubble. There are two usual orders. **GPipe** takes all forward,
             then all back. **1F1B** (one forward, one back) goes back with a microbatch as soon as it can. Raise
-            the number of microbatches. What happens to the bubble, and what to the memory?
+            the number of microbatches. Watch the bubble, and the memory.
             """
         ),
         mo.hstack([stages, parts], justify="start", wrap=True),
@@ -1050,16 +1107,36 @@ def _(
     for _axes, (_name, _jobs) in zip(_panels, _times.items(), strict=True):
         for _r, _line in enumerate(_jobs):
             for _job in _line:
-                _axes.add_patch(Rectangle((_job.start, -_r - 0.45), _job.end - _job.start, 0.9, edgecolor="white",
-                                          facecolor=ORANGE if _job.back else BLUE, lw=0.8))
+                _axes.add_patch(
+                    Rectangle(
+                        (_job.start, -_r - 0.45),
+                        _job.end - _job.start,
+                        0.9,
+                        edgecolor="white",
+                        facecolor=ORANGE if _job.back else BLUE,
+                        lw=0.8,
+                    )
+                )
                 if _long < 45 or (_job.back and _long < 80):
-                    _axes.text((_job.start + _job.end) / 2, -_r, str(_job.microbatch + 1), color="white",
-                               ha="center", va="center", fontsize=9)
+                    _axes.text(
+                        (_job.start + _job.end) / 2,
+                        -_r,
+                        str(_job.microbatch + 1),
+                        color="white",
+                        ha="center",
+                        va="center",
+                        fontsize=9,
+                    )
         _axes.set(xlim=(0, _long), ylim=(-stages.value + 0.45, 0.55))
-        _axes.set_yticks([-_r for _r in range(stages.value)], [f"rank {_r}" for _r in range(stages.value)], fontsize=11)
+        _axes.set_yticks(
+            [-_r for _r in range(stages.value)],
+            [f"rank {_r}" for _r in range(stages.value)],
+            fontsize=11,
+        )
         _axes.set_title(
             f"{_name}: rank 0 keeps the activations of up to {_kept(_jobs[0])} microbatches",
-            loc="left", fontsize=12,
+            loc="left",
+            fontsize=12,
         )
         _axes.spines[["left", "bottom"]].set_visible(False)
     _panels[1].xaxis.get_major_locator().set_params(integer=True)
@@ -1067,17 +1144,23 @@ def _(
     mo.vstack([
         _gantt,
         mo.md(
-            f"The bubble is **{bubble(_times['1F1B']):.0%}** of the time in both. With n ranks and m microbatches "
-            "it is (n - 1) / (m + n - 1). With more microbatches it shrinks. But GPipe then keeps the activations "
-            "of all of them. 1F1B never keeps more microbatches than the number of ranks, even if the batch has "
-            "many more. So it can afford many microbatches, and a small bubble."
+            f"The bubble is **{bubble(_times['1F1B']):.0%}** of the time in both. 1F1B only changes the order of a "
+            "rank's work: the first microbatch still has to reach the last rank, and the last gradient the first "
+            "rank. With n ranks and m microbatches the bubble is (n - 1) / (m + n - 1). With more microbatches it "
+            "shrinks. But GPipe then keeps the activations of all of them. 1F1B never keeps more microbatches "
+            "than the number of ranks, even if the batch has many more. So it can afford many microbatches, and "
+            "a small bubble."
         ),
         package_code(pipeline_order, pipeline_times),
         mo.md(
             """
             Now with the model: four ranks with one block each, four microbatches of two texts. One weight needs
             care. The head uses the table of the token embedding (lesson 4). The embedding is on the first rank
-            and the head on the last. So both have the table, and both have a part of its gradient.
+            and the head on the last. So both ranks keep a copy of the table, and each gets a part of its
+            gradient: the first from looking up, the last from the head. If each made its step with its own part,
+            the two copies would differ after one step, and the head would no longer be tied. No error would say
+            so. So the two ranks send each other their parts and add them. This costs a second table in memory,
+            and a table sent in each step.
             """
         ),
     ])  # fmt: skip
@@ -1112,8 +1195,9 @@ def _(copy, ids, model, pipeline_order, run_ranks, targets, total):
                 if me > 0:
                     rank.send(came.grad, me - 1)
         if me in (0, last):  # the table is on both: add up its two gradients
-            rank.send(mine.wte.weight.grad, last - me)
-            mine.wte.weight.grad += rank.receive(last - me)
+            other = last - me  # the other one of these two ranks
+            rank.send(mine.wte.weight.grad, other)
+            mine.wte.weight.grad += rank.receive(other)
         return {name: weight.grad for name, weight in mine.named_parameters()}
 
     pp = run_ranks(4, with_pipeline)
@@ -1141,7 +1225,7 @@ def _(
     _b, _t = ids.shape
     _border, _table = _b * _t * 32 * 4, 4 * expected["wte.weight"].numel()
     talk_guess = predict(
-        "Last of all the texts are cut: each rank has a quarter of the tokens of every text, and all weights. "
+        "Finally, the texts themselves are cut: each rank has a quarter of the tokens of every text, and all weights. "
         "Which parts of a block need something from other ranks?",
         ["attention", "attention and the norms", "all of them", "the feed-forward layer"],
     )
@@ -1300,9 +1384,13 @@ def _(predict):
 @app.cell(hide_code=True)
 def _(mo, reply, wider_guess):
     how_many = mo.ui.slider(steps=[2, 4, 8, 16, 32, 64], value=8, label="ranks", show_value=True)
-    width = mo.ui.slider(steps=[1024, 2048, 4096, 8192], value=4096, label="channels", show_value=True)
+    width = mo.ui.slider(
+        steps=[1024, 2048, 4096, 8192], value=4096, label="channels", show_value=True
+    )
     reads = mo.ui.slider(steps=[1, 2, 4, 8], value=4, label="texts a rank", show_value=True)
-    speed = mo.ui.slider(steps=[1, 10, 50, 450], value=50, label="link, GB a second", show_value=True)
+    speed = mo.ui.slider(
+        steps=[1, 10, 50, 450], value=50, label="link, GB a second", show_value=True
+    )
     mo.vstack([
         reply(
             wider_guess,
@@ -1316,12 +1404,17 @@ def _(mo, reply, wider_guess):
         ),
         mo.md(
             """
-            Here are all five for a model of 32 blocks. A step reads some texts of 2,048 tokens for each rank: with
-            four ranks and two texts, eight. Tensor ranks all read all of them, in n parts one after the other, and
-            keep the activations of one part. A pipeline rank keeps up to n parts, but only 1 / n of the blocks. Activations, and all that is sent, have 16 bits a number, as in most large
-            runs. The picture on the right compares the time to send with the time to compute, if each card
-            reaches 40 % of an H100's peak. 450 GB a second is the link between cards of one machine (NVLink).
-            50 is a fast network between machines, 1 a usual one.
+            Here are all five for a model of 32 blocks, with these assumptions:
+
+            - A step reads some texts of 2,048 tokens for each rank: with four ranks and two texts, eight.
+            - Tensor ranks all read all of them, in n parts one after the other, and keep the activations of one
+              part. A pipeline rank keeps up to n parts, but only 1 / n of the blocks.
+            - Activations, and all that is sent, have 16 bits a number, as in most large runs. Each rank keeps
+              its weights in 32 bits and sends copies in 16.
+            - Each card reaches 40 % of an H100's peak. The picture on the right compares the time to send with
+              the time to compute.
+            - A link between the cards of one machine (NVLink) carries 450 GB a second, a fast network between
+              machines 50, a usual one 1.
             """
         ),
         mo.hstack([how_many, width, speed, reads], justify="start", wrap=True),
@@ -1333,7 +1426,9 @@ def _(mo, reply, wider_guess):
 def _(BLUE, GREY, LIGHT, ORANGE, how_many, mo, plt, reads, speed, width):
     WAYS = ("one rank", "data", "FSDP", "tensor", "pipeline", "context")
     TEXT, LAYERS, VOCABULARY = 2048, 32, 50257
-    KEPT = 2 * 16  # bytes of activations for each token, block and channel; 3/4 of them inside the layers
+    KEPT = (
+        2 * 16
+    )  # bytes of activations for each token, block and channel; 3/4 of them inside the layers
 
     def bytes_held(way, n, C, texts):
         """Bytes on a rank: (weights, gradients and means; activations)."""
@@ -1368,26 +1463,48 @@ def _(BLUE, GREY, LIGHT, ORANGE, how_many, mo, plt, reads, speed, width):
         "xytext": (5, 0), "textcoords": "offset points", "va": "center", "fontsize": 11,
         "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5},
     }  # fmt: skip
-    _bars, (_left, _right) = plt.subplots(1, 2, figsize=(8.8, 3.9), layout="constrained", sharey=True)
+    _bars, (_left, _right) = plt.subplots(
+        1, 2, figsize=(8.8, 3.9), layout="constrained", sharey=True
+    )
     for _y, _way in enumerate(WAYS):
         _state, _activations = (x / 1e9 for x in bytes_held(_way, _n, _c, _k))
         _left.barh(_y, _state, color=BLUE, height=0.62, label="16 bytes a weight" if not _y else "")
-        _left.barh(_y, _activations, left=_state, color=LIGHT, height=0.62, label="activations" if not _y else "")
+        _left.barh(
+            _y,
+            _activations,
+            left=_state,
+            color=LIGHT,
+            height=0.62,
+            label="activations" if not _y else "",
+        )
         _left.annotate(f"{_state + _activations:,.0f}", (_state + _activations, _y), **beside)
         _seconds = bytes_sent(_way, _n, _c, _k) / _link
         _right.barh(_y, _seconds, color=ORANGE, height=0.62)
         if _seconds:
-            _right.annotate(f"{_seconds:,.2g} s" if _seconds < 10 else f"{_seconds:,.0f} s", (_seconds, _y), **beside)
+            _right.annotate(
+                f"{_seconds:,.2g} s" if _seconds < 10 else f"{_seconds:,.0f} s",
+                (_seconds, _y),
+                **beside,
+            )
     _most = max(sum(bytes_held(_way, _n, _c, _k)) for _way in WAYS) / 1e9
     _left.axvline(80, color=GREY, ls="--", lw=1)
     _left.text(80, -0.62, " a card: 80", color=GREY, fontsize=10, va="bottom")
     _left.set_yticks(range(6), WAYS)
     _left.set(xlim=(0, 1.25 * max(_most, 90)), ylim=(5.6, -1.1), xlabel="GB on each rank")
-    _left.legend(frameon=False, fontsize=11, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=1)
+    _left.legend(
+        frameon=False, fontsize=11, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=1
+    )
     _computes = 6 * _weights * _k * TEXT / (0.4 * 989e12)
     _slowest = max(bytes_sent(_way, _n, _c, _k) / _link for _way in WAYS)
     _right.axvline(_computes, color=GREY, ls="--", lw=1)
-    _right.text(_computes, -0.62, f" computing: {_computes:,.2g} s" if _computes < 10 else f" computing: {_computes:,.0f} s", color=GREY, fontsize=10, va="bottom")
+    _right.text(
+        _computes,
+        -0.62,
+        f" computing: {_computes:,.2g} s" if _computes < 10 else f" computing: {_computes:,.0f} s",
+        color=GREY,
+        fontsize=10,
+        va="bottom",
+    )
     _right.set(xlim=(0, 1.35 * max(_slowest, _computes)), xlabel="seconds of sending in a step")
     mo.vstack([
         _bars,
@@ -1407,27 +1524,44 @@ def _(mo):
     mo.md("""
     | | each rank has | sends in a step | saves | costs |
     |:--|:--|:--|:--|:--|
-    | data | part of the texts | 2 × gradients | time | a copy everywhere |
-    | FSDP | part of the texts and of each weight | 3 × weights | 16 / n bytes a weight are left | needs many tokens at a time |
-    | tensor | part of each matrix | 8 × tokens in each block | 16 / n bytes a weight are left; activations | waits in every block |
-    | pipeline | some blocks | 2 × tokens at each border | 16 / n bytes a weight are left | the bubble |
+    | data | part of the texts | 2 × gradients | time; activations | a copy everywhere |
+    | FSDP | part of the texts and of each weight | 3 × weights | time; activations; all but 16 / n bytes a weight | waits for weights if a card has few tokens |
+    | tensor | part of each matrix | 8 × tokens in each block | time; most activations; all but 16 / n bytes a weight | waits in every block |
+    | pipeline | some blocks | 2 × tokens at each border; the tied table | time; all but 16 / n bytes a weight | the bubble |
     | context | part of every text | 4 × tokens in each block, 2 × gradients | activations | a copy everywhere |
 
-    (All times (n - 1) / n, except for the pipeline. "Tokens" are the vectors of all tokens, C numbers each. An
+    (Multiply each entry by (n - 1) / n, except for the pipeline. "Tokens" are the vectors of all tokens, C numbers each. An
     all-reduce counts twice.)
 
-    They can be combined, because each cuts something else. **Then the numbers of ranks multiply**: 8 for
+    They can be combined, because each cuts something different. (Only FSDP and data cut the same batch: FSDP
+    is data parallelism without the copies.) **Then the numbers of ranks multiply**: 8 for
     tensor times 4 for pipeline times 2 for data are 64 ranks. And they help each other. A rank with 1/8 of
     every matrix has 1/8 of the gradients, so its data parallelism sends an eighth.
 
     A usual order of choice:
 
     1. The model and its AdamW fit on one card: data parallelism, and nothing else.
-    2. They do not fit: FSDP, among some dozens or hundreds of cards.
+    2. They do not fit: FSDP, as long as each card has enough tokens.
     3. A block is too large or too slow, or there are more ranks than texts in a batch: tensor parallelism
        inside of each machine, up to its 8 cards.
-    4. Still more: pipeline parallelism between machines.
+    4. Eight cards for each block are not enough, or there are still more ranks than texts: pipeline
+       parallelism between machines.
     5. The texts are very long: context parallelism.
+    
+    Which limit comes first? It changes with the number of cards.
+    
+    | cards | what runs out first | what helps |
+    |--:|:--|:--|
+    | 1 | memory: 80 GB are full with 5 billion weights; then time | more cards |
+    | 2 to 8 | memory, if a copy does not fit on each card | FSDP, or tensor inside the machine |
+    | up to hundreds | the link between machines | more tokens on each card |
+    | thousands | the batch: too few texts for each card | tensor and pipeline: several cards share a text |
+    | 10,000 | the bubble: each copy has fewer microbatches | fewer parts of the pipeline; context for long texts |
+    
+    Why does FSDP need many tokens? It sends 6 bytes a weight: three times 16 bits. Computing takes 6 operations
+    for each weight and token. With 50 GB a second and 40 % of an H100's peak, and nothing hidden, a card needs
+    about 8,000 tokens in a step before computing takes longer than sending. A batch of 4 million tokens then
+    keeps 500 cards busy, and no more.
 
     Meta trained its model of 405 billion weights on 16,384 cards: 8 for tensor, 16 for pipeline and 128 for
     data, with sharded weights. For texts of 131,072 tokens it was 8 for tensor, 16 for pipeline, 16 for
@@ -1480,15 +1614,34 @@ def _(BLUE, GREY, KEPT, OLIVE, ORANGE, TEXT, across, along, mo, plt):
         _layout, (_top, _low) = plt.subplots(2, 1, figsize=(8.6, 3.6), layout="constrained")
         _start = 0.0
         for _name, _seconds in _costs.items():
-            _top.barh(0, _seconds, left=_start, color=_inks[_name], height=0.6, label=f"{_name} {_seconds:.2f} s")
+            _top.barh(
+                0,
+                _seconds,
+                left=_start,
+                color=_inks[_name],
+                height=0.6,
+                label=f"{_name} {_seconds:.2f} s",
+            )
             _start += _seconds
         _top.text(_start, 0, f"  {_start:.1f} s", va="center")
-        _top.set(xlim=(0, 1.15 * max(_start, 8)), ylim=(-0.4, 1.9), yticks=[], xlabel="seconds of a step")
+        _top.set(
+            xlim=(0, 1.15 * max(_start, 8)), ylim=(-0.4, 1.9), yticks=[], xlabel="seconds of a step"
+        )
         _top.legend(frameon=False, ncols=3, fontsize=11, loc="upper left")
         _low.barh(0, _memory, color=BLUE if _memory <= 80 else ORANGE, height=0.6)
         _low.axvline(80, color=GREY, ls="--", lw=1)
-        _low.text(_memory, 0, f"  {_memory:,.0f} GB" + (" fits" if _memory <= 80 else ": too much"), va="center")
-        _low.set(xlim=(0, max(120, 1.3 * _memory)), ylim=(-0.5, 0.6), yticks=[], xlabel="GB on each rank (dashed: a card)")
+        _low.text(
+            _memory,
+            0,
+            f"  {_memory:,.0f} GB" + (" fits" if _memory <= 80 else ": too much"),
+            va="center",
+        )
+        _low.set(
+            xlim=(0, max(120, 1.3 * _memory)),
+            ylim=(-0.5, 0.6),
+            yticks=[],
+            xlabel="GB on each rank (dashed: a card)",
+        )
         for _axes in (_top, _low):
             _axes.spines["left"].set_visible(False)
         _shown = mo.vstack([
@@ -1503,7 +1656,10 @@ def _(BLUE, GREY, KEPT, OLIVE, ORANGE, TEXT, across, along, mo, plt):
 @app.cell(hide_code=True)
 def _(layout_costs, mo):
     _all = {
-        (t, p): layout_costs(t, p) for t in (1, 2, 4, 8, 16) for p in (1, 2, 4, 8, 16) if t * p <= 64
+        (t, p): layout_costs(t, p)
+        for t in (1, 2, 4, 8, 16)
+        for p in (1, 2, 4, 8, 16)
+        if t * p <= 64
     }
     _fit = {k: sum(costs.values()) for k, (costs, memory) in _all.items() if memory <= 80}
     _best = min(_fit, key=_fit.get)
@@ -1515,7 +1671,7 @@ def _(layout_costs, mo):
         "The four best layouts, once you have looked for yourself": mo.md(
             f"| tensor | pipeline | data | memory | a step |\n|--:|--:|--:|--:|--:|\n{_rows}\n\n"
             f"The best has tensor {_best[0]} and pipeline {_best[1]}; the first four hardly differ. A pipeline alone "
-            "does not fit, or has a long bubble. Tensor alone: it has to leave the machine, and the slow link costs more than all the computing. Here "
+            "does not fit, not even with 16 parts. Tensor alone: it has to leave the machine, and the slow link costs more than all the computing. Here "
             "nothing is sent while a rank computes. Real programs hide a part of the sending in this way."
         )
     })  # fmt: skip
@@ -1535,7 +1691,8 @@ def _(mo):
       much again. Both send more for more weights.
     - Tensor parallelism cuts the first matrix by outputs and the second by inputs, and adds up once.
       Pipelines send little and have a bubble, which many microbatches shrink. Context parallelism gathers
-      keys and values, and sums gradients. What these three send grows with the tokens.
+      keys and values, and sums gradients. What these three send grows with the tokens;
+        context parallelism also sends the gradients of all weights.
     - A divided training is right if its gradients are those of one rank.
     """)
     return
@@ -1568,8 +1725,7 @@ def _(mo):
     nanogpt exercise check parallel-mlp
     ```
 
-    Two experiments. In `with_data`, replace `average_gradients(...)` by
-    `[all_reduce(g, rank) / rank.size for g in gradients]`. What does the line below it say? And in
+    Two experiments. In `with_data`, let rank 3 return before `average_gradients`. What do the others do? And in
     `with_tensor`, replace `copied(x, rank)` by `x`: which gradients are wrong then, and why does the loss
     not show it?
 
