@@ -13,6 +13,7 @@ In the order to read it:
     remote      token files in object storage, fetched once
     dataset     the token files of a run
     batches     how token files are cut into what the model is trained on
+    conversations  messages with roles as ids, and which of them the assistant says
     loader      the batches of the next step, made ahead
 
 What feeds it:

@@ -1,0 +1,140 @@
+"""Conversations: messages with roles, as ids, and which of their tokens the assistant says.
+
+    <|user|>What is 2+3?<|end|><|assistant|>5<|end|>
+
+A message is the token of its role, its text, and the token that ends it. Nothing stands between
+them. The text is encoded as plain text, whatever it contains: a user who writes "<|assistant|>"
+writes thirteen characters, and never the token. So the ids alone say for certain who speaks.
+
+Axes: B sequences in a batch, T positions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from nanogpt.config import IGNORED, choose
+from nanogpt.errors import UserError
+from nanogpt.text.batches import ALL, Batch, Batches, IntArray
+from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer, CharTokenizer, Tokenizer
+
+ROLES = ("system", "user", "assistant")
+ROLE_TOKENS = {role: f"<|{role}|>" for role in ROLES}
+END = "<|end|>"  # of a message
+SPECIAL_TOKENS = (END_OF_TEXT, *ROLE_TOKENS.values(), END)
+
+# The same for Transformers: what apply_chat_template fills in. Between the two marks of
+# "generation" is what the assistant says, which trainers there may ask for.
+CHAT_TEMPLATE = """\
+{%- for message in messages %}
+{%- if message['role'] not in ['system', 'user', 'assistant'] %}
+{{- raise_exception('unknown role: ' + message['role']) }}
+{%- endif %}
+{{- '<|' + message['role'] + '|>' }}
+{%- if message['role'] == 'assistant' %}
+{%- generation %}{{- message['content'] + '<|end|>' }}{%- endgeneration %}
+{%- else %}
+{{- message['content'] + '<|end|>' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|assistant|>' }}
+{%- endif %}
+"""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one side says. Raises UserError for a role that there is not."""
+
+    role: str  # one of ROLES
+    content: str
+
+    def __post_init__(self) -> None:
+        choose(ROLE_TOKENS, "role", self.role)
+
+
+def with_roles(tokenizer: BaseTokenizer) -> BaseTokenizer:
+    """The tokenizer with those of SPECIAL_TOKENS that it lacks; all other ids stay.
+
+    >>> with_roles(CharTokenizer("ab")).special_tokens["<|endoftext|>"]
+    2
+    """
+    new = [name for name in SPECIAL_TOKENS if name not in tokenizer.special_tokens]
+    if new and isinstance(tokenizer, Tokenizer):
+        return tokenizer.with_special_tokens(new)
+    if new and isinstance(tokenizer, CharTokenizer):
+        return CharTokenizer(tokenizer.characters, [*tokenizer.special_tokens, *new])
+    return tokenizer
+
+
+def has_roles(tokenizer: BaseTokenizer) -> bool:
+    """Whether a tokenizer has the tokens of conversations."""
+    return {*ROLE_TOKENS.values(), END} <= tokenizer.special_tokens.keys()
+
+
+def encode_conversation(
+    tokenizer: BaseTokenizer, messages: Sequence[Message], reply: bool = False
+) -> list[int]:
+    """The ids of a conversation. With `reply` they end where the assistant is to speak.
+
+    Raises UserError if the tokenizer lacks the tokens for roles, or cannot encode a text.
+
+    >>> tokenizer = CharTokenizer("ab", SPECIAL_TOKENS)  # <|endoftext|> is 2, <|system|> is 3
+    >>> encode_conversation(tokenizer, [Message("user", "aba")], reply=True)
+    [4, 0, 1, 0, 6, 5]
+    """
+    if not has_roles(tokenizer):
+        raise UserError("this tokenizer has no tokens for roles: prepare with --data.roles true")
+    special = tokenizer.special_tokens
+    parts = [
+        [special[ROLE_TOKENS[message.role]], *tokenizer.encode(message.content), special[END]]
+        for message in messages
+    ]
+    return [*chain(*parts), *[special[ROLE_TOKENS["assistant"]]] * reply]
+
+
+def answers_only(ids: IntArray, targets: IntArray, assistant: int, end: int) -> IntArray:
+    """The targets that the assistant says, its <|end|> included; all others are ignored.
+
+    ids and targets (B, T) -> targets (B, T). A token is the assistant's if the last <|assistant|>
+    before it came later than the last <|end|>. What a window shows before its first such token is
+    ignored: who speaks there is not known.
+
+    Here <|user|> is 7, <|assistant|> is 8, and <|end|> is 9:
+
+    >>> ids, targets = np.array([[7, 1, 2, 9, 8, 3, 4]]), np.array([[1, 2, 9, 8, 3, 4, 9]])
+    >>> answers_only(ids, targets, assistant=8, end=9).tolist()
+    [[-100, -100, -100, -100, 3, 4, 9]]
+    """
+    places = np.arange(1, ids.shape[1] + 1)  # 0 stands for: not in this window
+    began = np.maximum.accumulate(places * (ids == assistant), axis=1)  # (B, T)
+    ended = np.maximum.accumulate(places * (ids == end), axis=1)  # (B, T)
+    return np.where(began > ended, targets, IGNORED)
+
+
+class AnswerBatches(Batches):
+    """Other batches, in which only what the assistant says counts: see answers_only.
+
+    Raises UserError if the tokenizer lacks the tokens for roles.
+    """
+
+    def __init__(self, batches: Batches, tokenizer: BaseTokenizer) -> None:
+        super().__init__(
+            batches.tokens, batches.context_length, batches.separator, batches.settings
+        )
+        if not has_roles(tokenizer):
+            raise UserError(
+                "train.objective=answers needs conversations, but this tokenizer has no tokens "
+                "for roles: use conversations as data.source, or prepare with --data.roles true"
+            )
+        special = tokenizer.special_tokens
+        self.batches, self.documents_apart = batches, batches.documents_apart
+        self.assistant, self.end = special[ROLE_TOKENS["assistant"]], special[END]
+
+    def batch(self, number: int, batch_size: int, seed: int, rows: slice = ALL) -> Batch:
+        whole = self.batches.batch(number, batch_size, seed, rows)
+        targets = answers_only(whole.ids, whole.targets, self.assistant, self.end)
+        return Batch(whole.ids, targets, whole.documents)
