@@ -713,7 +713,7 @@ def _(fsdp_guess, mo, reply):
         ),
         mo.md(
             """
-            This is **FSDP**, **fully sharded data parallelism**. A *shard* is a piece. The idea is also known as ZeRO. The batch is
+            This is **FSDP**, **fully sharded data parallelism**. *Sharded* means cut into pieces. The idea is also known as ZeRO. The batch is
             divided as before. Only the copies are gone: no rank has the whole model at any time.
 
             In the code, `gathered(piece, rank)` is an all-gather through which gradients can go back. It works
