@@ -111,6 +111,7 @@ class DataConfig:
     folder: str = ""  # where the token files are: a folder, a URL as s3://...; empty: in the run
     tokenizer: str = "bpe"  # "bpe" or "char" train a new one; "gpt2" or a path take a finished one
     vocab_size: int = 1024  # size of a newly trained BPE vocabulary
+    roles: bool = False  # the vocabulary gets tokens for the roles of a conversation
     val_fraction: float = 0.1  # share of the text held out for validation
     shard_tokens: int = 100_000_000  # tokens in one token file, about; larger corpora get several
     batches: str = "random"  # how batches are cut: "random", "sliding", "packed", "padded"

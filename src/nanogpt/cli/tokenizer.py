@@ -64,7 +64,7 @@ def train(arguments: Sequence[str]) -> None:
     processes = number_of_processes("--processes", options.processes)
     data = DataConfig(source=options.source, vocab_size=options.vocab_size)
     rule_for(data)  # raises UserError if there is nothing to read
-    texts = (d.text for d in stream_documents(data))
+    texts = (text for d in stream_documents(data) for text in d.texts)
     with Screen(stderr=True).status("learning a vocabulary ..."):
         tokenizer = train_tokenizer(options.kind, texts, options.vocab_size, processes)
     tokenizer.save(options.out)

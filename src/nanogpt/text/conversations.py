@@ -9,21 +9,27 @@ writes thirteen characters, and never the token. So the ids alone say for certai
 Axes: B sequences in a batch, T positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nanogpt.config import IGNORED, choose
 from nanogpt.errors import UserError
 from nanogpt.text.batches import ALL, Batch, Batches, IntArray
+from nanogpt.text.corpus import Document
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer, CharTokenizer, Tokenizer
 
 ROLES = ("system", "user", "assistant")
 ROLE_TOKENS = {role: f"<|{role}|>" for role in ROLES}
 END = "<|end|>"  # of a message
 SPECIAL_TOKENS = (END_OF_TEXT, *ROLE_TOKENS.values(), END)
+
+# Where files speak of tools, which have no tokens here.
+TOOL_ROLES, TOOL_KEYS = ("tool", "function"), ("tool_calls", "function_call")
 
 # The same for Transformers: what apply_chat_template fills in. Between the two marks of
 # "generation" is what the assistant says, which trainers there may ask for.
@@ -54,6 +60,37 @@ class Message:
 
     def __post_init__(self) -> None:
         choose(ROLE_TOKENS, "role", self.role)
+
+
+def read_messages(values: Any, place: str) -> tuple[Message, ...]:
+    """The messages of a conversation as files have them: a list of {"role", "content"}.
+
+    Other keys are ignored. Any role may begin. Raises UserError, naming the place, for what is not
+    a conversation, and for one in which tools are called.
+    """
+    if not isinstance(values, list) or not values:
+        raise UserError(f"{place} has no messages; remove it")
+    found = []
+    for number, value in enumerate(values, start=1):
+        where = f"{place}, message {number}"
+        if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
+            raise UserError(f'{where} is no object with a "role"; fix it')
+        tools = value["role"] in TOOL_ROLES or any(map(value.get, TOOL_KEYS))
+        if tools:
+            raise UserError(f"{where} calls a tool, and only text can be learned; remove the line")
+        if not isinstance(value.get("content"), str):
+            raise UserError(f'{where} has no text as "content"; fix it')
+        try:
+            found.append(Message(value["role"], value["content"]))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+    return tuple(found)
+
+
+def conversation(name: str, messages: Sequence[Message]) -> Document:
+    """A conversation as a document. Its text decides on which side of the split it is."""
+    text = "\n".join(message.content for message in messages)
+    return Document(name, text, messages=tuple(messages))
 
 
 def with_roles(tokenizer: BaseTokenizer) -> BaseTokenizer:
@@ -94,6 +131,13 @@ def encode_conversation(
         for message in messages
     ]
     return [*chain(*parts), *[special[ROLE_TOKENS["assistant"]]] * reply]
+
+
+def encode_document(tokenizer: BaseTokenizer, document: Document) -> NDArray[np.uint32]:
+    """The ids of a document: of its conversation, if it is one, or else of its text."""
+    if document.messages:
+        return np.array(encode_conversation(tokenizer, document.messages), dtype=np.uint32)
+    return tokenizer.encode_array(document.text)
 
 
 def answers_only(ids: IntArray, targets: IntArray, assistant: int, end: int) -> IntArray:

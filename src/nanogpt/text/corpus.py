@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 from nanogpt.errors import UserError
 from nanogpt.files import file_size, installed_files, read_text
 from nanogpt.text.splitter import piece_end
+
+if TYPE_CHECKING:
+    from nanogpt.text.conversations import Message
 
 BUILT_IN = "shakespeare"
 PIECE = 2**22  # bytes; longer texts are read in pieces
@@ -37,6 +40,12 @@ class Document:
     name: str
     text: str
     ends: bool = True  # False: the next one is the continuation
+    messages: "tuple[Message, ...]" = ()  # of a conversation; its text is theirs, joined
+
+    @property
+    def texts(self) -> list[str]:
+        """What is encoded by itself: the text of each message, or else the only text."""
+        return [message.content for message in self.messages] or [self.text]
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,8 @@ def split_rule(documents: Iterable[Document], val_fraction: float) -> SplitRule:
             if (shares[0] <= val_fraction) != (shares[-1] <= val_fraction):
                 return SplitRule(threshold=val_fraction)
         begins = document.ends
+    if len(shares) == 1 and document.messages:
+        raise UserError("one conversation cannot be divided; add others")
     if len(shares) == 1:
         return SplitRule(cut=int(characters * (1 - val_fraction)))
     shares = sorted(set(shares))  # documents of the same text stay together
@@ -126,13 +137,16 @@ def cut_documents(documents: Iterable[Document], separator: str) -> Iterator[Doc
     """Cut documents where the separator stands, and remove the newlines around what is left.
 
     What comes out does not depend on the pieces in which long documents come in. Empty documents
-    are left out.
+    are left out, and conversations stay whole.
 
     >>> [d.text for d in cut_documents([Document("a", "one\\n<|s|>\\ntwo")], "<|s|>")]
     ['one', 'two']
     """
     held, number, begins = "", 1, True
     for piece in documents:
+        if piece.messages:
+            yield piece
+            continue
         parts = (held + piece.text).split(separator)
         for n, text in enumerate(parts, start=1):
             name, ends = f"{piece.name}:{number}", n < len(parts) or piece.ends

@@ -14,7 +14,7 @@ from nanogpt.text.tokenizer import BaseTokenizer
 # The settings that a preparation depends on. It starts anew if one has changed.
 ORDERED = (
     "source", "text_field", "separator", "max_documents", "tokenizer", "vocab_size",
-    "val_fraction", "shard_tokens",
+    "val_fraction", "shard_tokens", "roles",
 )  # fmt: skip
 PREPARED = "prepared.json"  # in a folder of token files: the settings that they were made with
 
@@ -30,7 +30,7 @@ def settings_of_files(data: DataConfig) -> DataConfig:
     path = Path(local_folder(data.folder, whole=False), PREPARED)
     if not path.exists():
         return replace(data, source=data.folder)
-    values = read_json(path)
+    values = {"roles": False, **read_json(path)}  # older files do not say
     try:
         return replace(data, **{name: values[name] for name in ORDERED})
     except (KeyError, UserError) as error:

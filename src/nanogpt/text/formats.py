@@ -11,6 +11,7 @@ from nanogpt.config import choose
 from nanogpt.errors import UserError
 from nanogpt.files import JSON_LIMIT, installed_files, read_json, read_text
 from nanogpt.text.bpe import Pair, encode_word
+from nanogpt.text.conversations import SPECIAL_TOKENS, with_roles
 from nanogpt.text.splitter import PATTERNS, portable
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer, CharTokenizer, Tokenizer
 
@@ -169,14 +170,18 @@ def load_tokenizer(path: str | Path) -> BaseTokenizer:
 
 
 def train_tokenizer(
-    kind: str, texts: Iterable[str | Path], vocab_size: int, processes: int = 1
-) -> BaseTokenizer:
-    """Train a tokenizer, "bpe" or "char", or take a finished one: see find_tokenizer."""
+    kind: str, texts: Iterable[str | Path], vocab_size: int, processes: int = 1,
+    roles: bool = False,
+) -> BaseTokenizer:  # fmt: skip
+    """Train a tokenizer, "bpe" or "char", or take a finished one: see find_tokenizer.
+
+    With `roles` it has the special tokens of conversations.
+    """
     if kind == "bpe":
-        return Tokenizer.train(texts, vocab_size, processes=processes)
-    if kind == "char":
-        return CharTokenizer.train(texts)
-    return find_tokenizer(kind)
+        special = SPECIAL_TOKENS if roles else (END_OF_TEXT,)
+        return Tokenizer.train(texts, vocab_size, special, processes=processes)
+    found = CharTokenizer.train(texts) if kind == "char" else find_tokenizer(kind)
+    return with_roles(found) if roles else found
 
 
 def find_tokenizer(name: str | Path) -> BaseTokenizer:

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,11 +20,17 @@ from nanogpt import __version__
 from nanogpt.config import DataConfig
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.files import absolute, checked, claimed, read_json, write_json
+from nanogpt.text.conversations import encode_document
 from nanogpt.text.corpus import Document, Side, SplitRule
 from nanogpt.text.dataset import ORDERED, PREPARED
 from nanogpt.text.formats import load_tokenizer, train_tokenizer
 from nanogpt.text.remote import is_url
-from nanogpt.text.sources import identity, rule_for, stream_documents
+from nanogpt.text.sources import (
+    holds_conversations,
+    identity,
+    rule_for,
+    stream_documents,
+)
 from nanogpt.text.tokenfiles import (
     TokenFile,
     end_of_text,
@@ -123,6 +129,7 @@ def prepare(
         raise UserError(f"{folder} is a URL: prepare the text in a folder, then copy that there")
     folder = Path(folder)
     work = folder / UNFINISHED
+    data = replace(data, roles=data.roles or holds_conversations(data))
     order = {name: getattr(data, name) for name in ORDERED}
     chosen = Path(data.tokenizer)
     stamp = chosen.stat().st_mtime_ns if chosen.exists() else None
@@ -182,11 +189,11 @@ def learn(
             characters += len(document.text)
             report("learning", characters, None)
             if side == "train":
-                yield document.text
+                yield from document.texts
         journal.total = characters
 
     texts = training_texts(journal.rule)
-    tokenizer = train_tokenizer(data.tokenizer, texts, data.vocab_size, processes)
+    tokenizer = train_tokenizer(data.tokenizer, texts, data.vocab_size, processes, data.roles)
     journal.save(work)
     tokenizer.save(path)
     return tokenizer
@@ -240,11 +247,12 @@ def encode_group(
         ended = [document for document in mine if document.ends]
         parts = []
         for document in mine:
-            parts.append(tokenizer.encode_array(document.text).astype(dtype).tobytes())
+            parts.append(encode_document(tokenizer, document).astype(dtype).tobytes())
             if document.ends and separator is not None:
                 parts.append(dtype.type(separator).astype(dtype).tobytes())
         ids = b"".join(parts)
-        n_bytes = sum(len(document.text.encode("utf-8", "surrogatepass")) for document in mine)
+        texts = (text for document in mine for text in document.texts)
+        n_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
         names = [document.name for document in ended[:NAMES]]
         encoded[side] = Encoded(ids, len(ids) // dtype.itemsize, n_bytes, len(ended), names)
     return encoded, sum(len(document.text) for _, document in group)

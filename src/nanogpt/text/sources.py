@@ -11,10 +11,10 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any, cast
@@ -22,6 +22,7 @@ from typing import IO, Any, cast
 from nanogpt.config import DataConfig
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.files import file_size
+from nanogpt.text.conversations import conversation, read_messages
 from nanogpt.text.corpus import (
     BUILT_IN,
     HELD_OUT_PLAYS,
@@ -42,6 +43,7 @@ from nanogpt.text.worlds import documents, find_world
 HUB = "hub:"
 # Text shrinks to a fifth or a tenth, log files to a fiftieth.
 BOMB_RATIO, BOMB_BYTES = 200, 2**26
+MESSAGES = "messages"  # where .jsonl, .parquet and hub data sets keep conversations
 BOMB = f"{{}} unpacks to over {BOMB_RATIO} times its size, as no text does; look into it first"
 MANY_MARKERS = 10  # so many end-of-text markers in a text are no coincidence
 
@@ -73,6 +75,11 @@ def read_source(data: DataConfig) -> Iterator[Document]:
     if data.source.startswith(HUB):
         return read_hub(data.source.removeprefix(HUB), data.text_field)
     return (document for path in source_files(data.source) for document in read_file(path, data))
+
+
+def holds_conversations(data: DataConfig) -> bool:
+    """Whether a source begins with a conversation. Raises UserError as stream_documents does."""
+    return any(document.messages for document in islice(stream_documents(data), 1))
 
 
 def source_files(source: str | Path) -> list[Path]:
@@ -122,7 +129,10 @@ def read_text_file(path: str | Path, name: str, field: str) -> Iterator[Document
 
 
 def read_jsonl(path: str | Path, name: str, field: str) -> Iterator[Document]:
-    """One document per line, from one field. Raises UserError naming the line at fault."""
+    """One document per line: the text in a field, or a conversation.
+
+    Raises UserError naming the line at fault.
+    """
     with closing(open_bytes(path)) as file:
         lines = iter(partial(file.readline, LONGEST_LINE), b"")
         for number, line in enumerate(lines, start=1):
@@ -131,37 +141,57 @@ def read_jsonl(path: str | Path, name: str, field: str) -> Iterator[Document]:
             if not line.strip():
                 continue
             try:
-                text = json.loads(line)[field]
-            except (ValueError, TypeError, KeyError, RecursionError):
-                text = None
-            if not isinstance(text, str):
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            found = read_row(row, field, f"{name}:{number}", f"{path} line {number}")
+            if found is None:
                 raise UserError(
-                    f'{path} line {number} is not a JSON object with a "{field}" string; '
-                    "fix it, or name another field with data.text_field"
+                    f'{path} line {number} is not a JSON object with a "{field}" string or '
+                    f'"{MESSAGES}"; fix it, or name another field with data.text_field'
                 )
-            yield from in_pieces(Document(f"{name}:{number}", text))
+            yield from found
+
+
+def read_row(row: Any, field: str, name: str, place: str) -> Iterator[Document] | None:
+    """A row of any kind of file: the text in a field, or else a conversation; None if neither.
+
+    Raises UserError, naming the place, for a conversation that is none.
+    """
+    if not isinstance(row, Mapping):
+        return None
+    if isinstance(row.get(field), str):
+        return in_pieces(Document(name, row[field]))
+    if MESSAGES in row and (field == MESSAGES or row.get(field) is None):
+        return iter([conversation(name, read_messages(row[MESSAGES], place))])
+    return None
 
 
 def read_parquet(path: str | Path, name: str, field: str) -> Iterator[Document]:
-    """One document per row, from one column, a hundred rows at a time."""
+    """One document per row: the text in a column, or a conversation. A hundred at a time."""
     size = file_size(path)
     parquet = optional("pyarrow.parquet")
     number = done = 0
     try:
         with parquet.ParquetFile(path) as file:
-            if field not in file.schema_arrow.names:
-                names = ", ".join(file.schema_arrow.names)
+            known = file.schema_arrow.names
+            column = field if field in known or MESSAGES not in known else MESSAGES
+            if column not in known:
+                names = ", ".join(known)
                 raise UserError(f"{path} has no column {field!r}: set data.text_field to {names}")
             at_once, most = rows_at_once(file, size, path), max(BOMB_BYTES, BOMB_RATIO * size)
-            for rows in file.iter_batches(batch_size=at_once, columns=[field]):
-                for value in rows.column(0).to_pylist():
+            for rows in file.iter_batches(batch_size=at_once, columns=[column]):
+                for row in rows.to_pylist():
                     number += 1
-                    if not isinstance(value, str):
-                        raise UserError(f"{path} row {number} holds no text in {field!r}")
-                    done += len(value)
-                    if done > most:
-                        raise UserError(BOMB.format(path))
-                    yield from in_pieces(Document(f"{name}:{number}", value))
+                    place = f"{path} row {number}"
+                    found = read_row(row, column, f"{name}:{number}", place)
+                    if found is None:
+                        raise UserError(f"{place} holds no text in {column!r}")
+                    for document in found:
+                        done += len(document.text)
+                        if done > most:
+                            raise UserError(BOMB.format(path))
+                        yield document
     except (optional("pyarrow").ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged or not parquet ({error}); fetch it again") from None
 
@@ -187,12 +217,14 @@ def read_hub(name: str, field: str) -> Iterator[Document]:
         for number, row in enumerate(
             datasets.load_dataset(path, config or None, split="train", streaming=True)
         ):
-            if not isinstance(row.get(field), str):
+            place = f"{HUB}{name} row {number + 1}"
+            found = read_row(row, field, f"{name}:{number}", place)
+            if found is None:
                 names = ", ".join(row)
                 raise UserError(
                     f"{HUB}{name} has no text {field!r}: set data.text_field to {names}"
                 )
-            yield from in_pieces(Document(f"{name}:{number}", row[field]))
+            yield from found
     except UserError:
         raise
     except Exception as error:  # the library raises dozens of kinds, most of them from the network

@@ -225,7 +225,7 @@ def accumulate_gradients(
     Every real target weighs the same, however unevenly the batches share them.
     """
     scaler = scaler or compute.scaler()
-    targets_in_all = sum(batch.real_targets for batch in batches)
+    targets_in_all = max(1, sum(batch.real_targets for batch in batches))  # there may be none
     losses: list[Tensor] = []
     for batch in batches:
         with compute.autocast():
