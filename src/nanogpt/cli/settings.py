@@ -297,8 +297,10 @@ def load_settings(
         raise UserError(f"{recipe} holds no settings; name another recipe")
     init = getattr(arguments, "train.init", "")
     if init:
-        of_weights = settings_of_weights(Path(init))  # which fails before anything is prepared
-        values = values or of_weights
+        from nanogpt.training.load import shape_and_tokenizer
+
+        model, tokenizer = shape_and_tokenizer(init)  # which fails before anything is prepared
+        values = values or {"model": asdict(model), "data": {"tokenizer": tokenizer}}
     for section, settings in settings_in(arguments).items():
         values[section] = {**values.get(section, {}), **settings}
     try:
@@ -325,22 +327,6 @@ def refuse_untrainable(config: Config, compute: "Compute", at_once: int = 1) -> 
     if (compute.device.type, compute.precision) == ("cpu", "float16"):
         raise UserError("train.precision='float16' is for GPUs: on a CPU use float32 or bfloat16")
     refuse_beyond_memory(config, compute, at_once)
-
-
-def settings_of_weights(path: Path) -> dict[str, Any]:
-    """The shape and the tokenizer of a run, or of a Hugging Face folder."""
-    from nanogpt.interop.huggingface import hugging_face_config
-    from nanogpt.training.checkpoint import find_checkpoint, load_state
-    from nanogpt.training.load import hugging_face_folder, own_tokenizer
-
-    folder = hugging_face_folder(path)
-    if folder:
-        model = hugging_face_config(folder)
-        tokenizer = own_tokenizer(folder)
-    else:
-        model = load_state(find_checkpoint(path))[1].model
-        tokenizer = str(path / "tokenizer.json")
-    return {"model": asdict(model), "data": {"tokenizer": tokenizer}}
 
 
 def variants() -> dict[str, Mapping[str, Any]]:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from nanogpt.config import PRESETS, Config
+from nanogpt.config import PRESETS, Config, ModelConfig
 from nanogpt.errors import UserError
-from nanogpt.interop.huggingface import fetch, from_pretrained
+from nanogpt.interop.huggingface import fetch, from_pretrained, hugging_face_config
 from nanogpt.model.gpt import GPT
 from nanogpt.text.formats import find_tokenizer
 from nanogpt.text.tokenizer import BaseTokenizer
@@ -52,6 +52,15 @@ def load_model(source: str | Path) -> GPT:
     """The model alone, of a folder that may lack a tokenizer. Raises UserError as `load` does."""
     folder = hugging_face_folder(Path(source))
     return from_pretrained(folder) if folder else load(source).model
+
+
+def shape_and_tokenizer(source: str | Path) -> tuple[ModelConfig, str]:
+    """The shape of what `load` opens, and where its tokenizer is, without the weights."""
+    folder = hugging_face_folder(Path(source))
+    if folder:
+        return hugging_face_config(folder), own_tokenizer(folder)
+    shape = load_state(find_checkpoint(source))[1].model
+    return shape, str(Path(source) / "tokenizer.json")
 
 
 def hugging_face_folder(source: str | Path) -> Path | None:

@@ -17,9 +17,12 @@ from nanogpt.errors import UserError
 from nanogpt.files import absolute, claimed, locked, write_text
 from nanogpt.generation.stream import prompt_ids
 from nanogpt.memory import refuse_impossible
+from nanogpt.model.build import resize_vocabulary
 from nanogpt.model.gpt import GPT
 from nanogpt.text.dataset import data_folder, open_tokens, settings_of_files, tokenizer_of
+from nanogpt.text.formats import find_tokenizer
 from nanogpt.text.tokenfiles import check_unchanged
+from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.checkpoint import (
     TrainState,
     find_checkpoint,
@@ -30,7 +33,7 @@ from nanogpt.training.checkpoint import (
     load_weights,
     restore_optimizer,
 )
-from nanogpt.training.load import load_model
+from nanogpt.training.load import load_model, shape_and_tokenizer
 from nanogpt.training.loop import TrainingLoop
 from nanogpt.training.records import Record, read_metrics
 from nanogpt.training.snapshots import drop_later, find_snapshots, save_snapshot, snapshot_steps
@@ -47,7 +50,8 @@ CHANGEABLE = ("data.folder", "train.max_steps", "parallel.*")
 def initial_model(config: Config) -> GPT:
     """A fresh model, or the one that train.init names, in which dropout may differ.
 
-    Raises UserError if that one has another shape than the settings.
+    It gets a row for each token that was added to its tokenizer, such as those for roles. Raises
+    UserError if that one has another shape than the settings.
     """
     if not config.train.init:
         return GPT(config.model)
@@ -55,6 +59,7 @@ def initial_model(config: Config) -> GPT:
     model = load_model(path)
     # Rows beyond the tokenizer's tokens stand for nothing; many published models have some.
     size = max(model.config.vocab_size, config.model.vocab_size)
+    resize_vocabulary(model, size)
     config = with_settings(config, model={"vocab_size": size})
     for name in asdict(config.model):
         if name in CHOSEN_ANEW:
@@ -65,6 +70,20 @@ def initial_model(config: Config) -> GPT:
     adapted = GPT(config.model)
     adapted.load_state_dict(model.state_dict())
     return adapted
+
+
+def refuse_other_tokens(init: str, tokenizer: BaseTokenizer) -> None:
+    """Raise UserError if weights would grow for a tokenizer that is not theirs with more tokens."""
+    if not init:
+        return
+    shape, own = shape_and_tokenizer(init)
+    if tokenizer.vocab_size <= shape.vocab_size:
+        return
+    if not find_tokenizer(own).vocabulary.items() <= tokenizer.vocabulary.items():
+        raise UserError(
+            f"{init} has {shape.vocab_size:,} tokens, and the text was encoded with "
+            f"{tokenizer.vocab_size:,} others: prepare it with --data.tokenizer {own}"
+        )
 
 
 def padded_vocabulary(size: int, config: Config) -> int:
@@ -127,6 +146,7 @@ class Trainer(TrainingLoop):
             train={"precision": compute.precision, "init": absolute(config.train.init)},
         )
         tokens = open_tokens(data, config, tokenizer)
+        refuse_other_tokens(config.train.init, tokenizer)
         model = cls.fresh_model(config)
         config = with_settings(config, model={"vocab_size": model.config.vocab_size})
         freeze(model, config.train.freeze)

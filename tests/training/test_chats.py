@@ -1,0 +1,82 @@
+"""Training on conversations: a model gets rows for roles, and learns what the assistant says."""
+
+import json
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from nanogpt.cli import main
+from nanogpt.text.conversations import ROLE_TOKENS, has_roles
+from nanogpt.training.load import load
+
+from conftest import SMALL
+
+SHAPE = {"n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 2}
+STEPS = ["--train.max-steps=2", "--train.batch-size=2", "--train.eval-batches=1",
+         "--sample.max-new-tokens=4", "--train.compile=off"]  # fmt: skip
+
+
+@pytest.fixture
+def chats(tmp_path):
+    """A file of conversations, sixty sums."""
+    lines = [
+        {"messages": [{"role": "user", "content": f"{n}+{n}?"},
+                      {"role": "assistant", "content": f"{2 * n}"}]}
+        for n in range(60)
+    ]  # fmt: skip
+    path = tmp_path / "chats.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def tune(tmp_path, init, chats, *more):
+    """Fine-tune on conversations; the run."""
+    run = tmp_path / "run"
+    options = [f"--init={init}", f"--data.source={chats}", f"--run={run}", *STEPS, *more]
+    assert main(["train", *options]) == 0
+    return load(run)
+
+
+def test_gpt2s_folder_grows_by_the_tokens_for_roles(tmp_path, chats):
+    torch.manual_seed(0)
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=50257, **SHAPE)).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    freeze = "--train.freeze=h.*, ln_f.*, wpe.*"
+    tuned = tune(
+        tmp_path, tmp_path / "theirs", chats, freeze, "--train.lr=1e-9", "--train.min-lr=0"
+    )
+    assert tuned.model.config.vocab_size == tuned.tokenizer.vocab_size == 50261
+    assert tuned.tokenizer.special_tokens["<|user|>"] == 50258
+    rows, old = tuned.model.wte.weight, theirs.transformer.wte.weight
+    torch.testing.assert_close(rows[:50257], old, rtol=0, atol=1e-7)
+    torch.testing.assert_close(rows[50257:], old.mean(0).expand(4, -1), rtol=0, atol=1e-7)
+
+
+def test_a_run_without_roles_grows_and_one_with_roles_does_not(tmp_path, chats):
+    (tmp_path / "sums.txt").write_text("".join(f"{n}+{n}={2 * n}? " for n in range(600)))
+    for roles in ("false", "true"):
+        base = tmp_path / f"base-{roles}"
+        options = [f"--data.source={tmp_path / 'sums.txt'}", "--data.tokenizer=char"]
+        options += [f"--data.roles={roles}", f"--run={base}", *SMALL]
+        assert main(["train", *options]) == 0
+        before = load(base)
+        assert has_roles(before.tokenizer) == (roles == "true")
+        run = tmp_path / f"tuned-{roles}"
+        options = [f"--init={base}", f"--data.source={chats}", f"--run={run}", *STEPS]
+        assert main(["train", *options]) == 0
+        after = load(run)
+        assert has_roles(after.tokenizer)
+        assert after.model.config.vocab_size == after.tokenizer.vocab_size
+        grown = after.tokenizer.vocab_size - before.tokenizer.vocab_size
+        assert grown == (0 if roles == "true" else len(ROLE_TOKENS) + 2)
+
+
+def test_weights_do_not_grow_for_another_tokenizer(tmp_path, chats, capsys):
+    (tmp_path / "sums.txt").write_text("".join(f"{n}+{n}={2 * n}? " for n in range(600)))
+    options = [f"--data.source={tmp_path / 'sums.txt'}", "--data.tokenizer=char"]
+    assert main(["train", *options, f"--run={tmp_path / 'base'}", *SMALL]) == 0
+    options = [f"--init={tmp_path / 'base'}", f"--data.source={chats}", "--data.tokenizer=bpe"]
+    assert main(["train", *options, f"--run={tmp_path / 'run'}", *STEPS]) == 2
+    assert "prepare it with --data.tokenizer" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.toml").exists()
