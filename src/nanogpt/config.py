@@ -135,6 +135,9 @@ class TrainConfig:
     max_steps: int = 1000  # optimizer steps in the whole run
     init: str = ""  # weights to begin with: a run, or a Hugging Face folder; empty: fresh ones
     freeze: str = ""  # parameters that stay as they are, by pattern: "wte.*, h.0.*"
+    lora_rank: int = 0  # rows of LoRA's thin matrices, which are trained instead of all; 0: off
+    lora_alpha: float = 16.0  # what LoRA adds counts alpha / rank times
+    lora_on: str = "*.attn.*, *.mlp.*"  # linear layers that LoRA adds to, by pattern: "h.11.*"
     targets: str = ""  # validation losses to reach, as "1.9, 1.5"; the moments are recorded
     stop_at_target: bool = False  # end the run when the last target is reached
     batch_size: int = 16  # sequences in one forward pass
@@ -169,7 +172,8 @@ class TrainConfig:
         at_least(self, 1, "max_steps", "batch_size", "grad_accum_steps")
         at_least(self, 1, "eval_interval", "checkpoint_interval", "pad_vocab_to")
         at_least(self, 0, "eval_batches", "warmup_steps", "sample_interval", "snapshots", "seed")
-        at_least(self, 0, "weight_decay", "grad_clip")
+        at_least(self, 0, "weight_decay", "grad_clip", "lora_rank")
+        check(self.lora_alpha > 0, self, "lora_alpha", "use a positive number")
         check(0 < self.decay_share <= 1, self, "decay_share", "use a share above 0, at most 1")
         check(self.muon_lr > 0, self, "muon_lr", "use a positive number")
         self.target_losses()
@@ -277,6 +281,15 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+
+    def sizes(self, world: int) -> dict[str, int]:
+        """How many ranks each dimension has: see ParallelConfig.sizes.
+
+        Raises UserError also for what only one process can do.
+        """
+        alone = world == 1 or not self.train.lora_rank
+        check(alone, self.train, "lora_rank", "use 0, or one process: parallel.processes=1")
+        return self.parallel.sizes(world)
 
     @property
     def tokens_per_step(self) -> int:

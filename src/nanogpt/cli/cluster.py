@@ -10,7 +10,7 @@ from rich.table import Table
 
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, named_path, print_json, settings_in
-from nanogpt.config import Config
+from nanogpt.config import Config, check
 from nanogpt.errors import UserError
 from nanogpt.memory import amount
 
@@ -47,6 +47,7 @@ def show_layouts(config: Config, options: Namespace) -> None:
 
     if not 1 <= options.gpus <= LARGEST:
         raise UserError(f"--gpus {options.gpus}: use a number from 1 to {LARGEST}")
+    check(not config.train.lora_rank, config.train, "lora_rank", "use 0 with --gpus, or no --gpus")
     compute = compute_of(config, options.gpu or "h100")
     gpu, fitted = find_gpu(options.gpu or "h100", compute), None
     if options.fit:

@@ -23,8 +23,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_recipe()
     parser.add_json(
         "parameters (by part), flops_per_token, tokens_per_step, steps, flops, memory_bytes "
-        "(by use), cache_bytes_per_sequence, free_bytes, largest_batch_sequences, times (device, "
-        "peak_flops_per_second, seconds, dollars); with --gpus layouts, recommended"
+        "(by use), with LoRA memory_bytes_without_lora, cache_bytes_per_sequence, free_bytes, "
+        "largest_batch_sequences, times (device, peak_flops_per_second, seconds, dollars); with "
+        "--gpus layouts, recommended"
     )
     add_options(parser)
     parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig, ParallelConfig)
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def figures(plan: "Plan") -> dict[str, Any]:
     """The plan as --json prints it."""
+    whole = plan.memory_without_lora
     return {
         "parameters": {
             **{part or "others": count for part, count in plan.parameters.items()},
@@ -62,6 +64,7 @@ def figures(plan: "Plan") -> dict[str, Any]:
         "steps": plan.steps,
         "flops": plan.flops,
         "memory_bytes": asdict(plan.memory) | {"total": plan.memory.total},
+        **({"memory_bytes_without_lora": asdict(whole) | {"total": whole.total}} if whole else {}),
         "cache_bytes_per_sequence": plan.cache_bytes,
         "free_bytes": plan.free_bytes,
         "largest_batch_sequences": plan.largest_batch,
@@ -87,10 +90,13 @@ def show_parameters(plan: "Plan", console: Console) -> None:
 
 def show_memory(plan: "Plan", device: str, console: Console) -> None:
     """Memory by use, and the largest batch that fits."""
-    table = Table("memory in training", "GB", box=None, header_style="bold")
-    for name, count in asdict(plan.memory).items():
-        table.add_row(name, f"{count / 1e9:.3f}")
-    table.add_row("all", f"{plan.memory.total / 1e9:.3f}", style="bold")
+    columns = {"GB": plan.memory}
+    if plan.memory_without_lora:
+        columns = {"with LoRA, GB": plan.memory, "without": plan.memory_without_lora}
+    table = Table("memory in training", *columns, box=None, header_style="bold")
+    for name in asdict(plan.memory):
+        table.add_row(name, *(f"{getattr(m, name) / 1e9:.3f}" for m in columns.values()))
+    table.add_row("all", *(f"{m.total / 1e9:.3f}" for m in columns.values()), style="bold")
     console.print()
     console.print(table)
     console.print(f"cache of one sequence in generation: {plan.cache_bytes / 1e6:,.1f} MB")

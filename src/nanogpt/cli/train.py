@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     if not options.recipe and not given:
         raise UserError("name a recipe, as in `nanogpt train demo`, or settings; see --help")
     config = load_settings(options.recipe, options, trains=True)
-    config.parallel.sizes(world() if world() > 1 else config.parallel.processes)
+    config.sizes(world() if world() > 1 else config.parallel.processes)
     refuse_ignored(given.get("data", {}), config)
     fetch_with_progress(config.data.folder, console)
     from nanogpt.training.start import Trainer  # with torch: what is wrong so far costs no second
@@ -95,8 +95,9 @@ def resume_here_or_by_many(
     fetch_with_progress(folder_of(run, changes), console)
     if world() > 1:
         return many.resume(run, changes, console)
-    parallel = parallel_of(run, changes)
-    parallel.sizes(parallel.processes)
+    path, parallel = run / "config.toml", parallel_of(run, changes)
+    config = load_config(path) if path.exists() else Config()
+    replace(config, parallel=parallel).sizes(parallel.processes)
     if parallel.processes > 1:
         return many.launch(arguments, parallel)
     with locked(run):

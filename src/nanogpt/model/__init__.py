@@ -12,6 +12,7 @@ Around it:
 
     flex        attention that skips what a mask hides, for GPUs
     size        how much arithmetic a model takes
+    lora        two thin matrices beside each large one, for fine-tuning
     build       a model from tensors that were read from a file
     trace       any activation by its name: recorded, or changed while the model runs
 """

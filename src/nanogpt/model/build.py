@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,17 +16,25 @@ from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
 
 
-def build(config: ModelConfig, tensors: Mapping[str, Tensor], path: str | Path) -> GPT:
-    """A model made of these tensors, without a copy. Raises UserError if they do not fit."""
+def build(
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    path: str | Path,
+    make: Callable[[ModelConfig], GPT] = GPT,
+) -> GPT:
+    """A model made of these tensors, without a copy. Raises UserError if they do not fit.
+
+    `make` makes the model whose tensors they are, such as a GPT with LoRA.
+    """
     path = Path(path)
     layers = len({name.split(".")[1] for name in tensors if name.startswith("h.")})
     if layers != config.n_layer:  # before as many are built
         raise UserError(f"{path} has {layers} layers, but the settings say {config.n_layer}")
     with torch.device("meta"):  # shapes only: fresh weights would be thrown away at once
-        model = GPT(config)
+        model = make(config)
     check_tensors(model, tensors, path)
     if any(name not in tensors for name, _ in model.named_buffers()):
-        model = GPT(config)  # a table that a variant works out is in no file and needs its numbers
+        model = make(config)  # a table that a variant works out is in no file and needs its numbers
     model.load_state_dict(tensors, assign=True)
     return model
 

@@ -3,7 +3,12 @@
     checkpoints/step-000500/model.safetensors       the weights
                             optimizer.safetensors   the optimizer's state, tensor by tensor
                             state.json              step, best loss, settings, hashes of the others
+                            base.safetensors        with LoRA, the weights that never change
     checkpoints/latest, checkpoints/best            each holds the name of a folder beside it
+
+With LoRA model.safetensors holds what was trained. base.safetensors is a link to that of the
+checkpoint before, where the file system has such links. So it is on the disk once, and still
+each folder is whole.
 
 No random state is saved, for there is none: batches and dropout are pure functions of the seed and
 the step.
@@ -13,6 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -37,6 +43,7 @@ from nanogpt.files import (
 )
 from nanogpt.model.build import build, write_tensors
 from nanogpt.model.gpt import GPT
+from nanogpt.model.lora import add_lora, lora_tensors, plain_tensors
 from nanogpt.text.dataset import data_folder
 from nanogpt.text.formats import load_tokenizer
 from nanogpt.text.tokenizer import BaseTokenizer
@@ -46,6 +53,7 @@ from nanogpt.training.records import check_is_run
 PIECES = re.compile(r"(model|optimizer)-\d+-of-\d+\.safetensors")  # of one rank of many
 NAME = re.compile(r"step-[0-9]{6,18}")
 UNFINISHED = re.compile(r"\.step-[0-9]{6,18}\.\w+(\.old)?")  # what a crash leaves
+BASE = "base.safetensors"
 FORMAT = 1  # of checkpoints; a larger number is one that this version cannot read
 
 
@@ -93,12 +101,30 @@ def save_checkpoint(
     checkpoints = folder / "checkpoints"
     path = checkpoints / f"step-{state.step:06d}"
     with writing_folder(path) as temporary:
-        write_tensors(temporary / "model.safetensors", model.state_dict())
+        added = lora_tensors(model)
+        write_tensors(temporary / "model.safetensors", added or model.state_dict())
         write_tensors(temporary / "optimizer.safetensors", optimizer_tensors(model, optimizer))
         hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+        if added:
+            base = {name: x for name, x in model.state_dict().items() if name not in added}
+            hashes[BASE] = keep_base(base, checkpoints, temporary / BASE)
         saved = Saved(FORMAT, state, asdict(config), hashes)
         write_json(temporary / "state.json", asdict(saved))
     point_at(checkpoints, path.name, best)
+
+
+def keep_base(base: Mapping[str, Tensor], checkpoints: Path, path: Path) -> str:
+    """Put the weights that never change into a new checkpoint, and give their hash.
+
+    They are a hard link to those of another checkpoint of the run, or written where that fails.
+    """
+    for other in checkpoints.glob(f"step-*/{BASE}"):
+        with suppress(OSError, KeyError, UserError):
+            digest = read_saved(other.parent).sha256[BASE]
+            os.link(other, path)
+            return digest
+    write_tensors(path, base)
+    return sha256(path)
 
 
 def point_at(checkpoints: Path, step: str, best: bool) -> None:
@@ -263,10 +289,30 @@ def load_tokenizer_of(run: str | Path, state: TrainState, config: Config) -> Bas
 
 
 def load_weights(checkpoint: str | Path, config: ModelConfig) -> GPT:
-    """Build the model of a checkpoint. Raises UserError if file and settings do not fit."""
+    """The model of a checkpoint, a plain GPT: what LoRA has added is part of the weights.
+
+    Raises UserError if file and settings do not fit.
+    """
+    model = load_for_training(checkpoint, config)
+    if lora_tensors(model):
+        return build(config, plain_tensors(model), Path(checkpoint) / "model.safetensors")
+    return model
+
+
+def load_for_training(checkpoint: str | Path, config: ModelConfig) -> GPT:
+    """The model of a checkpoint as it is trained: with LoRA beside its weights, if the run has it.
+
+    Raises UserError if file and settings do not fit.
+    """
     checkpoint = Path(checkpoint)
-    tensors = load_tensors(checkpoint, "model.safetensors")
-    return build(config, tensors, checkpoint / "model.safetensors")
+    path = checkpoint / "model.safetensors"
+    tensors = load_tensors(checkpoint, path.name)
+    if BASE not in read_saved(checkpoint).sha256:
+        return build(config, tensors, path)
+    new_tokens = len(tensors.get("wte.lora_rows", ()))
+    train = load_state(checkpoint)[1].train
+    tensors |= load_tensors(checkpoint, BASE)
+    return build(config, tensors, path, lambda shape: add_lora(GPT(shape), train, new_tokens))
 
 
 def optimizer_tensors(model: GPT, optimizer: Optimizer) -> dict[str, Tensor]:

@@ -9,10 +9,12 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from nanogpt.config import Config, ModelConfig, with_settings
+from nanogpt.config import Config, ModelConfig, TrainConfig, with_settings
 from nanogpt.device import KNOWN_PEAKS, PRECISIONS, Compute
+from nanogpt.errors import UserError
 from nanogpt.memory import free_memory, refuse_beyond
 from nanogpt.model.gpt import GPT
+from nanogpt.model.lora import LoRALinear, add_lora
 from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import BATCHES
 from nanogpt.text.dataset import tokenizer_of
@@ -28,6 +30,7 @@ PRICES = {"H100": 2.5, "A100": 1.3, "L4": 0.6, "RTX 4090": 0.4, "T4": 0.3}
 USUAL_SHARE = 0.4
 
 PARTS = {
+    "lora": "LoRA, alone trained",
     "wte": "token embeddings, also the head",
     "wpe": "positions",
     "attn": "attention",
@@ -41,6 +44,8 @@ CHARACTERS = 100  # tokens of a vocabulary of characters, about
 # A run may need up to so many times the free memory, by this estimate, and starts. A compiled model
 # keeps less, and another program may end. A GPU says itself when it is full; a CPU just stops.
 MARGINS = {"cpu": 2.0, "cuda": 4.0, "mps": 4.0}
+
+PLAIN = TrainConfig()  # without LoRA
 
 # What autograd keeps is measured on so many tokens, and is a polynomial of second degree in them:
 # some tensors have a number for each token, a few have one for each pair.
@@ -82,6 +87,7 @@ class Plan:
     tokens_per_step: int
     steps: int
     memory: Memory
+    memory_without_lora: Memory | None  # where all weights are trained instead
     cache_bytes: int  # of one sequence in generation
     free_bytes: int | None  # on the device now; None where the system does not say
     largest_batch: int | None  # sequences that fit into the free memory
@@ -102,8 +108,9 @@ def plan_run(config: Config, compute: Compute) -> Plan:
     config = with_expected_vocabulary(config)
     refuse_unmeasurable(config.model, compute)
     with torch.device("meta"):  # shapes without numbers: no memory, whatever the size
-        model = GPT(config.model)
+        model = add_lora(GPT(config.model), config.train)
     memory = estimate_memory(config, compute, model)
+    whole = with_settings(config, train={"lora_rank": 0})
     free = available_bytes(compute.device)
     steps, tokens = config.train.max_steps, config.tokens_per_step
     return Plan(
@@ -112,6 +119,7 @@ def plan_run(config: Config, compute: Compute) -> Plan:
         tokens_per_step=tokens,
         steps=steps,
         memory=memory,
+        memory_without_lora=estimate_memory(whole, compute) if config.train.lora_rank else None,
         cache_bytes=cache_bytes(config.model),
         free_bytes=free,
         largest_batch=None if free is None else largest_batch(memory, config, free),
@@ -174,7 +182,7 @@ def estimate_memory(config: Config, compute: Compute, model: GPT | None = None) 
     """
     if model is None:
         with torch.device("meta"):
-            model = GPT(config.model)
+            model = add_lora(GPT(config.model), config.train)
     freeze(model, config.train.freeze)
     weights = 4 * model.num_parameters()
     trained = 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -183,7 +191,9 @@ def estimate_memory(config: Config, compute: Compute, model: GPT | None = None) 
     kept = {
         (n, rows): kept
         for n in (1, 2)
-        for rows, kept in kept_bytes(replace(config.model, n_layer=n), compute, masked).items()
+        for rows, kept in kept_bytes(
+            replace(config.model, n_layer=n), compute, masked, config.train
+        ).items()
     }
     one, two = (kept[n, 2] - kept[n, 1] for n in (1, 2))
     copies_one, copies_two = (2 * kept[n, 1] - kept[n, 2] for n in (1, 2))
@@ -213,21 +223,29 @@ def kept_for_later(model: GPT, config: Config, compute: Compute) -> int:
     """
     input_size, results = 4 * config.model.n_embd, 0
     if config.train.activation_checkpointing == "selective":
-        linear = [layer for layer in model.h[0].modules() if isinstance(layer, nn.Linear)]
-        width = sum(layer.out_features for layer in linear) + config.model.n_embd
+        linear = [m for m in model.h[0].modules() if isinstance(m, nn.Linear | LoRALinear)]
+        width = sum(len(layer.weight) for layer in linear) + config.model.n_embd
         results = width * PRECISIONS[compute.precision].itemsize
     return config.model.context_length * (input_size + results)
 
 
-def kept_bytes(config: ModelConfig, compute: Compute, masked: bool) -> dict[int, int]:
+def kept_bytes(
+    config: ModelConfig, compute: Compute, masked: bool, train: TrainConfig = PLAIN
+) -> dict[int, int]:
     """Bytes that a forward pass keeps for the backward pass, not counting parameters.
 
-    By the number of sequences, one or two, of the context length.
+    By the number of sequences, one or two, of the context length. Frozen layers keep less, so the
+    model has LoRA where the settings say so; on all its layers if it has none of those they name.
     """
     length, longest = config.context_length, MEASURED[-1]
     if length > longest:  # with a window as before, where there is one
         config = replace(config, context_length=longest, window=min(config.window, longest - 1))
-    model = GPT(config).to(compute.device).train()
+    model = GPT(config)
+    try:
+        add_lora(model, train)
+    except UserError:
+        add_lora(model, replace(train, lora_on="*"))
+    model.to(compute.device).train()
     if length <= longest:
         return {rows: kept_by_pass(model, compute, rows, length, masked) for rows in (1, 2)}
     return {

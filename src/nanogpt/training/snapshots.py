@@ -19,6 +19,7 @@ from nanogpt.errors import UserError
 from nanogpt.files import writing
 from nanogpt.model.build import build
 from nanogpt.model.gpt import GPT
+from nanogpt.model.lora import plain_tensors
 
 NAME = re.compile(r"step-([0-9]{6,18})\.safetensors")
 UNFINISHED = re.compile(r"\.step-[0-9]{6,18}\.safetensors\.\w+")  # what a kill leaves
@@ -48,10 +49,13 @@ def find_snapshots(run: str | Path) -> dict[int, Path]:
 
 
 def save_snapshot(run: str | Path, model: GPT, step: int) -> Path:
-    """Write the weights in float16; the file is whole or absent. Returns its path."""
+    """Write the weights in float16, those of LoRA merged; the file is whole or absent.
+
+    Returns its path.
+    """
     path = Path(run) / "snapshots" / f"step-{step:06d}.safetensors"
     with writing(path) as file:
-        file.write(save({name: halved(x) for name, x in model.state_dict().items()}))
+        file.write(save({name: halved(x) for name, x in plain_tensors(model).items()}))
     return path
 
 

@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 
-from nanogpt.config import Config, config_from_dict, load_config, to_toml, with_settings
+from nanogpt.config import Config, check, config_from_dict, load_config, to_toml, with_settings
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
 from nanogpt.files import absolute, claimed, locked, write_text
 from nanogpt.generation.stream import prompt_ids
 from nanogpt.memory import refuse_impossible
-from nanogpt.model.build import resize_vocabulary
+from nanogpt.model.build import build, resize_vocabulary
 from nanogpt.model.gpt import GPT
+from nanogpt.model.lora import add_lora
+from nanogpt.model.position import Learned
 from nanogpt.text.dataset import data_folder, open_tokens, settings_of_files, tokenizer_of
 from nanogpt.text.formats import find_tokenizer
 from nanogpt.text.tokenfiles import check_unchanged
@@ -27,10 +29,10 @@ from nanogpt.training.checkpoint import (
     TrainState,
     find_checkpoint,
     has_checkpoint,
+    load_for_training,
     load_state,
     load_tensors,
     load_tokenizer_of,
-    load_weights,
     restore_optimizer,
 )
 from nanogpt.training.load import load_model, shape_and_tokenizer
@@ -50,15 +52,20 @@ CHANGEABLE = ("data.folder", "train.max_steps", "parallel.*")
 def initial_model(config: Config) -> GPT:
     """A fresh model, or the one that train.init names, in which dropout may differ.
 
-    It gets a row for each token that was added to its tokenizer, such as those for roles. Raises
-    UserError if that one has another shape than the settings.
+    The context may be shorter than that model's, and the vocabulary larger: the tokens that were
+    added, such as those for roles, get a row each. With train.lora_rank it has LoRA, and all else
+    is frozen. Raises UserError if it has another shape than the settings.
     """
     if not config.train.init:
+        named = "name weights to begin with: --init FOLDER"
+        check(not config.train.lora_rank, config.train, "lora_rank", named)
         return GPT(config.model)
     path = config.train.init
     model = load_model(path)
+    model = shortened(model, config.model.context_length)
     # Rows beyond the tokenizer's tokens stand for nothing; many published models have some.
     size = max(model.config.vocab_size, config.model.vocab_size)
+    new_tokens = size - model.config.vocab_size
     resize_vocabulary(model, size)
     config = with_settings(config, model={"vocab_size": size})
     for name in asdict(config.model):
@@ -69,7 +76,20 @@ def initial_model(config: Config) -> GPT:
             raise UserError(f"model.{name}={wanted}, but {path} has {found}: set it to that")
     adapted = GPT(config.model)
     adapted.load_state_dict(model.state_dict())
-    return adapted
+    return add_lora(adapted, config.train, new_tokens)
+
+
+def shortened(model: GPT, context_length: int) -> GPT:
+    """A model that reads shorter texts: where positions are learned, the first of them.
+
+    For a longer context it is the model as it was.
+    """
+    if context_length >= model.config.context_length:
+        return model
+    tensors = model.state_dict()
+    if isinstance(model.wpe, Learned):
+        tensors["wpe.weight"] = tensors["wpe.weight"][:context_length]
+    return build(replace(model.config, context_length=context_length), tensors, "train.init")
 
 
 def refuse_other_tokens(init: str, tokenizer: BaseTokenizer) -> None:
@@ -132,7 +152,7 @@ class Trainer(TrainingLoop):
         folder = Path(folder)
         refuse_to_overwrite(folder)
         refuse_impossible(config)
-        config.parallel.sizes(world())
+        config.sizes(world())
         compute = resolve(config.train.device, config.train.precision)
         check_choices(config)
         config = replace(config, data=settings_of_files(config.data))
@@ -210,7 +230,7 @@ class Trainer(TrainingLoop):
     def at(cls, folder: Path, checkpoint: Path, state: TrainState, config: Config) -> "Trainer":
         """A run as it was at a checkpoint, with its own tokenizer and data, which are checked."""
         check_choices(config)
-        config.parallel.sizes(world())
+        config.sizes(world())
         compute = resolve(config.train.device, config.train.precision)
         tokenizer = load_tokenizer_of(folder, state, config)
         data = data_folder(folder, config)
@@ -234,7 +254,7 @@ class Trainer(TrainingLoop):
     @classmethod
     def saved_model(cls, checkpoint: Path, config: Config) -> GPT:
         """The model of a checkpoint."""
-        return load_weights(checkpoint, config.model)
+        return load_for_training(checkpoint, config.model)
 
     def restore(self, checkpoint: Path) -> None:
         """Put the optimizer into the state that it was in."""
