@@ -9,6 +9,7 @@ from nanogpt.cli.settings import Parser, named_path
 from nanogpt.cli.streams import shown_meanwhile
 from nanogpt.cli.weights import check_model
 from nanogpt.config import Config
+from nanogpt.text.conversations import has_roles
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 from nanogpt.training.records import read_metrics
 
@@ -55,14 +56,27 @@ model = AutoModelForCausalLM.from_pretrained({str(folder)!r})
 tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})"""
 
 
+def example(tokenizer: BaseTokenizer, prompt: str) -> str:
+    """How to make it write: continue a prompt, or answer one if it knows roles."""
+    if has_roles(tokenizer):
+        return f"""\
+messages = [{{"role": "user", "content": {prompt or "Hello"!r}}}]
+prompt = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)
+print(tokenizer.decode(model.generate(**prompt)[0]))"""
+    start = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else "\n"
+    return f"""\
+ids = tokenizer({prompt or start!r}, return_tensors="pt").input_ids
+print(tokenizer.decode(model.generate(ids)[0]))"""
+
+
 def model_card(
     run: Path, checkpoint: str, folder: Path, model: "GPT", tokenizer: BaseTokenizer, config: Config
 ) -> str:
     """README.md: what the model is, what it was trained on and for how long, how good it is."""
     shape = model.config
     training = trained(run, checkpoint, config)
-    start = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else "\n"
-    prompt = config.sample.prompt or start
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -80,8 +94,7 @@ In Transformers it is a `{class_name(config)}`.
 
 ```python
 {usage(folder.name)}
-ids = tokenizer({prompt!r}, return_tensors="pt").input_ids
-print(tokenizer.decode(model.generate(ids)[0]))
+{example(tokenizer, config.sample.prompt)}
 ```
 
 It writes up to its context of {shape.context_length} tokens; Transformers does not go past it.

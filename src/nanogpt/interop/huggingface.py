@@ -28,6 +28,7 @@ from nanogpt.interop.names import (
 from nanogpt.interop.tokenizers import to_huggingface
 from nanogpt.model.build import build, write_tensors
 from nanogpt.model.gpt import GPT
+from nanogpt.text.conversations import END
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 
 READABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -175,12 +176,16 @@ def fetch(name: str) -> Path:
     raise UserError(f"{name!r} is no folder here and cannot be fetched: {reason}")
 
 
-def generation_json(sample: SampleConfig, end: int | None, context_length: int) -> dict[str, Any]:
-    """The content of generation_config.json: how the run samples.
+def generation_json(
+    sample: SampleConfig, tokenizer: BaseTokenizer, context_length: int
+) -> dict[str, Any]:
+    """The content of generation_config.json: how the run samples, and which tokens end a text.
 
     Transformers does not go past the context of a GPT-2, so that is the most it should make.
     """
-    values: dict[str, Any] = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    end, message_end = (tokenizer.special_tokens.get(name) for name in (END_OF_TEXT, END))
+    ends = end if message_end is None else [message_end, end]
+    values: dict[str, Any] = {"bos_token_id": end, "eos_token_id": ends, "pad_token_id": end}
     values |= {"max_length": context_length, "repetition_penalty": sample.repetition_penalty}
     if sample.temperature == 0:
         return values | {"do_sample": False}
@@ -207,7 +212,7 @@ def export(
     fixed = folder == Path.cwd() or os.path.ismount(folder)
     with (writing_files if fixed else writing_folder)(folder) as temporary:
         write_json(temporary / "config.json", values)
-        write_json(temporary / "generation_config.json", generation_json(sample, end, length))
+        write_json(temporary / "generation_config.json", generation_json(sample, tokenizer, length))
         write_tensors(temporary / "model.safetensors", tensors, {"format": "pt"})
         to_huggingface(tokenizer, temporary, length)
         write_text(temporary / "README.md", card)

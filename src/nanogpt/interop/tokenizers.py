@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanogpt.errors import UserError
 from nanogpt.files import write_json
+from nanogpt.text.conversations import CHAT_TEMPLATE, has_roles
 from nanogpt.text.formats import from_ranks, gpt2_characters
 from nanogpt.text.splitter import PATTERNS, portable
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer, CharTokenizer, Tokenizer
@@ -35,6 +36,8 @@ def to_huggingface(
     if END_OF_TEXT in tokenizer.special_tokens:
         # The end of a text also serves as padding, whose targets are ignored.
         config |= dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
+    if has_roles(tokenizer):
+        config["chat_template"] = CHAT_TEMPLATE
     if context_length:
         config["model_max_length"] = context_length
     whole = {"version": "1.0", "normalizer": None, "post_processor": None, **values}

@@ -31,9 +31,10 @@ SPECIAL_TOKENS = (END_OF_TEXT, *ROLE_TOKENS.values(), END)
 # Where files speak of tools, which have no tokens here.
 TOOL_ROLES, TOOL_KEYS = ("tool", "function"), ("tool_calls", "function_call")
 
-# The same for Transformers: what apply_chat_template fills in. Between the two marks of
-# "generation" is what the assistant says, which trainers there may ask for.
+# The same for Transformers: what apply_chat_template fills in. It begins as reply_prompt does.
+# Between the two marks of "generation" is what the assistant says, which trainers may ask for.
 CHAT_TEMPLATE = """\
+{{- bos_token }}
 {%- for message in messages %}
 {%- if message['role'] not in ['system', 'user', 'assistant'] %}
 {{- raise_exception('unknown role: ' + message['role']) }}
@@ -109,13 +110,15 @@ def with_roles(tokenizer: BaseTokenizer) -> BaseTokenizer:
 
 def has_roles(tokenizer: BaseTokenizer) -> bool:
     """Whether a tokenizer has the tokens of conversations."""
-    return {*ROLE_TOKENS.values(), END} <= tokenizer.special_tokens.keys()
+    return {*SPECIAL_TOKENS} <= tokenizer.special_tokens.keys()
 
 
 def encode_conversation(
     tokenizer: BaseTokenizer, messages: Sequence[Message], reply: bool = False
 ) -> list[int]:
     """The ids of a conversation. With `reply` they end where the assistant is to speak.
+
+    A model that is to answer reads `reply_prompt`, which has one token more.
 
     Raises UserError if the tokenizer lacks the tokens for roles, or cannot encode a text.
 
@@ -131,6 +134,17 @@ def encode_conversation(
         for message in messages
     ]
     return [*chain(*parts), *[special[ROLE_TOKENS["assistant"]]] * reply]
+
+
+def reply_prompt(tokenizer: BaseTokenizer, messages: Sequence[Message]) -> list[int]:
+    """What a model reads that is to answer: <|endoftext|>, the conversation, <|assistant|>.
+
+    In training the token that ends a document opens the next one (see text.batches), so every
+    conversation began with it, and its messages stood one place further on. Raises UserError as
+    encode_conversation does.
+    """
+    ids = encode_conversation(tokenizer, messages, reply=True)
+    return [tokenizer.special_tokens[END_OF_TEXT], *ids]
 
 
 def encode_document(tokenizer: BaseTokenizer, document: Document) -> NDArray[np.uint32]:
