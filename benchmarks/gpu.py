@@ -36,7 +36,7 @@ from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import Batch
 from nanogpt.training.execution import build_objective, checkpoint_activations, suit_compiler
 from nanogpt.training.loop import accumulate_gradients
-from nanogpt.training.objective import NextToken
+from nanogpt.training.objective.next_token import NextToken
 from nanogpt.training.optim import build_optimizer
 
 ROOT = Path(__file__).parent.parent

@@ -22,7 +22,7 @@ from nanogpt.model.gpt import GPT
 from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import Batch
 from nanogpt.training.loop import accumulate_gradients
-from nanogpt.training.objective import NextToken
+from nanogpt.training.objective.next_token import NextToken
 from nanogpt.training.optim import build_optimizer
 
 SHAPE = ModelConfig(vocab_size=1024, context_length=256, n_layer=6, n_head=6, n_embd=384)

@@ -21,7 +21,7 @@ def _():
     from nanogpt.text.batches import Batch, padded_batch, random_windows
     from nanogpt.text.sources import load_split
     from nanogpt.training.loop import accumulate_gradients
-    from nanogpt.training.objective import NextToken
+    from nanogpt.training.objective.next_token import NextToken
     from nanogpt.training.optim import SGD, AdamW, cosine, decay_groups, learning_rate
     from nanogpt.training.plan import kept_bytes
     from nanogpt.training.records import Step

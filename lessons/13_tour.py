@@ -280,7 +280,7 @@ def _(ast, mo, order, trees):
         "text.bpe": "3", "text.tokenizer": "3", "text.batches": "8", "model.layers": "5, 7",
         "model.position": "11", "model.cache": "12", "model.attention": "6", "model.gpt": "7",
         "generation.sampling": "5", "generation.reader": "12", "evaluation.loss": "5, 8",
-        "training.optim": "9", "training.objective": "8, 9", "training.loop": "9",
+        "training.optim": "9", "training.objective.next_token": "8, 9", "training.loop": "9",
     }  # fmt: skip
     _ideas = {
         _n: (ast.get_docstring(trees[_n]) or "").split("\n\n")[0].replace("\n", " ") for _n in order

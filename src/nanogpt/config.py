@@ -33,7 +33,8 @@ LARGEST = {
     "grad_accum_steps": 100_000, "eval_batches": 1_000_000, "max_new_tokens": 10_000_000,
     "processes": 1024, "data": 10**6, "shard": 10**6, "tensor": 10**6, "pipeline": 10**6,
     "context": 10**6, "microbatches": 10**6, "timeout": 10**6, "restarts": 1000,
-    "snapshots": 1000, "weight_decay": 1e6, "init_std": 1e3, "eps": 1.0,
+    "snapshots": 1000, "group_size": 10_000, "updates": 1000,
+    "weight_decay": 1e6, "init_std": 1e3, "eps": 1.0,
 }  # fmt: skip
 TINY, HUGE = 1e-30, 1e30  # the numbers between are still numbers in float32, as are their products
 DIMENSIONS = ("pipeline", "data", "context", "shard", "tensor")  # of processes: see mesh.py
@@ -133,6 +134,7 @@ class TrainConfig:
     """How the weights are found."""
 
     max_steps: int = 1000  # optimizer steps in the whole run
+    objective: str = "next-token"  # what is learned: next-token, answers, policy, preference
     init: str = ""  # weights to begin with: a run, or a Hugging Face folder; empty: fresh ones
     freeze: str = ""  # parameters that stay as they are, by pattern: "wte.*, h.0.*"
     lora_rank: int = 0  # rows of LoRA's thin matrices, which are trained instead of all; 0: off
@@ -229,6 +231,28 @@ class SampleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """How rewards and preferences teach: train.objective policy or preference."""
+
+    reward: str = "exact"  # what an answer is worth beside the expected one: exact, contains
+    group_size: int = 8  # answers to each question, compared with each other
+    temperature: float = 1.0  # of the answers that are tried; above 1 they differ more
+    max_new_tokens: int = 64  # longest answer, in tokens
+    normalize: bool = False  # divide advantages by the standard deviation of their group (GRPO)
+    clip: float = 0.0  # how far an update may change a token's probability, as 0.2; 0: no limit
+    updates: int = 1  # optimizer updates with the answers of one step; with more, set clip
+    beta: float = 0.0  # pull towards the model of train.init; preference needs it, as 0.1
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        at_least(self, 2, "group_size")
+        at_least(self, 1, "max_new_tokens", "updates")
+        at_least(self, 0, "beta")
+        check(0 <= self.clip < 1, self, "clip", "use a share from 0 to below 1")
+        check(self.temperature >= 1e-3, self, "temperature", "use at least 0.001")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
     """How many processes train together, and what each of them does."""
 
@@ -280,21 +304,41 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+
+    def __post_init__(self) -> None:
+        objective, answers = self.train.objective, self.answers_per_step
+        if objective == "policy" and answers % self.policy.group_size:
+            raise UserError(
+                f"policy.group_size={self.policy.group_size} does not divide the {answers} answers "
+                "of a step: change it, train.batch_size or train.grad_accum_steps"
+            )
+        if objective == "preference":
+            check(self.train.batch_size % 2 == 0, self.train, "batch_size", "use an even number")
+            check(self.policy.beta > 0, self.policy, "beta", "use a positive number, as 0.1")
 
     def sizes(self, world: int) -> dict[str, int]:
         """How many ranks each dimension has: see ParallelConfig.sizes.
 
         Raises UserError also for what only one process can do.
         """
-        alone = world == 1 or not self.train.lora_rank
-        check(alone, self.train, "lora_rank", "use 0, or one process: parallel.processes=1")
+        if world > 1:
+            fix = "{}, or one process: parallel.processes=1"
+            check(not self.train.lora_rank, self.train, "lora_rank", fix.format("use 0"))
+            many = self.train.objective not in ("policy", "preference")
+            check(many, self.train, "objective", fix.format("use another one"))
         return self.parallel.sizes(world)
 
     @property
     def tokens_per_step(self) -> int:
         """How many tokens one step of training reads."""
         return self.train.batch_size * self.train.grad_accum_steps * self.model.context_length
+
+    @property
+    def answers_per_step(self) -> int:
+        """How many answers one step of train.objective=policy tries."""
+        return self.train.batch_size * self.train.grad_accum_steps
 
 
 def section_name(cls: type) -> str:

@@ -38,7 +38,7 @@ from nanogpt.model.gpt import GPT
 from nanogpt.training.optim import build_optimizer
 from nanogpt.training.loop import accumulate_gradients
 from nanogpt.training.execution import checkpoint_activations
-from nanogpt.training.objective import NextToken
+from nanogpt.training.objective.next_token import NextToken
 
 def memory(kind):
     status = Path("/proc/self/status").read_text()

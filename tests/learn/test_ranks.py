@@ -28,7 +28,7 @@ from nanogpt.model.gpt import GPT
 from nanogpt.model.layers import MLP
 from nanogpt.text.batches import Batch, padded_batch
 from nanogpt.training.loop import accumulate_gradients
-from nanogpt.training.objective import NextToken
+from nanogpt.training.objective.next_token import NextToken
 
 
 def right(rank):

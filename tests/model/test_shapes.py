@@ -28,7 +28,8 @@ from nanogpt.generation import reader, sampling, stream
 from nanogpt.model import attention, cache, gpt, layers, position
 from nanogpt.text import batches, tokenfiles
 from nanogpt.text.tokenizer import CharTokenizer
-from nanogpt.training import loop, objective
+from nanogpt.training import loop
+from nanogpt.training.objective import next_token
 
 # B, T, nh and V are distinct primes; hs is twice another, since RoPE halves it; C is the product of
 # nh and hs; S equals T where a sequence attends to itself, and has one of its own where attention
@@ -42,7 +43,7 @@ MODULES = [
     gpt,
     layers,
     loss,
-    objective,
+    next_token,
     position,
     reader,
     sampling,
@@ -145,7 +146,7 @@ def train_and_generate(kernels: str, **variants: object) -> None:
     ids = np.arange(60) % SIZES["V"]
     batch = batches.Batch(*batches.random_windows(ids, SIZES["T"], SIZES["B"], seed=0, number=0))
     cpu = device.resolve("cpu", "float32")
-    loop.accumulate_gradients(objective.NextToken(model), [batch], cpu)
+    loop.accumulate_gradients(next_token.NextToken(model), [batch], cpu)
     rows = [[1] * SIZES["T"], [2], [3, 4]]
     padded, targets, documents = map(torch.from_numpy, batches.padded_batch(rows))
     model.loss(model(padded, documents=documents), targets).backward()

@@ -17,7 +17,7 @@ from nanogpt.training import execution
 from nanogpt.training.execution import build_objective, checkpoint_activations, suit_compiler
 from nanogpt.training.load import load
 from nanogpt.training.loop import accumulate_gradients
-from nanogpt.training.objective import NextToken
+from nanogpt.training.objective.next_token import NextToken
 from nanogpt.training.plan import plan_run, with_expected_vocabulary
 from nanogpt.training.start import Trainer
 

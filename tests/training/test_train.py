@@ -32,7 +32,7 @@ from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
 from nanogpt.training.checkpoint import find_checkpoint, load_state, load_tensors
 from nanogpt.training.load import load
 from nanogpt.training.loop import accumulate_gradients, dropout_seed
-from nanogpt.training.objective import NextToken
+from nanogpt.training.objective.next_token import NextToken
 from nanogpt.training.optim import OPTIMIZERS
 from nanogpt.training.records import Reached, Sample, Step, Validation, read_metrics
 from nanogpt.training.start import Trainer

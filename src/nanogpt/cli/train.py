@@ -22,6 +22,7 @@ from nanogpt.config import (
     DataConfig,
     ModelConfig,
     ParallelConfig,
+    PolicyConfig,
     SampleConfig,
     TrainConfig,
     from_dict,
@@ -53,7 +54,9 @@ def main(arguments: Sequence[str]) -> int:
         metavar="RUN",
         help="begin with the weights of a run or of a Hugging Face folder",
     )  # fmt: skip
-    parser.add_settings(ModelConfig, DataConfig, TrainConfig, SampleConfig, ParallelConfig)
+    parser.add_settings(
+        ModelConfig, DataConfig, TrainConfig, SampleConfig, PolicyConfig, ParallelConfig
+    )
     options = parser.parse(arguments)
     console = Screen(quiet=rank() > 0)  # of several processes the first speaks for all
     if options.resume:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from nanogpt.config import IGNORED, Config
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT, evaluating
-from nanogpt.training.objective import NextToken
+from nanogpt.training.objective.next_token import NextToken
 from nanogpt.training.optim import build_optimizer
 from nanogpt.training.start import freeze
 

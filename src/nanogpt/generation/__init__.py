@@ -5,5 +5,6 @@ In the order to read it:
     sampling    greedy, temperature, top-k, top-p, min-p, repetition penalty
     reader      texts that grow token by token, with a cache
     stream      from tokens to text as it is made
+    rollouts    many answers at once, with the probabilities with which they were drawn
     packing     finished models, made faster: packed and int8 weights
 """

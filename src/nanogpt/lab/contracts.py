@@ -19,7 +19,7 @@ from nanogpt.model.attention import ATTENTION_KERNELS, attention_mask
 from nanogpt.model.cache import KVCache
 from nanogpt.model.gpt import GPT
 from nanogpt.model.layers import KERNELS
-from nanogpt.training.objective import NextToken
+from nanogpt.training.objective.next_token import NextToken
 
 VOCABULARY = 61
 CONTEXT = 16

@@ -10,7 +10,7 @@ from nanogpt.errors import UserError
 READING_PATH = (
     "text.bpe", "text.tokenizer", "text.batches", "model.layers", "model.position", "model.cache",
     "model.attention", "model.gpt", "generation.sampling", "generation.reader", "evaluation.loss",
-    "training.optim", "training.objective", "training.loop",
+    "training.optim", "training.objective.next_token", "training.loop",
 )  # fmt: skip
 
 STAGES = {

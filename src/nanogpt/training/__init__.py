@@ -3,7 +3,7 @@
 In the order to read it:
 
     optim       AdamW and Muon, parameter groups, learning-rate schedules
-    objective   what training makes smaller
+    objective/  what training makes smaller
     loop        the training loop
     start       starting a run, resuming it, initial weights, frozen parameters
 
@@ -12,6 +12,7 @@ Around it:
     checkpoint  what a run needs to go on, in files that are whole or absent
     pieces      blocks of tensors, of which many ranks write what one or many read
     execution   what is compiled, and what is computed twice to save memory
+    policy      learning from rewards and preferences: what differs from the loop
     records     what a run writes down about itself
     snapshots   the weights at several moments, to watch a training again
     report      the picture and the samples that a run leaves

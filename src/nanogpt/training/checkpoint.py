@@ -264,7 +264,7 @@ def load_state(checkpoint: str | Path) -> tuple[TrainState, Config]:
     """
     saved = read_saved(checkpoint)
     try:
-        absent = vars(Config()).keys() - saved.config.keys() - {"parallel"}  # which came later
+        absent = vars(Config()).keys() - saved.config.keys() - {"policy", "parallel"}  # newer
         if absent:
             raise UserError(f"the settings have no section {min(absent)}.")
         return saved.state, config_from_dict(saved.config)

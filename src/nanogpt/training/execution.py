@@ -20,7 +20,7 @@ from nanogpt.model.attention import AttentionContext
 from nanogpt.model.gpt import GPT
 from nanogpt.model.layers import MLP, fused_cross_entropy, fused_gelu
 from nanogpt.model.size import flops_per_token
-from nanogpt.training.objective import NextToken
+from nanogpt.training.objective import OBJECTIVES
 
 # Results that take long to compute: those of matrix products and of attention.
 EXPENSIVE = [
@@ -53,7 +53,7 @@ def build_objective(
     """
     checkpoint_activations(model, settings.activation_checkpointing)
     not_compiled = compile_or_why_not(settings.compile, compute, flops_per_token(model) * tokens)
-    objective = NextToken(model)
+    objective = choose(OBJECTIVES, "train.objective", settings.objective)(model)
     if not_compiled:
         return objective, not_compiled
     if compute.device.type == "cuda":

@@ -114,7 +114,7 @@ class TrainingLoop:
     def save_if_due(self, records: Sequence[Record]) -> None:
         """Write a checkpoint if it is time for one, or if the validation loss was never lower."""
         step = self.state.step
-        losses = [r.val_loss for r in records if isinstance(r, Validation) and r.step == step]
+        losses = [r.score for r in records if isinstance(r, Validation) and r.step == step]
         best = math.inf if self.state.best_loss is None else self.state.best_loss
         if losses and losses[0] < best:
             self.state = replace(self.state, best_loss=losses[0])
@@ -188,7 +188,7 @@ class TrainingLoop:
         reached = [
             Reached(self.state.step, target, self.state.seconds)
             for target in self.config.train.target_losses()
-            if found.val_loss <= target < best
+            if found.score <= target < best
         ]
         return [found, *reached]
 

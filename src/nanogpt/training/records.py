@@ -29,6 +29,35 @@ class Validation:
     val_loss: float  # nats per token
     bits_per_byte: float
 
+    @property
+    def score(self) -> float:
+        """What should become smaller: `best` and train.targets go by it."""
+        return self.val_loss
+
+
+@dataclass(frozen=True)
+class Answered(Validation):
+    """What a look at the validation text showed, and how its questions were answered."""
+
+    right: float  # share of the questions whose answer comes to what was expected
+    questions: int
+
+    @property
+    def score(self) -> float:
+        """The share that was not right."""
+        return 1 - self.right
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What the answers of one step were like, before its updates."""
+
+    step: int
+    reward: float  # mean of all answers
+    length: float  # mean, in tokens
+    entropy: float  # mean of the distributions that tokens were drawn from, in nats
+    distance: float  # from the reference model, in nats per token
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -47,11 +76,12 @@ class Reached:
     seconds: float  # spent training until then, without evaluation
 
 
-Record = Step | Validation | Sample | Reached
+Record = Step | Validation | Rollout | Sample | Reached
 
-# The kind of a record, by a value that no other kind has.
+# The kind of a record, by a value that no later kind has.
 KINDS: dict[str, type[Record]] = {
-    "loss": Step, "val_loss": Validation, "sample": Sample, "target": Reached,
+    "loss": Step, "right": Answered, "val_loss": Validation, "reward": Rollout, "sample": Sample,
+    "target": Reached,
 }  # fmt: skip
 
 

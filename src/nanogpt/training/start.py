@@ -11,7 +11,15 @@ from typing import Any
 
 import torch
 
-from nanogpt.config import Config, check, config_from_dict, load_config, to_toml, with_settings
+from nanogpt.config import (
+    Config,
+    check,
+    choose,
+    config_from_dict,
+    load_config,
+    to_toml,
+    with_settings,
+)
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
 from nanogpt.files import absolute, claimed, locked, write_text
@@ -21,9 +29,10 @@ from nanogpt.model.build import build, resize_vocabulary
 from nanogpt.model.gpt import GPT
 from nanogpt.model.lora import add_lora
 from nanogpt.model.position import Learned
+from nanogpt.text.batches import Batches
 from nanogpt.text.dataset import data_folder, open_tokens, settings_of_files, tokenizer_of
 from nanogpt.text.formats import find_tokenizer
-from nanogpt.text.tokenfiles import check_unchanged
+from nanogpt.text.tokenfiles import TokenFile, check_unchanged
 from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.training.checkpoint import (
     TrainState,
@@ -37,6 +46,7 @@ from nanogpt.training.checkpoint import (
 )
 from nanogpt.training.load import load_model, shape_and_tokenizer
 from nanogpt.training.loop import TrainingLoop
+from nanogpt.training.objective import OBJECTIVES
 from nanogpt.training.records import Record, read_metrics
 from nanogpt.training.snapshots import drop_later, find_snapshots, save_snapshot, snapshot_steps
 from nanogpt.training.variants import check_choices
@@ -149,6 +159,8 @@ class Trainer(TrainingLoop):
 
         Raises UserError, and writes nothing, if a setting or a token file is unusable.
         """
+        if cls is not (kind := cls.kind_for(config)):
+            return kind.start(folder, config)
         folder = Path(folder)
         refuse_to_overwrite(folder)
         refuse_impossible(config)
@@ -183,6 +195,19 @@ class Trainer(TrainingLoop):
                 write_text(folder / "metrics.jsonl", "")
                 drop_later(folder, -1)  # of a start before this one
         return trainer
+
+    @classmethod
+    def kind_for(cls, config: Config) -> "type[Trainer]":
+        """The trainer that the objective needs; a subclass is one already."""
+        from nanogpt.training.policy import TRAINERS  # built on this module
+
+        return TRAINERS.get(config.train.objective, cls) if cls is Trainer else cls
+
+    def batches_of(self, tokens: TokenFile) -> Batches:
+        """As TrainingLoop.batches_of does; and made into what the objective reads."""
+        batches = super().batches_of(tokens)
+        objective = choose(OBJECTIVES, "train.objective", self.config.train.objective)
+        return getattr(objective, "batches", lambda them, _: them)(batches, self.tokenizer)
 
     @classmethod
     def fresh_model(cls, config: Config) -> GPT:
@@ -229,6 +254,8 @@ class Trainer(TrainingLoop):
     @classmethod
     def at(cls, folder: Path, checkpoint: Path, state: TrainState, config: Config) -> "Trainer":
         """A run as it was at a checkpoint, with its own tokenizer and data, which are checked."""
+        if cls is not (kind := cls.kind_for(config)):
+            return kind.at(folder, checkpoint, state, config)
         check_choices(config)
         config.sizes(world())
         compute = resolve(config.train.device, config.train.precision)

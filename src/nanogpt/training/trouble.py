@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from nanogpt.config import to_toml, with_settings
 from nanogpt.files import write_text
-from nanogpt.training.objective import NextToken
 
 if TYPE_CHECKING:
     from nanogpt.training.loop import TrainingLoop
@@ -43,4 +42,4 @@ def give_up_compiling(run: "TrainingLoop", error: Exception) -> None:
     run.not_compiled = f"it failed ({str(error).strip().splitlines()[0]})"
     run.config = with_settings(run.config, train={"compile": "off"})
     write_text(run.folder / "config.toml", to_toml(run.config))
-    run.objective = NextToken(run.model)
+    run.objective, _ = run.build_objective(run.model, run.config.train, run.compute, 0)

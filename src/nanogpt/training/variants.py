@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from nanogpt.config import Config, TrainConfig, choose
+from nanogpt.evaluation.rewards import REWARDS
 from nanogpt.generation.sampling import SAMPLERS
 from nanogpt.model.attention import ATTENTION_KERNELS
 from nanogpt.model.gpt import BLOCKS, GPT
 from nanogpt.model.layers import KERNELS, MLPS, NORMS
 from nanogpt.model.position import POSITIONS
 from nanogpt.text.batches import BATCHES
+from nanogpt.training.objective import OBJECTIVES
 from nanogpt.training.optim import OPTIMIZERS, SCHEDULES
 
 TABLES: dict[str, dict[str, Any]] = {
@@ -19,9 +21,11 @@ TABLES: dict[str, dict[str, Any]] = {
     "model.block": BLOCKS,
     "model.attention": ATTENTION_KERNELS,
     "data.batches": BATCHES,
+    "train.objective": OBJECTIVES,
     "train.optimizer": OPTIMIZERS,
     "train.schedule": SCHEDULES,
     "sample.sampler": SAMPLERS,
+    "policy.reward": REWARDS,
 }
 
 

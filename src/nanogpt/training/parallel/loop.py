@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from nanogpt.config import Config, ModelConfig, TrainConfig, with_settings
+from nanogpt.config import Config, ModelConfig, TrainConfig, choose, with_settings
 from nanogpt.device import Compute, compile_or_why_not, resolve
 from nanogpt.errors import UserError
 from nanogpt.evaluation.loss import Score, stacked, tensors
@@ -28,7 +28,7 @@ from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import Batch, Batches, sliding_windows
 from nanogpt.training.execution import checkpoint_activations
 from nanogpt.training.loop import TrainingLoop
-from nanogpt.training.objective import NextToken
+from nanogpt.training.objective import OBJECTIVES
 from nanogpt.training.optim import Muon
 from nanogpt.training.parallel import data
 from nanogpt.training.parallel.checkpoint import Saver
@@ -55,7 +55,7 @@ def build_objective(
     not_compiled = of_first_rank(compile_or_why_not(settings.compile, compute, flops))
     for block in () if not_compiled else model.h:
         block.compile()
-    return NextToken(model), not_compiled
+    return choose(OBJECTIVES, "train.objective", settings.objective)(model), not_compiled
 
 
 def of_first_rank(mine: Any) -> Any:
