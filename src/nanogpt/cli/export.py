@@ -25,8 +25,14 @@ def main(arguments: Sequence[str]) -> None:
         "folder", type=named_path, help="the folder to write; it must be new or empty"
     )
     parser.add_argument("--checkpoint", default="latest", choices=["latest", "best"])
+    parser.add_argument(
+        "--adapter", action="store_true", help="of a run with LoRA: only that, for the package peft"
+    )
     options = parser.parse(arguments)
     check_model(options.run)
+    if options.adapter:
+        write_adapter(options.run, options.checkpoint, options.folder)
+        return
     with shown_meanwhile("loading the model ..."):
         from nanogpt.interop.huggingface import export
         from nanogpt.training.load import load
@@ -39,6 +45,24 @@ def main(arguments: Sequence[str]) -> None:
     console = Screen(soft_wrap=True, highlight=False)
     console.print(f"{options.folder} holds a {name}. In Python:\n")
     console.print(usage(options.folder))
+
+
+def write_adapter(run: Path, checkpoint: str, folder: Path) -> None:
+    """Write what LoRA has trained, and say how to open it."""
+    with shown_meanwhile("loading the model ..."):
+        from nanogpt.interop.peft import export_adapter
+        from nanogpt.training.checkpoint import find_checkpoint, load_for_training, load_state
+
+        path = find_checkpoint(run, checkpoint)
+        config = load_state(path)[1]
+        export_adapter(folder, load_for_training(path, config.model), config.train)
+    console = Screen(soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{folder} holds an adapter for {config.train.init}. In Python:\n")
+    console.print(f"""\
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained({config.train.init!r})
+model = PeftModel.from_pretrained(model, {str(folder)!r})""")
 
 
 def class_name(config: Config) -> str:
