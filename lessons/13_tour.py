@@ -574,7 +574,7 @@ def _(mo):
     mo.md("""
     This is how the package proves things. Whenever there are two ways to compute one thing, a test
     computes both and compares: plain and fused, with and without a cache, alone and in a batch. The
-    gradients are compared as well. Lesson 19 does the same with another library in the place of the
+    gradients are compared as well. Lesson 20 does the same with another library in the place of the
     fused version.
 
     ## One training step, from above

@@ -1,7 +1,7 @@
 import marimo
 
 __generated_with = "0.25.2"
-app = marimo.App(width="medium", app_title="Lesson 19: beside Transformers")
+app = marimo.App(width="medium", app_title="Lesson 20: beside Transformers")
 
 
 @app.cell(hide_code=True)
@@ -51,7 +51,7 @@ def _():
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    # 19. The same model in Hugging Face Transformers
+    # 20. The same model in Hugging Face Transformers
 
     After this lesson you can carry a model to Transformers, prove that two implementations compute the
     same, and, where they do not, find the one place where they differ.
@@ -592,14 +592,14 @@ def _(mo):
 
 @app.cell(hide_code=True)
 def _(self_test):
-    answers = self_test(19)
+    answers = self_test(20)
     answers
     return (answers,)
 
 
 @app.cell(hide_code=True)
 def _(answers, judged):
-    judged(19, answers)
+    judged(20, answers)
     return
 
 
