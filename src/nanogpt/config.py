@@ -38,6 +38,7 @@ LARGEST = {
 }  # fmt: skip
 TINY, HUGE = 1e-30, 1e30  # the numbers between are still numbers in float32, as are their products
 DIMENSIONS = ("pipeline", "data", "context", "shard", "tensor")  # of processes: see mesh.py
+PIPELINES = {"1f1b": 1, "gpipe": 1, "interleaved": 2}  # schedules, and how many stages a rank has
 PATHS = ("source", "folder", "tokenizer", "init")  # settings that may name a file
 
 LONGEST_RECIPE = 1_000_000  # characters
@@ -272,6 +273,7 @@ class ParallelConfig:
         at_least(self, 1, "processes", "shard", "tensor", "pipeline", "context")
         at_least(self, 0, "data", "microbatches", "restarts")
         at_least(self, 1, "timeout")
+        choose(PIPELINES, "parallel.schedule", self.schedule)
 
     @property
     def parts(self) -> int:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from nanogpt.cli.prepare import prepare_with_progress, show_prepared
-from nanogpt.config import Config, ParallelConfig
+from nanogpt.config import Config
 from nanogpt.errors import UserError
 from nanogpt.files import claimed
 from nanogpt.text.dataset import data_folder
-from nanogpt.workers import end_with_parent, number_of_processes, rank, usable_cores
+from nanogpt.workers import end_with_parent, number_of_processes, rank, usable_cores, world
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, Store
@@ -28,24 +28,29 @@ SILENT = 3  # exit code of a rank that has nothing to say: another one has faile
 PATIENCE = 5  # seconds for the ranks that still answer
 
 
-def launch(arguments: Sequence[str], settings: ParallelConfig) -> int:
+def launch(arguments: Sequence[str], config: Config) -> int:
     """Start the processes of this machine, with torchrun's own launcher, and wait for their end.
 
-    Returns the exit code. Raises UserError that names the rank which died.
+    Returns the exit code. Raises UserError for settings that cannot be, and one that names the rank
+    which died.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.disable(logging.ERROR)  # reports of many lines
+    from nanogpt.training.parallel.limits import refuse_impossible
+
+    settings = config.parallel
     count = number_of_processes("--parallel.processes", settings.processes)
+    refuse_impossible(config, count)
+    logging.disable(logging.ERROR)  # reports of many lines
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
-    config = LaunchConfig(
+    launched = LaunchConfig(
         1, 1, count, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1", max_restarts=settings.restarts, monitor_interval=0.1,
     )  # fmt: skip
     try:
-        elastic_launch(config, sys.executable)("-m", "nanogpt", "train", *arguments)
+        elastic_launch(launched, sys.executable)("-m", "nanogpt", "train", *arguments)
     except SignalException:
         return 130
     except ChildFailedError as error:
@@ -113,9 +118,11 @@ def start(given: Path | None, place: Path, config: Config, console: Console) -> 
     import torch.distributed as dist
 
     from nanogpt.cli.train import finish, free_folder, is_taken, undone_on_mistake
+    from nanogpt.training.parallel.limits import refuse_impossible
     from nanogpt.training.parallel.loop import ParallelTrainer
 
     with one_of_many(config.parallel.timeout) as (patient, board):
+        refuse_impossible(config, world())
         # An attempt before this one leaves the name of its run, if it could begin it.
         again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and board.check(["run"])
         names = [board.get("run").decode() if again else str(given or free_folder(place))]
@@ -139,8 +146,8 @@ def start(given: Path | None, place: Path, config: Config, console: Console) -> 
 
 def resume(run: Path, changes: Mapping[str, Mapping[str, str]], console: Console) -> int:
     """Go on with a run, perhaps on another layout. Returns the exit code."""
-    from nanogpt.cli.train import finish, parallel_of
+    from nanogpt.cli.train import finish, settings_of
     from nanogpt.training.parallel.loop import ParallelTrainer
 
-    with one_of_many(parallel_of(run, changes).timeout):
+    with one_of_many(settings_of(run, changes).parallel.timeout):
         return finish(ParallelTrainer.resume(run, **changes), console)

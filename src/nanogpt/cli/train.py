@@ -6,7 +6,7 @@ import shutil
 from argparse import SUPPRESS
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from nanogpt.cli.prepare import fetch_with_progress, prepare_with_progress, show
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, load_settings, named, named_path, settings_in
 from nanogpt.config import (
+    DIMENSIONS,
     Config,
     DataConfig,
     ModelConfig,
@@ -25,7 +26,6 @@ from nanogpt.config import (
     PolicyConfig,
     SampleConfig,
     TrainConfig,
-    from_dict,
     load_config,
 )
 from nanogpt.errors import Interrupted, UserError
@@ -67,7 +67,8 @@ def main(arguments: Sequence[str]) -> int:
     if not options.recipe and not given:
         raise UserError("name a recipe, as in `nanogpt train demo`, or settings; see --help")
     config = load_settings(options.recipe, options, trains=True)
-    config.sizes(world() if world() > 1 else config.parallel.processes)
+    if world() == 1:  # else one rank says it for all
+        config.sizes(config.parallel.processes)
     refuse_ignored(given.get("data", {}), config)
     fetch_with_progress(config.data.folder, console)
     from nanogpt.training.start import Trainer  # with torch: what is wrong so far costs no second
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     if is_taken(run):
         raise UserError(f"{run} is not empty; choose another --run, or --resume {run}")
     if config.parallel.processes > 1:
-        return many.launch([*arguments, "--run", str(run)], config.parallel)
+        return many.launch([*arguments, "--run", str(run)], config)
     with claimed(run):
         with undone_on_mistake(run):
             if not config.data.folder:
@@ -96,13 +97,13 @@ def resume_here_or_by_many(
 ) -> int:
     """Continue a run by as many processes as it is laid out for. Returns the exit code."""
     fetch_with_progress(folder_of(run, changes), console)
+    changes = for_so_many_processes(run, changes, console)
     if world() > 1:
         return many.resume(run, changes, console)
-    path, parallel = run / "config.toml", parallel_of(run, changes)
-    config = load_config(path) if path.exists() else Config()
-    replace(config, parallel=parallel).sizes(parallel.processes)
-    if parallel.processes > 1:
-        return many.launch(arguments, parallel)
+    config = settings_of(run, changes)
+    config.sizes(config.parallel.processes)
+    if config.parallel.processes > 1:
+        return many.launch(arguments, config)
     with locked(run):
         return resume(run, changes, console)
 
@@ -130,11 +131,39 @@ def folder_of(run: Path, changes: Mapping[str, Mapping[str, str]]) -> str:
     return load_config(path).data.folder if path.exists() and not given else given
 
 
-def parallel_of(run: Path, changes: Mapping[str, Mapping[str, str]]) -> ParallelConfig:
-    """How the processes of a run are laid out, with what changes now."""
+def settings_of(run: Path, changes: Mapping[str, Mapping[str, str]]) -> Config:
+    """The settings of a run, with what changes now."""
+    from nanogpt.training.checkpoint import find_checkpoint, load_state
+    from nanogpt.training.start import changed
+
     path = run / "config.toml"
-    values = asdict(load_config(path).parallel) if path.exists() else {}
-    return from_dict(ParallelConfig, {**values, **changes.get("parallel", {})})
+    config = load_config(path) if path.exists() else load_state(find_checkpoint(run))[1]
+    return changed(config, changes)
+
+
+def for_so_many_processes(
+    run: Path, changes: Mapping[str, Mapping[str, str]], console: Console
+) -> Mapping[str, Mapping[str, str]]:
+    """The changes, and whole copies of the model where processes cannot have the run's layout.
+
+    So whoever asks for one process alone gets one, however many had parts of the model before.
+    """
+    given = changes.get("parallel", {})
+    processes = world() if world() > 1 else given.get("processes")
+    if not processes or given.keys() & DIMENSIONS:
+        return changes
+    parallel = settings_of(run, changes).parallel
+    try:
+        parallel.sizes(int(processes))
+        return changes
+    except UserError:
+        if world() > 1 or parallel.processes == 1:  # else the first rank says it
+            console.print(
+                f"The layout of {run} needs other processes than {processes}: from now on each "
+                "has a whole copy of the model.", highlight=False, markup=False, soft_wrap=True,
+            )  # fmt: skip
+        whole = {**dict.fromkeys(DIMENSIONS, "1"), "data": "0"}
+        return {**changes, "parallel": {**given, **whole}}
 
 
 def refuse_ignored(given: Mapping[str, str], config: Config) -> None:

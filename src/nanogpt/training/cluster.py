@@ -30,7 +30,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from nanogpt.config import DIMENSIONS, Config
+from nanogpt.config import DIMENSIONS, PIPELINES, Config
 from nanogpt.device import PRECISIONS, Compute
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
@@ -40,9 +40,6 @@ from nanogpt.training.parallel.data import BUCKET
 from nanogpt.training.plan import PRICES
 from nanogpt.training.start import freeze
 from nanogpt.training.variants import optimizer_state_size
-
-PIPELINES = {"1f1b": 1, "interleaved": 2}  # stages of a rank; gpipe takes as long as 1f1b
-
 
 # How often each number that a block keeps moves between a GPU and its memory: it is written, read
 # by the next operation and by the backward pass, and its gradient is written and read.

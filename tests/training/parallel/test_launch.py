@@ -15,7 +15,7 @@ from test_equal import largest_difference
 from worlds import run_ranks
 
 from nanogpt.cli import main
-from nanogpt.config import load_config
+from nanogpt.config import config_from_dict, load_config, to_toml
 from nanogpt.training.checkpoint import find_checkpoint, load_tensors
 from nanogpt.training.records import read_metrics
 
@@ -195,28 +195,45 @@ def test_no_number_names_the_rank(worlds):
 
 
 IMPOSSIBLE = {
-    "heads": ({"tensor": 2}, {"model": {"n_head": 3}}, "n_head: 3 heads cannot be shared out"),
+    "heads": ({"tensor": 2}, {"model": {"n_head": 3}}, "model.n_head=3: use a multiple of 2 ranks"),
     "processes": ({"tensor": 4}, {}, "tensor 4 needs 4 processes, not 2"),
     "rows": ({"data": 2}, {"train": {"batch_size": 7}}, "train.batch_size=7"),
     "tokens": ({"context": 2}, {"model": {"context_length": 15}}, "model.context_length=15"),
     "layers": ({"pipeline": 2}, {"model": {"n_layer": 1}}, "model.n_layer=1: use at least 2"),
     "parts": ({"pipeline": 2, "microbatches": 3}, {}, "4 sequences make no 3 parts"),
-    "schedule": ({"pipeline": 2, "schedule": "2f2b"}, {}, "parallel.schedule='2f2b' is unknown"),
     "dropout": ({"pipeline": 2}, {"model": {"dropout": 0.1}}, "model.dropout=0.1"),
     "attention": ({"data": 2}, {"model": {"attention_dropout": 0.1}}, "attention_dropout=0.1"),
-    "precision": ({"data": 2}, {"train": {"precision": "float16"}}, "works on one process"),
+    "precision": ({"data": 2}, {"train": {"precision": "float16"}}, "train.precision='float16'"),
 }
 
 
-def test_what_cannot_be_is_refused_in_one_line_before_anything_starts(worlds):
-    jobs = {
-        name: {"settings": worlds.settings(parallel, **changes)}
-        for name, (parallel, changes, _) in IMPOSSIBLE.items()
-    }
-    for name, outcome in worlds.together(2, jobs).items():
-        assert IMPOSSIBLE[name][2] in outcome.said
-        assert "\n" not in outcome.said
-        assert not outcome.run.exists()
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_cannot_be_is_refused_before_any_process_starts(
+    worlds, name, capsys, tmp_path, monkeypatch
+):
+    parallel, changes, said = IMPOSSIBLE[name]
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", None)  # starts them
+    settings = config_from_dict(worlds.settings({**parallel, "processes": 2}, **changes))
+    (tmp_path / "recipe.toml").write_text(to_toml(settings))
+    run = tmp_path / "run"
+    assert main(["train", str(tmp_path / "recipe.toml"), "--run", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not run.exists()
+
+
+def test_ranks_that_torchrun_started_refuse_what_cannot_be(worlds):
+    settings = worlds.settings({"data": 2}, train={"batch_size": 7})
+    outcome = worlds.together(2, {"rows": {"settings": settings}})["rows"]
+    assert "train.batch_size=7: use a multiple of 2 ranks" in outcome.said
+    assert not outcome.run.exists()
+
+
+def test_an_unknown_schedule_is_refused_without_a_pipeline(worlds, capsys, tmp_path):
+    given = ["--data.folder", str(worlds.data), "--run", str(tmp_path / "run"), *SMALL]
+    assert main(["train", *given, "--parallel.schedule", "2f2b"]) == 2
+    assert "parallel.schedule='2f2b' is unknown" in capsys.readouterr().err
 
 
 def test_far_too_many_processes_are_refused(worlds, capsys, tmp_path):

@@ -34,12 +34,17 @@ def stopped(worlds):
     return worlds.together(4, {"first": {"settings": settings, "stop_at": 5}})["first"]
 
 
-def test_four_ranks_then_two_then_one(worlds, one, stopped, tmp_path):
+def test_four_ranks_then_two_then_one(worlds, one, stopped, tmp_path, capsys):
     run = shutil.copytree(stopped.run, tmp_path / "run")
     assert len(list(find_checkpoint(run).glob("model-*-of-00004.safetensors"))) == 4
     outcome = worlds.together(2, {"second": resumed(run, 12, tensor=2)})["second"]
     assert outcome.said == ""
-    list(Trainer.resume(run, parallel=ALONE).run())
+    command = ["train", "--resume", str(run)]
+    assert main(command) == 2
+    assert "tensor 2 needs 2 processes, not 1" in capsys.readouterr().err
+    # Whoever asks for one process gets one, and need not know the layout of the run.
+    assert main([*command, "--parallel.processes", "1"]) == 0
+    assert "from now on each has a whole copy of the model" in capsys.readouterr().out
     assert largest_difference(one.trained, outcome.trained) < 2e-5
     assert [r["step"] for r in outcome.records if "loss" in r] == list(range(1, 21))
 

@@ -1,34 +1,73 @@
 """What cannot be shared out among ranks, said before anything starts."""
 
-from nanogpt.config import Config, check, choose
-from nanogpt.device import Compute
+import math
+
+from nanogpt.config import PIPELINES, Config, check, choose
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optim import OPTIMIZERS
-from nanogpt.training.parallel.mesh import ROWS, Ranks
+from nanogpt.training.parallel.mesh import ROWS
 
 
-def refuse_impossible(config: Config, model: GPT, ranks: Ranks, compute: Compute) -> None:
+def refuse_impossible(config: Config, world: int) -> None:
     """Raise UserError for settings with which the ranks could not do what one process does."""
-    if compute.precision == "float16":
+    sizes = config.parallel.sizes(world)
+    if world == 1:
+        return
+    model, train = config.model, config.train
+    if train.precision == "float16":
         raise UserError("train.precision='float16' works on one process: use bfloat16 or float32")
-    check(not config.model.attention_dropout, config.model, "attention_dropout", "use 0 here")
+    check(not model.attention_dropout, model, "attention_dropout", "use 0 here")
     for section, name, dimensions in (
-        (config.train, "batch_size", ROWS),
-        (config.model, "context_length", ("context", "tensor")),
+        (train, "batch_size", ROWS),
+        (model, "context_length", ("context", "tensor")),
+        (model, "n_head", ("tensor",)),
+        (model, "n_kv_head", ("tensor",)),
     ):
-        size, settings = ranks.size(*dimensions), " x ".join(f"parallel.{d}" for d in dimensions)
+        size = math.prod(sizes[dimension] for dimension in dimensions)
+        settings = " x ".join(f"parallel.{dimension}" for dimension in dimensions)
         fix = f"use a multiple of {size} ranks ({settings})"
         check(getattr(section, name) % size == 0, section, name, fix)
+    if sizes["pipeline"] > 1:
+        check(not model.dropout, model, "dropout", "use 0 with parallel.pipeline")
+        stages = sizes["pipeline"] * PIPELINES[config.parallel.schedule]
+        fix = f"use at least {stages}, one for each stage"
+        check(model.n_layer >= stages, model, "n_layer", fix)
+        microbatches(config, world)
+
+
+def microbatches(config: Config, world: int) -> int:
+    """How many parts of a batch go through the pipeline one after another.
+
+    Raises UserError if the settings say a number that cannot be.
+    """
+    sizes, settings = config.parallel.sizes(world), config.parallel
+    size = sizes["pipeline"]
+    rows = config.train.batch_size // math.prod(sizes[name] for name in ROWS)
+    # Interleaved parts come in as many as there are ranks.
+    unit = size if PIPELINES[settings.schedule] > 1 else 1
+    fitting = [n for n in range(unit, 2 * size + 1, unit) if rows % n == 0]
+    count = settings.microbatches or (fitting or [unit])[-1]
+    fix = f"(parallel.microbatches={count}): use a divisor of {rows}"
+    if rows % count:
+        raise UserError(f"a rank's {rows} sequences make no {count} parts {fix}")
+    if count % unit:
+        raise UserError(f"interleaved parts come in {size}s {fix} and a multiple of {size}")
+    return count
+
+
+def refuse_model(config: Config, model: GPT, sizes: dict[str, int]) -> None:
+    """Raise UserError for a model, such as a plugin's, of which ranks cannot have parts."""
+    kept = model.state_dict()
     for name, tensor in (*model.named_buffers(), *model.named_parameters()):
-        if name not in model.state_dict() or not tensor.ndim:
+        if name not in kept or not tensor.ndim:
             raise UserError(f"{name} is no tensor that ranks can share out: use one process for it")
     kinds: dict[str, type] = {}
-    if ranks.size("tensor", "context") > 1:
+    if sizes["tensor"] * sizes["context"] > 1:
         kinds |= {name: type(layer) for name, layer in model.named_modules()}
-    elif ranks.size("pipeline") > 1:  # only the first stage keeps the weights of positions
+    elif sizes["pipeline"] > 1:  # only the first stage keeps the weights of positions
         kinds["wpe"] = type(model.wpe)
-    if ranks.size("tensor", "shard") > 1:
+    if sizes["tensor"] * sizes["shard"] > 1:
         optimizer = choose(OPTIMIZERS, "train.optimizer", config.train.optimizer)
         kinds["train.optimizer"] = optimizer
     for name, kind in kinds.items():

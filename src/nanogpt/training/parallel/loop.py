@@ -34,7 +34,7 @@ from nanogpt.training.parallel import data
 from nanogpt.training.parallel.checkpoint import Saver
 from nanogpt.training.parallel.context import cut_context
 from nanogpt.training.parallel.layout import Layout
-from nanogpt.training.parallel.limits import refuse_impossible
+from nanogpt.training.parallel.limits import refuse_impossible, refuse_model
 from nanogpt.training.parallel.mesh import ROWS, TOKENS, Ranks
 from nanogpt.training.parallel.messages import receive_sum, send_sum
 from nanogpt.training.parallel.pipeline import Pipeline
@@ -73,7 +73,8 @@ class ParallelTrainer(Trainer):
     def __init__(self, folder: Path, config: Config, model: GPT, *others: Any) -> None:
         compute: Compute = others[2]
         self.ranks = ranks = Ranks(config.parallel, compute.device)
-        refuse_impossible(config, model, ranks, compute)
+        refuse_impossible(config, ranks.world)
+        refuse_model(config, model, ranks.sizes)
         self.pipeline = Pipeline(config, ranks) if ranks.size("pipeline") > 1 else None
         own = self.cut(model, compute)
         super().__init__(folder, config, own, *others)

@@ -27,19 +27,19 @@ from torch.distributed.pipelining import (
     ScheduleInterleaved1F1B,
 )
 
-from nanogpt.config import Config, check, choose
+from nanogpt.config import PIPELINES, Config
 from nanogpt.device import Compute
 from nanogpt.errors import UserError
 from nanogpt.evaluation.loss import tensors
 from nanogpt.model.gpt import GPT
 from nanogpt.text.batches import Batch
-from nanogpt.training.parallel.mesh import ROWS, Ranks, share
+from nanogpt.training.parallel.limits import microbatches
+from nanogpt.training.parallel.mesh import Ranks, share
 
-# Each with how many stages a rank has.
-PIPELINES: dict[str, tuple[Any, int]] = {
-    "1f1b": (Schedule1F1B, 1),
-    "gpipe": (ScheduleGPipe, 1),
-    "interleaved": (ScheduleInterleaved1F1B, 2),
+SCHEDULES: dict[str, Any] = {
+    "1f1b": Schedule1F1B,
+    "gpipe": ScheduleGPipe,
+    "interleaved": ScheduleInterleaved1F1B,
 }
 
 
@@ -81,30 +81,15 @@ class Stage(nn.Module):
 
 
 class Pipeline:
-    """The stages of this rank, and the schedule by which all ranks work.
-
-    Raises UserError, before anything is built, for a batch or a model that cannot be shared out so.
-    """
+    """The stages of this rank, and the schedule by which all ranks work."""
 
     def __init__(self, config: Config, ranks: Ranks) -> None:
-        self.ranks, settings, size = ranks, config.parallel, ranks.size("pipeline")
-        self.schedule, per_rank = choose(PIPELINES, "parallel.schedule", settings.schedule)
-        self.count = size * per_rank
+        self.ranks, schedule, size = ranks, config.parallel.schedule, ranks.size("pipeline")
+        self.schedule, self.count = SCHEDULES[schedule], size * PIPELINES[schedule]
         self.numbers = range(ranks.place("pipeline"), self.count, size)  # the stages of this rank
         self.has_first, self.has_last = 0 in self.numbers, self.count - 1 in self.numbers
-        rows = config.train.batch_size // ranks.size(*ROWS)
-        unit = size if per_rank > 1 else 1  # interleaved parts come in as many as there are ranks
-        fitting = [n for n in range(unit, 2 * size + 1, unit) if rows % n == 0]
-        self.microbatches = settings.microbatches or (fitting or [unit])[-1]
+        self.microbatches = microbatches(config, ranks.world)
         self.targets = 1  # of a whole step
-        deep = config.model.n_layer >= self.count
-        check(deep, config.model, "n_layer", f"use at least {self.count}, one for each stage")
-        parts = f"(parallel.microbatches={self.microbatches}): use a divisor of {rows}"
-        if rows % self.microbatches:
-            raise UserError(f"a rank's {rows} sequences make no {self.microbatches} parts {parts}")
-        if self.microbatches % unit:
-            raise UserError(f"interleaved parts come in {size}s {parts} and a multiple of {size}")
-        check(not config.model.dropout, config.model, "dropout", "use 0 with parallel.pipeline")
 
     def cut_model(self, model: GPT) -> list[str]:
         """Leave to this rank its own layers. Returns the parameters that it has borrowed."""

@@ -28,7 +28,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt.config import IGNORED
-from nanogpt.errors import UserError
 from nanogpt.model.attention import AttentionContext
 from nanogpt.model.gpt import GPT
 from nanogpt.model.layers import at_least_float32
@@ -55,16 +54,10 @@ def spans_of_rows(sizes: Sequence[int], place: int, ranks: int) -> list[slice]:
 def cut_model(model: GPT, ranks: Ranks) -> Spans:
     """Leave to a rank its part of every matrix, and let the layers talk to the other ranks.
 
-    Returns how each parameter was cut. Raises UserError if there are heads that cannot be.
+    Returns how each parameter was cut.
     """
-    size, config, group = ranks.size("tensor"), model.config, ranks.group("tensor")
-    for name, heads in (("n_head", config.n_head), ("n_kv_head", config.kv_heads)):
-        if heads % size:
-            raise UserError(
-                f"model.{name}: {heads} heads cannot be shared out by parallel.tensor={size}; use "
-                "a divisor"
-            )
-    vocabulary = ranks.share(config.vocab_size, "tensor")
+    size, group = ranks.size("tensor"), ranks.group("tensor")
+    vocabulary = ranks.share(model.config.vocab_size, "tensor")
     spans: Spans = {"wte.weight": (0, [vocabulary])} if model.wte else {}
     layers: Any = dict(model.h.named_modules())
     for name, layer in layers.items():
