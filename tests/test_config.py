@@ -13,6 +13,7 @@ from nanogpt.config import (
     DataConfig,
     ModelConfig,
     ParallelConfig,
+    PolicyConfig,
     SampleConfig,
     TrainConfig,
     config_from_dict,
@@ -23,7 +24,9 @@ from nanogpt.config import (
 from nanogpt.errors import UserError
 
 RECIPES = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
-SECTIONS = [ModelConfig, DataConfig, TrainConfig, SampleConfig, ParallelConfig]
+SECTIONS = [
+    ModelConfig, DataConfig, TrainConfig, SampleConfig, PolicyConfig, ParallelConfig,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
