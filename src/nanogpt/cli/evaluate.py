@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nanogpt.cli import questions
 from nanogpt.cli.screen import Screen
 from nanogpt.cli.settings import Parser, named, print_json
 from nanogpt.cli.text import printable, visible
@@ -75,17 +76,23 @@ def main(arguments: Sequence[str]) -> None:
         "--novelty", action="store_true",
         help="how much of what the model writes is copied from its training text",
     )  # fmt: skip
+    questions.add_options(parser)
     parser.add_json(
         "loss_nats_per_token, perplexity_per_token, bits_per_byte, tokens, bytes_per_token, "
         "protocol; with the options above also documents, token_losses_nats, "
-        "references_bits_per_byte, novelty (new_runs: shares of runs of n words)"
+        "references_bits_per_byte, novelty (new_runs: shares of runs of n words); with --questions "
+        "accuracy, interval_95, right, questions, reward, mean_reward, protocol, answers"
     )
     options = parser.parse(arguments)
     if options.batch_size < 1:
         raise UserError(f"--batch-size {options.batch_size}: use at least 1")
     if options.stride < 0:
         raise UserError(f"--stride {options.stride}: use at least 1")
+    questions.check(options)
     model, tokenizer, config = load_model(options)
+    if options.questions:
+        questions.answer(options, model, tokenizer)
+        return
     from nanogpt.device import resolve
 
     # Packed and int8 layers have a precision of their own.

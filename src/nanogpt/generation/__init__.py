@@ -6,5 +6,6 @@ In the order to read it:
     reader      texts that grow token by token, with a cache
     stream      from tokens to text as it is made
     rollouts    many answers at once, with the probabilities with which they were drawn
+    replies     answers to conversations, many at once
     packing     finished models, made faster: packed and int8 weights
 """

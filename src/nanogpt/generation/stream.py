@@ -8,6 +8,7 @@ from nanogpt.config import SampleConfig
 from nanogpt.errors import UserError
 from nanogpt.generation.reader import Reader, generate
 from nanogpt.model.gpt import GPT
+from nanogpt.text.conversations import endings
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 
 
@@ -54,11 +55,11 @@ def stream(
 ) -> Iterator[Piece]:
     """Continue the texts of a reader piece by piece.
 
-    A row ends at the end-of-text token, before a stop string, or after max_new_tokens; the others
-    go on. Joined, the pieces of a row are its new text. Each piece comes with the `top` likeliest
-    tokens.
+    A row ends at the end-of-text token or the end of a message, before a stop string, or after
+    max_new_tokens; the others go on. Joined, the pieces of a row are its new text. Each piece comes
+    with the `top` likeliest tokens.
     """
-    end = tokenizer.special_tokens.get(END_OF_TEXT)
+    ends = endings(tokenizer)
     texts = {row: TextStream(stops) for row in range(len(reader.rows))}
     steps = generate(reader, config, tokenizer.vocabulary)
     for number, step in zip(range(config.max_new_tokens), steps, strict=False):
@@ -66,7 +67,7 @@ def stream(
         values, ids = log_probabilities.topk(min(top, len(tokenizer.vocabulary)))
         for row, text in list(texts.items()):
             token = int(step.chosen[row])
-            ended = token == end
+            ended = token in ends
             last = ended or number == config.max_new_tokens - 1
             data = b"" if ended else tokenizer.decode_bytes([token])
             said = text.push(data, final=last)

@@ -30,7 +30,8 @@ from nanogpt.model.cache import KVCache
 from nanogpt.model.gpt import GPT, evaluating
 from nanogpt.serve.settings import LimitsConfig
 from nanogpt.text.batches import document_numbers, sliding_windows
-from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
+from nanogpt.text.conversations import endings
+from nanogpt.text.tokenizer import BaseTokenizer
 
 
 class Busy(Exception):
@@ -265,7 +266,7 @@ class Batcher:
     ) -> None:
         self.model, self.tokenizer, self.limits = model, tokenizer, limits
         self.separator = separator
-        self.end = tokenizer.special_tokens.get(END_OF_TEXT)
+        self.ends = endings(tokenizer)
         # A model may have more rows than the tokenizer has tokens.
         rows = range(model.config.vocab_size)
         self.ruled_out = torch.tensor([i for i in rows if i not in tokenizer.vocabulary]).long()
@@ -356,6 +357,6 @@ class Batcher:
         log_probabilities = logits.float().log_softmax(-1)
         found = guesses(log_probabilities, chosen, max(row.top for row in rows))
         for row, guess in zip(rows, found, strict=True):
-            ended = guess.token == self.end
+            ended = guess.token in self.ends
             data = b"" if ended else self.tokenizer.decode_bytes([guess.token])
             row.take(guess._replace(likeliest=guess.likeliest[: row.top]), data, ended)
