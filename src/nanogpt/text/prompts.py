@@ -6,7 +6,7 @@ from nanogpt.errors import UserError
 from nanogpt.text.batches import IntArray
 from nanogpt.text.conversations import END, ROLE_TOKENS, has_roles
 from nanogpt.text.tokenfiles import TokenFile, end_of_text
-from nanogpt.text.tokenizer import BaseTokenizer
+from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 
 
 class Prompts:
@@ -23,7 +23,7 @@ class Prompts:
                 "use conversations as data.source, or prepare with --data.roles true"
             )
         special, self.tokens, self.tokenizer = tokenizer.special_tokens, tokens, tokenizer
-        self.end = special[END]
+        self.end, self.opening = special[END], special[END_OF_TEXT]
         separators = places_of(tokens, end_of_text(tokenizer))
         speaks = places_of(tokens, special[ROLE_TOKENS["assistant"]])
         ends = places_of(tokens, self.end)
@@ -32,7 +32,7 @@ class Prompts:
         # The last <|assistant|> before each stop, and the first <|end|> after that.
         last = np.append(-1, speaks)[np.searchsorted(speaks, stops)]
         close = np.append(ends, len(tokens.ids))[np.searchsorted(ends, last)]
-        usable = (last >= begins) & (last + 1 - begins <= longest)
+        usable = (last >= begins) & (last + 2 - begins <= longest)
         self.begins, self.speaks = begins[usable], last[usable]
         self.ends = np.minimum(close, stops)[usable]
         if not len(self.begins):
@@ -45,8 +45,11 @@ class Prompts:
         return len(self.begins)
 
     def question(self, n: int) -> list[int]:
-        """The ids of a question, up to and including the <|assistant|> that asks to speak."""
-        return self.tokens.ids[self.begins[n] : self.speaks[n] + 1].tolist()
+        """The ids of a question, from <|endoftext|> to the <|assistant|> that asks to speak.
+
+        They are those of conversations.reply_prompt, which says why they begin as they do.
+        """
+        return [self.opening, *self.tokens.ids[self.begins[n] : self.speaks[n] + 1].tolist()]
 
     def expected(self, n: int) -> str:
         """The answer that the text has."""
