@@ -1,16 +1,24 @@
 """Training on conversations: a model gets rows for roles, and learns what the assistant says."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from nanogpt.cli import main
-from nanogpt.text.conversations import ROLE_TOKENS, has_roles
+from nanogpt.config import IGNORED, DataConfig, SampleConfig
+from nanogpt.generation.replies import ask
+from nanogpt.text.conversations import ROLE_TOKENS, Message, has_roles
+from nanogpt.text.prepare import prepare
 from nanogpt.training.load import load
+from nanogpt.training.loop import accumulate_gradients
+from nanogpt.training.records import read_metrics
+from nanogpt.training.start import Trainer
 
-from conftest import SMALL
+from conftest import SMALL, small_run
 
 SHAPE = {"n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 2}
 STEPS = ["--train.max-steps=2", "--train.batch-size=2", "--train.eval-batches=1",
@@ -51,6 +59,33 @@ def test_gpt2s_folder_grows_by_the_tokens_for_roles(tmp_path, chats):
     rows, old = tuned.model.wte.weight, theirs.transformer.wte.weight
     torch.testing.assert_close(rows[:50257], old, rtol=0, atol=1e-7)
     torch.testing.assert_close(rows[50257:], old.mean(0).expand(4, -1), rtol=0, atol=1e-7)
+
+
+def test_a_hugging_face_folder_learns_to_answer(tmp_path, chats):
+    """The command of the docs, and then the model is asked."""
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(vocab_size=50257, **SHAPE)).save_pretrained(tmp_path / "theirs")
+    more = ["--train.objective=answers", "--data.batches=padded", "--train.max-steps=40"]
+    tuned = tune(
+        tmp_path, tmp_path / "theirs", chats, *more, "--train.lr=1e-2", "--train.warmup-steps=2"
+    )
+    losses = [r["val_loss"] for r in read_metrics(tmp_path / "run") if "val_loss" in r]
+    assert losses[-1] < losses[0] - 1
+    asked = [[Message("user", "3+3?")]]
+    (answer,) = ask(tuned.model, tuned.tokenizer, asked, SampleConfig(temperature=0))
+    assert "user" not in answer
+    assert len(answer) < 20, "it has learned that answers are short, and end"
+
+
+def test_a_step_in_which_the_assistant_says_nothing_moves_nothing(tmp_path, chats):
+    """As where a long question fills all windows of a batch."""
+    prepare(DataConfig(source=str(chats), tokenizer="char"), tmp_path / "data", 1)
+    config = small_run(tmp_path / "data", objective="answers", compile="off")
+    trainer = Trainer.start(tmp_path / "run", replace(config, sample=SampleConfig()))
+    batch = trainer.train_batches.batch(0, 4, seed=1)
+    silent = replace(batch, targets=np.full_like(batch.targets, IGNORED))
+    assert accumulate_gradients(trainer.objective, [silent], trainer.compute).item() == 0
+    assert not any(p.grad.any() for p in trainer.model.parameters())
 
 
 def test_a_run_without_roles_grows_and_one_with_roles_does_not(tmp_path, chats):
