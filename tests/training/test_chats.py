@@ -11,7 +11,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from nanogpt.cli import main
 from nanogpt.config import IGNORED, DataConfig, SampleConfig
 from nanogpt.generation.replies import ask
-from nanogpt.text.conversations import ROLE_TOKENS, Message, has_roles
+from nanogpt.model.gpt import evaluating
+from nanogpt.text.conversations import ROLE_TOKENS, Message, answers_only, has_roles
 from nanogpt.text.prepare import prepare
 from nanogpt.training.load import load
 from nanogpt.training.loop import accumulate_gradients
@@ -86,6 +87,32 @@ def test_a_step_in_which_the_assistant_says_nothing_moves_nothing(tmp_path, chat
     silent = replace(batch, targets=np.full_like(batch.targets, IGNORED))
     assert accumulate_gradients(trainer.objective, [silent], trainer.compute).item() == 0
     assert not any(p.grad.any() for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["random", "packed"])
+def test_the_whole_validation_text_is_measured_by_its_answers(kind, tmp_path, chats):
+    """Every answer's token is due once, but for those at the very beginning of a window."""
+    prepare(DataConfig(source=str(chats), tokenizer="char"), tmp_path / "data", 1)
+    config = small_run(tmp_path / "data", objective="answers", compile="off")
+    config = replace(config, data=replace(config.data, batches=kind), sample=SampleConfig())
+    config = replace(config, model=replace(config.model, context_length=48))
+    trainer = Trainer.start(tmp_path / "run", config)
+    val, special = trainer.tokens.val.ids[:].astype(np.int64), trainer.tokenizer.special_tokens
+    marks = [special["<|assistant|>"], special["<|end|>"]]
+    due = answers_only(val[None, :-1], val[None, 1:], *marks)[0]
+    score = trainer.evaluate(stride=1)
+    assert score.tokens == (due != IGNORED).sum()
+    if kind == "random":  # here a target is predicted from the 48 tokens before it
+        ids = torch.from_numpy(val)
+        with evaluating(trainer.model):
+            losses = [
+                -trainer.model(ids[None, max(0, n - 47) : n + 1])[0, -1].log_softmax(-1)[due[n]]
+                for n in np.flatnonzero(due != IGNORED)
+                if n >= 47
+            ]
+            first = trainer.model(ids[None, :48])[0].log_softmax(-1)
+        losses += [-first[n, due[n]] for n in range(47) if due[n] != IGNORED]
+        assert score.loss == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
 
 
 def test_a_run_without_roles_grows_and_one_with_roles_does_not(tmp_path, chats):

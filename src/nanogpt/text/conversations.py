@@ -10,7 +10,7 @@ Axes: B sequences in a batch, T positions.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -199,6 +199,9 @@ class AnswerBatches(Batches):
         self.assistant, self.end = special[ROLE_TOKENS["assistant"]], special[END]
 
     def batch(self, number: int, batch_size: int, seed: int, rows: slice = ALL) -> Batch:
-        whole = self.batches.batch(number, batch_size, seed, rows)
-        targets = answers_only(whole.ids, whole.targets, self.assistant, self.end)
-        return Batch(whole.ids, targets, whole.documents)
+        return self.masked(self.batches.batch(number, batch_size, seed, rows))
+
+    def masked(self, batch: Batch) -> Batch:
+        """A batch, in which only what the assistant says counts."""
+        targets = answers_only(batch.ids, batch.targets, self.assistant, self.end)
+        return replace(batch, targets=targets)

@@ -22,6 +22,7 @@ from nanogpt.config import (
 )
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
+from nanogpt.evaluation.loss import Score, batch_losses, default_stride, mean_loss, stacked
 from nanogpt.files import absolute, claimed, locked, write_text
 from nanogpt.generation.stream import prompt_ids
 from nanogpt.memory import refuse_impossible
@@ -29,7 +30,8 @@ from nanogpt.model.build import build, resize_vocabulary
 from nanogpt.model.gpt import GPT
 from nanogpt.model.lora import add_lora
 from nanogpt.model.position import Learned
-from nanogpt.text.batches import Batches
+from nanogpt.text.batches import Batches, sliding_windows
+from nanogpt.text.conversations import AnswerBatches
 from nanogpt.text.dataset import data_folder, open_tokens, settings_of_files, tokenizer_of
 from nanogpt.text.formats import find_tokenizer
 from nanogpt.text.tokenfiles import TokenFile, check_unchanged
@@ -208,6 +210,18 @@ class Trainer(TrainingLoop):
         batches = super().batches_of(tokens)
         objective = choose(OBJECTIVES, "train.objective", self.config.train.objective)
         return getattr(objective, "batches", lambda them, _: them)(batches, self.tokenizer)
+
+    def evaluate(self, stride: int = 0) -> Score:
+        """As TrainingLoop.evaluate does; where answers are learned, the loss of the answers."""
+        batches, ids = self.val_batches, self.tokens.val.ids
+        if not isinstance(batches, AnswerBatches):
+            return super().evaluate(stride)
+        length = self.config.model.context_length
+        windows = sliding_windows(ids, length, stride or default_stride(length))
+        separator = batches.separator if batches.documents_apart else None
+        cut = stacked(windows, self.config.train.batch_size, separator)
+        losses = batch_losses(self.model, map(batches.masked, cut), self.compute)
+        return Score(*mean_loss(losses), self.tokens.val.bytes_per_token)
 
     @classmethod
     def fresh_model(cls, config: Config) -> GPT:
