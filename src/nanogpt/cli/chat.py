@@ -13,6 +13,14 @@ from nanogpt.cli.text import printable
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import SampleConfig, explanations, from_dict
 from nanogpt.errors import UserError, did_you_mean
+from nanogpt.text.conversations import (
+    END,
+    Message,
+    encode_conversation,
+    endings,
+    has_roles,
+    reply_prompt,
+)
 from nanogpt.text.tokenizer import BaseTokenizer
 
 if TYPE_CHECKING:
@@ -29,6 +37,15 @@ sees your text and its own, up to its context length.
   /reset             begin a new text
   /quit              leave; so does Ctrl-D. Ctrl-C ends the model's turn
 """
+ABOUT_ROLES = """\
+Write something, and the model answers. It sees what you both said, up to its context length.
+
+  /system TEXT       begin anew, with a message that says how the model should behave
+  /temperature 0.5   change a setting: {settings}
+  /settings          show them; /help shows all of this
+  /reset             begin anew
+  /quit              leave; so does Ctrl-D. Ctrl-C ends the model's turn
+"""
 
 # What a person can set here; the prompt is what they write.
 CHANGEABLE = [field.name for field in fields(SampleConfig) if field.name != "prompt"]
@@ -36,6 +53,9 @@ CHANGEABLE = [field.name for field in fields(SampleConfig) if field.name != "pro
 
 class Chat:
     """One text that a person and a model write in turns."""
+
+    about = ABOUT
+    more_commands: tuple[str, ...] = ()
 
     def __init__(
         self, model: "GPT", tokenizer: BaseTokenizer, settings: SampleConfig, stops: Sequence[str]
@@ -53,18 +73,27 @@ class Chat:
         Raises UserError for text that the tokenizer cannot encode.
         """
         from nanogpt.generation.reader import Reader
-        from nanogpt.generation.stream import prompt_ids, stream
+        from nanogpt.generation.stream import stream
 
+        ids = self.encode(text)
         if self.reader is None:
-            self.reader = Reader(self.model, [prompt_ids(self.tokenizer, text)])
-        elif text:
-            self.reader.append(0, prompt_ids(self.tokenizer, self.new_line() + text))
+            self.reader = Reader(self.model, [ids])
+        else:
+            self.reader.append(0, ids)
         # Each turn draws anew: the same words twice need not get the same answer.
         seed = (self.settings.seed + self.turns) % 2**63
         self.turns += 1
         turn = from_dict(SampleConfig, {**asdict(self.settings), "seed": seed})
         for piece in stream(self.reader, self.tokenizer, turn, self.stops):
             yield piece.text
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of what a person writes, after what is there already."""
+        from nanogpt.generation.stream import prompt_ids
+
+        if self.reader is None:
+            return prompt_ids(self.tokenizer, text)
+        return prompt_ids(self.tokenizer, self.new_line() + text) if text else []
 
     def new_line(self) -> str:
         """What begins a new line: nothing, if one has begun or the vocabulary has no lines."""
@@ -86,18 +115,45 @@ class Chat:
             self.reader, self.turns = None, 0
             return "a new text"
         if name == "help":
-            return ABOUT.format(settings=", ".join(CHANGEABLE)).rstrip()
+            return self.about.format(settings=", ".join(CHANGEABLE)).rstrip()
         if name == "settings":
             texts = explanations(SampleConfig)
             shown = [f"/{n} {getattr(self.settings, n)}   {texts[n]}" for n in CHANGEABLE]
             return "\n".join(shown)
         if name not in CHANGEABLE:
-            known = [*CHANGEABLE, "settings", "help", "reset", "quit"]
+            known = [*CHANGEABLE, *self.more_commands, "settings", "help", "reset", "quit"]
             raise UserError(f"/{name} is not a command: {did_you_mean(name, known)}")
         if not value:
             raise UserError(f"/{name} needs a value; it is {getattr(self.settings, name)}")
         self.settings = from_dict(SampleConfig, {**asdict(self.settings), name: value})
         return f"{name} is {getattr(self.settings, name)}"
+
+
+class Conversation(Chat):
+    """A conversation with a model that knows roles: turns are messages, each with its end."""
+
+    about = ABOUT_ROLES
+    more_commands = ("system",)
+    system = ""
+
+    def encode(self, text: str) -> list[int]:
+        said = [Message("user", text)]
+        if self.reader is None:
+            first = [Message("system", self.system)] if self.system else []
+            return reply_prompt(self.tokenizer, [*first, *said])
+        ids = encode_conversation(self.tokenizer, said, reply=True)
+        if self.reader.rows[0][-1] in endings(self.tokenizer):
+            return ids
+        return [self.tokenizer.special_tokens[END], *ids]  # the answer was cut short
+
+    def command(self, line: str) -> str:
+        name, _, value = line[1:].strip().partition(" ")
+        if name != "system":
+            return super().command(line)
+        encode_conversation(self.tokenizer, [Message("system", value)])  # or say why it cannot be
+        self.system = value
+        self.reader, self.turns = None, 0
+        return "a new conversation" + ("" if value else " without a system message")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -106,16 +162,19 @@ def main(arguments: Sequence[str]) -> None:
     add_model_options(parser)
     parser.add_argument(
         "--stop", action="append", metavar="TEXT",
-        help="ends the model's turn; may be given several times (default: an empty line)",
+        help="ends the model's turn; may be given several times (default: an empty line; "
+        "none for a model that knows roles)",
     )  # fmt: skip
     parser.add_settings(SampleConfig)
     options = parser.parse(arguments)
     model, tokenizer, config = load_model(options)
-    stops = ["\n\n"] if options.stop is None else options.stop
-    chat = Chat(model, tokenizer, sample_settings(config, options), stops)
+    roles = has_roles(tokenizer)
+    stops = options.stop if roles or options.stop is not None else ["\n\n"]
+    kind = Conversation if roles else Chat
+    chat = kind(model, tokenizer, sample_settings(config, options), stops or [])
     with suppress(ImportError):  # arrow keys and a history for input(); not on Windows
         importlib.import_module("readline")
-    print(ABOUT.format(settings=", ".join(CHANGEABLE)))
+    print(chat.about.format(settings=", ".join(CHANGEABLE)))
     while True:
         try:
             line = read_line("> ")
@@ -137,6 +196,8 @@ def turn(chat: Chat, line: str) -> None:
     """Carry out a command, or print the model's turn as it is made; Ctrl-C ends it."""
     if line.startswith("/"):
         print(chat.command(line))
+        return
+    if not line and isinstance(chat, Conversation):
         return
     try:
         for text in chat.answer(line):

@@ -43,6 +43,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--explain", action="store_true", help="show each token, its probability, the runners-up"
     )
+    parser.add_argument(
+        "--chat", action=argparse.BooleanOptionalAction, default=None,
+        help="the prompt is a user's message, to be answered; the default for a run that has "
+        "learned to answer",
+    )  # fmt: skip
     parser.add_settings(SampleConfig)
     options = parser.parse(arguments)
     if options.num_samples < 1:
@@ -51,26 +56,32 @@ def main(arguments: Sequence[str]) -> None:
     sample_settings(Config(), options)
     model, tokenizer, config = load_model(options)
     from nanogpt.generation.reader import Reader
-    from nanogpt.generation.stream import prompt_ids, stream
+    from nanogpt.generation.stream import is_chat, prompt_ids, stream
 
     settings = sample_settings(config, options)
     if options.prompt is not None:
         settings = replace(settings, prompt=read_argument(options.prompt))
-    prompt = prompt_ids(tokenizer, settings.prompt)
+    chats = is_chat(replace(config, sample=settings), tokenizer)
+    if options.chat is not None:
+        chats = options.chat
+    if chats and not settings.prompt:
+        raise UserError("--chat answers a message: add it with --prompt")
+    prompt = prompt_ids(tokenizer, settings.prompt, chats)
     refuse_rows(model, options.num_samples, len(prompt) + settings.max_new_tokens)
     reader = Reader(model, [prompt] * options.num_samples)
     top = min(RUNNERS_UP, len(tokenizer.vocabulary)) if options.explain else 0
     pieces = stream(reader, tokenizer, settings, options.stop, top)
     samples = row_by_row(pieces, options.num_samples)
+    shown = settings.prompt + "\n" * chats
     for number, sample in enumerate(samples):
         if number:
             print("\n" + "─" * 40)
         if options.explain:
             found = list(sample)
-            show(settings.prompt, found, at_once=False)
+            show(shown, found, at_once=False)
             explain(found, tokenizer)
         else:
-            show(settings.prompt, sample, options.stream)
+            show(shown, sample, options.stream)
 
 
 def refuse_rows(model: "GPT", rows: int, tokens: int) -> None:

@@ -257,6 +257,7 @@ def finish(trainer: "Trainer", console: Console) -> int:
 
 def conclude(trainer: "Trainer", complete: bool, console: Console) -> int:
     """Write loss.png and samples.md and say how to continue. Returns the exit code."""
+    from nanogpt.generation.stream import is_chat
     from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
 
     run = trainer.folder
@@ -268,7 +269,8 @@ def conclude(trainer: "Trainer", complete: bool, console: Console) -> int:
     samples = {}
     if model:
         with console.status("writing samples ..."):
-            samples = side_by_side(model, trainer.tokenizer, trainer.config.sample)
+            tokenizer, config = trainer.tokenizer, trainer.config
+            samples = side_by_side(model, tokenizer, config.sample, is_chat(config, tokenizer))
     write_samples(run, trainer.config, samples)
     if complete:
         lines = [

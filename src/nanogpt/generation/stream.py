@@ -4,11 +4,11 @@ import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nanogpt.config import SampleConfig
+from nanogpt.config import Config, SampleConfig
 from nanogpt.errors import UserError
 from nanogpt.generation.reader import Reader, generate
 from nanogpt.model.gpt import GPT
-from nanogpt.text.conversations import endings
+from nanogpt.text.conversations import Message, endings, has_roles, reply_prompt
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 
 
@@ -81,28 +81,39 @@ def stream(
 
 
 def generate_text(
-    model: GPT, tokenizer: BaseTokenizer, config: SampleConfig, stops: Sequence[str] = ()
-) -> Iterator[str]:
-    """Continue the prompt of the settings, piece by piece.
+    model: GPT, tokenizer: BaseTokenizer, config: SampleConfig, stops: Sequence[str] = (),
+    chat: bool = False,
+) -> Iterator[str]:  # fmt: skip
+    """Continue the prompt of the settings, or answer it as a message, piece by piece.
 
     Raises UserError for a prompt that the tokenizer cannot encode.
     """
-    reader = Reader(model, [prompt_ids(tokenizer, config.prompt)])
+    reader = Reader(model, [prompt_ids(tokenizer, config.prompt, chat)])
     for piece in stream(reader, tokenizer, config, stops):
         if piece.text:
             yield piece.text
 
 
-def prompt_ids(tokenizer: BaseTokenizer, prompt: str) -> list[int]:
+def is_chat(config: Config, tokenizer: BaseTokenizer) -> bool:
+    """Whether the prompt of a run is a message, if there is one: the run has learned to answer."""
+    learned = has_roles(tokenizer) and config.train.objective != "next-token"
+    return learned and bool(config.sample.prompt)
+
+
+def prompt_ids(tokenizer: BaseTokenizer, prompt: str, chat: bool = False) -> list[int]:
     """The ids to continue. An empty prompt starts a document, or a line, or with any token.
+
+    In a chat the prompt is what the user says, and the assistant is to answer.
 
     Raises UserError for a prompt that the tokenizer cannot encode.
     """
-    if not prompt and END_OF_TEXT in tokenizer.special_tokens:
+    if not prompt and not chat and END_OF_TEXT in tokenizer.special_tokens:
         return [tokenizer.special_tokens[END_OF_TEXT]]
     try:
+        if chat:
+            return reply_prompt(tokenizer, [Message("user", prompt)])
         return tokenizer.encode(prompt or "\n")
     except UserError as error:
-        if not prompt:
+        if not prompt and not chat:
             return [0]
         raise UserError(f"sample.prompt={prompt!r}: {error}") from None

@@ -26,9 +26,9 @@ from nanogpt.serve.requests import (
     Prompt,
     Sampling,
     TokenizeRequest,
-    chat_prompt,
     default_tokens,
     make_rows,
+    read_chat,
     read_prompts,
 )
 from nanogpt.serve.safety import Guard, error_response
@@ -206,9 +206,8 @@ def add_completion_routes(app: FastAPI, models: Models) -> None:
             raise ApiError(400, "max_tokens=0: use at least 1", "max_tokens")
         if body.top_logprobs and not body.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs=true", "top_logprobs")
-        text, stops = chat_prompt(body.messages)
-        prompts = await asyncio.to_thread(
-            read_prompts, text, batcher.tokenizer, batcher.limits.prompt_tokens
+        prompts, stops = await asyncio.to_thread(
+            read_chat, body.messages, batcher.tokenizer, batcher.limits.prompt_tokens
         )
         rows = make_rows(
             body, prompts, batcher, new_tokens, [*body.stop_texts(), *stops],

@@ -18,6 +18,8 @@ from nanogpt.errors import UserError
 from nanogpt.generation.stream import prompt_ids
 from nanogpt.serve.batching import Batcher, Row
 from nanogpt.serve.settings import LimitsConfig
+from nanogpt.text import conversations
+from nanogpt.text.conversations import has_roles, reply_prompt
 from nanogpt.text.tokenizer import BaseTokenizer
 
 MOST_CHOICES = 128  # of one request: prompts times n
@@ -153,8 +155,8 @@ class DetokenizeRequest(Strict):
 def chat_prompt(messages: Sequence[Message]) -> tuple[str, list[str]]:
     """A chat as one text, and the texts before which the answer ends.
 
-    No model of ours has learned a chat template yet, so this is a plain one: one line for each
-    turn, "name: text", and the model writes the next line of the assistant.
+    For a model that knows no roles: one line for each turn, "name: text", and the model writes the
+    next line of the assistant.
     """
     lines = [f"{message.name or message.role}: {message.text()}\n" for message in messages]
     names = {message.name or message.role for message in messages} | {"user", "assistant"}
@@ -187,12 +189,42 @@ def read_prompt(given: str | Sequence[int], tokenizer: BaseTokenizer, longest: i
             prompt = Prompt("", prompt_ids(tokenizer, ""))
     except UserError as error:
         raise ApiError(400, str(error), "prompt") from None
+    return fitting(prompt, longest)
+
+
+def fitting(prompt: Prompt, longest: int) -> Prompt:
+    """The prompt itself. Raises ApiError if it is too long."""
     if len(prompt.ids) > longest:
         message = (
             f"the prompt has more than {longest} tokens: shorten it, or --limits.prompt-tokens"
         )
         raise ApiError(400, message, "prompt", "context_length_exceeded")
     return prompt
+
+
+def read_chat(
+    messages: Sequence[Message], tokenizer: BaseTokenizer, longest: int
+) -> tuple[list[Prompt], list[str]]:
+    """The prompt of a chat, and the texts before which the answer ends.
+
+    A model that knows roles reads their tokens, which no text can forge, and ends its answer by
+    itself. Raises ApiError as read_prompt does.
+    """
+    if not has_roles(tokenizer):
+        text, stops = chat_prompt(messages)
+        return read_prompts(text, tokenizer, longest), stops
+    said = [
+        conversations.Message("system" if m.role == "developer" else m.role, m.text())
+        for m in messages
+    ]
+    # The tokenizer need not read a text of which each token would have too many bytes.
+    most = longest * max(map(len, tokenizer.vocabulary.values()))
+    try:
+        short = sum(len(message.content) for message in said) <= most
+        ids = reply_prompt(tokenizer, said) if short else [0] * (longest + 1)
+    except UserError as error:
+        raise ApiError(400, str(error), "messages") from None
+    return [fitting(Prompt("", ids), longest)], []
 
 
 def read_prompts(

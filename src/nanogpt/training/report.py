@@ -92,10 +92,13 @@ def three_ways(config: SampleConfig) -> dict[str, SampleConfig]:
     }
 
 
-def side_by_side(model: GPT, tokenizer: BaseTokenizer, config: SampleConfig) -> dict[str, str]:
-    """The same prompt continued in three ways."""
+def side_by_side(
+    model: GPT, tokenizer: BaseTokenizer, config: SampleConfig, chat: bool = False
+) -> dict[str, str]:
+    """The same prompt continued in three ways, or answered if it is a message of a chat."""
+    shown = config.prompt + "\n" * chat
     return {
-        name: config.prompt + "".join(generate_text(model, tokenizer, settings))
+        name: shown + "".join(generate_text(model, tokenizer, settings, chat=chat))
         for name, settings in three_ways(config).items()
     }
 

@@ -24,7 +24,7 @@ from nanogpt.device import resolve
 from nanogpt.errors import UserError
 from nanogpt.evaluation.loss import Score, batch_losses, default_stride, mean_loss, stacked
 from nanogpt.files import absolute, claimed, locked, write_text
-from nanogpt.generation.stream import prompt_ids
+from nanogpt.generation.stream import generate_text, is_chat, prompt_ids
 from nanogpt.memory import refuse_impossible
 from nanogpt.model.build import build, resize_vocabulary
 from nanogpt.model.gpt import GPT
@@ -49,7 +49,7 @@ from nanogpt.training.checkpoint import (
 from nanogpt.training.load import load_model, shape_and_tokenizer
 from nanogpt.training.loop import TrainingLoop
 from nanogpt.training.objective import OBJECTIVES
-from nanogpt.training.records import Record, read_metrics
+from nanogpt.training.records import Record, Sample, read_metrics
 from nanogpt.training.snapshots import drop_later, find_snapshots, save_snapshot, snapshot_steps
 from nanogpt.training.variants import check_choices
 from nanogpt.workers import rank, world
@@ -222,6 +222,15 @@ class Trainer(TrainingLoop):
         cut = stacked(windows, self.config.train.batch_size, separator)
         losses = batch_losses(self.model, map(batches.masked, cut), self.compute)
         return Score(*mean_loss(losses), self.tokens.val.bytes_per_token)
+
+    def sample(self) -> Sample:
+        """As TrainingLoop.sample does; where answers are learned, the prompt is answered."""
+        if not is_chat(self.config, self.tokenizer):
+            return super().sample()
+        settings = self.config.sample
+        settings = replace(settings, max_new_tokens=min(64, settings.max_new_tokens))
+        said = "".join(generate_text(self.model, self.tokenizer, settings, chat=True))
+        return Sample(self.state.step, f"{settings.prompt}\n{said}")
 
     @classmethod
     def fresh_model(cls, config: Config) -> GPT:
