@@ -25,8 +25,13 @@ from nanogpt.errors import UserError
 
 RECIPES = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
 SECTIONS = [
-    ModelConfig, DataConfig, TrainConfig, SampleConfig, PolicyConfig, ParallelConfig,
-]  # fmt: skip
+    ModelConfig,
+    DataConfig,
+    TrainConfig,
+    SampleConfig,
+    PolicyConfig,
+    ParallelConfig,
+]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

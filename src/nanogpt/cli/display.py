@@ -16,7 +16,15 @@ from rich.text import Text
 from nanogpt.cli.text import printable
 from nanogpt.errors import UserError
 from nanogpt.model.size import flops_per_token
-from nanogpt.training.records import Reached, Record, Sample, Step, Validation
+from nanogpt.training.records import (
+    Answered,
+    Reached,
+    Record,
+    Rollout,
+    Sample,
+    Step,
+    Validation,
+)
 from nanogpt.workers import rank
 
 if TYPE_CHECKING:
@@ -91,11 +99,12 @@ class Display:
         self.flops_per_token = flops_per_token(trainer.outline)
         self.peak = trainer.compute.peak_flops() * trainer.processes
         self.losses: list[float] = []
+        self.rewards: list[float] = []  # of an objective that has them, in place of losses
         self.speeds: list[float] = []
         self.progress = Progress(
             MofNCompleteColumn(),
             BarColumn(bar_width=5),  # all of this fits into 80 characters
-            TextColumn("loss [cyan]{task.fields[loss]}[/]"),
+            TextColumn("{task.fields[what]} [cyan]{task.fields[loss]}[/]"),
             TextColumn("val [green]{task.fields[val]}[/]"),
             TextColumn("{task.fields[speed]} tok/s {task.fields[mfu]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -107,6 +116,7 @@ class Display:
             "",
             total=trainer.config.train.max_steps,
             completed=trainer.state.step,
+            what="reward" if trainer.config.train.objective == "policy" else "loss",
             loss="-",
             val="-",
             speed="-",
@@ -119,6 +129,9 @@ class Display:
             self.show_step(record)
         elif isinstance(record, Validation):
             self.show_validation(record)
+        elif isinstance(record, Rollout):
+            self.rewards = [*self.rewards[-9:], record.reward]
+            self.progress.update(self.task, loss=f"{mean(self.rewards):.3f}")
         elif isinstance(record, Reached):
             self.console.print(
                 f"step {record.step:>6}  [bold green]reached {record.target} after "
@@ -136,7 +149,7 @@ class Display:
         self.progress.update(
             self.task,
             completed=record.step,
-            loss=f"{mean(self.losses):.3f}",
+            loss=f"{mean(self.rewards or self.losses):.3f}",
             speed=f"{speed:,.0f}",
             mfu=f"{speed * self.flops_per_token / self.peak:.0%} mfu",
         )
@@ -146,10 +159,12 @@ class Display:
         val, bits = f"{record.val_loss:.3f}", f"{record.bits_per_byte:.3f}"
         self.progress.update(self.task, val=val)
         train = f"train {mean(self.losses):.3f}  " if self.losses else " " * 13
+        end = f"[green]{bits}[/] bits per byte"
+        if isinstance(record, Answered):
+            train = f"reward {mean(self.rewards):.3f}  " if self.rewards else " " * 14
+            end = f"[green]{record.right:.1%}[/] of {record.questions} questions right"
         self.console.print(
-            f"step {record.step:>6}  {train}validation [green]{val}[/]  "
-            f"[green]{bits}[/] bits per byte",
-            highlight=False,
+            f"step {record.step:>6}  {train}validation [green]{val}[/]  {end}", highlight=False
         )
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 # What a run has written before its first checkpoint, whole or half-written.
 OF_A_START = re.compile(
-    r"data|checkpoints|snapshots|tensorboard|\.unfinished|(train|val)(-\d+-of-\d+)?\.(bin|json)"
+    r"data|checkpoints|snapshots|tensorboard|reference\.safetensors|\.unfinished|(train|val)(-\d+-of-\d+)?\.(bin|json)"
     r"|prepared\.json|config\.toml|tokenizer\.json|metrics\.jsonl|\.(config\.toml|tokenizer\.json)\.\w+"
 )
 
@@ -228,21 +228,24 @@ def remove_start(run: Path) -> None:
     """Remove what a run wrote before its first checkpoint."""
     for name in ("data", "checkpoints", "snapshots", "tensorboard"):
         shutil.rmtree(run / name, ignore_errors=True)
-    for name in ("config.toml", "tokenizer.json", "metrics.jsonl"):
+    for name in ("config.toml", "tokenizer.json", "metrics.jsonl", "reference.safetensors"):
         (run / name).unlink(missing_ok=True)
 
 
 def describe(trainer: "Trainer", console: Console) -> None:
     """Say what is about to be trained, and on what."""
     model, train = trainer.config.model, trainer.config.train
-    tokens = trainer.config.tokens_per_step
+    tokens, group = trainer.config.tokens_per_step, trainer.config.policy.group_size
     passes = train.max_steps * tokens / trainer.tokens.train.about.count
+    work = f"{tokens:,} tokens, {passes:.1f} passes over the text"
+    if train.objective == "policy":
+        work = f"{trainer.config.answers_per_step:,} answers, {group} to each question"
     together = f" by {trainer.processes} processes" if trainer.processes > 1 else ""
     console.print(
         f"[bold]model[/]  {trainer.outline.num_parameters():,} parameters: {model.n_layer} layers, "
         f"{model.n_head} heads, {model.n_embd} channels, context {model.context_length}\n"
-        f"[bold]steps[/]  {train.max_steps:,} of {tokens:,} tokens, {passes:.1f} passes over the "
-        f"text, on {trainer.compute.device} in {trainer.compute.precision}{together}\n"
+        f"[bold]steps[/]  {train.max_steps:,} of {work}, on {trainer.compute.device} in "
+        f"{trainer.compute.precision}{together}\n"
         f"[bold]compiled[/]  {'no: ' + trainer.not_compiled if trainer.not_compiled else 'yes'}",
         highlight=False,
     )
@@ -258,14 +261,20 @@ def finish(trainer: "Trainer", console: Console) -> int:
 def conclude(trainer: "Trainer", complete: bool, console: Console) -> int:
     """Write loss.png and samples.md and say how to continue. Returns the exit code."""
     from nanogpt.generation.stream import is_chat
-    from nanogpt.training.report import side_by_side, write_loss_plot, write_samples
+    from nanogpt.training.report import (
+        side_by_side,
+        write_loss_plot,
+        write_reward_plot,
+        write_samples,
+    )
 
     run = trainer.folder
     name = shlex.quote(str(run))
     model = trainer.whole_model() if complete else None
     if rank():  # the first rank writes for all
         return 0 if complete else 130
-    write_loss_plot(run)
+    pictures = [write_loss_plot(run), write_reward_plot(run)]
+    names = ", ".join(picture.name for picture in pictures if picture)
     samples = {}
     if model:
         with console.status("writing samples ..."):
@@ -274,7 +283,7 @@ def conclude(trainer: "Trainer", complete: bool, console: Console) -> int:
     write_samples(run, trainer.config, samples)
     if complete:
         lines = [
-            f"done after {trainer.state.seconds:.0f} s of training: loss.png, samples.md in {name}",
+            f"done after {trainer.state.seconds:.0f} s of training: {names}, samples.md in {name}",
             f"try: nanogpt generate {name}",
             f"     nanogpt evaluate {name}",
         ]

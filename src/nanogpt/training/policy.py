@@ -27,7 +27,7 @@ from nanogpt.device import Compute, to_device
 from nanogpt.errors import UserError
 from nanogpt.evaluation.loss import tensors
 from nanogpt.evaluation.rewards import REWARDS
-from nanogpt.files import writing
+from nanogpt.files import claimed, writing
 from nanogpt.generation.rollouts import RollOut, roll_out
 from nanogpt.model.gpt import GPT, evaluating
 from nanogpt.text.batches import Batch, padded_batch, shuffled
@@ -74,7 +74,7 @@ class ReferenceTrainer(Trainer):
         trainer = super().start(folder, config)
         assert isinstance(trainer, ReferenceTrainer)
         found = {k: x.cpu().contiguous() for k, x in trainer.reference.state_dict().items()}
-        with writing(trainer.folder / REFERENCE) as file:
+        with claimed(trainer.folder), writing(trainer.folder / REFERENCE) as file:
             file.write(save(found))
         return trainer
 

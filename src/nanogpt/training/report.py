@@ -1,4 +1,4 @@
-"""The pictures and texts that a run leaves for people: loss.png and samples.md."""
+"""What a run leaves for people: loss.png, rewards.png where there are rewards, samples.md."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +59,52 @@ def write_loss_plot(run: str | Path) -> Path:
         figure.savefig(file, format="png", dpi=110)
     plt.close(figure)
     return run / "loss.png"
+
+
+def write_reward_plot(run: str | Path) -> Path | None:
+    """Draw rewards.png of a run that learned from rewards; of another one nothing, and None.
+
+    The reward with the share of right answers, the length of answers, the entropy, and the distance
+    from the reference model.
+    """
+    run = Path(run)
+    records = read_metrics(run)
+    rollouts = [r for r in records if "reward" in r]
+    looks = [r for r in records if "right" in r]
+    if not rollouts:
+        return None
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained")
+    titles = {
+        "reward": "reward of the answers",
+        "length": "length of an answer, tokens",
+        "entropy": "entropy, nats per token",
+        "distance": "distance from the reference, nats per token",
+    }
+    for axes, (name, title) in zip(panels.flat, titles.items(), strict=True):
+        steps, values = [r["step"] for r in rollouts], [r[name] for r in rollouts]
+        axes.plot(steps, values, lw=0.7, color="#9db8d2", label="step")
+        axes.plot(steps, running_mean(values, 0.9), color="#1f5a99", label="running mean")
+        if name == "reward" and looks:
+            places, right = [r["step"] for r in looks], [r["right"] for r in looks]
+            axes.plot(places, right, "o-", ms=4, color="#d1602b", label="validation: share right")
+            axes.legend(frameon=False)
+        else:
+            axes.set_ylim(bottom=0)
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[1]:
+        axes.set_xlabel("step")
+    figure.suptitle(f"{run.name}: learning from rewards", parse_math=False)
+    with writing(run / "rewards.png") as file:
+        figure.savefig(file, format="png", dpi=110)
+    plt.close(figure)
+    return run / "rewards.png"
 
 
 def running_mean(values: list[float], memory: float = 0.95) -> list[float]:
