@@ -102,6 +102,8 @@ from nanogpt.model.gpt import BLOCKS, Block
 from nanogpt.model.layers import MLP, MLPS, NORMS
 from nanogpt.model.position import POSITIONS, Position
 from nanogpt.text.batches import BATCHES, Batch, RandomWindows
+from nanogpt.evaluation.rewards import REWARDS
+from nanogpt.training.objective import OBJECTIVES, NextToken
 from nanogpt.training.optim import OPTIMIZERS, SCHEDULES, AdamW, HandWritten
 """
 
@@ -315,6 +317,61 @@ class Deaf(HandWritten):
 OPTIMIZERS["deaf"] = Deaf
 """,
         'parameters move at a learning rate of 0: use group["lr"] of this step',
+    ),
+    "an objective that is a mean": (
+        """
+class Mean(NextToken):
+    def forward(self, ids, targets, documents=None):
+        return super().forward(ids, targets, documents) / (targets >= 0).sum()
+OBJECTIVES["mean"] = Mean
+""",
+        "sum over targets, and let the training loop divide",
+    ),
+    "an objective that counts padding": (
+        """
+class All(NextToken):
+    def forward(self, ids, targets, documents=None):
+        return super().forward(ids, ids.roll(-1, 1), documents)
+OBJECTIVES["all"] = All
+""",
+        "padding changes the loss",
+    ),
+    "an objective that teaches nothing": (
+        """
+class Deaf(NextToken):
+    def forward(self, ids, targets, documents=None):
+        return super().forward(ids, targets, documents).detach()
+OBJECTIVES["deaf"] = Deaf
+""",
+        "gets no gradient: call self.model, and detach nothing",
+    ),
+    "an objective that climbs": (
+        """
+class Climbs(NextToken):
+    def forward(self, ids, targets, documents=None):
+        loss = super().forward(ids, targets, documents)
+        return 2 * loss.detach() - loss
+OBJECTIVES["climbs"] = Climbs
+""",
+        "it goes from",
+    ),
+    "a reward that is a word": (
+        """
+REWARDS["word"] = lambda answer, expected: "good"
+""",
+        "gives 'good': give a finite number",
+    ),
+    "a reward that is drawn": (
+        """
+REWARDS["drawn"] = lambda answer, expected: np.random.rand()
+""",
+        "is worth",
+    ),
+    "a reward for saying nothing": (
+        """
+REWARDS["silence"] = lambda answer, expected: -len(answer)
+""",
+        "where it is right, and no answer",
     ),
     "an optimizer that keeps more than it says": (
         """

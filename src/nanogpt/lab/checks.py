@@ -1,9 +1,10 @@
-"""What every kind of batch, optimizer, schedule and sampler must keep to.
+"""What every kind of batch, objective, optimizer, schedule, sampler and reward must keep to.
 
 As in contracts.py: a check takes the name of a variant and returns what is wrong with it, in a
 sentence, or nothing.
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from torch.optim import Optimizer
 
 from nanogpt.config import IGNORED, DataConfig, ModelConfig, SampleConfig, TrainConfig
 from nanogpt.evaluation.loss import tensors
+from nanogpt.evaluation.rewards import REWARDS
 from nanogpt.generation.sampling import SAMPLERS
 from nanogpt.model.gpt import GPT
 from nanogpt.text.batches import BATCHES, Batch, Batches
 from nanogpt.text.tokenfiles import Sidecar, TokenFile
 from nanogpt.training.checkpoint import optimizer_tensors, restore_optimizer
+from nanogpt.training.objective import OBJECTIVES
 from nanogpt.training.optim import build_optimizer, learning_rate
 from nanogpt.training.variants import optimizer_state_size
 
@@ -121,6 +124,64 @@ def apart(name: str) -> str:
         if not model.loss(model(ids, documents=documents), targets).isfinite():
             return "the loss of a batch is not a number"
     return ""
+
+
+def some_targets() -> tuple[Tensor, Tensor]:
+    """Ids and targets (4, 8), of which the first three of each row are ignored."""
+    ids = torch.randint(VOCABULARY, (ROWS, LENGTH + 1), generator=torch.Generator().manual_seed(2))
+    targets = ids[:, 1:].clone()
+    targets[:, :3] = IGNORED
+    return ids[:, :-1], targets
+
+
+def a_sum(name: str) -> str:
+    """The loss is one number, and that of two batches is the sum of theirs."""
+    objective, (ids, targets) = OBJECTIVES[name](tiny_model()), some_targets()
+    with torch.no_grad():
+        whole = objective(ids, targets)
+        if whole.shape or not whole.isfinite():
+            return f"the loss is {whole}: give one finite number"
+        parts = [objective(ids[rows], targets[rows]) for rows in (slice(0, 2), slice(2, 4))]
+    if abs(float(whole - sum(parts))) > 1e-4:
+        return (
+            f"four rows give {float(whole):.4f}, but two and two {float(sum(parts)):.4f}: sum over "
+            "targets, and let the training loop divide"
+        )
+    return ""
+
+
+def only_targets(name: str) -> str:
+    """What is ignored and what is padding adds nothing to the loss."""
+    objective, (ids, targets) = OBJECTIVES[name](tiny_model()), some_targets()
+    documents = torch.ones_like(ids)
+    documents[:, 6:] = 0
+    targets[:, 6:] = IGNORED
+    with torch.no_grad():
+        padded, short = objective(ids, targets, documents), objective(ids[:, :6], targets[:, :6])
+        if abs(float(padded - short)) > 1e-4:
+            return f"padding changes the loss from {float(short):.4f} to {float(padded):.4f}"
+    return ""
+
+
+def teaches(name: str) -> str:
+    """Every parameter of the model gets a gradient, and following it lowers the loss."""
+    model = tiny_model()
+    objective, (ids, targets) = OBJECTIVES[name](model), some_targets()
+    optimizer = build_optimizer(model, TrainConfig(lr=1e-2))
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = objective(ids, targets)
+        if loss.requires_grad:
+            loss.backward()
+        for key, parameter in model.named_parameters():
+            if parameter.grad is None:
+                return f"{key} gets no gradient: call self.model, and detach nothing"
+        optimizer.step()
+        losses.append(loss.item())
+    return (
+        "" if losses[-1] < losses[0] - 0.1 else f"it goes from {losses[0]:.3f} to {losses[-1]:.3f}"
+    )
 
 
 def steps(name: str, model: GPT, optimizer: Optimizer, count: int) -> list[float]:
@@ -259,3 +320,37 @@ def input_untouched(name: str) -> str:
     return (
         "" if torch.equal(before, logits) else "it changes the logits it was given: work on a copy"
     )
+
+
+# Pairs of an answer and what was expected, such as training meets them.
+TRIED = (
+    ("42", "42"),
+    ("41", "42"),
+    ("", "42"),
+    ("7+5=12, answer: 42", "42"),
+    ("\ufffd= \n", "cab"),
+)
+
+
+def a_number(name: str) -> str:
+    """It gives a finite number for whatever the model may say, the same one every time."""
+    for answer, expected in TRIED:
+        worth = [REWARDS[name](answer, expected) for _ in range(2)]
+        if not isinstance(worth[0], int | float) or not math.isfinite(worth[0]):
+            return (
+                f"the answer {answer!r} for {expected!r} gives {worth[0]!r}: give a finite number"
+            )
+        if worth[0] != worth[1]:
+            return (
+                f"the answer {answer!r} for {expected!r} is worth {worth[0]}, and then {worth[1]}"
+            )
+    return ""
+
+
+def pays_for_the_right_answer(name: str) -> str:
+    """The answer that was expected is worth more than no answer."""
+    for _, expected in TRIED:
+        right, nothing = REWARDS[name](expected, expected), REWARDS[name]("", expected)
+        if right <= nothing:
+            return f"{expected!r} is worth {right} where it is right, and no answer {nothing}"
+    return ""

@@ -206,6 +206,7 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
 # For what is not part of the model, by setting.
 OTHER_CHECKS: dict[str, tuple[Callable[[str], str], ...]] = {
     "data.batches": (checks.repeatable, checks.well_formed, checks.apart),
+    "train.objective": (checks.a_sum, checks.only_targets, checks.teaches),
     "train.optimizer": (
         checks.learns,
         checks.obeys_the_rate,
@@ -218,6 +219,7 @@ OTHER_CHECKS: dict[str, tuple[Callable[[str], str], ...]] = {
         checks.each_row_by_itself,
         checks.input_untouched,
     ),
+    "policy.reward": (checks.a_number, checks.pays_for_the_right_answer),
 }
 
 

@@ -36,7 +36,6 @@ from nanogpt.text.prompts import Prompts
 from nanogpt.training.objective.policy import (
     Policy,
     advantages,
-    distance,
     log_probabilities,
 )
 from nanogpt.training.objective.preference import Preference
@@ -45,7 +44,7 @@ from nanogpt.training.start import Trainer
 from nanogpt.training.trouble import divergence
 
 REFERENCE = "reference.safetensors"  # in a run: the weights that it began with
-WATCHED = 32  # answers from which the distance is measured where it is not part of the loss
+WATCHED = 32  # answers of a step, from which the distance is measured
 AT_ONCE = 256  # validation questions
 
 
@@ -219,21 +218,29 @@ class PolicyTrainer(ReferenceTrainer):
         """What the answers of a step are like."""
         entropies = [e for attempt in attempts for e in attempt.answer.entropies]
         some = as_batch(attempts[:WATCHED])
-        moved = distance(*map(torch.from_numpy, (some.old, self.by_reference(some))))
+        now, before = (self.log_distributions(m, some) for m in (self.model, self.reference))
+        real = to_device(some.targets, self.compute.device) != IGNORED  # (B, T)
+        moved = (now.exp() * (now - before)).sum(-1)[real]  # the divergence itself, no estimate
         return Rollout(
             step,
             reward=float(np.mean([attempt.reward for attempt in attempts])),
             length=float(np.mean([attempt.answer.length for attempt in attempts])),
             entropy=float(np.mean(entropies)),
-            distance=float(moved.sum()) / some.real_targets,
+            distance=float(moved.mean()),
         )
+
+    def log_distributions(self, model: GPT, batch: Batch) -> Tensor:
+        """What a model expects at every place, at the temperature of the draws: (B, T, V)."""
+        ids, _, documents = tensors(batch, self.compute.device)
+        with evaluating(model), self.compute.autocast():
+            logits = model(ids, documents=documents) / self.config.policy.temperature
+            return logits.float().log_softmax(-1)
 
     def by_reference(self, batch: Batch) -> NDArray[np.float32]:
         """The log-probabilities that the reference model gives the targets, (B, T)."""
-        ids, targets, documents = tensors(batch, self.compute.device)
-        with evaluating(self.reference), self.compute.autocast():
-            logits = self.reference(ids, documents=documents) / self.config.policy.temperature
-            return log_probabilities(logits, targets).cpu().numpy()
+        expected = self.log_distributions(self.reference, batch)
+        found = log_probabilities(expected, to_device(batch.targets, self.compute.device))
+        return found.cpu().numpy()
 
     def gradients(self, batches: Sequence[Batch]) -> Tensor:
         """The gradients of the last update of a step, after all others; returns its loss."""

@@ -87,7 +87,7 @@ def write_reward_plot(run: str | Path) -> Path | None:
     }
     for axes, (name, title) in zip(panels.flat, titles.items(), strict=True):
         steps, values = [r["step"] for r in rollouts], [r[name] for r in rollouts]
-        axes.plot(steps, values, lw=0.7, color="#9db8d2", label="step")
+        axes.plot(steps, values, lw=0.7, color="#9db8d2", label="each step")
         axes.plot(steps, running_mean(values, 0.9), color="#1f5a99", label="running mean")
         if name == "reward" and looks:
             places, right = [r["step"] for r in looks], [r["right"] for r in looks]
