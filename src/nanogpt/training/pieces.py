@@ -1,15 +1,17 @@
 """Pieces of tensors, in memory and in files.
 
-A piece is a block of numbers, and where it belongs in the whole tensor. Whoever knows that can put
-tensors together again, or cut them in another way: what four ranks wrote, two can read, or one.
+A piece is a block of numbers, and its place in the whole tensor. Whoever knows that can put tensors
+together again, or cut them in another way: what four ranks wrote, two can read, or one.
 
-    model-00000-of-00004.safetensors   the pieces of one rank; the places of each in the header
+    model-00000-of-00004.safetensors   the pieces of one rank; the place of each in the header
     model.safetensors                  whole tensors: pieces that happen to be all of it
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,67 +20,44 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nanogpt.errors import UserError
+from nanogpt.files import sha256
+from nanogpt.model.build import write_tensors
 
-Place = tuple[slice, ...]  # one slice for each dimension of a tensor
-
-
-@dataclass(frozen=True)
-class Box:
-    """A block of numbers: where it is in the whole tensor, and where in a rank's own."""
-
-    whole: Place
-    local: Place
+# Along each dimension of the whole tensor, the spans that a piece is made of, in this order.
+Place = list[list[slice]]
 
 
 def place_of_all(shape: Sequence[int]) -> Place:
-    """The place of all numbers of a tensor."""
-    return tuple(slice(0, n) for n in shape)
+    """The place of a whole tensor."""
+    return [[slice(0, n)] for n in shape]
 
 
-def boxes_of_spans(shape: Sequence[int], dim: int, spans: Iterable[slice]) -> list[Box]:
-    """The boxes of a tensor that is made of spans of the whole, along a dimension, in this order.
+def overlaps(a: Sequence[slice], b: Sequence[slice]) -> Iterator[tuple[slice, slice]]:
+    """What spans of two pieces have in common, as each of them counts its own numbers.
 
-    >>> [(box.whole[0], box.local[0]) for box in boxes_of_spans((6, 2), 0, [slice(1, 3)])]
-    [(slice(1, 3, None), slice(0, 2, None))]
+    >>> list(overlaps([slice(0, 2), slice(4, 6)], [slice(1, 5)]))
+    [(slice(1, 2, None), slice(0, 1, None)), (slice(2, 3, None), slice(3, 4, None))]
     """
-    boxes, done = [], 0
-    for span in spans:
-        whole, mine = list(place_of_all(shape)), list(place_of_all(shape))
-        whole[dim], mine[dim] = span, slice(done, done + span.stop - span.start)
-        done = mine[dim].stop
-        boxes.append(Box(tuple(whole), tuple(mine)))
-    return boxes
+    in_a = 0
+    for x in a:
+        in_b = 0
+        for y in b:
+            start, stop = max(x.start, y.start), min(x.stop, y.stop)
+            if start < stop:
+                to_a, to_b = in_a - x.start, in_b - y.start
+                yield slice(start + to_a, stop + to_a), slice(start + to_b, stop + to_b)
+            in_b += y.stop - y.start
+        in_a += x.stop - x.start
 
 
-def only_rows(boxes: Iterable[Box], rows: slice) -> list[Box]:
-    """What boxes have in some rows of the local tensor, which become a tensor of their own."""
-    found = []
-    for box in boxes:
-        place = rows, *box.local[1:]
-        window = Box(place, (slice(0, rows.stop - rows.start), *box.local[1:]))
-        both = overlap(Box(box.local, box.whole), window)
-        found += [Box(*both)] if both else []
-    return found
-
-
-def overlap(a: Box, b: Box) -> tuple[Place, Place] | None:
-    """Where two boxes have the same part of the whole: in a's own places, and in b's."""
-    in_a, in_b = [], []
-    for wa, la, wb, lb in zip(a.whole, a.local, b.whole, b.local, strict=True):
-        start, stop = max(wa.start, wb.start), min(wa.stop, wb.stop)
-        if stop <= start:
-            return None
-        in_a.append(slice(la.start + start - wa.start, la.start + stop - wa.start))
-        in_b.append(slice(lb.start + start - wb.start, lb.start + stop - wb.start))
-    return tuple(in_a), tuple(in_b)
-
-
-def cut(whole: Tensor, boxes: Iterable[Box], like: Tensor) -> Tensor:
-    """The numbers of some boxes of a whole tensor, of the shape, type and device of `like`."""
-    found = torch.empty_like(like)
-    for box in boxes:
-        found[box.local] = whole[box.whole].to(found)
-    return found
+def copy_overlap(target: Tensor, target_place: Place, source: Any, source_place: Place) -> int:
+    """Copy what two pieces of a tensor have in common. Returns how many numbers that is."""
+    count = 0
+    for pairs in product(*map(overlaps, target_place, source_place)):
+        numbers = source[tuple(there for _, there in pairs)]
+        target[tuple(here for here, _ in pairs)] = numbers
+        count += numbers.numel()
+    return count
 
 
 @dataclass(frozen=True)
@@ -87,15 +66,22 @@ class Piece:
 
     numbers: Tensor
     shape: Sequence[int]  # of the whole
-    boxes: list[Box]
+    place: Place
 
     def header(self) -> dict[str, Any]:
-        """The places, as JSON has them."""
-        boxes = [
-            [[(s.start, s.stop) for s in place] for place in (box.whole, box.local)]
-            for box in self.boxes
-        ]
-        return {"shape": list(self.shape), "boxes": boxes}
+        """The place, as JSON has it."""
+        place = [[(span.start, span.stop) for span in spans] for spans in self.place]
+        return {"shape": list(self.shape), "place": place}
+
+
+def write_pieces(path: Path, pieces: Mapping[str, Piece]) -> str:
+    """Write a file of pieces, and wait until the disk has it. Returns its SHA-256."""
+    header = json.dumps({name: piece.header() for name, piece in pieces.items()})
+    numbers = {name: piece.numbers for name, piece in pieces.items()}
+    write_tensors(path, numbers, {"pieces": header})
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return sha256(path)
 
 
 class PieceFiles:
@@ -107,7 +93,7 @@ class PieceFiles:
 
     def __init__(self, checkpoint: Path, kind: str, names: Iterable[str]) -> None:
         self.checkpoint = checkpoint
-        self.found: dict[str, list[tuple[Any, list[Box]]]] = {}
+        self.found: dict[str, list[tuple[Any, Place]]] = {}
         self.shapes: dict[str, list[int]] = {}
         for path in (checkpoint / name for name in sorted(names) if name.startswith(kind)):
             try:
@@ -119,29 +105,19 @@ class PieceFiles:
                 ) from None
             for name in sorted(file.keys()):
                 shape = file.get_slice(name).get_shape()
-                header = headers.get(name, Piece(torch.empty(0), shape, []).header())
+                header = headers.get(name, {"shape": shape, "place": [[(0, n)] for n in shape]})
                 self.shapes[name] = header["shape"]
-                boxes = [
-                    Box(*(tuple(slice(*ends) for ends in place) for place in box))
-                    for box in header["boxes"]
-                ]
-                entry = file, boxes or [Box(place_of_all(shape), place_of_all(shape))]
-                self.found.setdefault(name, []).append(entry)
+                place = [[slice(*ends) for ends in spans] for spans in header["place"]]
+                self.found.setdefault(name, []).append((file, place))
 
-    def read(self, name: str, boxes: Iterable[Box], like: Tensor) -> Tensor:
-        """The numbers of some boxes of a tensor, of the shape and type of `like`.
+    def read(self, name: str, place: Place, like: Tensor) -> Tensor:
+        """A piece of a tensor, of the shape and type of `like`.
 
-        Raises UserError if they are not all there.
+        Raises UserError if it is not all there.
         """
         result, missing = torch.empty_like(like, device="cpu"), like.numel()
-        for wanted in boxes:
-            for file, stored in self.found.get(name, []):
-                for box in stored:
-                    both = overlap(wanted, box)
-                    if both:
-                        part = file.get_slice(name)[both[1]]
-                        result[both[0]] = part.to(result)
-                        missing -= part.numel()
+        for file, stored in self.found.get(name, []):
+            missing -= copy_overlap(result, place, file.get_slice(name), stored)
         if missing:
             raise UserError(
                 f"{self.checkpoint}: {missing} numbers of {name} are missing; use another one"
@@ -154,4 +130,4 @@ class PieceFiles:
         if not shape:
             return file.get_tensor(name)
         like = file.get_slice(name)[:0].new_empty(shape)
-        return self.read(name, [Box(place_of_all(shape), place_of_all(shape))], like)
+        return self.read(name, place_of_all(shape), like)

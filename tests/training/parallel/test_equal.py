@@ -6,6 +6,9 @@ Sums are added up in another order, so numbers differ by rounding, and by no mor
 import itertools
 
 import pytest
+from skipping import SkippingBlock
+
+from nanogpt.model.gpt import BLOCKS
 
 ROUNDING = 4e-7  # of gradients and first losses, which are around 1
 LATER = 4e-6  # of losses after 20 steps, in which rounding grows
@@ -47,15 +50,24 @@ def one(worlds):
     return worlds.alone()
 
 
+# One row a rank, which skips about every second block; with half of them no rank uses a block.
+SKIPPING = {
+    "model": {"block": "skipping"},
+    "train": {"batch_size": 2, "grad_accum_steps": 1, "weight_decay": 10.0},
+}
+
+
 @pytest.fixture(scope="module")
 def two_ranks(worlds):
-    """Every mode alone, and the other orders of work in a pipeline."""
+    """Every mode alone, the other orders of work in a pipeline, and a block that rows skip."""
     layouts = {
         **MODES,
         "gpipe": {"pipeline": 2, "schedule": "gpipe"},
         "interleaved": {"pipeline": 2, "schedule": "interleaved"},
     }
-    return worlds.together(2, {n: {"settings": worlds.settings(p)} for n, p in layouts.items()})
+    jobs = {name: {"settings": worlds.settings(p)} for name, p in layouts.items()}
+    jobs["skipping"] = {"settings": worlds.settings({"data": 2}, **SKIPPING)}
+    return worlds.together(2, jobs)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +81,15 @@ def four_ranks(worlds):
 @pytest.mark.parametrize("mode", [*MODES, "gpipe", "interleaved"])
 def test_two_ranks_train_as_one_process_does(one, two_ranks, mode):
     check_equal(one, two_ranks[mode])
+
+
+def test_gradients_that_some_ranks_do_not_have_are_those_of_one_process(
+    worlds, two_ranks, monkeypatch
+):
+    monkeypatch.setitem(BLOCKS, "skipping", SkippingBlock)
+    alone = worlds.alone(**SKIPPING)
+    assert 0 < sum(name.endswith("c_fc.weight") for name in alone.gradients) < 4
+    check_equal(alone, two_ranks["skipping"])
 
 
 @pytest.mark.parametrize("pair", ["-".join(p) for p in itertools.combinations(MODES, 2)])

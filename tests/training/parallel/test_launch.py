@@ -11,12 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 from test_equal import largest_difference
 from worlds import run_ranks
 
 from nanogpt.cli import main
-from nanogpt.config import config_from_dict, load_config, to_toml
+from nanogpt.config import Config, ModelConfig, config_from_dict, load_config, to_toml
+from nanogpt.errors import UserError
+from nanogpt.model.gpt import GPT
 from nanogpt.training.checkpoint import find_checkpoint, load_tensors
+from nanogpt.training.parallel.limits import refuse_model
 from nanogpt.training.records import read_metrics
 
 SMALL = [
@@ -228,6 +232,13 @@ def test_ranks_that_torchrun_started_refuse_what_cannot_be(worlds):
     outcome = worlds.together(2, {"rows": {"settings": settings}})["rows"]
     assert "train.batch_size=7: use a multiple of 2 ranks" in outcome.said
     assert not outcome.run.exists()
+
+
+def test_a_tensor_that_no_rank_would_get_is_named():
+    model = GPT(ModelConfig(n_layer=1, n_head=1, n_embd=8, vocab_size=8, context_length=8))
+    model.h[0].mlp.table = torch.ones(3)
+    with pytest.raises(UserError, match=r"h\.0\.mlp\.table is a tensor .*register_buffer"):
+        refuse_model(Config(), model, {})
 
 
 def test_an_unknown_schedule_is_refused_without_a_pipeline(worlds, capsys, tmp_path):

@@ -16,7 +16,6 @@ import torch.distributed as dist
 from nanogpt.config import Config
 from nanogpt.training.checkpoint import TrainState
 from nanogpt.training.parallel import checkpoint
-from nanogpt.training.pieces import boxes_of_spans
 
 folder, number = Path(sys.argv[1]), int(sys.argv[2])
 store = dist.FileStore(str(folder / "store"), 2)
@@ -26,7 +25,7 @@ point_at = checkpoint.point_at
 checkpoint.point_at = lambda *given: time.sleep(1) or point_at(*given)  # a slow disk
 rows = slice(2 * number, 2 * number + 2)
 part = SimpleNamespace(
-    name="w", shape=(4,), boxes=boxes_of_spans((4,), 0, [rows]), tensor=torch.ones(2), counts=True
+    name="w", shape=(4,), place=[[rows]], tensor=torch.ones(2), owned=True
 )
 layout, optimizer = SimpleNamespace(parts={"w": part}), torch.optim.SGD([part.tensor], 1.0)
 saver = checkpoint.Saver(SimpleNamespace(number=number, world=2, first=number == 0, limit=limit))

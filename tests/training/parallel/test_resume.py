@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from test_equal import check_equal, largest_difference
 
 from nanogpt.cli import main
 from nanogpt.errors import UserError
 from nanogpt.training.checkpoint import find_checkpoint, load_tensors, merge
-from nanogpt.training.pieces import Piece, PieceFiles, boxes_of_spans
+from nanogpt.training.pieces import Piece, PieceFiles, write_pieces
 from nanogpt.training.start import Trainer
 
 ALONE = {"data": 0, "shard": 1, "tensor": 1, "context": 1, "pipeline": 1}
@@ -96,10 +96,10 @@ def test_pieces_are_put_together_from_any_cut(tmp_path):
     whole = torch.arange(35.0).view(7, 5)
 
     def write(number, *spans):
-        boxes = boxes_of_spans((7, 5), 0, [slice(*span) for span in spans])
+        place = [[slice(*span) for span in spans], [slice(0, 5)]]
         numbers = torch.cat([whole[slice(*span)] for span in spans])
-        pieces = {"pieces": json.dumps({"x": Piece(numbers, (7, 5), boxes).header()})}
-        save_file({"x": numbers}, tmp_path / f"model-{number}.safetensors", pieces)
+        file = tmp_path / f"model-{number}.safetensors"
+        write_pieces(file, {"x": Piece(numbers, (7, 5), place)})
 
     def files():
         return PieceFiles(tmp_path, "model", [path.name for path in tmp_path.iterdir()])
@@ -107,7 +107,7 @@ def test_pieces_are_put_together_from_any_cut(tmp_path):
     write(0, (2, 5))
     write(1, (0, 2), (5, 7))
     assert torch.equal(files().whole("x"), whole)
-    columns = boxes_of_spans((7, 5), 1, [slice(3, 5), slice(0, 1)])
+    columns = [[slice(0, 7)], [slice(3, 5), slice(0, 1)]]
     found = files().read("x", columns, torch.empty(7, 3))
     assert torch.equal(found, whole[:, [3, 4, 0]])
     (tmp_path / "model-1.safetensors").unlink()

@@ -10,14 +10,12 @@ first gives the folder its name. What one layout wrote any other can read: see `
 Torch's distributed checkpoints do the same, but keep their index as a pickle.
 """
 
-import json
-import os
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,8 +23,7 @@ from torch.optim import Optimizer
 
 from nanogpt.config import Config
 from nanogpt.errors import UserError
-from nanogpt.files import sha256, write_json
-from nanogpt.model.build import write_tensors
+from nanogpt.files import write_json
 from nanogpt.training.checkpoint import (
     FORMAT,
     Saved,
@@ -39,21 +36,22 @@ from nanogpt.training.checkpoint import (
 )
 from nanogpt.training.parallel.layout import Layout
 from nanogpt.training.parallel.mesh import Ranks
-from nanogpt.training.pieces import Box, Piece, PieceFiles
+from nanogpt.training.pieces import Piece, PieceFiles, write_pieces
 
 Pieces = dict[str, dict[str, Piece]]  # by kind of file and name
+T = TypeVar("T")
 
 
 def pieces_of(layout: Layout, optimizer: Optimizer) -> Pieces:
     """Copies of what this rank has to write."""
     found: Pieces = {"model": {}, "optimizer": {}}
     for part in layout.parts.values():
-        if part.counts and part.tensor.numel():
-            own = part.tensor.to("cpu", copy=True)
-            found["model"][part.name] = Piece(own, part.shape, part.boxes)
+        if part.owned and part.tensor.numel():
+            numbers = part.tensor.detach().to("cpu", copy=True)
+            found["model"][part.name] = Piece(numbers, part.shape, part.place)
             for key, value in optimizer.state.get(part.tensor, {}).items():
                 copy = torch.as_tensor(value).to("cpu", copy=True)
-                where = (part.shape, part.boxes) if copy.ndim else ((), [Box((), ())])
+                where = (part.shape, part.place) if copy.ndim else ((), [])
                 found["optimizer"][f"{part.name}.{key}"] = Piece(copy, *where)
     return found
 
@@ -86,58 +84,57 @@ class Saver:
         """Write this rank's files; the first rank then makes a checkpoint of all of them."""
         path = folder / f"step-{state.step:06d}"
         hidden = folder / f".{path.name}.unfinished"
-        hashes: dict[str, str] = {}
-        with self.all_or_none():
+        number = f"{self.ranks.number:05d}-of-{self.ranks.world:05d}"
+        files = {f"{kind}-{number}.safetensors": named for kind, named in pieces.items()}
+
+        def write_own() -> dict[str, str]:
             hidden.mkdir(parents=True, exist_ok=True)
-            for kind, named in pieces.items():
-                file = (
-                    hidden / f"{kind}-{self.ranks.number:05d}-of-{self.ranks.world:05d}.safetensors"
-                )
-                header = json.dumps({name: piece.header() for name, piece in named.items()})
-                numbers = {name: piece.numbers for name, piece in named.items()}
-                write_tensors(file, numbers, {"pieces": header})
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
-                hashes[file.name] = sha256(file)
-        for theirs in self.tell(hashes):
-            hashes |= theirs
-        with self.all_or_none():
-            if self.ranks.first:
-                for file in hidden.iterdir():
-                    if file.name not in hashes:  # of more ranks, which were killed at this step
-                        file.unlink()
-                saved = Saved(FORMAT, state, asdict(config), hashes)
-                write_json(hidden / "state.json", asdict(saved))
-                if path.exists():
-                    path.rename(folder / f".{path.name}.again.old")
-                hidden.rename(path)
-                point_at(folder, path.name, best)
+            return {name: write_pieces(hidden / name, named) for name, named in files.items()}
 
-    @contextmanager
-    def all_or_none(self) -> Iterator[None]:
-        """What every rank does here all have done afterwards, or all raise UserError."""
-        trouble = ""
+        def publish() -> None:
+            for file in hidden.iterdir():
+                if file.name not in hashes:  # of more ranks, which were killed at this step
+                    file.unlink()
+            saved = Saved(FORMAT, state, asdict(config), hashes)
+            write_json(hidden / "state.json", asdict(saved))
+            if path.exists():
+                path.rename(folder / f".{path.name}.again.old")
+            hidden.rename(path)
+            point_at(folder, path.name, best)
+
+        hashes = dict(ChainMap(*self.on_all_ranks(write_own)))
+        self.on_first_rank(publish)
+
+    def on_all_ranks(self, work: Callable[[], T]) -> list[T]:
+        """Do some work on every rank. All get all results, or all raise the first UserError."""
+        own: tuple[Any, str] = None, ""
         try:
-            yield
+            own = work(), ""
         except UserError as error:
-            trouble = str(error)
+            own = None, str(error)
         except OSError as error:
-            trouble = f"rank {self.ranks.number}: {error.filename}: {error.strerror}; make room"
-        for found in filter(None, self.tell(trouble)):
-            raise UserError(found)
+            place = f"rank {self.ranks.number}: {error.filename}"
+            own = None, f"{place}: {error.strerror}; make room"
+        everybody = [own] * self.ranks.world
+        dist.all_gather_object(everybody, own, group=self.group)
+        for _, trouble in everybody:
+            if trouble:
+                raise UserError(trouble)
+        return [result for result, _ in everybody]  # type: ignore[misc]
 
-    def tell(self, mine: Any) -> list[Any]:
-        """What every rank has to say, by rank."""
-        everybody = [None] * self.ranks.world
-        dist.all_gather_object(everybody, mine, group=self.group)
-        return everybody
+    def on_first_rank(self, work: Callable[[], None]) -> None:
+        """Do some work on the first rank; the others wait."""
+        self.on_all_ranks(work if self.ranks.first else lambda: None)
 
     def merge(self, run: Path) -> None:
         """Make of the checkpoints what one process would have written."""
-        with self.all_or_none():
-            for name in ("latest", "best") if self.ranks.first else ():
+
+        def merge_both() -> None:
+            for name in ("latest", "best"):
                 if (run / "checkpoints" / name).exists():
                     merge(find_checkpoint(run, name))
+
+        self.on_first_rank(merge_both)
 
     def restore(self, checkpoint: Path, layout: Layout, optimizer: Optimizer) -> None:
         """Fill weights and the optimizer's state, whichever layout wrote them.
@@ -145,21 +142,20 @@ class Saver:
         Raises UserError if a file is missing or damaged, or belongs to another optimizer.
         """
         hashes = read_saved(checkpoint).sha256
-        mine = sorted(hashes)[self.ranks.number :: self.ranks.world]  # each checks some of them
-        with self.all_or_none():
-            check_intact(checkpoint, {name: hashes[name] for name in mine})
+        checked = sorted(hashes)[self.ranks.number :: self.ranks.world]
+        self.on_all_ranks(lambda: check_intact(checkpoint, {n: hashes[n] for n in checked}))
         weights, moments = (PieceFiles(checkpoint, kind, hashes) for kind in ("model", "optimizer"))
-        by_name: dict[str, list[str]] = {}
+        by_parameter: dict[str, list[str]] = {}
         for name in moments.shapes:
-            by_name.setdefault(name.rpartition(".")[0], []).append(name)
-        states = []
+            by_parameter.setdefault(name.rpartition(".")[0], []).append(name)
         for part in layout.parts.values():
-            part.tensor.copy_(weights.read(part.name, part.boxes, part.tensor))
+            part.tensor.data.copy_(weights.read(part.name, part.place, part.tensor))
+        states = []
         for tensor in (tensor for group in optimizer.param_groups for tensor in group["params"]):
             part = layout.by_tensor[id(tensor)]
             states.append({
-                name.rpartition(".")[2]: moments.read(name, part.boxes, tensor)
+                name.rpartition(".")[2]: moments.read(name, part.place, tensor)
                 if moments.shapes[name] else moments.whole(name)
-                for name in by_name.get(part.name, ())
+                for name in by_parameter.get(part.name, ())
             })  # fmt: skip
         optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(enumerate(states))})

@@ -2,6 +2,8 @@
 
 import math
 
+from torch import Tensor
+
 from nanogpt.config import PIPELINES, Config, check, choose
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
@@ -62,6 +64,13 @@ def refuse_model(config: Config, model: GPT, sizes: dict[str, int]) -> None:
     for name, tensor in (*model.named_buffers(), *model.named_parameters()):
         if name not in kept or not tensor.ndim:
             raise UserError(f"{name} is no tensor that ranks can share out: use one process for it")
+    for place, module in model.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                raise UserError(
+                    f"{place}.{name} is a tensor that a rank would not get: make it a buffer, with "
+                    f"self.register_buffer({name!r}, ...)"
+                )
     kinds: dict[str, type] = {}
     if sizes["tensor"] * sizes["context"] > 1:
         kinds |= {name: type(layer) for name, layer in model.named_modules()}

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from nanogpt.config import Config, ModelConfig, TrainConfig, choose, with_settings
 from nanogpt.device import Compute, compile_or_why_not, resolve
@@ -25,7 +26,7 @@ from nanogpt.files import locked
 from nanogpt.model.build import build
 from nanogpt.model.gpt import GPT, evaluating
 from nanogpt.model.size import flops_per_token
-from nanogpt.text.batches import Batch, Batches, sliding_windows
+from nanogpt.text.batches import Batch, sliding_windows
 from nanogpt.training.execution import checkpoint_activations
 from nanogpt.training.loop import TrainingLoop
 from nanogpt.training.objective import OBJECTIVES
@@ -36,39 +37,30 @@ from nanogpt.training.parallel.context import cut_context
 from nanogpt.training.parallel.layout import Layout
 from nanogpt.training.parallel.limits import refuse_impossible, refuse_model
 from nanogpt.training.parallel.mesh import ROWS, TOKENS, Ranks
-from nanogpt.training.parallel.messages import receive_sum, send_sum
+from nanogpt.training.parallel.messages import receive_gradients, send_gradients
 from nanogpt.training.parallel.pipeline import Pipeline
 from nanogpt.training.parallel.shard import shard_model
 from nanogpt.training.parallel.tensor import cut_model
-from nanogpt.training.pieces import cut
 from nanogpt.training.records import Record, Sample, Step, Validation
 from nanogpt.training.snapshots import drop_later, save_snapshot, snapshot_steps
 from nanogpt.training.start import Trainer
 
 
-def build_objective(
-    model: GPT, settings: TrainConfig, compute: Compute, tokens: int
-) -> tuple[nn.Module, str]:
-    """As in execution, but blocks are compiled one by one, with messages between them."""
-    checkpoint_activations(model, settings.activation_checkpointing)
-    flops = flops_per_token(model) * tokens
-    not_compiled = of_first_rank(compile_or_why_not(settings.compile, compute, flops))
-    for block in () if not_compiled else model.h:
-        block.compile()
-    return choose(OBJECTIVES, "train.objective", settings.objective)(model), not_compiled
+def broadcast(value: Any) -> Any:
+    """The first rank's value, on every rank."""
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
 
 
-def of_first_rank(mine: Any) -> Any:
-    """What the first rank has, or has found out, as all ranks must have the same."""
-    found = [mine]
-    dist.broadcast_object_list(found)
-    return found[0]
+def empty_model(config: ModelConfig) -> GPT:
+    """A model of these settings without numbers."""
+    with torch.device("meta"):
+        return GPT(config)
 
 
 class ParallelTrainer(Trainer):
     """The training loop of this rank. Raises UserError for a layout that cannot be."""
-
-    build_objective = staticmethod(build_objective)
 
     def __init__(self, folder: Path, config: Config, model: GPT, *others: Any) -> None:
         compute: Compute = others[2]
@@ -76,15 +68,14 @@ class ParallelTrainer(Trainer):
         refuse_impossible(config, ranks.world)
         refuse_model(config, model, ranks.sizes)
         self.pipeline = Pipeline(config, ranks) if ranks.size("pipeline") > 1 else None
-        own = self.cut(model, compute)
-        super().__init__(folder, config, own, *others)
         self.outline, self.processes = empty_model(model.config), ranks.world
+        super().__init__(folder, config, self.cut(model, compute), *others)
         self.metrics = self.metrics if ranks.first else Path(os.devnull)
         self.saver, self.asked_to_stop = Saver(ranks), False
-        self.use_plain_tensors()
+        self.use_local_tensors()
         passes = config.train.grad_accum_steps
         passes *= self.pipeline.microbatches if self.pipeline else 1
-        copied = [] if self.sharded else list(self.layout.parts.values())
+        copied = [] if self.sharded else [p.tensor for p in self.layout.parts.values()]
         self.sums = data.GradientSums(copied, ranks.copies, passes)
 
     def cut(self, model: GPT, compute: Compute) -> GPT:
@@ -94,7 +85,7 @@ class ParallelTrainer(Trainer):
             own.get_parameter(name).requires_grad_(parameter.requires_grad)
         data.share_dropout(own, ranks)
         borrowed = self.pipeline.cut_model(own) if self.pipeline else []
-        spans = cut_model(own, ranks) if ranks.size("tensor") > 1 else {}
+        cuts = cut_model(own, ranks) if ranks.size("tensor") > 1 else {}
         if ranks.size("context") > 1:
             cut_context(own, ranks)
         for layer in (*own.h, *(layer for name, layer in own.named_children() if name != "h")):
@@ -104,47 +95,56 @@ class ParallelTrainer(Trainer):
         self.sharded: list[FSDPModule] = []
         for root in roots if ranks.size("shard") > 1 else ():
             self.sharded += shard_model(root, root.h, ranks, compute)
-        self.layout = Layout(ranks, own, model, spans, borrowed)
+        self.layout = Layout(ranks, own, self.outline, cuts, borrowed)
         if self.pipeline:
             self.pipeline.build(own, stages)
         return own
 
-    def use_plain_tensors(self) -> None:
+    def use_local_tensors(self) -> None:
         """Let the optimizer move this rank's numbers, whatever the model wraps them in.
 
         Muon needs whole matrices: each rank puts them together and keeps its part of the result.
         """
-        plain = {id(part.parameter): part.tensor for part in self.layout.parts.values()}
+        local = {id(part.parameter): part.tensor for part in self.layout.parts.values()}
         for group in self.optimizer.param_groups:
-            group["params"] = [plain[id(parameter)] for parameter in group["params"]]
+            group["params"] = [local[id(parameter)] for parameter in group["params"]]
         if isinstance(self.optimizer, Muon):
-            alone = self.optimizer.way
+            way = self.optimizer.way
 
-            def together(parameter: Tensor, ahead: Tensor, group: dict[str, Any]) -> Tensor:
+            def way_of_part(parameter: Tensor, ahead: Tensor, group: dict[str, Any]) -> Tensor:
                 part = self.layout.by_tensor[id(parameter)]
-                way = alone(parameter, self.layout.put_together(part, ahead), group)
-                return cut(way, part.boxes, parameter)
+                return part.cut_from(way(parameter, self.layout.all_gather(part, ahead), group))
 
-            self.optimizer.way = together  # type: ignore[method-assign]
+            self.optimizer.way = way_of_part  # type: ignore[method-assign]
+
+    @staticmethod
+    def build_objective(
+        model: GPT, settings: TrainConfig, compute: Compute, tokens: int
+    ) -> tuple[nn.Module, str]:
+        """As in execution, but blocks are compiled one by one, with messages between them."""
+        checkpoint_activations(model, settings.activation_checkpointing)
+        flops = flops_per_token(model) * tokens
+        not_compiled = broadcast(compile_or_why_not(settings.compile, compute, flops))
+        for block in () if not_compiled else model.h:
+            block.compile()
+        return choose(OBJECTIVES, "train.objective", settings.objective)(model), not_compiled
 
     @classmethod
-    def start(cls, folder: str | Path, config: Config) -> "ParallelTrainer":
+    def start(cls, folder: str | Path, config: Config) -> Trainer:
         """As Trainer.start does, in one precision for all ranks."""
-        found = of_first_rank(resolve(config.train.device, config.train.precision).precision)
-        trainer = super().start(folder, with_settings(config, train={"precision": found}))
-        assert isinstance(trainer, cls)
-        return trainer
+        found = broadcast(resolve(config.train.device, config.train.precision).precision)
+        return super().start(folder, with_settings(config, train={"precision": found}))
 
     @classmethod
     def fresh_model(cls, config: Config) -> GPT:
         """The whole model on the first rank; on the others its shapes."""
         model = super().fresh_model(config) if dist.get_rank() == 0 else None
-        settings = of_first_rank(model and model.config)
+        settings = broadcast(model and model.config)
         return model or empty_model(settings)
 
     def begin(self, model: GPT) -> None:
         """Every rank gets its part of the first rank's model."""
-        self.layout.fill_from_first_rank(model)
+        self.layout.scatter(model)
 
     @classmethod
     def saved_model(cls, checkpoint: Path, config: Config) -> GPT:
@@ -156,9 +156,8 @@ class ParallelTrainer(Trainer):
         self.saver.restore(checkpoint, self.layout, self.optimizer)
 
     def whole_model(self) -> GPT:
-        found = {name: self.layout.on_first_rank(name) for name in self.layout.whole}
-        first = self.ranks.first
-        return build(self.outline.config, found, self.folder) if first else self.outline
+        found = self.layout.gather({n: part.tensor for n, part in self.layout.parts.items()})
+        return build(self.outline.config, found, self.folder) if found else self.outline
 
     def run(self) -> Generator[Record, None, None]:
         """As Trainer.run does. Ends when the first rank has made one file of all weights."""
@@ -191,35 +190,20 @@ class ParallelTrainer(Trainer):
     def sample(self) -> Sample:
         """What the whole model writes, on the first rank."""
         own, self.model = self.model, self.whole_model()
-        try:
-            return super().sample() if self.ranks.first else Sample(self.state.step, "")
-        finally:
-            self.model = own
+        found = super().sample() if self.ranks.first else Sample(self.state.step, "")
+        self.model = own
+        return found
 
     def load_batches(self, step: int) -> list[Batch]:
         """This rank's part of the batches whose gradients make one step."""
-        n = self.config.train.grad_accum_steps
+        n, batches = self.config.train.grad_accum_steps, self.train_batches
         numbers = range(step * n, (step + 1) * n)
-        return [self.own_tokens(self.own_rows(self.train_batches, n)) for n in numbers]
-
-    def own_rows(self, batches: Batches, number: int) -> Batch:
-        return data.own_rows(batches, number, self.config.train, self.ranks)
-
-    def own_tokens(self, batch: Batch) -> Batch:
-        """This rank's tokens of its rows, padded where all batches must be of one shape."""
-        tokens = batch.ids.shape[1]
-        if self.ranks.size("pipeline", "context", "tensor") > 1:
-            tokens = self.config.model.context_length
-        rows = self.config.train.batch_size // self.ranks.size(*ROWS)
-        batch, own = data.padded(batch, rows, tokens), self.ranks.share(tokens, "context")
-        documents = None if batch.documents is None else batch.documents[:, : own.stop]
-        return Batch(batch.ids[:, own], batch.targets[:, own], documents)
+        return [data.own_batch(batches, n, self.config, self.ranks) for n in numbers]
 
     def train_step(self) -> Step:
         record = super().train_step()
-        return replace(
-            record, tokens_per_second=record.tokens_per_second * self.ranks.size(*TOKENS)
-        )
+        speed = record.tokens_per_second * self.ranks.size(*TOKENS)
+        return replace(record, tokens_per_second=speed)
 
     def gradients(self, batches: Sequence[Batch]) -> Tensor:
         """This rank's part of the gradients of a step; returns its part of the loss."""
@@ -239,15 +223,16 @@ class ParallelTrainer(Trainer):
             losses.append(loss.detach())
         self.sums.finish()
         parts = self.layout.parts
-        if self.ranks.size("tensor") > 1:  # each rank has seen its own tokens in norms and the like
-            alike = [part.gradient() for part in parts.values() if "tensor" not in part.cut_by]
-            found = [gradient for gradient in alike if gradient is not None]
-            if found:  # without norms and biases there are none
-                receive_sum(*send_sum(found, self.ranks.group("tensor")))
-        if self.pipeline and "wte.weight" in parts:
-            self.pipeline.tie(parts["wte.weight"].gradient())
         for part in parts.values():
-            part.tensor.grad = part.gradient()
+            if isinstance(gradient := part.parameter.grad, DTensor):
+                part.tensor.grad = gradient.to_local()
+        if self.ranks.size("tensor") > 1:  # each rank has seen its own tokens in norms and the like
+            trained = [part for part in parts.values() if part.parameter.requires_grad]
+            whole = [part.tensor for part in trained if "tensor" not in part.cut_by]
+            if whole:  # without norms and biases there are none
+                receive_gradients(whole, *send_gradients(whole, self.ranks.group("tensor")))
+        if self.pipeline and "wte.weight" in parts:
+            self.pipeline.tie(parts["wte.weight"].tensor.grad)
         return torch.stack(losses).sum()
 
     def clip(self, loss: Tensor) -> tuple[float, float]:
@@ -256,17 +241,17 @@ class ParallelTrainer(Trainer):
         Raises UserError that names a rank which met what is no number.
         """
         parts = [(p, g) for p in self.layout.parts.values() if (g := p.tensor.grad) is not None]
-        own = [gradient.float().square().sum() for part, gradient in parts if part.counts]
+        owned = [gradient.float().square().sum() for part, gradient in parts if part.owned]
         zero = torch.zeros_like(loss, dtype=torch.float32)
-        numbers = [loss if self.has_loss else zero, sum(own, zero), zero + self.asked_to_stop]
-        told = self.ranks.tell(torch.stack(numbers))
-        for number, row in enumerate(told):
+        numbers = [loss if self.has_loss else zero, sum(owned, zero), zero + self.asked_to_stop]
+        rows = self.ranks.all_gather(torch.stack(numbers))
+        for number, row in enumerate(rows):
             if not math.isfinite(sum(row)):
                 raise UserError(
                     f"rank {number} met a loss or a gradient that is no number at step "
                     f"{self.state.step + 1}: use a train.lr below {self.config.train.lr}"
                 )
-        total, squares, stops = (sum(column) for column in zip(*told, strict=True))
+        total, squares, stops = map(sum, zip(*rows, strict=True))
         self.stopped = stops > 0
         norm, limit = math.sqrt(squares), self.config.train.grad_clip or math.inf
         for _, gradient in parts if norm > limit else ():
@@ -292,26 +277,20 @@ class ParallelTrainer(Trainer):
                 total += loss.item() * self.has_loss
         for module in self.sharded:
             module.reshard()  # gathered weights would be those of before the next step
-        told = self.ranks.tell(torch.stack([total, count]))
-        loss, targets = (sum(column) for column in zip(*told, strict=True))
-        score = Score(loss / targets, int(targets), self.tokens.val.bytes_per_token)
+        rows = self.ranks.all_gather(torch.stack([total, count]))
+        losses, tokens = map(sum, zip(*rows, strict=True))
+        score = Score(losses / tokens, int(tokens), self.tokens.val.bytes_per_token)
         return Validation(self.state.step, score.loss, score.bits_per_byte)
 
     def validation_batches(self) -> Iterator[Batch]:
         """This rank's part of a sample of the validation text, or of all of it."""
         settings, batches = self.config.train, self.val_batches
         for number in range(settings.eval_batches):
-            yield self.own_tokens(self.own_rows(batches, number))
+            yield data.own_batch(batches, number, self.config, self.ranks)
         if not settings.eval_batches:
             length, size = self.config.model.context_length, settings.batch_size
             separator = batches.separator if batches.documents_apart else None
-            for batch in stacked(
-                sliding_windows(batches.tokens.ids, length, length), size, separator
-            ):
-                yield self.own_tokens(data.only(batch, self.ranks.share(size, *ROWS)))
-
-
-def empty_model(config: ModelConfig) -> GPT:
-    """A model of these settings without numbers."""
-    with torch.device("meta"):
-        return GPT(config)
+            windows = sliding_windows(batches.tokens.ids, length, length)
+            for batch in stacked(windows, size, separator):
+                rows = data.some_rows(batch, self.ranks.share(size, *ROWS))
+                yield data.own_tokens(rows, self.config, self.ranks)

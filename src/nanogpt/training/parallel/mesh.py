@@ -85,13 +85,12 @@ class Ranks:
         """This rank's part of `count` things that the ranks of some dimensions share out."""
         return share(count, self.place(*names), self.size(*names))
 
-    def tell(self, numbers: Tensor) -> list[list[float]]:
+    def all_gather(self, numbers: Tensor) -> list[list[float]]:
         """A few numbers of every rank, by rank."""
-        mine = numbers.to(self.device, torch.float64)
-        theirs = [torch.empty_like(mine) for _ in range(self.world)]
-        dist.all_gather(theirs, mine)
-        found: list[list[float]] = torch.stack(theirs).tolist()
-        return found
+        own = numbers.to(self.device, torch.float64)
+        rows = [torch.empty_like(own) for _ in range(self.world)]
+        dist.all_gather(rows, own)
+        return [row.tolist() for row in rows]
 
 
 def share(count: int, place: int, size: int) -> slice:

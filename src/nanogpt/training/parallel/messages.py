@@ -54,16 +54,20 @@ gather_tokens: Callable[[Tensor, dist.ProcessGroup], Tensor] = GatherTokens.appl
 scatter_tokens: Callable[[Tensor, dist.ProcessGroup], Tensor] = ScatterTokens.apply
 
 
-def send_sum(
-    tensors: Sequence[Tensor], group: dist.ProcessGroup
-) -> tuple[Sequence[Tensor], Tensor, dist.Work]:
-    """Begin to add up tensors over some ranks, all in one message."""
-    flat = torch.cat([x.flatten() for x in tensors])
-    return tensors, flat, dist.all_reduce(flat, group=group, async_op=True)
+def send_gradients(tensors: Sequence[Tensor], group: dist.ProcessGroup) -> tuple[Tensor, dist.Work]:
+    """Begin to add up the gradients of tensors over some ranks, all in one message.
+
+    A rank may have no gradient where another has one: it had no use for an expert. It then sends
+    -0.0, the only number that changes no sum, not even 0.0.
+    """
+    gradients = [torch.full_like(x, -0.0) if x.grad is None else x.grad + 0.0 for x in tensors]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    return flat, dist.all_reduce(flat, group=group, async_op=True)
 
 
-def receive_sum(tensors: Sequence[Tensor], flat: Tensor, work: dist.Work) -> None:
-    """Wait for the sums, and put them in the place of the tensors."""
+def receive_gradients(tensors: Sequence[Tensor], flat: Tensor, work: dist.Work) -> None:
+    """Wait for the sums, which become the gradients. A tensor that no rank used still has none."""
     work.wait()
     for x, total in zip(tensors, flat.split([x.numel() for x in tensors]), strict=True):
-        x.copy_(total.view_as(x))
+        used = x.grad is not None or not (total.signbit() & (total == 0)).all()
+        x.grad = total.view_as(x) if used else None

@@ -32,7 +32,7 @@ from nanogpt.model.attention import AttentionContext
 from nanogpt.model.gpt import GPT
 from nanogpt.model.layers import at_least_float32
 from nanogpt.training.execution import in_autocast_type
-from nanogpt.training.parallel.layout import Spans
+from nanogpt.training.parallel.layout import Cuts
 from nanogpt.training.parallel.mesh import Ranks, share
 from nanogpt.training.parallel.messages import gather_tokens, scatter_tokens
 
@@ -51,14 +51,14 @@ def spans_of_rows(sizes: Sequence[int], place: int, ranks: int) -> list[slice]:
     return spans
 
 
-def cut_model(model: GPT, ranks: Ranks) -> Spans:
+def cut_model(model: GPT, ranks: Ranks) -> Cuts:
     """Leave to a rank its part of every matrix, and let the layers talk to the other ranks.
 
     Returns how each parameter was cut.
     """
     size, group = ranks.size("tensor"), ranks.group("tensor")
     vocabulary = ranks.share(model.config.vocab_size, "tensor")
-    spans: Spans = {"wte.weight": (0, [vocabulary])} if model.wte else {}
+    spans: Cuts = {"wte.weight": (0, [vocabulary])} if model.wte else {}
     layers: Any = dict(model.h.named_modules())
     for name, layer in layers.items():
         kind = name.rpartition(".")[2]
