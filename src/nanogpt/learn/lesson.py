@@ -60,7 +60,8 @@ LESSONS = {
         Lesson(16, 3, "own_data", "Your own data, and whether the model memorised it"),
         Lesson(17, 3, "bigger", "Bigger: a scaling law, predicted, then measured"),
         Lesson(18, 3, "machines", "Many machines: what they send each other, and what each saves"),
-        Lesson(19, 4, "transformers", "The same model in Hugging Face Transformers"),
+        Lesson(19, 3, "assistant", "From base model to assistant"),
+        Lesson(20, 4, "transformers", "The same model in Hugging Face Transformers"),
     )
 }
 
