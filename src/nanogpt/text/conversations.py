@@ -145,9 +145,8 @@ def reply_prompt(tokenizer: BaseTokenizer, messages: Sequence[Message]) -> list[
     """What a model reads that is to answer: <|endoftext|>, the conversation, <|assistant|>.
 
     In training the token that ends a document opens the next one (see text.batches), so every
-    conversation begins with it. Without it, each message stands one place too early: a small model
-    that was trained on padded conversations got 94 % of its sums right with it, and 1 % without.
-    Raises UserError as encode_conversation does.
+    conversation begins with it. Without it, each message would stand one place earlier than the
+    model has ever seen it. Raises UserError as encode_conversation does.
     """
     ids = encode_conversation(tokenizer, messages, reply=True)
     return [tokenizer.special_tokens[END_OF_TEXT], *ids]
