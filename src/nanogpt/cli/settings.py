@@ -288,19 +288,21 @@ def load_settings(
 ) -> Config:
     """Defaults, then the recipe, then the command line. Raises UserError for impossible settings.
 
-    Where training begins with other weights and there is no recipe, their shape and their
-    tokenizer take its place. A command that trains a model is refused here if the model is too
-    large for the machine. What can be said without torch is said before it is loaded.
+    Where training begins with other weights, and the recipe has no section `model`, shape and
+    tokenizer are theirs. A command that trains a model is refused here if the model is too large
+    for the machine. What can be said without torch is said before it is loaded.
     """
     values: dict[str, Any] = {} if recipe is None else read_toml(find_recipe(recipe))
     if recipe is not None and not values:
         raise UserError(f"{recipe} holds no settings; name another recipe")
-    init = getattr(arguments, "train.init", "")
+    init = getattr(arguments, "train.init", init_of(values))
     if init:
         from nanogpt.training.load import shape_and_tokenizer
 
         model, tokenizer = shape_and_tokenizer(init)  # which fails before anything is prepared
-        values = values or {"model": asdict(model), "data": {"tokenizer": tokenizer}}
+        if "model" not in values:
+            values["model"] = asdict(model)
+            values["data"] = {"tokenizer": tokenizer, **values.get("data", {})}
     for section, settings in settings_in(arguments).items():
         values[section] = {**values.get(section, {}), **settings}
     try:
@@ -318,6 +320,13 @@ def load_settings(
     except UserError as error:
         raise UserError(f"{recipe}: {error}" if recipe else str(error)) from None
     return config
+
+
+def init_of(values: Mapping[str, Any]) -> str:
+    """The weights that a recipe begins with; what is no name is refused later, with the rest."""
+    train = values.get("train")
+    init = train.get("init") if isinstance(train, dict) else ""
+    return init if isinstance(init, str) else ""
 
 
 def refuse_untrainable(config: Config, compute: "Compute", at_once: int = 1) -> None:

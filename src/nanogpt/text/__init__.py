@@ -21,6 +21,7 @@ What feeds it:
 
     sources     every kind of file and data set, as a stream of documents
     worlds      toy languages whose entropy is known
+    tutor       a world of questions whose answers can be checked
     prepare     sources into token files: in parallel, resumable
     statistics  what a tokenizer does to a corpus
     drawing     batches as a person can look at them

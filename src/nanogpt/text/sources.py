@@ -22,6 +22,7 @@ from typing import IO, Any, cast
 from nanogpt.config import DataConfig
 from nanogpt.errors import Interrupted, UserError
 from nanogpt.files import file_size
+from nanogpt.text import tutor
 from nanogpt.text.conversations import conversation, read_messages
 from nanogpt.text.corpus import (
     BUILT_IN,
@@ -38,7 +39,7 @@ from nanogpt.text.corpus import (
     split_rule,
 )
 from nanogpt.text.tokenizer import END_OF_TEXT
-from nanogpt.text.worlds import documents, find_world
+from nanogpt.text.worlds import TOY, documents, find_world
 
 HUB = "hub:"
 # Text shrinks to a fifth or a tenth, log files to a fiftieth.
@@ -72,6 +73,8 @@ def read_source(data: DataConfig) -> Iterator[Document]:
     world = find_world(data.source)
     if world:
         return documents(world)
+    if data.source.startswith(TOY):
+        return tutor.SOURCES[data.source.removeprefix(TOY)]()
     if data.source.startswith(HUB):
         return read_hub(data.source.removeprefix(HUB), data.text_field)
     return (document for path in source_files(data.source) for document in read_file(path, data))
@@ -328,6 +331,8 @@ def rule_for(data: DataConfig) -> SplitRule:
     """Which documents of a source are held out."""
     if data.source == BUILT_IN:
         return SplitRule(names=HELD_OUT_PLAYS)
+    if data.source.removeprefix(TOY) in tutor.DIVIDED:
+        return SplitRule(names=(tutor.VALIDATION,))
     documents = stream_documents(data)
     first = next(documents, None)
     if first is None:

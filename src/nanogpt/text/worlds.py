@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from string import ascii_letters, ascii_lowercase
 
 from nanogpt.config import choose
+from nanogpt.text import tutor
 from nanogpt.text.corpus import Document
 
 TOY = "toy:"
@@ -184,11 +185,12 @@ WORLDS: dict[str, World] = {
 def find_world(source: str) -> World | None:
     """The world that a source names as toy:NAME; None for any other source.
 
-    Raises UserError for a name that is unknown.
+    Also for those of `tutor`, of which no floor is known. Raises UserError for an unknown name.
     """
     if not source.startswith(TOY):
         return None
-    return choose(WORLDS, "data.source toy", source.removeprefix(TOY))
+    found = choose(WORLDS | tutor.SOURCES, "data.source toy", source.removeprefix(TOY))
+    return found if isinstance(found, World) else None
 
 
 def documents(world: World) -> Iterator[Document]:
