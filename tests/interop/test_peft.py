@@ -17,7 +17,7 @@ from nanogpt.model.build import build
 from nanogpt.model.gpt import GPT
 from nanogpt.model.lora import add_lora, lora_tensors, plain_tensors
 from nanogpt.training.load import load
-from nanogpt.training.objective import NextToken
+from nanogpt.training.objective.next_token import NextToken
 from nanogpt.training.start import Trainer
 
 from conftest import small_run, tiny

@@ -17,7 +17,7 @@ from nanogpt.model.lora import (
     lora_tensors,
     plain_tensors,
 )
-from nanogpt.training.objective import NextToken
+from nanogpt.training.objective.next_token import NextToken
 
 from conftest import VARIANTS, tiny
 

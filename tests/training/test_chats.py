@@ -115,6 +115,22 @@ def test_the_whole_validation_text_is_measured_by_its_answers(kind, tmp_path, ch
         assert score.loss == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
 
 
+def test_lora_trains_the_rows_of_new_tokens_and_no_others(tmp_path, chats):
+    """All new rows begin alike: frozen, no reply could end, as <|end|> were like any other."""
+    torch.manual_seed(0)
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=50257, **SHAPE)).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    tuned = tune(tmp_path, tmp_path / "theirs", chats, "--train.lora-rank=2", "--train.lr=1e-2")
+    rows, old = tuned.model.wte.weight, theirs.transformer.wte.weight
+    assert torch.equal(rows[:50257], old)
+    assert len({tuple(row) for row in rows[50257:].tolist()}) == 4
+    again = main(["train", "--resume", str(tmp_path / "run"), "--train.max-steps=3"])
+    assert again == 0
+    longer = load(tmp_path / "run").model.wte.weight
+    assert torch.equal(longer[:50257], old)
+    assert not torch.equal(longer[50257:], rows[50257:])
+
+
 def test_a_run_without_roles_grows_and_one_with_roles_does_not(tmp_path, chats):
     (tmp_path / "sums.txt").write_text("".join(f"{n}+{n}={2 * n}? " for n in range(600)))
     for roles in ("false", "true"):

@@ -240,9 +240,12 @@ def describe(trainer: "Trainer", console: Console) -> None:
     work = f"{tokens:,} tokens, {passes:.1f} passes over the text"
     if train.objective == "policy":
         work = f"{trainer.config.answers_per_step:,} answers, {group} to each question"
+    all_weights = trainer.outline.num_parameters()
+    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    some = f", of which {trained:,} are trained" if train.lora_rank else ""
     together = f" by {trainer.processes} processes" if trainer.processes > 1 else ""
     console.print(
-        f"[bold]model[/]  {trainer.outline.num_parameters():,} parameters: {model.n_layer} layers, "
+        f"[bold]model[/]  {all_weights:,} parameters{some}: {model.n_layer} layers, "
         f"{model.n_head} heads, {model.n_embd} channels, context {model.context_length}\n"
         f"[bold]steps[/]  {train.max_steps:,} of {work}, on {trainer.compute.device} in "
         f"{trainer.compute.precision}{together}\n"

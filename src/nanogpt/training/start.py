@@ -86,9 +86,10 @@ def initial_model(config: Config) -> GPT:
         found, wanted = getattr(model.config, name), getattr(config.model, name)
         if found != wanted:
             raise UserError(f"model.{name}={wanted}, but {path} has {found}: set it to that")
-    adapted = GPT(config.model)
-    adapted.load_state_dict(model.state_dict())
-    return add_lora(adapted, config.train, new_tokens)
+    tensors = model.state_dict()
+    del model  # a tensor goes when it is copied: both models would be too much for a small machine
+    copies = {name: tensors.pop(name).clone() for name in list(tensors)}
+    return add_lora(build(config.model, copies, path), config.train, new_tokens)
 
 
 def shortened(model: GPT, context_length: int) -> GPT:
