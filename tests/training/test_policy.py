@@ -26,6 +26,7 @@ from nanogpt.generation.rollouts import RollOut
 from nanogpt.text.prepare import prepare
 from nanogpt.training import policy
 from nanogpt.training.checkpoint import find_checkpoint, load_state, load_tensors
+from nanogpt.training.load import load
 from nanogpt.training.objective import Policy
 from nanogpt.training.policy import REFERENCE, Attempt, PolicyTrainer, as_batch
 from nanogpt.training.records import Answered, Rollout, Sample, Step, read_metrics
@@ -131,6 +132,26 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits(letters, tmp_path, se
     assert same(*(load_tensors(end, "optimizer.safetensors") for end in ends))
     assert load_state(ends[0])[0].best_loss == load_state(ends[1])[0].best_loss
     assert without_time(whole) == without_time(parts)
+
+
+def test_with_lora_it_resumes_to_the_same_bits_and_is_pulled_to_the_base(letters, tmp_path):
+    base = tmp_path / "base"
+    plain = with_settings(run_on(letters, max_steps=2), train={"objective": "answers"})
+    list(Trainer.start(base, plain).run())
+    config = run_on(letters, {"beta": 0.1}, init=str(base), lora_rank=2, max_steps=4)
+    whole = Trainer.start(tmp_path / "whole", config)
+    assert isinstance(whole, PolicyTrainer)
+    list(whole.run())
+    ids = torch.arange(6)[None]
+    assert torch.equal(whole.reference(ids), load(base).model(ids))
+    assert not torch.equal(whole.model.eval()(ids), load(base).model(ids))
+    trainer = Trainer.start(tmp_path / "parts", config)
+    for record in trainer.run():
+        if record.step == 2:
+            trainer.stop()
+    list(Trainer.resume(tmp_path / "parts").run())
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert without_time(tmp_path / "whole") == without_time(tmp_path / "parts")
 
 
 def test_a_run_killed_without_warning_resumes_to_the_same_bits(letters, tmp_path):
