@@ -88,6 +88,7 @@ def calm(worlds):
     training = Training(worlds.new_folder() / "run", worlds.data, 150, "--parallel.processes", "2")
     code, said = training.end()
     assert code == 0, said
+    assert "Warning" not in said
     assert "by 2 processes" in said
     assert said.count("parameters:") == 1  # one rank speaks for all
     return training.run
@@ -164,7 +165,7 @@ def test_a_killed_rank_of_a_pipeline_is_named_without_a_traceback(worlds):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stopped", "layout"),
-    [(0, "data 2"), (1, "data 2"), (1, "tensor 2 data 2")],
+    [(0, "data 2"), (1, "data 2"), (1, "tensor 2 data 2"), (1, "tensor 2 pipeline 2")],
 )
 def test_a_rank_that_hangs_is_named_after_the_time_limit(worlds, stopped, layout):
     words = layout.split()
@@ -204,7 +205,12 @@ IMPOSSIBLE = {
     "rows": ({"data": 2}, {"train": {"batch_size": 7}}, "train.batch_size=7"),
     "tokens": ({"context": 2}, {"model": {"context_length": 15}}, "model.context_length=15"),
     "layers": ({"pipeline": 2}, {"model": {"n_layer": 1}}, "model.n_layer=1: use at least 2"),
-    "parts": ({"pipeline": 2, "microbatches": 3}, {}, "4 sequences make no 3 parts"),
+    "parts": (
+        {"pipeline": 2, "microbatches": 3},
+        {},
+        "4 sequences cannot go through 1f1b in 3 parts",
+    ),
+    "few parts": ({"pipeline": 2, "microbatches": 1}, {}, "a divisor of 4, at least 2"),
     "dropout": ({"pipeline": 2}, {"model": {"dropout": 0.1}}, "model.dropout=0.1"),
     "attention": ({"data": 2}, {"model": {"attention_dropout": 0.1}}, "attention_dropout=0.1"),
     "precision": ({"data": 2}, {"train": {"precision": "float16"}}, "train.precision='float16'"),

@@ -43,18 +43,20 @@ def microbatches(config: Config, world: int) -> int:
 
     Raises UserError if the settings say a number that cannot be.
     """
-    sizes, settings = config.parallel.sizes(world), config.parallel
-    size = sizes["pipeline"]
+    sizes, schedule = config.parallel.sizes(world), config.parallel.schedule
+    stages = sizes["pipeline"]
     rows = config.train.batch_size // math.prod(sizes[name] for name in ROWS)
-    # Interleaved parts come in as many as there are ranks.
-    unit = size if PIPELINES[settings.schedule] > 1 else 1
-    fitting = [n for n in range(unit, 2 * size + 1, unit) if rows % n == 0]
-    count = settings.microbatches or (fitting or [unit])[-1]
-    fix = f"(parallel.microbatches={count}): use a divisor of {rows}"
-    if rows % count:
-        raise UserError(f"a rank's {rows} sequences make no {count} parts {fix}")
-    if count % unit:
-        raise UserError(f"interleaved parts come in {size}s {fix} and a multiple of {size}")
+    unit = stages if schedule == "interleaved" else 1  # parts come in as many as there are ranks
+    fitting = [n for n in range(unit, 2 * stages + 1, unit) if rows % n == 0]
+    count = config.parallel.microbatches or (fitting or [unit])[-1]
+    least = 1 if schedule == "gpipe" else stages
+    if rows % count or count % unit or count < least:
+        multiple = f" and a multiple of {unit}" if unit > 1 else ""
+        raise UserError(
+            f"a rank's {rows} sequences cannot go through {schedule} in {count} parts "
+            f"(parallel.microbatches): use a divisor of {rows}{multiple}, at least {least}; or "
+            "another train.batch_size"
+        )
     return count
 
 

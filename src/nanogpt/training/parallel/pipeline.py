@@ -111,16 +111,14 @@ class Pipeline:
 
     def build(self, model: GPT, stages: list[Stage]) -> None:
         """Connect the stages of all ranks."""
-        self.model, group = model, self.ranks.group("pipeline")
-        device = self.ranks.device
+        self.model, device = model, self.ranks.device
+        # Groups of its own: waiting for one message ends after the time that they are made with.
+        columns, limit = self.ranks.mesh.mesh.flatten(1), self.ranks.limit
+        group, _ = dist.new_subgroups_by_enumeration(columns.T.tolist(), limit)
+        self.ends, _ = dist.new_subgroups_by_enumeration(columns[[0, -1]].T.tolist(), limit)
         ready = [PipelineStage(s, s.number, self.count, device, group=group) for s in stages]
         given: Any = ready if len(ready) > 1 else ready[0]
         self.work = self.schedule(given, self.microbatches, loss_fn=self.loss, scale_grads=False)
-        first, last = (self.ranks.mesh.mesh[n].flatten().tolist() for n in (0, -1))
-        for pair in zip(first, last, strict=True):  # every rank must ask for every group
-            ends = dist.new_group(list(pair), timeout=self.ranks.limit)
-            if self.ranks.number in pair:
-                self.ends = ends
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """What a part adds to the loss of the step."""

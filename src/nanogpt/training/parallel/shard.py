@@ -11,6 +11,7 @@ Torch's `fully_shard` does this, and fetches the next block while one computes.
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from nanogpt.device import PRECISIONS, Compute
@@ -27,7 +28,12 @@ def shard_model(
     """
     half = None if compute.precision == "float32" else PRECISIONS[compute.precision]
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
-    mesh = ranks.mesh["copies", "shard"] if ranks.copies.size() > 1 else ranks.mesh["shard"]
+    mesh = ranks.mesh["shard"]
+    if ranks.copies.size() > 1:
+        rows = ranks.mesh.mesh[ranks.place("pipeline"), ..., ranks.place("tensor")].flatten(0, 1)
+        groups = [ranks.copies, ranks.group("shard")]
+        names = ("copies", "shard")
+        mesh = DeviceMesh.from_group(groups, ranks.device.type, rows, mesh_dim_names=names)
     found: list[FSDPModule] = []
     for module in (*blocks.children(), root):
         sharded = fully_shard(module, mesh=mesh, mp_policy=policy)
