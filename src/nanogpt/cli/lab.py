@@ -17,12 +17,14 @@ from nanogpt.cli.settings import (
     by_name,
     find_recipe,
     folder_to_write,
+    init_of,
     load_settings,
     named,
     named_path,
     refuse_untrainable,
     run_action,
     studies,
+    with_weights,
 )
 from nanogpt.cli.weights import add_model_options, load_model
 from nanogpt.config import DataConfig, ModelConfig, TrainConfig, read_toml
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
 
 PATHS_SHOWN = 12
 
-PICTURE = "![validation loss against steps](curves.png)"
 SCALING_PICTURE = "![loss against tokens and against size](scaling.png)"
 
 # On a terminal, until the next run is done: that may take minutes.
@@ -72,11 +73,12 @@ def run(arguments: Sequence[str]) -> int:
     jobs = number_of_processes("--jobs", options.jobs)
     path = find_study(options.study)
     recipe = read_toml(path).get("recipe")
-    study = load_study(path, read_toml(find_recipe(str(recipe))) if recipe else None)
+    values = read_toml(find_recipe(str(recipe))) if recipe else {}
+    study = load_study(path, with_weights(values, init_of(values)))
     for arm in study.arms:
         refuse_impossible(arm.config)
     from nanogpt.device import resolve
-    from nanogpt.lab.report import write_report
+    from nanogpt.lab.report import PICTURE, write_report
     from nanogpt.training.variants import check_choices
 
     for plugin in study.plugins:

@@ -295,14 +295,7 @@ def load_settings(
     values: dict[str, Any] = {} if recipe is None else read_toml(find_recipe(recipe))
     if recipe is not None and not values:
         raise UserError(f"{recipe} holds no settings; name another recipe")
-    init = getattr(arguments, "train.init", init_of(values))
-    if init:
-        from nanogpt.training.load import shape_and_tokenizer
-
-        model, tokenizer = shape_and_tokenizer(init)  # which fails before anything is prepared
-        if "model" not in values:
-            values["model"] = asdict(model)
-            values["data"] = {"tokenizer": tokenizer, **values.get("data", {})}
+    values = with_weights(values, getattr(arguments, "train.init", init_of(values)))
     for section, settings in settings_in(arguments).items():
         values[section] = {**values.get(section, {}), **settings}
     try:
@@ -320,6 +313,22 @@ def load_settings(
     except UserError as error:
         raise UserError(f"{recipe}: {error}" if recipe else str(error)) from None
     return config
+
+
+def with_weights(values: dict[str, Any], init: str) -> dict[str, Any]:
+    """The values of a recipe, with the shape and the tokenizer of the weights it begins with.
+
+    Raises UserError if there are no such weights.
+    """
+    if not init:
+        return values
+    from nanogpt.training.load import shape_and_tokenizer
+
+    model, tokenizer = shape_and_tokenizer(init)
+    if "model" in values:
+        return values
+    data = {"tokenizer": tokenizer, **values.get("data", {})}
+    return {**values, "model": asdict(model), "data": data}
 
 
 def init_of(values: Mapping[str, Any]) -> str:

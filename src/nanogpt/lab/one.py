@@ -5,17 +5,21 @@ The folder holds settings.json. The run resumes if it was begun, and does nothin
 
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean
 
 import torch
 
 from nanogpt.config import config_from_dict, with_settings
 from nanogpt.device import peak_memory
+from nanogpt.evaluation.loss import Score, evaluate
 from nanogpt.files import checked, read_json, write_json
 from nanogpt.generation.stream import generate_text
 from nanogpt.lab.plugin import load_plugin
 from nanogpt.lab.study import Order, Result, with_steps
+from nanogpt.text.tokenfiles import open_split
 from nanogpt.training.checkpoint import has_checkpoint
 from nanogpt.training.records import read_metrics
 from nanogpt.training.start import Trainer
@@ -47,15 +51,16 @@ def main(folder: Path) -> int:
         pass
     if not trainer.complete:
         return 130
-    write_json(folder / "result.json", asdict(result(trainer)))
+    write_json(folder / "result.json", asdict(result(trainer, order)))
     return 0
 
 
-def result(trainer: Trainer) -> Result:
+def result(trainer: Trainer, order: Order) -> Result:
     """What a report needs to know of a finished run."""
     score = trainer.evaluate()
     sample = "".join(generate_text(trainer.model, trainer.tokenizer, trainer.config.sample))
     records = read_metrics(trainer.folder)
+    curve = [[r["step"], r[order.measure]] for r in records if order.measure in r]
     tokens = trainer.state.step * trainer.config.tokens_per_step
     return Result(
         val_loss=score.loss,
@@ -65,9 +70,30 @@ def result(trainer: Trainer) -> Result:
         seconds=trainer.state.seconds,
         tokens_per_second=tokens / max(trainer.state.seconds, 1e-9),
         memory_mb=peak_memory() / 1e6,
-        curve=[[r["step"], r["bits_per_byte"]] for r in records if "bits_per_byte" in r],
+        curve=curve,
         sample=trainer.config.sample.prompt + sample,
+        measured=measured(trainer, order, score, curve),
     )
+
+
+def measured(
+    trainer: Trainer, order: Order, score: Score, curve: Sequence[Sequence[float]]
+) -> float:
+    """What the arms of the study are compared by."""
+    if order.text:
+        other = open_split(order.text, "val", trainer.tokenizer)
+        size = trainer.config.train.batch_size
+        return evaluate(trainer.model, other, trainer.compute, size).bits_per_byte
+    return score.bits_per_byte if order.measure == "bits_per_byte" else late(curve)
+
+
+def late(curve: Sequence[Sequence[float]]) -> float:
+    """The mean of the last tenth of a curve, of its last point at least.
+
+    >>> late([[1, 5.0], [2, 4.0]]), late([[step, float(step)] for step in range(20)])
+    (4.0, 18.5)
+    """
+    return mean(value for _, value in curve[-max(1, len(curve) // 10) :])
 
 
 if __name__ == "__main__":

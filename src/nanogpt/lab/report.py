@@ -9,14 +9,23 @@ from typing import Any
 
 from nanogpt.files import as_csv, write_text, writing
 from nanogpt.lab.judge import LEVEL, differences, spread
-from nanogpt.lab.study import Study
+from nanogpt.lab.study import MEASURES, Measure, Study
 from nanogpt.text.worlds import find_world
 from nanogpt.training.report import fenced
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]  # by arm, one a seed
 
-COLUMNS = ("val_loss", "bits_per_byte", "parameters", "steps", "seconds", "tokens_per_second")
+COLUMNS = (
+    "measured",
+    "val_loss",
+    "bits_per_byte",
+    "parameters",
+    "steps",
+    "seconds",
+    "tokens_per_second",
+)
 SHOWN_PAIRS = 30
+PICTURE = "![what is measured against steps](curves.png)"
 
 
 def write_report(folder: str | Path, study: Study, results: Results) -> str:
@@ -34,30 +43,38 @@ def as_markdown(study: Study, results: Results) -> str:
     """The tables, what is larger than the noise, and samples side by side."""
     kind, amount = study.budget
     parts = [f"# {study.question}"]
+    measure = MEASURES[study.measure]
     parts.append(
-        f"{len(study.arms)} arms, {len(study.seeds)} seeds each, {amount:,.0f} {kind} a run. Bits "
-        "per byte of the whole held-out text, so that vocabularies compare; less is better."
+        f"{len(study.arms)} arms, {len(study.seeds)} seeds each, {amount:,.0f} {kind} a run. "
+        f"{measure.meaning}{f' The text is {study.text}.' if study.text else ''}"
     )
-    parts.append(table_of_arms(results))
+    parts.append(table_of_arms(results, measure))
     worlds = {arm.config.data.source for arm in study.arms}
     world = find_world(worlds.pop()) if len(worlds) == 1 else None
     if world:
         parts.append(f"No model can go below {world.floor():.4f}, the entropy of this toy world.")
-    parts.append("![validation loss against steps](curves.png)")
-    parts.append("## Larger than the noise?\n\n" + verdicts(results))
+    parts.append(PICTURE)
+    parts.append("## Larger than the noise?\n\n" + verdicts(results, measure))
     parts.append("## What they write")
     for arm, runs in results.items():
         parts.append(f"### {arm}\n\n{fenced(runs[0]['sample'])}")
     return "\n\n".join(parts) + "\n"
 
 
-def table_of_arms(results: Results) -> str:
+def best_first(results: Results, measure: Measure) -> list[tuple[str, Sequence[Mapping[str, Any]]]]:
+    """The arms with their runs."""
+    sign = -1 if measure.more else 1
+    return sorted(results.items(), key=lambda item: sign * average(item[1], "measured"))
+
+
+def table_of_arms(results: Results, measure: Measure) -> str:
     """One row an arm, the best first."""
-    rows = ["| arm | bits/byte | ± | loss | parameters | steps | tokens/s | MB |", "|" + "---|" * 8]
-    for arm, runs in sorted(results.items(), key=lambda item: average(item[1], "bits_per_byte")):
-        noise = spread([run["bits_per_byte"] for run in runs])
+    titles = f"| arm | {measure.name} | ± | loss | parameters | steps | tokens/s | MB |"
+    rows = [titles, "|" + "---|" * 8]
+    for arm, runs in best_first(results, measure):
+        noise = spread([run["measured"] for run in runs])
         rows.append(
-            f"| {arm} | {average(runs, 'bits_per_byte'):.4f} | "
+            f"| {arm} | {average(runs, 'measured'):.4f} | "
             f"{'' if math.isnan(noise) else f'{noise:.4f}'} | {average(runs, 'val_loss'):.4f} | "
             f"{runs[0]['parameters']:,} | {average(runs, 'steps'):,.0f} | "
             f"{average(runs, 'tokens_per_second'):,.0f} | {average(runs, 'memory_mb'):,.0f} |"
@@ -70,9 +87,9 @@ def average(runs: Sequence[Mapping[str, Any]], key: str) -> float:
     return mean(run[key] for run in runs)
 
 
-def verdicts(results: Results) -> str:
+def verdicts(results: Results, measure: Measure) -> str:
     """Every pair of arms, and whether it differs by more than seeds do."""
-    found = differences({a: [r["bits_per_byte"] for r in runs] for a, runs in results.items()})
+    found = differences({a: [r["measured"] for r in runs] for a, runs in results.items()})
     judged = (
         "Judged by Tukey's test over all pairs: where nothing differs, it calls some pair "
         f"different in {LEVEL:.0%} of studies. Noise is the scatter between seeds, of all arms."
@@ -81,7 +98,8 @@ def verdicts(results: Results) -> str:
         return "With one seed an arm nothing is known of the noise: give two or more."
     rows = ["| better | worse | by | p | larger than the noise |", "|---|---|---|---|---|"]
     for pair in found[:SHOWN_PAIRS]:
-        better, worse = (pair.one, pair.other) if pair.by < 0 else (pair.other, pair.one)
+        first = (pair.by > 0) == measure.more
+        better, worse = (pair.one, pair.other) if first else (pair.other, pair.one)
         answer = "**yes**" if pair.real else "no"
         rows.append(f"| {better} | {worse} | {abs(pair.by):.4f} | {pair.p:.2g} | {answer} |")
     if len(found) > SHOWN_PAIRS:
@@ -118,14 +136,14 @@ def as_html(study: Study, markdown: str, picture: Path) -> str:
 
 
 def draw_curves(path: Path, study: Study, results: Results) -> None:
-    """Validation loss against steps: the mean of the seeds, and a band from least to most."""
+    """What is measured against steps: the mean of the seeds, and a band from least to most."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    ordered = sorted(results.items(), key=lambda item: average(item[1], "bits_per_byte"))
+    ordered = best_first(results, MEASURES[study.measure])
     for number, (arm, runs) in enumerate(ordered):
         curves = [dict(map(tuple, run["curve"])) for run in runs]
         steps = sorted(set.intersection(*(set(curve) for curve in curves)) - {0})
@@ -137,7 +155,7 @@ def draw_curves(path: Path, study: Study, results: Results) -> None:
         axes.plot(steps, middle, style, color=color, label=arm)
         axes.fill_between(steps, least, most, color=color, alpha=0.2, lw=0)
     axes.set_xlabel("step")
-    axes.set_ylabel("bits per byte, validation")
+    axes.set_ylabel(f"{MEASURES[study.measure].name}, validation")
     axes.set_title(study.question, parse_math=False, wrap=True)
     axes.legend(frameon=False, fontsize=8)
     axes.grid(alpha=0.25)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ def run_study(
 def read_result(path: Path) -> dict[str, Any]:
     """The result of a run as plain values. Raises UserError naming the file if it is damaged."""
     try:
-        return asdict(checked(Result, read_json(path)))
+        values = read_json(path)
+        # Runs of earlier versions were measured in one way alone.
+        return asdict(checked(Result, {"measured": values.get("bits_per_byte"), **values}))
     except UserError as error:
         again = "remove it, and the same command measures the run again"
         raise UserError(f"{path} is damaged ({error}); {again}") from None
@@ -81,6 +83,20 @@ def prepare_data(study: Study, folder: Path, say: Callable[[str], None]) -> None
         if not arm.config.data.folder and not (place / "tokenizer.json").exists():
             say(f"preparing the text for {arm.name}")
             prepare(arm.config.data, place, usable_cores())
+        other = text_folder(study, folder, arm)
+        if other and not (Path(other) / "tokenizer.json").exists():
+            say(f"preparing {study.text}, on which all are measured")
+            data = replace(
+                arm.config.data, source=study.text, max_documents=0,
+                tokenizer=str(place / "tokenizer.json"),
+            )  # fmt: skip
+            prepare(data, other, usable_cores())
+
+
+def text_folder(study: Study, folder: Path, arm: Arm) -> str:
+    """Where the text is that an arm is measured on, in its own tokens; empty: what it learns."""
+    place = folder / "data" / f"{data_name(arm.config)}-measured"
+    return str(place.resolve()) if study.text else ""
 
 
 def precision_of(study: Study, places: list[Path]) -> str:
@@ -104,11 +120,14 @@ def write_settings(
     config = with_settings(arm.config, train={"seed": seed}, data={"folder": data})
     seconds = study.budget[1] if study.budget[0] == "seconds" else 0
     plugins = [str(Path(p).resolve()) for p in dict.fromkeys([*LOADED, *study.plugins])]
-    order = Order(asdict(config), seconds, plugins, max(1, usable_cores() // jobs), precision)
+    order = Order(
+        asdict(config), seconds, plugins, max(1, usable_cores() // jobs), precision, study.measure,
+        text_folder(study, folder, arm),
+    )  # fmt: skip
     values = asdict(order)
     path = place / "settings.json"
     if path.exists():
-        before = {"precision": "auto", **read_json(path)}
+        before = {"precision": "auto", "measure": "bits_per_byte", "text": "", **read_json(path)}
         # Another number of threads rounds differently; a run ends with those it began with.
         if {**before, "threads": 0} != {**values, "threads": 0}:
             raise UserError(

@@ -14,14 +14,44 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from nanogpt.config import Config, config_from_dict, read_toml, shown, with_settings
+from nanogpt.config import Config, choose, config_from_dict, read_toml, shown, with_settings
 from nanogpt.errors import UserError, did_you_mean
 
 KEYS: dict[str, type] = {
     "question": str, "recipe": str, "settings": dict, "vary": dict, "arms": list, "seeds": list,
-    "budget": dict, "plugins": list,
+    "budget": dict, "plugins": list, "measure": str, "text": str,
 }  # fmt: skip
 BUDGETS = ("steps", "tokens", "seconds")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What the arms of a study are compared by."""
+
+    name: str  # above its column
+    meaning: str
+    more: bool  # whether more of it is better
+
+
+# By the name that it has in metrics.jsonl. All but the first are of runs that answer questions.
+MEASURES = {
+    "bits_per_byte": Measure(
+        "bits/byte",
+        "Bits per byte of the whole held-out text, so that vocabularies compare; less is better.",
+        more=False,
+    ),
+    "right": Measure(
+        "right",
+        "The share of validation questions with the right answer; more is better.",
+        more=True,
+    ),
+    "entropy": Measure(
+        "entropy",
+        "How undecided the policy is about the next token: nats, over the last tenth of the steps; "
+        "where it is 0, all answers to a question are one.",
+        more=True,
+    ),
+}
 MOST_ARMS = 1000
 LONGEST_NAME = 150  # of an arm: it becomes the name of a folder
 
@@ -44,6 +74,8 @@ class Study:
     seeds: list[int]
     budget: tuple[str, float]  # "steps", "tokens" or "seconds", and how many
     plugins: list[str]
+    measure: str = "bits_per_byte"  # one of MEASURES
+    text: str = ""  # another source than the arms learn from, on whose held-out part to measure
 
 
 @dataclass(frozen=True)
@@ -55,6 +87,8 @@ class Order:
     plugins: list[str]
     threads: int
     precision: str = "auto"  # where the settings say "auto": the same for all runs of a study
+    measure: str = "bits_per_byte"
+    text: str = ""  # the folder of the token files to measure on; empty: the run's own
 
 
 @dataclass(frozen=True)
@@ -68,8 +102,9 @@ class Result:
     seconds: float
     tokens_per_second: float
     memory_mb: float
-    curve: list[list[float]]  # steps, and the bits per byte after so many
+    curve: list[list[float]]  # steps, and what is measured, after so many
     sample: str
+    measured: float
 
 
 def load_study(path: str | Path, recipe_values: Mapping[str, Any] | None = None) -> Study:
@@ -89,10 +124,15 @@ def load_study(path: str | Path, recipe_values: Mapping[str, Any] | None = None)
             for name, settings in arms_of(values).items()
         ]
         check_names([arm.name for arm in arms])
+        measure, text = values.get("measure", "bits_per_byte"), values.get("text", "")
+        check_measure(measure, text, arms)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     question = str(values.get("question", path.stem))
-    return Study(path.stem, question, arms, seeds, budget, list(values.get("plugins", [])))
+    return Study(
+        path.stem, question, arms, seeds, budget, list(values.get("plugins", [])),
+        measure, text,
+    )  # fmt: skip
 
 
 def check_shape(values: Mapping[str, Any]) -> None:
@@ -156,6 +196,17 @@ def arms_of(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if len(named) < 2:
         raise UserError("nothing varies: give two values or more")
     return named
+
+
+def check_measure(measure: str, text: str, arms: Sequence[Arm]) -> None:
+    """Raise UserError for a measure that is unknown, or that the arms cannot have."""
+    choose(MEASURES, "measure", measure)
+    if measure == "bits_per_byte":
+        return
+    if text:
+        raise UserError(f"text={shown(text)}: only bits_per_byte is measured on another text")
+    if any(arm.config.train.objective != "policy" for arm in arms):
+        raise UserError(f"measure={shown(measure)} needs train.objective=policy in every arm")
 
 
 def check_names(names: Sequence[str]) -> None:

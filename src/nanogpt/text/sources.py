@@ -331,7 +331,7 @@ def rule_for(data: DataConfig) -> SplitRule:
     """Which documents of a source are held out."""
     if data.source == BUILT_IN:
         return SplitRule(names=HELD_OUT_PLAYS)
-    if data.source.removeprefix(TOY) in tutor.DIVIDED:
+    if data.source in [TOY + name for name in tutor.DIVIDED]:
         return SplitRule(names=(tutor.VALIDATION,))
     documents = stream_documents(data)
     first = next(documents, None)

@@ -189,7 +189,8 @@ def find_world(source: str) -> World | None:
     """
     if not source.startswith(TOY):
         return None
-    found = choose(WORLDS | tutor.SOURCES, "data.source toy", source.removeprefix(TOY))
+    known: dict[str, object] = {**WORLDS, **tutor.SOURCES}
+    found = choose(known, "data.source toy", source.removeprefix(TOY))
     return found if isinstance(found, World) else None
 
 
