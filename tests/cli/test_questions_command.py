@@ -64,6 +64,8 @@ def test_mistakes_are_one_line(files, more, message, capsys):
     check_line(capsys, message)
     assert main(["evaluate", str(run), "text.txt", "--questions", str(questions)]) == 2
     check_line(capsys, "a text does nothing beside --questions")
+    assert main(["evaluate", str(run), str(questions)]) == 2
+    check_line(capsys, "chats.jsonl holds conversations, and no plain text")
 
 
 def check_line(capsys, message):

@@ -171,6 +171,13 @@ def read_chats(source, **settings):
     return [list(d.messages) for d in stream_documents(DataConfig(source=source, **settings))]
 
 
+def test_conversations_are_read_from_a_hub_data_set(tmp_path):
+    """From a folder in the hub's layout; the same code asks the hub where there is a network."""
+    (tmp_path / "hub").mkdir()
+    write_chats(tmp_path / "hub")
+    assert read_chats(f"hub:{tmp_path / 'hub'}") == CHATS
+
+
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".parquet"])
 def test_conversations_are_read_from_every_kind_of_rows(ending, tmp_path):
     assert read_chats(write_chats(tmp_path, ending)) == CHATS

@@ -24,7 +24,7 @@ from nanogpt.evaluation.novelty import LENGTHS, Known, Novelty
 from nanogpt.evaluation.references import reference_points, text_of
 from nanogpt.memory import refuse_beyond
 from nanogpt.text.dataset import data_folder
-from nanogpt.text.sources import whole_texts
+from nanogpt.text.sources import holds_conversations, whole_texts
 from nanogpt.text.tokenfiles import TokenFile, open_split, write_token_file
 from nanogpt.text.tokenizer import BaseTokenizer
 from nanogpt.text.worlds import find_world
@@ -162,7 +162,12 @@ def open_text(
 ) -> TokenFile:
     """The text that was named, or the held-out text of the run."""
     if options.text is not None:
-        texts = iter(whole_texts(DataConfig(source=options.text)))
+        source = DataConfig(source=options.text)
+        if holds_conversations(source):
+            raise UserError(
+                f"{options.text} holds conversations, and no plain text: ask them with --questions"
+            )
+        texts = iter(whole_texts(source))
         first = next(texts, "")
         if not first:
             raise UserError(f"{options.text or 'the text'} is empty; name a text to measure")
