@@ -78,7 +78,8 @@ def initial_model(config: Config) -> GPT:
     # Rows beyond the tokenizer's tokens stand for nothing; many published models have some.
     size = max(model.config.vocab_size, config.model.vocab_size)
     new_tokens = size - model.config.vocab_size
-    resize_vocabulary(model, size)
+    if new_tokens:
+        resize_vocabulary(model, size)
     config = with_settings(config, model={"vocab_size": size})
     for name in asdict(config.model):
         if name in CHOSEN_ANEW:
