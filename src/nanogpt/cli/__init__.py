@@ -18,6 +18,7 @@ from nanogpt.errors import Notice, UserError, did_you_mean, one_line
 
 COMMANDS = {
     "demo": "from raw text to generated text in under three minutes",
+    "assistant": "from a base model to one that answers, in three stages",
     "prepare": "turn text into token files: files, folders, the hub, or the built-in plays",
     "data": "look at the batches that a model is trained on",
     "tokenizer": "train a tokenizer, and look at what tokenizers do with text",

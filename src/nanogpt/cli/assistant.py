@@ -1,0 +1,251 @@
+"""nanogpt assistant: from a base model to an assistant that answers, in three stages."""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from nanogpt.cli.display import watch
+from nanogpt.cli.prepare import prepare_with_progress
+from nanogpt.cli.screen import Screen
+from nanogpt.cli.settings import Parser, load_settings, named_path, settings_in
+from nanogpt.cli.text import printable
+from nanogpt.cli.train import describe, free_folder, undone_on_mistake
+from nanogpt.config import ModelConfig, PolicyConfig, SampleConfig, TrainConfig
+from nanogpt.errors import UserError
+from nanogpt.evaluation.questions import Graded, accuracy, grade, read_questions
+from nanogpt.evaluation.rewards import exact
+from nanogpt.files import claimed, write_json
+from nanogpt.text.dataset import data_folder
+from nanogpt.text.prepare import Prepared
+from nanogpt.text.tokenizer import END_OF_TEXT
+from nanogpt.text.tutor import HELD_OUT, LONGER, TASKS
+from nanogpt.text.worlds import TOY
+
+if TYPE_CHECKING:
+    from nanogpt.model.gpt import GPT
+    from nanogpt.text.tokenizer import BaseTokenizer
+    from nanogpt.training.start import Trainer
+
+BASE, ANSWERS, POLICY, CONTROL = "base", "answers", "policy", "control"
+TITLES = {
+    BASE: "base model", ANSWERS: "fine-tuned", POLICY: "reinforced", CONTROL: "more fine-tuning",
+}  # fmt: skip
+ANSWER = SampleConfig(temperature=0.0, top_k=0, max_new_tokens=40)
+SHOWN = 20  # answers, before and after
+
+WHAT_NEXT = """\
+everything is in {run}: a run for each stage, and results.json
+
+what to try next
+  nanogpt chat {run}/policy --temperature 0        ask it yourself
+  nanogpt evaluate {run}/policy --questions toy:tutor-longer
+  nanogpt assistant --demonstrations 20000         when is more fine-tuning better?
+  nanogpt train tutor-policy --init {run}/answers --run runs/hacked --policy.reward contains"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run all stages and show what each has changed. Returns the exit code."""
+    began = time.perf_counter()
+    parser = Parser("assistant", "Pretrain, fine-tune and reinforce a model that answers.")
+    folder = Path("runs/assistant")
+    parser.add_argument("--run", type=named_path, default=folder, help="folder to write")
+    parser.add_argument(
+        "--demonstrations", type=int, default=0,
+        help="conversations to fine-tune on, up to 20,000 (those of the recipe: 1,000)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-control", dest="control", action="store_false",
+        help="leave out the fine-tuning that takes as long as the reinforcement",
+    )  # fmt: skip
+    # What is given holds for every stage; a later stage has the shape of the first.
+    parser.add_settings(ModelConfig, TrainConfig, PolicyConfig)
+    options = parser.parse(arguments)
+    if options.demonstrations < 0:
+        raise UserError(f"--demonstrations {options.demonstrations}: use a positive number")
+    for name in ("init", "objective"):
+        if name in settings_in(options).get("train", {}):
+            raise UserError(f"--train.{name} is for single runs: use `nanogpt train tutor-policy`")
+    run, console = free_folder(options.run), Screen()
+    with claimed(run):
+        complete = run_stages(run, options, console)
+    if not complete:
+        return 130
+    console.rule(f"Done in {time.perf_counter() - began:.0f} seconds", align="left")
+    text = WHAT_NEXT.format(run=shlex.quote(str(run)))
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    if not (sys.stdin.isatty() and console.is_terminal):
+        return 0
+    from nanogpt.cli import chat
+
+    return chat.main([str(run / POLICY), "--temperature", "0"])
+
+
+def run_stages(run: Path, options: argparse.Namespace, console: Console) -> bool:
+    """Train the stages one after another, and show them side by side. False if interrupted."""
+    given = {key: value for key, value in vars(options).items() if "." in key}
+    later = {key: value for key, value in given.items() if not key.startswith("model.")}
+    few = {"data.max_documents": options.demonstrations} if options.demonstrations else {}
+    stages = Stages(run, console)
+
+    console.rule("1. A base model, from pages of statements", align="left")
+    if not stages.train(BASE, "tutor-base", given):
+        return False
+    console.rule("2. Fine-tuning, on demonstrations", align="left")
+    if not stages.train(ANSWERS, "tutor-answers", {**few, **later}, BASE):
+        return False
+    console.rule("3. Reinforcement, by answers that turned out right", align="left")
+    if not stages.train(POLICY, "tutor-policy", later, ANSWERS):
+        return False
+    if options.control:
+        console.rule("Control: more fine-tuning, for as long as the reinforcement", align="left")
+        steps = {"train.max_steps": stages.steps_as_long_as(POLICY)}
+        if not stages.train(CONTROL, "tutor-answers", {**few, **later, **steps}, ANSWERS):
+            return False
+
+    console.rule("What they answer", align="left")
+    show_answers(stages.graded, console)
+    console.rule("How much is right", align="left")
+    show_accuracy(stages.graded, console)
+    write_json(run / "results.json", stages.results())
+    return True
+
+
+class Stages:
+    """The runs of one assistant, each in a folder of its own, and how well they answer."""
+
+    def __init__(self, run: Path, console: Console) -> None:
+        self.run, self.console = run, console
+        self.trainers: dict[str, Trainer] = {}
+        self.graded: dict[str, dict[str, list[Graded]]] = {}
+
+    def train(self, name: str, recipe: str, settings: Mapping[str, Any], init: str = "") -> bool:
+        """Train a stage from its recipe, and examine it. False if it was interrupted."""
+        from nanogpt.training.report import write_loss_plot
+        from nanogpt.training.start import Trainer
+
+        folder, console = self.run / name, self.console
+        if init:
+            settings = {**settings, "train.init": str(self.run / init)}
+        config = load_settings(recipe, argparse.Namespace(**settings), trains=True)
+        with undone_on_mistake(folder):
+            prepared = prepare_with_progress(config.data, data_folder(folder, config), console)
+            show_example(prepared, console)
+            trainer = Trainer.start(folder, config)
+        describe(trainer, console)
+        complete = watch(trainer, console)
+        write_loss_plot(folder)
+        if not complete:
+            resume = f"nanogpt train --resume {shlex.quote(str(folder))}"
+            console.print(f"stopped; this stage goes on with: {resume}", soft_wrap=True)
+            return False
+        self.trainers[name] = trainer
+        with console.status("asking questions that it has never seen ..."):
+            self.graded[name] = examine(trainer.model, trainer.tokenizer)
+        found = accuracy(self.graded[name][HELD_OUT])
+        console.print(f"[bold]right[/]  {found.share:.1%} of {found.count:,} held-out questions")
+        return True
+
+    def steps_as_long_as(self, name: str) -> int:
+        """How many steps of fine-tuning take as long as a stage did, on this machine."""
+        state = self.trainers[ANSWERS].state
+        return max(1, round(self.trainers[name].state.seconds * state.step / state.seconds))
+
+    def results(self) -> dict[str, Any]:
+        """What was found, as results.json has it: shares of right answers, and seconds."""
+        return {
+            name: {
+                "seconds": self.trainers[name].state.seconds,
+                "steps": self.trainers[name].state.step,
+                "seed": self.trainers[name].config.train.seed,
+                **{side: figures(graded) for side, graded in sides.items()},
+                "tasks": {t: accuracy(some).share for t, some in by_task(sides[HELD_OUT]).items()},
+            }
+            for name, sides in self.graded.items()
+        }
+
+
+def examine(model: "GPT", tokenizer: "BaseTokenizer") -> dict[str, list[Graded]]:
+    """A model's answers to the questions that are held out, and to longer ones than all others."""
+    from nanogpt.generation.replies import ask
+
+    found = {}
+    for side in (HELD_OUT, LONGER):
+        questions = read_questions(f"{TOY}tutor-{side}")
+        asked = [question.messages for question in questions]
+        found[side] = grade(questions, list(ask(model, tokenizer, asked, ANSWER, 256)), exact)
+    return found
+
+
+def figures(graded: Sequence[Graded]) -> dict[str, Any]:
+    """How many answers are right, with the interval, as plain values."""
+    found = accuracy(graded)
+    return {"right": found.right, "questions": found.count, "interval_95": list(found.interval)}
+
+
+def by_task(graded: Sequence[Graded]) -> dict[str, list[Graded]]:
+    """Answers by the task that was asked."""
+    found: dict[str, list[Graded]] = {task: [] for task in TASKS}
+    for each in graded:
+        found[each.question.name.partition(" ")[0]].append(each)
+    return found
+
+
+def show_example(prepared: Prepared, console: Console) -> None:
+    """What a stage learns from: how much it is, and its beginning."""
+    tokens = prepared.files["train"]
+    beginning = prepared.tokenizer.decode(tokens.ids[:180].tolist())
+    console.print(
+        f"[bold]text[/]   {tokens.about.documents:,} documents, {tokens.about.count:,} tokens",
+        highlight=False,
+    )
+    shown = Text(printable(beginning), style="italic dim", overflow="ellipsis")
+    console.print(Padding(Text("\n").join(shown.split(END_OF_TEXT)[:4]), (0, 0, 0, 7)))
+
+
+def show_answers(stages: Mapping[str, Mapping[str, Sequence[Graded]]], console: Console) -> None:
+    """The first questions, and what the models answer; right answers in green."""
+    names = [name for name in stages if name != CONTROL]
+    table = Table("question", *(TITLES[n] for n in names), box=None, header_style="bold")
+    for row in islice(zip(*(stages[name][HELD_OUT] for name in names), strict=True), SHOWN):
+        cells = [Text(one_line(x.answer), style="green" if x.right else "red") for x in row]
+        table.add_row(row[0].question.messages[-1].content, *cells)
+    for column in table.columns:
+        column.no_wrap, column.overflow = True, "ellipsis"
+    console.print(table)
+
+
+def one_line(answer: str) -> str:
+    """The beginning of an answer, in one line."""
+    return printable(answer).replace("\n", "⏎")[:24]
+
+
+def show_accuracy(stages: Mapping[str, Mapping[str, Sequence[Graded]]], console: Console) -> None:
+    """Percent of right answers: all with their 95 % interval, task by task, and longer ones."""
+    table = Table("% right", box=None, header_style="bold")
+    for name in stages:
+        table.add_column(TITLES[name], justify="right")
+    held_out = [sides[HELD_OUT] for sides in stages.values()]
+    found = [accuracy(graded) for graded in held_out]
+    table.add_row("held-out questions", *(percent(each.share) for each in found), style="bold")
+    table.add_row("  95 % interval", *("-".join(map(percent, each.interval)) for each in found))
+    for task in TASKS:
+        shares = [accuracy(by_task(graded)[task]).share for graded in held_out]
+        table.add_row(f"  {task}", *map(percent, shares))
+    shares = [accuracy(sides[LONGER]).share for sides in stages.values()]
+    table.add_row("longer than any in training", *map(percent, shares))
+    console.print(table)
+
+
+def percent(share: float) -> str:
+    """A share as a table shows it."""
+    return f"{100 * share:.1f}"
