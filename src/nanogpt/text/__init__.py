@@ -14,6 +14,7 @@ In the order to read it:
     dataset     the token files of a run
     batches     how token files are cut into what the model is trained on
     conversations  messages with roles as ids, and which of them the assistant says
+    pairs       preferences: two answers, of which one was chosen
     prompts     the questions of conversations, with the answers that are expected
     loader      the batches of the next step, made ahead
 

@@ -153,9 +153,15 @@ def reply_prompt(tokenizer: BaseTokenizer, messages: Sequence[Message]) -> list[
 
 
 def encode_document(tokenizer: BaseTokenizer, document: Document) -> NDArray[np.uint32]:
-    """The ids of a document: of its conversation, if it is one, or else of its text."""
+    """The ids of a document: of its conversation, if it is one, or else of its text.
+
+    Of a preference, both conversations; <|endoftext|> stands between them.
+    """
     if document.messages:
-        return np.array(encode_conversation(tokenizer, document.messages), dtype=np.uint32)
+        ids = encode_conversation(tokenizer, document.messages)
+        if document.rejected:
+            ids += reply_prompt(tokenizer, document.rejected)[:-1]
+        return np.array(ids, dtype=np.uint32)
     return tokenizer.encode_array(document.text)
 
 

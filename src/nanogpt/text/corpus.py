@@ -41,11 +41,13 @@ class Document:
     text: str
     ends: bool = True  # False: the next one is the continuation
     messages: "tuple[Message, ...]" = ()  # of a conversation; its text is theirs, joined
+    rejected: "tuple[Message, ...]" = ()  # the same, but for the last answer, which was not chosen
 
     @property
     def texts(self) -> list[str]:
         """What is encoded by itself: the text of each message, or else the only text."""
-        return [message.content for message in self.messages] or [self.text]
+        said = [*self.messages, *self.rejected[-1:]]
+        return [message.content for message in said] or [self.text]
 
 
 @dataclass(frozen=True)

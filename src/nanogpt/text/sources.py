@@ -38,6 +38,7 @@ from nanogpt.text.corpus import (
     shakespeare,
     split_rule,
 )
+from nanogpt.text.pairs import is_pair, read_pair
 from nanogpt.text.tokenizer import END_OF_TEXT
 from nanogpt.text.worlds import TOY, documents, find_world
 
@@ -157,7 +158,7 @@ def read_jsonl(path: str | Path, name: str, field: str) -> Iterator[Document]:
 
 
 def read_row(row: Any, field: str, name: str, place: str) -> Iterator[Document] | None:
-    """A row of any kind of file: the text in a field, or else a conversation; None if neither.
+    """A row of any kind of file: a text in a field, a preference, a conversation; None if neither.
 
     Raises UserError, naming the place, for a conversation that is none.
     """
@@ -165,6 +166,8 @@ def read_row(row: Any, field: str, name: str, place: str) -> Iterator[Document] 
         return None
     if isinstance(row.get(field), str):
         return in_pieces(Document(name, row[field]))
+    if is_pair(row) and row.get(field) is None:
+        return iter([read_pair(row, name, place)])
     if MESSAGES in row and (field == MESSAGES or row.get(field) is None):
         return iter([conversation(name, read_messages(row[MESSAGES], place))])
     return None

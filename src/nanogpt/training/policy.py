@@ -25,26 +25,27 @@ from torch import Tensor, nn
 from nanogpt.config import IGNORED, Config, TrainConfig, choose
 from nanogpt.device import Compute, to_device
 from nanogpt.errors import UserError
-from nanogpt.evaluation.loss import tensors
+from nanogpt.evaluation.loss import Score, tensors
 from nanogpt.evaluation.rewards import REWARDS
 from nanogpt.files import claimed, writing
 from nanogpt.generation.rollouts import RollOut, roll_out
 from nanogpt.model.gpt import GPT, evaluating
 from nanogpt.text.batches import Batch, padded_batch, shuffled
 from nanogpt.text.loader import Loader
+from nanogpt.text.pairs import PairBatches
 from nanogpt.text.prompts import Prompts
 from nanogpt.training.objective.policy import (
     Policy,
     advantages,
     log_probabilities,
 )
-from nanogpt.training.objective.preference import Preference
+from nanogpt.training.objective.preference import Preference, preference_loss
 from nanogpt.training.records import Answered, Record, Rollout, Sample, Step
 from nanogpt.training.start import Trainer
 from nanogpt.training.trouble import divergence
 
 REFERENCE = "reference.safetensors"  # in a run: the weights that it began with
-WATCHED = 32  # answers of a step, from which the distance is measured
+WATCHED = 16  # answers of a step, from which the distance is measured
 AT_ONCE = 256  # validation questions
 
 
@@ -98,6 +99,27 @@ class PreferenceTrainer(ReferenceTrainer):
         assert isinstance(objective, Preference)
         objective.reference = self.reference
         return objective, why
+
+    def validate(self) -> Answered:
+        """The loss of pairs of the validation text, and in how many the chosen answer is ahead.
+
+        train.eval_batches x train.batch_size / 2 pairs, always the same ones, or all if that is 0.
+        """
+        train, pairs, objective = self.config.train, self.val_batches, self.objective
+        assert isinstance(pairs, PairBatches)
+        assert isinstance(objective, Preference)
+        size = train.batch_size // 2
+        count = min(train.eval_batches * size or len(pairs), len(pairs))
+        chosen = shuffled(len(pairs), train.seed, 0, count)
+        parts = []
+        for n in range(0, count, size):
+            batch = tensors(pairs.of(chosen[n : n + size]), self.compute.device)
+            with evaluating(self.model), self.compute.autocast():
+                parts.append(objective.risen(*batch).float().cpu())
+        good, bad = torch.cat(parts)[0::2], torch.cat(parts)[1::2]
+        loss = float(preference_loss(good, bad, self.config.policy.beta).mean())
+        right = float((good > bad).float().mean())
+        return Answered(self.state.step, loss, Score(loss, count, 1.0).bits_per_byte, right, count)
 
 
 @dataclass(frozen=True)
@@ -286,7 +308,7 @@ class PolicyTrainer(ReferenceTrainer):
     def sample(self) -> Sample:
         """A question of the validation text, and what the model of now answers."""
         (answer,) = self.answer(self.examination, [0], copies=1)
-        ids = self.examination.question(0) + answer.ids
+        ids = self.examination.question(0)[1:] + answer.ids  # without <|endoftext|>
         return Sample(self.state.step, self.tokenizer.decode(ids))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nanogpt.config import PolicyConfig
 from nanogpt.model.gpt import GPT
+from nanogpt.text.pairs import PairBatches
 from nanogpt.training.objective.next_token import NextToken
 from nanogpt.training.objective.policy import log_probabilities
 
@@ -31,6 +32,8 @@ def preference_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 class Preference(NextToken):
     """Make the chosen answer likelier than the rejected one, measured from a reference model."""
 
+    batches = PairBatches
+
     def __init__(
         self, model: GPT, settings: PolicyConfig | None = None, reference: nn.Module | None = None
     ) -> None:
@@ -42,13 +45,20 @@ class Preference(NextToken):
         """The sum over pairs: ids and targets (B, T) -> ().
 
         Rows 0, 2, 4, ... are chosen answers, and the row after each is the rejected one. Targets
-        are the answers; all others are ignored. Without a reference model, all answers count as
-        equally likely there.
+        are the answers; all others are ignored.
+        """
+        risen = self.risen(ids, targets, documents)  # (B)
+        loss = preference_loss(risen[0::2], risen[1::2], self.settings.beta).sum()
+        return loss + self.model.auxiliary_loss() * (len(ids) // 2)
+
+    def risen(self, ids: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
+        """How much likelier the targets of each row are than the reference makes them: (B).
+
+        In nats. Without a reference model, all answers count as equally likely there.
         """
         answer = log_probabilities(self.model(ids, documents=documents), targets).sum(-1)  # (B)
         if self.reference is not None:
             with torch.no_grad():
                 logits = self.reference(ids, documents=documents)  # (B, T, V)
             answer = answer - log_probabilities(logits, targets).sum(-1)  # (B)
-        loss = preference_loss(answer[0::2], answer[1::2], self.settings.beta).sum()
-        return loss + self.model.auxiliary_loss() * (len(ids) // 2)
+        return answer
