@@ -56,13 +56,13 @@ def test_every_form_means_the_same(row):
 def test_what_is_no_pair_is_named_with_its_line(tmp_path, row):
     (tmp_path / "a.jsonl").write_text(json.dumps(FORMS[0]) + "\n" + json.dumps(row) + "\n")
     data = DataConfig(source=str(tmp_path / "a.jsonl"), tokenizer="char")
-    with pytest.raises(UserError, match="a.jsonl line 2: chosen and rejected should be the same"):
+    with pytest.raises(UserError, match=r"a\.jsonl line 2: chosen and rejected should be the same"):
         prepare(data, tmp_path / "data", 1)
 
 
 def test_a_side_that_is_neither_text_nor_messages_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"prompt": "a", "chosen": 3, "rejected": "c"}\n')
-    with pytest.raises(UserError, match="a.jsonl line 1, chosen has no messages"):
+    with pytest.raises(UserError, match=r"a\.jsonl line 1, chosen has no messages"):
         prepare(DataConfig(source=str(tmp_path / "a.jsonl")), tmp_path / "data", 1)
 
 
@@ -115,16 +115,11 @@ def test_conversations_are_no_pairs(tmp_path):
     """With an odd number of them as with an even one, where questions differ in length."""
     rows = [{"messages": [{**USER, "content": "a" * n}, BOT]} for n in range(1, 52)]
     made = prepared(tmp_path, rows)
-    refused = 0
     for file in made.files.values():
-        try:
+        with pytest.raises(UserError, match="is not made of pairs"):  # noqa: PT012
             batches = PairBatches(SlidingWindows(file, 32, None, DataConfig()), made.tokenizer)
             for number in range(len(batches)):
                 batches.batch(number, 2, seed=0)
-        except UserError as error:
-            assert "is not made of pairs" in str(error)
-            refused += 1
-    assert refused == 2
 
 
 def test_the_ids_of_a_pair_are_those_of_two_conversations(tmp_path):

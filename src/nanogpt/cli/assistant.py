@@ -83,11 +83,11 @@ def main(arguments: Sequence[str]) -> int:
     console.rule(f"Done in {time.perf_counter() - began:.0f} seconds", align="left")
     text = WHAT_NEXT.format(run=shlex.quote(str(run)))
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-    if not (sys.stdin.isatty() and console.is_terminal):
-        return 0
-    from nanogpt.cli import chat
+    if sys.stdin.isatty() and console.is_terminal:
+        from nanogpt.cli import chat
 
-    return chat.main([str(run / POLICY), "--temperature", "0"])
+        chat.main([str(run / POLICY), "--temperature", "0"])
+    return 0
 
 
 def run_stages(run: Path, options: argparse.Namespace, console: Console) -> bool:

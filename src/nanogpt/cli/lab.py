@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -32,7 +32,7 @@ from nanogpt.errors import Interrupted, UserError
 from nanogpt.files import write_json
 from nanogpt.lab.plugin import load_plugin
 from nanogpt.lab.runner import run_study
-from nanogpt.lab.study import load_study
+from nanogpt.lab.study import flat, load_study
 from nanogpt.memory import refuse_impossible
 from nanogpt.workers import number_of_processes
 
@@ -72,9 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     jobs = number_of_processes("--jobs", options.jobs)
     path = find_study(options.study)
-    recipe = read_toml(path).get("recipe")
-    values = read_toml(find_recipe(str(recipe))) if recipe else {}
-    study = load_study(path, with_weights(values, init_of(values)))
+    study = load_study(path, recipe_of(read_toml(path)))
     for arm in study.arms:
         refuse_impossible(arm.config)
     from nanogpt.device import resolve
@@ -99,6 +97,17 @@ def run(arguments: Sequence[str]) -> int:
     console.print(Markdown(text.partition("## What they write")[0].replace(PICTURE, "")))
     console.print(f"\nwritten to {out}: report.md, report.html, curves.png, results.csv")
     return 0
+
+
+def recipe_of(study: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the recipe that a study names, with the shape of the weights it begins with.
+
+    Raises UserError if there is no such recipe, or no such weights.
+    """
+    recipe, settings = study.get("recipe"), study.get("settings")
+    values = read_toml(find_recipe(str(recipe))) if recipe else {}
+    init = flat(settings).get("train.init", "") if isinstance(settings, Mapping) else ""
+    return with_weights(values, init if init and isinstance(init, str) else init_of(values))
 
 
 def find_study(name: str) -> Path:
