@@ -116,7 +116,7 @@ def test_conversations_are_no_pairs(tmp_path):
     rows = [{"messages": [{**USER, "content": "a" * n}, BOT]} for n in range(1, 52)]
     made = prepared(tmp_path, rows)
     for file in made.files.values():
-        with pytest.raises(UserError, match="is not made of pairs"):  # noqa: PT012
+        with pytest.raises(UserError, match="is not made of pairs"):
             batches = PairBatches(SlidingWindows(file, 32, None, DataConfig()), made.tokenizer)
             for number in range(len(batches)):
                 batches.batch(number, 2, seed=0)
