@@ -284,10 +284,11 @@ def conclude(trainer: "Trainer", complete: bool, console: Console) -> int:
             tokenizer, config = trainer.tokenizer, trainer.config
             samples = side_by_side(model, tokenizer, config.sample, is_chat(config, tokenizer))
     write_samples(run, trainer.config, samples)
+    plain = trainer.config.train.objective == "next-token"
     if complete:
         lines = [
             f"done after {trainer.state.seconds:.0f} s of training: {names}, samples.md in {name}",
-            f"try: nanogpt generate {name}",
+            f"try: nanogpt {'generate' if plain else 'chat'} {name}",
             f"     nanogpt evaluate {name}",
         ]
     else:
