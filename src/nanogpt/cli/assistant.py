@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,10 +37,27 @@ if TYPE_CHECKING:
     from nanogpt.text.tokenizer import BaseTokenizer
     from nanogpt.training.start import Trainer
 
-BASE, ANSWERS, POLICY, CONTROL = "base", "answers", "policy", "control"
-TITLES = {
-    BASE: "base model", ANSWERS: "fine-tuned", POLICY: "reinforced", CONTROL: "more fine-tuning",
-}  # fmt: skip
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of the assistant's."""
+
+    name: str  # of its folder
+    title: str
+    recipe: str
+    init: str  # the stage whose weights it begins with; empty: fresh ones
+    short: str  # its name in tables
+
+
+STAGES = [
+    Stage("base", "A base model, from pages of statements", "tutor-base", "", "base model"),
+    Stage("answers", "Fine-tuning, on demonstrations", "tutor-answers", "base", "fine-tuned"),
+    Stage("policy", "Reinforcement, of what turned out right", "tutor-policy", "answers",
+          "reinforced"),
+    Stage("control", "For comparison: more fine-tuning, as long as the reinforcement took",
+          "tutor-answers", "answers", "more fine-tuning"),
+]  # fmt: skip
+SHORT = {stage.name: stage.short for stage in STAGES}
 ANSWER = SampleConfig(temperature=0.0, top_k=0, max_new_tokens=40)
 SHOWN = 20  # answers, before and after
 
@@ -75,68 +93,59 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("init", "objective"):
         if name in settings_in(options).get("train", {}):
             raise UserError(f"--train.{name} is for single runs: use `nanogpt train tutor-policy`")
+    stages = STAGES if options.control else STAGES[:-1]
+    for stage in stages:  # so that nothing is refused after minutes of training
+        settings = {**settings_for(stage, options), "train.init": ""}
+        load_settings(stage.recipe, argparse.Namespace(**settings))
     run, console = free_folder(options.run), Screen()
     with claimed(run):
-        complete = run_stages(run, options, console)
-    if not complete:
-        return 130
+        assistant = Assistant(run, options, console)
+        for number, stage in enumerate(stages, start=1):
+            console.rule(f"{number}. {stage.title}", align="left")
+            if not assistant.train(stage):
+                return 130
+        show(assistant.graded, console)
+        write_json(run / "results.json", assistant.results())
     console.rule(f"Done in {time.perf_counter() - began:.0f} seconds", align="left")
     text = WHAT_NEXT.format(run=shlex.quote(str(run)))
     console.print(text, highlight=False, markup=False, soft_wrap=True)
     if sys.stdin.isatty() and console.is_terminal:
         from nanogpt.cli import chat
 
-        chat.main([str(run / POLICY), "--temperature", "0"])
+        chat.main([str(run / "policy"), "--temperature", "0"])
     return 0
 
 
-def run_stages(run: Path, options: argparse.Namespace, console: Console) -> bool:
-    """Train the stages one after another, and show them side by side. False if interrupted."""
+def settings_for(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a stage that differ from its recipe's."""
     given = {key: value for key, value in vars(options).items() if "." in key}
-    later = {key: value for key, value in given.items() if not key.startswith("model.")}
-    few = {"data.max_documents": options.demonstrations} if options.demonstrations else {}
-    stages = Stages(run, console)
-
-    console.rule("1. A base model, from pages of statements", align="left")
-    if not stages.train(BASE, "tutor-base", given):
-        return False
-    console.rule("2. Fine-tuning, on demonstrations", align="left")
-    if not stages.train(ANSWERS, "tutor-answers", {**few, **later}, BASE):
-        return False
-    console.rule("3. Reinforcement, by answers that turned out right", align="left")
-    if not stages.train(POLICY, "tutor-policy", later, ANSWERS):
-        return False
-    if options.control:
-        console.rule("Control: more fine-tuning, for as long as the reinforcement", align="left")
-        steps = {"train.max_steps": stages.steps_as_long_as(POLICY)}
-        if not stages.train(CONTROL, "tutor-answers", {**few, **later, **steps}, ANSWERS):
-            return False
-
-    console.rule("What they answer", align="left")
-    show_answers(stages.graded, console)
-    console.rule("How much is right", align="left")
-    show_accuracy(stages.graded, console)
-    write_json(run / "results.json", stages.results())
-    return True
+    if stage.init:
+        given = {key: value for key, value in given.items() if not key.startswith("model.")}
+    if options.demonstrations and stage.recipe == "tutor-answers":
+        given["data.max_documents"] = options.demonstrations
+    return given
 
 
-class Stages:
-    """The runs of one assistant, each in a folder of its own, and how well they answer."""
+class Assistant:
+    """The runs of the stages, each in a folder of its own, and how well they answer."""
 
-    def __init__(self, run: Path, console: Console) -> None:
-        self.run, self.console = run, console
+    def __init__(self, run: Path, options: argparse.Namespace, console: Console) -> None:
+        self.run, self.options, self.console = run, options, console
         self.trainers: dict[str, Trainer] = {}
-        self.graded: dict[str, dict[str, list[Graded]]] = {}
+        self.graded: dict[str, dict[str, list[Graded]]] = {}  # by stage, then by side
 
-    def train(self, name: str, recipe: str, settings: Mapping[str, Any], init: str = "") -> bool:
-        """Train a stage from its recipe, and examine it. False if it was interrupted."""
+    def train(self, stage: Stage) -> bool:
+        """Train a stage and examine it. False if it was interrupted."""
         from nanogpt.training.report import write_loss_plot
         from nanogpt.training.start import Trainer
 
-        folder, console = self.run / name, self.console
-        if init:
-            settings = {**settings, "train.init": str(self.run / init)}
-        config = load_settings(recipe, argparse.Namespace(**settings), trains=True)
+        folder, console, name = self.run / stage.name, self.console, stage.name
+        settings = settings_for(stage, self.options)
+        if stage.init:
+            settings["train.init"] = str(self.run / stage.init)
+        if name == "control":
+            settings["train.max_steps"] = self.steps_as_long_as("policy")
+        config = load_settings(stage.recipe, argparse.Namespace(**settings), trains=True)
         with undone_on_mistake(folder):
             prepared = prepare_with_progress(config.data, data_folder(folder, config), console)
             show_example(prepared, console)
@@ -146,29 +155,32 @@ class Stages:
         write_loss_plot(folder)
         if not complete:
             resume = f"nanogpt train --resume {shlex.quote(str(folder))}"
-            console.print(f"stopped; this stage goes on with: {resume}", soft_wrap=True)
+            console.print(f"stopped; to go on with this stage: {resume}", soft_wrap=True)
             return False
         self.trainers[name] = trainer
-        with console.status("asking questions that it has never seen ..."):
+        with console.status("asking what it has never seen ..."):
             self.graded[name] = examine(trainer.model, trainer.tokenizer)
         found = accuracy(self.graded[name][HELD_OUT])
-        console.print(f"[bold]right[/]  {found.share:.1%} of {found.count:,} held-out questions")
+        console.print(
+            f"[bold]right[/]  {found.share:.1%} of {found.count:,} held-out questions, after "
+            f"{trainer.state.seconds:.0f} s of training", highlight=False,
+        )  # fmt: skip
         return True
 
     def steps_as_long_as(self, name: str) -> int:
-        """How many steps of fine-tuning take as long as a stage did, on this machine."""
-        state = self.trainers[ANSWERS].state
-        return max(1, round(self.trainers[name].state.seconds * state.step / state.seconds))
+        """How many steps of fine-tuning take as long as a stage took, on this machine."""
+        fine_tuning = self.trainers["answers"].state
+        seconds = self.trainers[name].state.seconds
+        return max(1, round(seconds * fine_tuning.step / fine_tuning.seconds))
 
     def results(self) -> dict[str, Any]:
-        """What was found, as results.json has it: shares of right answers, and seconds."""
+        """What was found, as results.json has it."""
         return {
             name: {
-                "seconds": self.trainers[name].state.seconds,
                 "steps": self.trainers[name].state.step,
-                "seed": self.trainers[name].config.train.seed,
+                "seconds": self.trainers[name].state.seconds,
+                "tasks": {t: figures(some) for t, some in by_task(sides[HELD_OUT]).items()},
                 **{side: figures(graded) for side, graded in sides.items()},
-                "tasks": {t: accuracy(some).share for t, some in by_task(sides[HELD_OUT]).items()},
             }
             for name, sides in self.graded.items()
         }
@@ -212,11 +224,30 @@ def show_example(prepared: Prepared, console: Console) -> None:
     console.print(Padding(Text("\n").join(shown.split(END_OF_TEXT)[:4]), (0, 0, 0, 7)))
 
 
-def show_answers(stages: Mapping[str, Mapping[str, Sequence[Graded]]], console: Console) -> None:
-    """The first questions, and what the models answer; right answers in green."""
-    names = [name for name in stages if name != CONTROL]
-    table = Table("question", *(TITLES[n] for n in names), box=None, header_style="bold")
-    for row in islice(zip(*(stages[name][HELD_OUT] for name in names), strict=True), SHOWN):
+def show(graded: Mapping[str, Mapping[str, Sequence[Graded]]], console: Console) -> None:
+    """What the models answer, and how much of it is right."""
+    console.rule("What they answer", align="left")
+    show_answers({SHORT[name]: sides[HELD_OUT] for name, sides in graded.items()}, console)
+    console.rule("How much of it is right", align="left")
+    table = Table("% right", *(SHORT[name] for name in graded), box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    held_out = [accuracy(sides[HELD_OUT]) for sides in graded.values()]
+    table.add_row("held-out questions", *(percent(each.share) for each in held_out), style="bold")
+    table.add_row("  95 % interval", *("-".join(map(percent, each.interval)) for each in held_out))
+    for task in TASKS:
+        some = [accuracy(by_task(sides[HELD_OUT])[task]).share for sides in graded.values()]
+        table.add_row(f"  {task}", *map(percent, some))
+    longer = [accuracy(sides[LONGER]).share for sides in graded.values()]
+    table.add_row("longer than in training", *map(percent, longer))
+    console.print(table)
+
+
+def show_answers(graded: Mapping[str, Sequence[Graded]], console: Console) -> None:
+    """The first questions, and the answers of three stages; right ones are green."""
+    three = dict(islice(graded.items(), 3))
+    table = Table("question", *three, box=None, header_style="bold")
+    for row in islice(zip(*three.values(), strict=True), SHOWN):
         cells = [Text(one_line(x.answer), style="green" if x.right else "red") for x in row]
         table.add_row(row[0].question.messages[-1].content, *cells)
     for column in table.columns:
@@ -227,23 +258,6 @@ def show_answers(stages: Mapping[str, Mapping[str, Sequence[Graded]]], console: 
 def one_line(answer: str) -> str:
     """The beginning of an answer, in one line."""
     return printable(answer).replace("\n", "⏎")[:24]
-
-
-def show_accuracy(stages: Mapping[str, Mapping[str, Sequence[Graded]]], console: Console) -> None:
-    """Percent of right answers: all with their 95 % interval, task by task, and longer ones."""
-    table = Table("% right", box=None, header_style="bold")
-    for name in stages:
-        table.add_column(TITLES[name], justify="right")
-    held_out = [sides[HELD_OUT] for sides in stages.values()]
-    found = [accuracy(graded) for graded in held_out]
-    table.add_row("held-out questions", *(percent(each.share) for each in found), style="bold")
-    table.add_row("  95 % interval", *("-".join(map(percent, each.interval)) for each in found))
-    for task in TASKS:
-        shares = [accuracy(by_task(graded)[task]).share for graded in held_out]
-        table.add_row(f"  {task}", *map(percent, shares))
-    shares = [accuracy(sides[LONGER]).share for sides in stages.values()]
-    table.add_row("longer than any in training", *map(percent, shares))
-    console.print(table)
 
 
 def percent(share: float) -> str:
