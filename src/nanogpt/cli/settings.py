@@ -43,8 +43,9 @@ COMMON = (
     "model.context_length", "model.n_layer", "model.n_head", "model.n_embd", "model.dropout",
     "model.position",
     "data.source", "data.folder", "data.tokenizer", "data.vocab_size", "data.batches",
-    "train.max_steps", "train.batch_size", "train.grad_accum_steps", "train.optimizer", "train.lr",
-    "train.warmup_steps", "train.eval_interval", "train.seed", "train.device",
+    "train.objective", "train.max_steps", "train.batch_size", "train.grad_accum_steps",
+    "train.optimizer", "train.lr", "train.warmup_steps", "train.eval_interval", "train.seed",
+    "train.device",
     "sample.prompt", "sample.temperature", "parallel.processes",
 )  # fmt: skip
 

@@ -196,7 +196,7 @@ class AnswerBatches(Batches):
         )
         if not has_roles(tokenizer):
             raise UserError(
-                "train.objective=answers needs conversations, but this tokenizer has no tokens "
+                "this train.objective needs conversations, but this tokenizer has no tokens "
                 "for roles: use conversations as data.source, or prepare with --data.roles true"
             )
         special = tokenizer.special_tokens

@@ -46,7 +46,7 @@ from nanogpt.training.trouble import divergence
 
 REFERENCE = "reference.safetensors"  # in a run: the weights that it began with
 WATCHED = 16  # answers of a step, from which the distance is measured
-AT_ONCE = 256  # validation questions
+AT_ONCE = 256  # answers that are drawn together
 
 
 class ReferenceTrainer(Trainer):
@@ -217,9 +217,16 @@ class PolicyTrainer(ReferenceTrainer):
             asked = [questions.question(number) for number in numbers[n : n + some]]
             own = int(np.random.SeedSequence([*seed, n]).generate_state(1, np.uint64)[0])
             temperature = settings.temperature if seed else 0.0
-            answers += roll_out(
-                self.model, asked, questions.end, settings.max_new_tokens, own, copies, temperature
-            )
+            with self.compute.autocast():  # as in the update: the probabilities should be the same
+                answers += roll_out(
+                    self.model,
+                    asked,
+                    questions.end,
+                    settings.max_new_tokens,
+                    own,
+                    copies,
+                    temperature,
+                )
         return answers
 
     def rewards(
