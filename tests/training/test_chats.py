@@ -120,7 +120,14 @@ def test_lora_trains_the_rows_of_new_tokens_and_no_others(tmp_path, chats):
     torch.manual_seed(0)
     theirs = GPT2LMHeadModel(GPT2Config(vocab_size=50257, **SHAPE)).eval()
     theirs.save_pretrained(tmp_path / "theirs")
-    tuned = tune(tmp_path, tmp_path / "theirs", chats, "--train.lora-rank=2", "--train.lr=1e-2")
+    tuned = tune(
+        tmp_path,
+        tmp_path / "theirs",
+        chats,
+        "--train.lora-rank=2",
+        "--train.lr=1e-2",
+        "--train.objective=answers",
+    )
     rows, old = tuned.model.wte.weight, theirs.transformer.wte.weight
     assert torch.equal(rows[:50257], old)
     assert len({tuple(row) for row in rows[50257:].tolist()}) == 4
