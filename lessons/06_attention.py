@@ -203,7 +203,7 @@ def _(average, mo, package_code):
             Which vectors should be multiplied? If we take the tokens' own vectors, each token fits
             best to tokens like itself. But a token seldom needs its like. *him* does not look for
             another *him*; it looks for a man who was named. And in the toy world, *w* does not need the
-            other *w*: it needs what came after it. So each token gets three vectors, for three roles:
+            other *w*: it needs what came after it. So each token gets three vectors, for three purposes:
 
             - the **query**: what it looks for;
             - the **key**: how it can be found;
@@ -1072,7 +1072,7 @@ def _(mo):
 
     Attention replaces each token by a weighted average of values. The weights come from softmax, over the
     products of its query with all keys. Query, key and value are three vectors because looking for something, being
-    found, and giving something are three roles. The division by the square root of the head size keeps scores at one
+    found, and giving something are three tasks. The division by the square root of the head size keeps scores at one
     size; without it softmax is sure too early, and its gradient vanishes. The future is hidden by minus
     infinity before softmax, so it takes no part in the sum. Several heads ask several questions with the
     same number of weights. All copying needs attention; finding a place by what stands before it needs two layers,

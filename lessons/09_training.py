@@ -1156,7 +1156,7 @@ def _(mo):
     nanogpt exercise play
     ```
 
-    `play` is the reward. It trains a small GPT with your own functions in place of the package's, and
+    `play` shows what it was for. It trains a small GPT with your own functions in place of the package's, and
     draws its loss curve on top of the package's.
 
     Two experiments. In the decay section, give `shrink` a rate of 0.1 instead of 0.01: which curves

@@ -909,6 +909,80 @@ def mlp_own_functions(x, w_fc, b_fc, w_proj, b_proj, rank):
     return b_proj + BackwardSum.apply(h @ w_proj[:, mine].T, rank, True)
 
 
+def answers_loop(ids, targets, assistant, end):
+    found = targets.copy()
+    for row in range(len(ids)):
+        speaking = False
+        for place, token in enumerate(ids[row]):
+            if token == assistant:
+                speaking = True
+            elif token == end:
+                speaking = False
+            if not speaking:
+                found[row, place] = -100
+    return found
+
+
+def answers_places(ids, targets, assistant, end):
+    """The last mark before each place, by its place."""
+    marks = (ids == assistant) | (ids == end)
+    last = np.maximum.accumulate(np.where(marks, np.arange(ids.shape[1]), -1), axis=1)
+    seen = np.take_along_axis(ids, np.maximum(last, 0), axis=1)
+    return np.where((last >= 0) & (seen == assistant), targets, -100)
+
+
+def answers_lists(ids, targets, assistant, end):
+    def one(row, wanted):
+        answer = []
+        for token, target in zip(row, wanted, strict=True):
+            before = answer[-1][0] if answer else False
+            speaking = token == assistant or (before and token != end)
+            answer.append((speaking, target if speaking else -100))
+        return [target for _, target in answer]
+
+    return np.array([one(*rows) for rows in zip(ids.tolist(), targets.tolist(), strict=True)])
+
+
+def advantage_loop(rewards, group_size, normalize=False):
+    out = []
+    for start in range(0, len(rewards), group_size):
+        group = rewards[start : start + group_size]
+        better = group - group.mean()
+        out.append(better / (group.std() + 1e-4) if normalize else better)
+    return torch.cat(out)
+
+
+def advantage_repeat(rewards, group_size, normalize=False):
+    groups = rewards.reshape(-1, group_size)
+    better = rewards - groups.mean(1).repeat_interleave(group_size)
+    spread = groups.var(1).sqrt().repeat_interleave(group_size) + 0.0001
+    return better / spread if normalize else better
+
+
+def advantage_numbers(rewards, group_size, normalize=False):
+    values, out = rewards.tolist(), []
+    for n, value in enumerate(values):
+        group = values[n // group_size * group_size :][:group_size]
+        mean = sum(group) / group_size
+        spread = math.sqrt(sum((x - mean) ** 2 for x in group) / (group_size - 1))
+        out.append((value - mean) / (spread + 1e-4 if normalize else 1))
+    return torch.tensor(out)
+
+
+def lora_transposed(x, weight, bias, a, b, scale):
+    y = x @ weight.T + (x @ a.T @ b.T) * scale
+    return y if bias is None else y + bias
+
+
+def lora_einsum(x, weight, bias, a, b, scale):
+    few = torch.einsum("...i,ri->...r", x, a)
+    return F.linear(x, weight, bias) + torch.einsum("...r,or->...o", scale * few, b)
+
+
+def lora_merged(x, weight, bias, a, b, scale):
+    return F.linear(x, weight + scale * (b @ a), bias)
+
+
 RIGHT = {
     "value": [
         a_value(
@@ -950,4 +1024,7 @@ RIGHT = {
     ],
     "average-gradients": [average_tensor_by_tensor, average_by_share, average_in_one_vector],
     "parallel-mlp": [mlp_chunks, mlp_bias_of_one_rank, mlp_own_functions],
+    "answers-only": [answers_loop, answers_places, answers_lists],
+    "advantage": [advantage_loop, advantage_repeat, advantage_numbers],
+    "lora": [lora_transposed, lora_einsum, lora_merged],
 }  # fmt: skip

@@ -7,6 +7,7 @@ solution does, not how it is written.
 import math
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from learners_right import a_value, hidden_scores, merge_flag
@@ -983,6 +984,115 @@ def mlp_joined_inside(x, w_fc, b_fc, w_proj, b_proj, rank):
     return F.linear(gathered(part, rank, dim=-1), w_proj, b_proj)
 
 
+def answers_by(begin=True, finish=True, role=False, start=False, apart=True, other=-100):
+    """Walks through each row with one variable, and gets one thing wrong."""
+
+    def answers(ids, targets, assistant, end):
+        found, speaking = np.full_like(targets, other), start
+        for row in range(len(ids)):
+            if apart:
+                speaking = start
+            for place in range(ids.shape[1]):
+                token, target = ids[row, place], targets[row, place]
+                if token == assistant:
+                    speaking = True
+                    if not begin:
+                        continue
+                if token == end:
+                    speaking = False
+                keep = speaking and (finish or target != end)
+                if keep or (role and target == assistant):
+                    found[row, place] = target
+        return found
+
+    return answers
+
+
+def answers_of_the_first(ids, targets, assistant, end):
+    found = np.full_like(targets, -100)
+    for row in range(len(ids)):
+        places = np.flatnonzero(ids[row] == assistant)
+        if len(places):
+            first = places[0]
+            stop = np.flatnonzero(ids[row, first:] == end)
+            last = first + stop[0] if len(stop) else ids.shape[1]
+            found[row, first:last] = targets[row, first:last]
+    return found
+
+
+def answers_after(ids, targets, assistant, end):
+    found = targets.copy()
+    for row in range(len(ids)):
+        places = np.flatnonzero(ids[row] == assistant)
+        found[row, : places[0] if len(places) else None] = -100
+    return found
+
+
+def answers_in_place(ids, targets, assistant, end):
+    targets[:] = answers_by()(ids, targets, assistant, end)
+    return targets
+
+
+def advantage_by(center, scale=lambda group: group.std() + 1e-4, always=False):
+    """Goes through the groups, and compares with something else."""
+
+    def advantage(rewards, group_size, normalize=False):
+        out = []
+        for group in rewards.split(group_size):
+            better = group - center(group)
+            out.append(better / scale(group) if normalize or always else better)
+        return torch.cat(out)
+
+    return advantage
+
+
+def advantage_of_all(rewards, group_size, normalize=False):
+    better = rewards - rewards.mean()
+    if normalize:
+        groups = rewards.view(-1, group_size)
+        better = (better.view_as(groups) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
+    return better
+
+
+def advantage_in_rows(rewards, group_size, normalize=False):
+    rows = rewards.split(group_size)
+    better = [row - row.mean() for row in rows]
+    if normalize:
+        better = [b / (row.std() + 1e-4) for b, row in zip(better, rows, strict=True)]
+    return torch.stack(better)
+
+
+def advantage_by_turns(rewards, group_size, normalize=False):
+    n = len(rewards) // group_size
+    found = torch.empty_like(rewards)
+    for start in range(n):
+        group = rewards[start::n]
+        better = group - group.mean()
+        found[start::n] = better / (group.std() + 1e-4) if normalize else better
+    return found
+
+
+def lora_by(layer=1, bias_once=True, scale_of=lambda s, a: s, between=lambda x: x):
+    """Writes the products with transposed matrices, and gets one thing wrong."""
+
+    def lora(x, weight, bias, a, b, scale):
+        add = 0 if bias is None else bias
+        correction = between(x @ a.T) @ b.T * scale_of(scale, a)
+        return layer * (x @ weight.T) + (add if bias_once else 0) + correction
+
+    return lora
+
+
+def lora_with_bias(x, weight, bias, a, b, scale):
+    return x @ (weight + scale * b @ a).T + bias
+
+
+def lora_in_a_row(x, weight, bias, a, b, scale):
+    y = x @ weight.T
+    y = y if bias is None else y + bias
+    return y + scale * (y @ a.T @ b.T)
+
+
 WRONG = {
     "value": {
         "factors-of-their-own": a_value(__mul__=value_times_itself),
@@ -1138,5 +1248,29 @@ WRONG = {
         "gradient-cut": a_parallel_mlp(joined=all_reduce), "whole": mlp_alone,
         "no-activation": a_parallel_mlp(act=lambda x: x),
         "no-sum": a_parallel_mlp(joined=lambda y, rank: y), "hidden-gathered": mlp_joined_inside,
+    },
+    "answers-only": {
+        "first-token-lost": answers_by(begin=False), "end-ignored": answers_by(finish=False),
+        "role-counts": answers_by(role=True), "start-counts": answers_by(start=True),
+        "rows-joined": answers_by(apart=False), "ignored-as-zero": answers_by(other=0),
+        "first-answer-only": answers_of_the_first, "never-ends": answers_after,
+        "changes-its-input": answers_in_place,
+    },
+    "advantage": {
+        "mean-of-all": advantage_of_all, "in-groups": advantage_in_rows,
+        "groups-across": advantage_by_turns,
+        "zero-divided-by-zero": advantage_by(torch.mean, torch.std),
+        "standard-deviation-of-n": advantage_by(
+            torch.mean, lambda group: ((group - group.mean()) ** 2).mean().sqrt() + 1e-4
+        ),
+        "best-for-mean": advantage_by(torch.max),
+        "always-normalized": advantage_by(torch.mean, always=True),
+        "never-normalized": advantage_by(torch.mean, lambda group: 1),
+    },
+    "lora": {
+        "not-scaled": lora_by(scale_of=lambda s, a: 1), "bias-forgotten": lora_by(bias_once=False),
+        "scale-divided-by-rank": lora_by(scale_of=lambda s, a: s / a.shape[0]),
+        "with-an-activation": lora_by(between=torch.relu), "layer-forgotten": lora_by(layer=0),
+        "bias-of-none": lora_with_bias, "after-the-layer": lora_in_a_row,
     },
 }  # fmt: skip

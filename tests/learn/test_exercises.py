@@ -288,7 +288,7 @@ def test_what_happens_on_one_rank_ends_the_check_in_a_sentence(body, said, learn
 def test_play_says_which_exercises_have_no_place_in_the_model(learner, capsys):
     save_progress(learner, Progress(passed=["all-reduce", "value"]))
     assert main(["exercise", "play"]) == 2
-    assert "all-reduce, average-gradients, parallel-mlp have none" in capsys.readouterr().err
+    assert "parallel-mlp, answers-only, advantage, lora have none" in capsys.readouterr().err
 
 
 def test_hints_come_one_after_the_other(learner, capsys):

@@ -182,7 +182,7 @@ def test_a_term_is_introduced_in_bold_where_the_glossary_says():
 def test_the_questions_of_the_path_have_their_place_in_a_lesson():
     guide = (PACKAGE.parent.parent / "docs" / "teaching.md").read_text()
     rows = re.findall(r"^\| (\d+) \| .+ \| (\d+) \| (.+) \|$", guide, re.M)
-    assert [int(number) for number, _, _ in rows] == list(range(1, 60))
+    assert [int(number) for number, _, _ in rows] == list(range(1, 75))
     for _, lesson, place in rows:
         headings = re.findall(r"^ *#+ (.+?) *$", LESSONS[int(lesson)].path.read_text(), re.M)
         assert place in [re.sub(r"^\d+\. ", "", heading) for heading in headings], place
@@ -192,7 +192,7 @@ def test_every_exercise_has_a_lesson():
     lessons = [exercise.lesson for exercise in EXERCISES.values()]
     assert lessons == sorted(lessons), "exercises stand in lesson order"
     assert set(lessons) <= set(LESSONS)
-    assert list(LESSONS) == list(range(1, 20))
+    assert list(LESSONS) == list(range(1, 21))
     assert {lesson.stage for lesson in LESSONS.values()} == set(STAGES)
 
 
@@ -222,7 +222,7 @@ def test_the_path_shows_lessons_and_what_passes(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert all(title in out for title in STAGES.values())
     exercises = f"of {len(EXERCISES)} exercises pass"
-    assert f"0 of 19 lessons opened, 0 of 95 questions right, 0 {exercises}" in out
+    assert f"0 of 20 lessons opened, 0 of 100 questions right, 0 {exercises}" in out
     assert all(f" {name}" in out for name in EXERCISES)
     assert "cache (optional)" in out
     progress = Progress(passed=["merge"], answered={"6.1": True, "6.2": False, "gone": True})
@@ -233,7 +233,7 @@ def test_the_path_shows_lessons_and_what_passes(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     main(["learn"])
     out = capsys.readouterr().out
-    assert f"1 of 19 lessons opened, 1 of 95 questions right, 1 {exercises}" in out
+    assert f"1 of 20 lessons opened, 1 of 100 questions right, 1 {exercises}" in out
     assert "✓  6  How a token looks at others  1 of 5" in out
     assert "✓merge" in out
     assert main(["learn", "99"]) == 2

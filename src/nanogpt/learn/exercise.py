@@ -75,6 +75,7 @@ class Exercise:
     gradients: Sequence[str] | None = None
     describe: Callable[..., str] | None = None  # a case in words; by default as a call
     optional: bool = False  # a second step: what the package does with more options
+    played: bool = True  # the model that `play` trains uses it
     task: str = ""
     adapt: Callable[[Any], Any] | None = None
     replaces: Any = None
@@ -105,9 +106,8 @@ class Exercise:
     @property
     def in_model(self) -> bool:
         """Whether the real model has a place for it, so that `play` can use it."""
-        return self.replaces is not None or not self.reference.__module__.startswith(
-            "nanogpt.learn"
-        )
+        own = not self.reference.__module__.startswith("nanogpt.learn")
+        return self.played and (self.replaces is not None or own)
 
 
 @dataclass(frozen=True)

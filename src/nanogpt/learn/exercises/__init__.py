@@ -1,6 +1,7 @@
 """The exercises, in the order of the lessons."""
 
 from nanogpt.learn.exercise import Exercise
+from nanogpt.learn.exercises.assistant import ADVANTAGE, ANSWERS_ONLY, LORA
 from nanogpt.learn.exercises.attention import ATTENTION, FULL_MASK
 from nanogpt.learn.exercises.cache import CACHE, GPT_CACHED
 from nanogpt.learn.exercises.gradients import LOSS_GRADIENT, VALUE
@@ -19,7 +20,7 @@ IN_ORDER = (
     VALUE, MERGE, TRAIN, ENCODE, EMBED, SOFTMAX, CROSS_ENTROPY, LOSS_GRADIENT, TOP_K, AVERAGE,
     ATTENTION, CAUSAL_MASK, HEADS, LAYER_NORM, GELU, BLOCK, PLAIN_GPT, WINDOWS, MASKED_LOSS, ADAMW,
     SCHEDULE, ROTATION, FULL_MASK, CACHE, GROUPED_HEADS, GPT_CACHED, ALL_REDUCE,
-    AVERAGE_GRADIENTS, PARALLEL_MLP,
+    AVERAGE_GRADIENTS, PARALLEL_MLP, ANSWERS_ONLY, ADVANTAGE, LORA,
 )  # fmt: skip
 
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in IN_ORDER}

@@ -516,4 +516,65 @@ TASKS = {
         copied(x, rank) gives x as it is, and on the way back adds up the gradients of all ranks.
         summed(x, rank) adds up x over all ranks, and on the way back gives the gradient as it is.
     """,
+    "answers-only": """
+        The targets that the assistant says, the end of each answer included.
+
+        A row holds conversations, or a window cut from them: <|user|> 3 8 1 5 ? <|end|>
+        <|assistant|> 8 <|end|>. Every message begins with the token of its role and ends with the
+        same token, `end`. An answer begins after the token `assistant`. Its tokens are to be
+        predicted, and its `end`, too. Whatever else is in the row is only read: questions, the
+        tokens of roles, the ends of other messages, and what stands between documents.
+
+        Args:
+            ids: the tokens, whole numbers (B, T), a numpy array. It stays as it is. A window may
+                begin and end anywhere. As long as a row has not shown the token `assistant`,
+                nobody knows who speaks, and nothing counts.
+            targets: the token after each of them, (B, T), some of them -100 already. They stay as
+                they are.
+            assistant: the id of the token that begins an answer.
+            end: the id of the token that ends a message.
+
+        Returns an array (B, T): the target where it counts, and -100 everywhere else.
+
+        Here <|user|> is 7, <|assistant|> is 8, and <|end|> is 9:
+
+        >>> ids, targets = np.array([[7, 1, 2, 9, 8, 3, 4]]), np.array([[1, 2, 9, 8, 3, 4, 9]])
+        >>> answers_only(ids, targets, assistant=8, end=9).tolist()
+        [[-100, -100, -100, -100, 3, 4, 9]]
+    """,
+    "advantage": """
+        How much better each answer is than its group: the answers to the same question.
+
+        Args:
+            rewards: what each answer is worth, (N), any numbers. It stays as it is. The answers to
+                one question follow each other.
+            group_size: how many answers there are to each question, at least 2. It divides N.
+            normalize: whether to divide by the standard deviation of the group, too. It is torch's,
+                with n - 1, and 0.0001 is added to it.
+
+        Returns the advantages, (N), in the order of the rewards. The advantages of a group sum to
+        0.
+
+        >>> advantages(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]), group_size=4)
+        tensor([ 0.7500, -0.2500, -0.2500, -0.2500,  0.0000,  0.0000,  0.0000,  0.0000])
+    """,
+    "lora": """
+        A linear layer and its correction of low rank (Hu et al. 2021): W x + bias + scale B (A x).
+
+        Do not multiply B by A: the product would be as large as W.
+
+        Args:
+            x: the vectors, (..., in), with any number of axes before the last one.
+            weight: the matrix W, (out, in). `bias`: (out), or None if the layer has none.
+            a: the matrix A, (r, in): it makes r numbers of each vector.
+            b: the matrix B, (out, r).
+            scale: the factor of the correction.
+
+        Returns (..., out).
+
+        >>> x = torch.tensor([1.0, 2.0])
+        >>> a, b = torch.tensor([[1.0, 1.0]]), torch.tensor([[0.0], [1.0]])
+        >>> lora(x, torch.eye(2), None, a, b, scale=10.0)  # A x = 3, so B (A x) = (0, 3)
+        tensor([ 1., 32.])
+    """,
 }
