@@ -1,11 +1,14 @@
 """The assistant's stages, shortened by settings and in a smaller world."""
 
+import importlib
 import json
 import re
 
 import pytest
 
 from nanogpt.cli import main
+from nanogpt.cli.assistant import WHAT_NEXT
+from nanogpt.cli.completion import asked
 from nanogpt.config import load_config
 from nanogpt.text import tutor
 from nanogpt.training.loop import TrainingLoop
@@ -64,6 +67,13 @@ def test_without_the_control(tmp_path, capsys):
         "answers", "base", "policy",
     ]  # fmt: skip
     assert "more fine-tuning" not in capsys.readouterr().out.partition("what to try next")[0]
+
+
+def test_what_it_suggests_can_be_typed():
+    lines = re.findall(r"^  nanogpt (.*?)(?:  .*)?$", WHAT_NEXT.format(run="runs/a"), re.MULTILINE)
+    assert len(lines) == 4
+    for command, *words in map(str.split, lines):
+        asked(importlib.import_module(f"nanogpt.cli.{command}").main).parse(words)
 
 
 def test_interrupted_it_says_how_its_stage_goes_on(tmp_path, capsys, monkeypatch):

@@ -65,7 +65,7 @@ WHAT_NEXT = """\
 everything is in {run}: a run for each stage, and results.json
 
 what to try next
-  nanogpt chat {run}/policy --temperature 0        ask it yourself
+  nanogpt chat {run}/policy --sample.temperature 0   ask it yourself
   nanogpt evaluate {run}/policy --questions toy:tutor-longer
   nanogpt assistant --demonstrations 20000         when is more fine-tuning better?
   nanogpt train tutor-policy --init {run}/answers --run runs/hacked --policy.reward contains"""
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     if sys.stdin.isatty() and console.is_terminal:
         from nanogpt.cli import chat
 
-        chat.main([str(run / "policy"), "--temperature", "0"])
+        chat.main([str(run / "policy"), "--sample.temperature", "0"])
     return 0
 
 
