@@ -45,7 +45,7 @@ LINES = [
     "tokenizer train abc.txt --vocab-size 260 --out NEW/t.json", "tokenizer encode hello",
     "tokenizer decode 17", "tokenizer explain hello", "tokenizer compare hello",
     "tokenizer stats abc.txt --vocab-size 260 --out NEW/t.png", "learn test --folder NEW",
-    "serve --help", "explore --help", "publish --help",
+    "serve --help", "explore --help", "publish --help", "assistant --help",
     "demo --seconds 1 --data.source abc.txt --run NEW TINY",
 ]  # fmt: skip
 LISTENING = ["tokenizer encode -", "tokenizer decode", "generate run --prompt -", "chat run",

@@ -97,7 +97,7 @@ TASKS: dict[str, Callable[[random.Random, bool], Problem]] = {
     "add": add,
     "larger": larger,
     "copy": partial(about_a_word, "copy {}", "say {}", str),
-    "reverse": partial(about_a_word, "reverse {}", "say {} backwards", lambda word: word[::-1]),
+    "reverse": partial(about_a_word, "reverse {}", "spell {} backwards", lambda word: word[::-1]),
     "sort": partial(
         about_a_word, "sort {}", "sort the letters of {}", lambda word: "".join(sorted(word))
     ),
