@@ -434,26 +434,26 @@ def _(END, base, conversation, equal, held_out, largest, mo, more_of_it, roll_ou
         prompts = [conversation(q) for q in asked]
         return [said(a.ids) for a in roll_out(model, prompts, END, 8, seed=0, temperature=0)]
 
-    def accuracy(model, reward=equal):
+    def share_right(model, reward=equal):
         """The share of the held-out questions that a model answers right."""
         found = answers_of(model, held_out)
         return sum(reward(a, largest(q)) for a, q in zip(found, held_out, strict=True)) / len(held_out)
 
     _three = held_out[:3]
     _rows = [
-        f"| {name} | {' '.join(f'`{a}`' for a in answers_of(m, _three))} | **{accuracy(m):.0%}** |"
+        f"| {name} | {' '.join(f'`{a}`' for a in answers_of(m, _three))} | **{share_right(m):.0%}** |"
         for name, m in (("base model", base), ("after 25 steps", tuned), ("150 steps more", more_of_it))
     ]
-    _told = f"After 150 further steps it is {accuracy(more_of_it):.0%}."
+    _told = f"After 150 further steps it is {share_right(more_of_it):.0%}."
     mo.md(
         f"| | answers to {', '.join(f'`{q}?`' for q in _three)} | held-out questions answered right |\n|:---|:---|---:|\n"
         + "\n".join(_rows)
         + f"\n\nTwelve demonstrations and less than a second made an assistant. It answers, in the right form, and it is "
-        f"right in {accuracy(tuned):.0%} of the cases. {_told} Twelve demonstrations are soon learned by heart, and "
+        f"right in {share_right(tuned):.0%} of the cases. {_told} Twelve demonstrations are soon learned by heart, and "
         "there is nothing else to learn from them (overfitting, lesson 9). For more, somebody would have to "
         "write more demonstrations. Or there has to be another way to learn."
     )
-    return accuracy, answers_of
+    return answers_of, share_right
 
 
 @app.cell(hide_code=True)
@@ -702,7 +702,7 @@ def _(
     END,
     Policy,
     PolicyConfig,
-    accuracy,
+    share_right,
     advantages,
     answer_batch,
     conversation,
@@ -741,7 +741,7 @@ def _(
                 "entropy": sum(drawn) / len(drawn),
             }
             if step % 8 == 7:
-                point["accuracy"] = accuracy(model)
+                point["accuracy"] = share_right(model)
             curves.append(point)
         return model, curves
 
@@ -762,7 +762,7 @@ def _(
     OLIVE,
     ORANGE,
     Policy,
-    accuracy,
+    share_right,
     honest_curves,
     mo,
     np,
@@ -796,8 +796,8 @@ def _(
         learned,
         mo.md(
             f"""
-            Grey dots: the share of the held-out questions that are answered right. It rose from {accuracy(tuned):.0%} to
-            **{accuracy(reinforced):.0%}**, without a single further demonstration. Everything was learned by trying.
+            Grey dots: the share of the held-out questions that are answered right. It rose from {share_right(tuned):.0%} to
+            **{share_right(reinforced):.0%}**, without a single further demonstration. Everything was learned by trying.
 
             Look at the **entropy** in the middle. Lesson 5 used the word for a text. Here it says how undecided the
             model is about the next token: 0 if only one token can come, and more the more evenly the probability
@@ -855,7 +855,7 @@ def _(demonstrations, copy, practise, questions, tuned):
 
 
 @app.cell(hide_code=True)
-def _(accuracy, base, mo, more_of_it, reinforced, shown_many, tuned):
+def _(share_right, base, mo, more_of_it, reinforced, shown_many, tuned):
     _rows = [
         ("base model", base, ""),
         ("fine-tuned on 12 demonstrations", tuned, "800"),
@@ -863,7 +863,7 @@ def _(accuracy, base, mo, more_of_it, reinforced, shown_many, tuned):
         ("... or 120 steps of reinforcement", reinforced, "15,360"),
         ("... or 120 steps with 3,000 demonstrations", shown_many, "3,840"),
     ]
-    _lines = "\n".join(f"| {name} | **{accuracy(m):.0%}** | {count} |" for name, m, count in _rows)
+    _lines = "\n".join(f"| {name} | **{share_right(m):.0%}** | {count} |" for name, m, count in _rows)
     mo.vstack([
         mo.md(
             """
@@ -929,7 +929,7 @@ def _(contains, mo, reinforce, tuned):
 def _(
     BLUE,
     ORANGE,
-    accuracy,
+    share_right,
     answers_of,
     contains,
     held_out,
@@ -969,7 +969,7 @@ def _(
         hacked,
         mo.md(
             f"| question | the model answers |\n|:---|:---|\n{_table}\n\n"
-            f"The reward says {accuracy(_model, contains):.0%}. Really right are **{accuracy(_model):.0%}**. This is "
+            f"The reward says {share_right(_model, contains):.0%}. Really right are **{share_right(_model):.0%}**. This is "
             "**reward hacking**: the policy has found what the reward pays for, and that is not what was meant. No "
             "program is broken, and the curve of the reward looks excellent. Only somebody who reads the answers, or a "
             "second measure that is not trained on, will notice."
@@ -1016,7 +1016,7 @@ def _(
     BLUE,
     LIGHT,
     ORANGE,
-    accuracy,
+    share_right,
     answers_of,
     betas,
     contains,
@@ -1033,8 +1033,8 @@ def _(
     assert math.isclose(0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1), 0.51, abs_tol=0.005)
     leash, _axes = plt.subplots(figsize=(8, 3.1), layout="constrained")
     _where = np.arange(len(betas))
-    _paid = [accuracy(holed[beta][0], contains) for beta in betas]
-    _right = [accuracy(holed[beta][0]) for beta in betas]
+    _paid = [share_right(holed[beta][0], contains) for beta in betas]
+    _right = [share_right(holed[beta][0]) for beta in betas]
     _edges = ["black" if beta == pull.value else "none" for beta in betas]
     _axes.bar(_where - 0.2, _paid, 0.38, color=ORANGE, edgecolor=_edges, lw=2)
     _axes.bar(_where + 0.2, _right, 0.38, color=BLUE, edgecolor=_edges, lw=2)
@@ -1204,7 +1204,7 @@ def _(GPT, TrainConfig, add_lora, base, copy, demonstrations, many, plain_tensor
 
 
 @app.cell(hide_code=True)
-def _(LoRALinear, accuracy, base, conversation, merged, mo, package_code, torch, trained, with_lora):
+def _(LoRALinear, share_right, base, conversation, merged, mo, package_code, torch, trained, with_lora):
     with torch.no_grad():
         _ids = torch.tensor([conversation("3815", "8")])
         _far = (with_lora(_ids) - merged(_ids)).abs().max().item()
@@ -1212,7 +1212,7 @@ def _(LoRALinear, accuracy, base, conversation, merged, mo, package_code, torch,
         mo.md(
             f"Our base model, fine-tuned by LoRA with rank 4 on 3,000 demonstrations: {trained:,} of {base.num_parameters():,} "
             f"weights were trained ({trained / base.num_parameters():.0%}; a small model has thin matrices to begin with). It answers "
-            f"**{accuracy(with_lora):.0%}** of the held-out questions right, and after merging **{accuracy(merged):.0%}**. The logits of "
+            f"**{share_right(with_lora):.0%}** of the held-out questions right, and after merging **{share_right(merged):.0%}**. The logits of "
             f"the two differ by {_far:.0e} at most: rounding."
         ),
         package_code(LoRALinear),

@@ -241,7 +241,7 @@ def advantage_cases() -> list[tuple[Any, ...]]:
     ]
 
 
-def compared(
+def other_advantage(
     baseline: Callable[[Tensor], Any] = lambda groups: groups.mean(1, keepdim=True),
     spread: Callable[[Tensor], Any] = lambda groups: groups.std(1, keepdim=True) + 1e-4,
     when: Callable[[bool], bool] = lambda normalize: normalize,
@@ -283,31 +283,31 @@ ADVANTAGE = Exercise(
         known(
             "rewards-as-they-are",
             "These are the rewards. Take away the mean of each group.",
-            compared(baseline=lambda groups: 0, when=lambda normalize: False),
+            other_advantage(baseline=lambda groups: 0, when=lambda normalize: False),
         ),
         known(
             "mean-of-all",
             "The mean of all rewards is taken away. A hard question would then be punished for "
             "being hard: compare each answer with those to the same question.",
-            compared(baseline=lambda groups: groups.mean()),
+            other_advantage(baseline=lambda groups: groups.mean()),
         ),
         known(
             "groups-across",
             "The groups are every n-th answer. The answers to one question follow each other: with "
             "groups of 4, the first four belong together.",
             across,
-            compared(cut=lambda rewards, size: rewards.view(size, -1)),
+            other_advantage(cut=lambda rewards, size: rewards.view(size, -1)),
         ),
         known(
             "sign",
             "The sign is wrong: what is better than its group gets a negative number.",
-            compared(baseline=lambda groups: 2 * groups - groups.mean(1, keepdim=True)),
+            other_advantage(baseline=lambda groups: 2 * groups - groups.mean(1, keepdim=True)),
         ),
         known(
             "mean-of-the-others",
             "Each answer is compared with the mean of the others, which is n / (n - 1) times as "
             "much. That is another good method; here the mean is that of the whole group.",
-            compared(
+            other_advantage(
                 baseline=lambda groups: (
                     (groups.sum(1, keepdim=True) - groups) / (groups.shape[1] - 1)
                 )
@@ -316,18 +316,18 @@ ADVANTAGE = Exercise(
         known(
             "sum-for-mean",
             "The sum of the group is taken away. Take its mean.",
-            compared(baseline=lambda groups: groups.sum(1, keepdim=True)),
+            other_advantage(baseline=lambda groups: groups.sum(1, keepdim=True)),
         ),
         known(
             "best-for-mean",
             "The best reward of the group is taken away, so nothing is ever raised. Take the mean.",
-            compared(baseline=lambda groups: groups.amax(1, keepdim=True)),
+            other_advantage(baseline=lambda groups: groups.amax(1, keepdim=True)),
         ),
         known(
             "median-for-mean",
             "The median of the group is taken away. Take the mean.",
-            compared(baseline=lambda groups: groups.median(1, keepdim=True).values),
-            compared(baseline=lambda groups: groups.quantile(0.5, 1, keepdim=True)),
+            other_advantage(baseline=lambda groups: groups.median(1, keepdim=True).values),
+            other_advantage(baseline=lambda groups: groups.quantile(0.5, 1, keepdim=True)),
         ),
         known(
             "baseline-only",
@@ -337,40 +337,40 @@ ADVANTAGE = Exercise(
         known(
             "always-normalized",
             "It divides by the standard deviation always. Do it only with `normalize`.",
-            compared(when=lambda normalize: True),
+            other_advantage(when=lambda normalize: True),
         ),
         known(
             "never-normalized",
             "`normalize` is not used: with it, divide by the standard deviation of the group.",
-            compared(when=lambda normalize: False),
+            other_advantage(when=lambda normalize: False),
         ),
         known(
             "standard-deviation-of-n",
             "The standard deviation divides by n. Here it is torch's default, which divides by "
             "n - 1.",
-            compared(spread=lambda groups: groups.std(1, keepdim=True, correction=0) + 1e-4),
+            other_advantage(spread=lambda groups: groups.std(1, keepdim=True, correction=0) + 1e-4),
         ),
         known(
             "zero-divided-by-zero",
             "A group of equal rewards has a standard deviation of 0, and 0 / 0 is not a number. "
             "Add 0.0001 to the standard deviation.",
-            compared(spread=lambda groups: groups.std(1, keepdim=True)),
+            other_advantage(spread=lambda groups: groups.std(1, keepdim=True)),
         ),
         known(
             "variance",
             "It divides by the variance. The standard deviation is its root.",
-            compared(spread=lambda groups: groups.var(1, keepdim=True) + 1e-4),
+            other_advantage(spread=lambda groups: groups.var(1, keepdim=True) + 1e-4),
         ),
         known(
             "spread-of-all",
             "It divides by the standard deviation of all rewards. Take that of each group.",
-            compared(spread=lambda groups: groups.std() + 1e-4),
+            other_advantage(spread=lambda groups: groups.std() + 1e-4),
         ),
         known(
             "in-groups",
             "The numbers are right, but the result has a row for each group. Give one number for "
             "each answer: (N).",
-            compared(finish=lambda better: better),
+            other_advantage(finish=lambda better: better),
         ),
     ],
     hints=(
