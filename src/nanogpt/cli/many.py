@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from nanogpt.cli.prepare import prepare_with_progress, show_prepared
-from nanogpt.config import Config
+from nanogpt.config import Config, with_settings
 from nanogpt.errors import UserError
 from nanogpt.files import claimed
 from nanogpt.text.dataset import data_folder
@@ -118,6 +118,7 @@ def start(given: Path | None, place: Path, config: Config, console: Console) -> 
     import torch.distributed as dist
 
     from nanogpt.cli.train import finish, free_folder, is_taken, undone_on_mistake
+    from nanogpt.device import resolve
     from nanogpt.training.parallel.limits import refuse_impossible
     from nanogpt.training.parallel.loop import ParallelTrainer
 
@@ -125,9 +126,11 @@ def start(given: Path | None, place: Path, config: Config, console: Console) -> 
         refuse_impossible(config, world())
         # An attempt before this one leaves the name of its run, if it could begin it.
         again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and board.check(["run"])
-        names = [board.get("run").decode() if again else str(given or free_folder(place))]
-        dist.broadcast_object_list(names)
-        run = Path(names[0])
+        name = board.get("run").decode() if again else str(given or free_folder(place))
+        compute = resolve(config.train.device, config.train.precision)
+        found = [name, compute.precision]  # those of the first rank
+        dist.broadcast_object_list(found)
+        run, config = Path(found[0]), with_settings(config, train={"precision": found[1]})
         if again and (run / "config.toml").exists():
             return finish(ParallelTrainer.resume(run), console)
         with claimed(run) if rank() == 0 else nullcontext():

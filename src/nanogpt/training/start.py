@@ -330,11 +330,16 @@ class Trainer(TrainingLoop):
 
     def run(self) -> Generator[Record, None, None]:
         """As TrainingLoop.run does, while no other process can write to the run."""
-        with locked(self.folder):
-            drop_later(self.folder, self.state.step)
+        with locked(self.folder) if rank() == 0 else nullcontext():
+            if rank() == 0:
+                drop_later(self.folder, self.state.step)
             self.take_snapshot()
             yield from super().run()
             self.take_snapshot()  # of a run that reached its target before its last step
+            self.finish_writing()
+
+    def finish_writing(self) -> None:
+        """Wait for what is written beside the training: nothing, in one process."""
 
     def save_if_due(self, records: Sequence[Record]) -> None:
         """As TrainingLoop.save_if_due does; and a snapshot, where train.snapshots asks for one."""
@@ -345,9 +350,10 @@ class Trainer(TrainingLoop):
     def take_snapshot(self) -> None:
         """Keep the weights of this moment if it is one of those, or the end, unless it is kept."""
         settings, step = self.config.train, self.state.step
-        due = settings.snapshots and (step in snapshot_steps(settings) or self.complete)
-        if due and step not in find_snapshots(self.folder):
-            save_snapshot(self.folder, self.model, step)
+        if settings.snapshots and (step in snapshot_steps(settings) or self.complete):
+            model = self.whole_model()
+            if rank() == 0 and step not in find_snapshots(self.folder):
+                save_snapshot(self.folder, model, step)
 
 
 def changed(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:

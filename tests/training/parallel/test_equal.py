@@ -9,6 +9,7 @@ import pytest
 from skipping import SkippingBlock
 
 from nanogpt.model.gpt import BLOCKS
+from nanogpt.training.checkpoint import find_checkpoint
 
 ROUNDING = 4e-7  # of gradients and first losses, which are around 1
 LATER = 4e-6  # of losses after 20 steps, in which rounding grows
@@ -59,7 +60,7 @@ SKIPPING = {
 
 @pytest.fixture(scope="module")
 def two_ranks(worlds):
-    """Every mode alone, the other orders of work in a pipeline, and a block that rows skip."""
+    """Every mode alone, the other orders of work in a pipeline, and two jobs of single tests."""
     layouts = {
         **MODES,
         "gpipe": {"pipeline": 2, "schedule": "gpipe"},
@@ -67,6 +68,8 @@ def two_ranks(worlds):
     }
     jobs = {name: {"settings": worlds.settings(p)} for name, p in layouts.items()}
     jobs["skipping"] = {"settings": worlds.settings({"data": 2}, **SKIPPING)}
+    often = worlds.settings({"data": 2}, train={"checkpoint_interval": 1})
+    jobs["slow disk"] = {"settings": often, "stop_at": 2, "slow_disk": True}
     return worlds.together(2, jobs)
 
 
@@ -90,6 +93,13 @@ def test_gradients_that_some_ranks_do_not_have_are_those_of_one_process(
     alone = worlds.alone(**SKIPPING)
     assert 0 < sum(name.endswith("c_fc.weight") for name in alone.gradients) < 4
     check_equal(alone, two_ranks["skipping"])
+
+
+def test_a_fast_rank_waits_for_the_first_to_end_a_checkpoint_before_it_begins_the_next(two_ranks):
+    found = {path.name for path in find_checkpoint(two_ranks["slow disk"].run).iterdir()}
+    kinds = ("model", "optimizer")
+    pieces = {f"{kind}-{n:05d}-of-00002.safetensors" for kind in kinds for n in (0, 1)}
+    assert found == {"state.json", *pieces}
 
 
 @pytest.mark.parametrize("pair", ["-".join(p) for p in itertools.combinations(MODES, 2)])

@@ -193,9 +193,16 @@ def test_kills_at_many_moments(calm, worlds):
         assert largest_difference(last_weights(calm), last_weights(run)) == 0
 
 
-def test_no_number_names_the_rank(worlds):
-    settings = worlds.settings({"shard": 2}, train={"lr": 1e25, "grad_clip": 0, "warmup_steps": 0})
-    said = worlds.together(2, {"wild": {"settings": settings}})["wild"].said
+@pytest.fixture(scope="module")
+def refusals(worlds):
+    """What two ranks say of two jobs."""
+    wild = worlds.settings({"shard": 2}, train={"lr": 1e25, "grad_clip": 0, "warmup_steps": 0})
+    rows = worlds.settings({"data": 2}, train={"batch_size": 7})
+    return worlds.together(2, {"wild": {"settings": wild}, "rows": {"settings": rows}})
+
+
+def test_no_number_names_the_rank(refusals):
+    said = refusals["wild"].said
     assert re.fullmatch(r"rank \d met a loss or a gradient that is no number at step \d: .*", said)
 
 
@@ -233,11 +240,9 @@ def test_what_cannot_be_is_refused_before_any_process_starts(
     assert not run.exists()
 
 
-def test_ranks_that_torchrun_started_refuse_what_cannot_be(worlds):
-    settings = worlds.settings({"data": 2}, train={"batch_size": 7})
-    outcome = worlds.together(2, {"rows": {"settings": settings}})["rows"]
-    assert "train.batch_size=7: use a multiple of 2 ranks" in outcome.said
-    assert not outcome.run.exists()
+def test_ranks_that_torchrun_started_refuse_what_cannot_be(refusals):
+    assert "train.batch_size=7: use a multiple of 2 ranks" in refusals["rows"].said
+    assert not refusals["rows"].run.exists()
 
 
 def test_a_tensor_that_no_rank_would_get_is_named():

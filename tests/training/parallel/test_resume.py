@@ -34,11 +34,23 @@ def stopped(worlds):
     return worlds.together(4, {"first": {"settings": settings, "stop_at": 5}})["first"]
 
 
-def test_four_ranks_then_two_then_one(worlds, one, stopped, tmp_path, capsys):
-    run = shutil.copytree(stopped.run, tmp_path / "run")
+@pytest.fixture(scope="module")
+def two_ranks(worlds, stopped):
+    """The run of four ranks goes on, and so does one of two, on one layout after the other."""
+    run = shutil.copytree(stopped.run, worlds.new_folder() / "run")
     assert len(list(find_checkpoint(run).glob("model-*-of-00004.safetensors"))) == 4
-    outcome = worlds.together(2, {"second": resumed(run, 12, tensor=2)})["second"]
+    settings = worlds.settings({"data": 2}, train={"optimizer": "muon"})
+    chain = {"shard": 8, "tensor": 12, "pipeline": 16, "context": None}
+    return worlds.together(2, {
+        "second": resumed(run, 12, tensor=2), "first": {"settings": settings, "stop_at": 4},
+        **{name: resumed("first/run", stop_at, **{name: 2}) for name, stop_at in chain.items()},
+    })  # fmt: skip
+
+
+def test_four_ranks_then_two_then_one(one, two_ranks, capsys):
+    outcome = two_ranks["second"]
     assert outcome.said == ""
+    run = outcome.run
     command = ["train", "--resume", str(run)]
     assert main(command) == 2
     assert "tensor 2 needs 2 processes, not 1" in capsys.readouterr().err
@@ -49,14 +61,9 @@ def test_four_ranks_then_two_then_one(worlds, one, stopped, tmp_path, capsys):
     assert [r["step"] for r in outcome.records if "loss" in r] == list(range(1, 21))
 
 
-def test_every_mode_goes_on_with_what_another_has_saved(worlds, one):
-    settings = worlds.settings({"data": 2}, train={"optimizer": "muon"})
-    first = worlds.together(2, {"first": {"settings": settings, "stop_at": 4}})["first"]
-    chain = {"shard": 8, "tensor": 12, "pipeline": 16, "context": None}
-    jobs = {name: resumed(first.run, stop_at, **{name: 2}) for name, stop_at in chain.items()}
-    outcomes = worlds.together(2, jobs)
-    assert [outcome.said for outcome in outcomes.values()] == [""] * 4
-    first.said = outcomes["context"].said
+def test_every_mode_goes_on_with_what_another_has_saved(one, two_ranks):
+    first = two_ranks["first"]
+    assert [outcome.said for outcome in two_ranks.values()] == [""] * 6
     check_equal(one, first)
     assert sorted(path.name for path in find_checkpoint(first.run).iterdir()) == [
         "model.safetensors", "optimizer.safetensors", "state.json",

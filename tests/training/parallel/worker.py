@@ -6,6 +6,7 @@ holds jobs.json; of each job the first rank writes what came out. See `worlds.Wo
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from skipping import SkippingBlock
 from nanogpt.config import config_from_dict
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import BLOCKS
+from nanogpt.training import checkpoint
 from nanogpt.training.loop import dropout_seed
 from nanogpt.training.parallel import data
 from nanogpt.training.parallel.loop import ParallelTrainer
@@ -35,13 +37,19 @@ def look(trainer, place):
 
 
 def do(job, place):
-    """Train as a job says: {name, settings}, or {name, resume, changes}; perhaps with stop_at."""
+    """Train as a job says: {name, settings}, or {name, resume, changes}; perhaps with stop_at.
+
+    `resume` is a path, or the name of a job before this one.
+    """
     run = place / "run"
     if "resume" in job:
-        trainer = ParallelTrainer.resume(job["resume"], **job["changes"])
+        trainer = ParallelTrainer.resume(place.parent / job["resume"], **job["changes"])
     else:
         trainer = ParallelTrainer.start(run, config_from_dict(job["settings"]))
         look(trainer, place)
+    if job.get("slow_disk"):
+        point_at = checkpoint.point_at
+        checkpoint.point_at = lambda *given: time.sleep(1) or point_at(*given)
     for record in trainer.run():
         if getattr(record, "step", None) == job.get("stop_at"):
             trainer.stop()
@@ -53,6 +61,7 @@ def main():
     torch.set_num_threads(1)
     BLOCKS["skipping"] = SkippingBlock
     data.BUCKET = 2000  # so that gradients of small models, too, travel in several messages
+    point_at = checkpoint.point_at
     with joined(timeout=120):
         for job in json.loads((folder / "jobs.json").read_text()):
             place = folder / job["name"]
@@ -62,6 +71,7 @@ def main():
                 do(job, place)
             except UserError as error:
                 said = str(error)
+            checkpoint.point_at = point_at
             if dist.get_rank() == 0:
                 (place / "said.txt").write_text(said)
 

@@ -96,9 +96,8 @@ class Worlds:
     def outcome(self, place, job):
         files = [place / f"{name}.safetensors" for name in ("weights", "gradients")]
         tensors = [load_file(file) if file.exists() else {} for file in files]
-        return Outcome(
-            (place / "said.txt").read_text(), Path(job.get("resume", place / "run")), *tensors
-        )
+        run = place.parent / job.get("resume", place / "run")
+        return Outcome((place / "said.txt").read_text(), run, *tensors)
 
 
 def run_ranks(ranks, command, timeout, **variables):

@@ -19,21 +19,13 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.optim import Optimizer
 
 from nanogpt.config import Config
 from nanogpt.errors import UserError
 from nanogpt.files import write_json
-from nanogpt.training.checkpoint import (
-    FORMAT,
-    Saved,
-    TrainState,
-    check_intact,
-    find_checkpoint,
-    merge,
-    point_at,
-    read_saved,
-)
+from nanogpt.training import checkpoint
 from nanogpt.training.parallel.layout import Layout
 from nanogpt.training.parallel.mesh import Ranks
 from nanogpt.training.pieces import Piece, PieceFiles, write_pieces
@@ -79,11 +71,11 @@ class Saver:
             writing.result()
 
     def write(
-        self, folder: Path, pieces: Pieces, state: TrainState, config: Config, best: bool
+        self, folder: Path, pieces: Pieces, state: checkpoint.TrainState, config: Config, best: bool
     ) -> None:
         """Write this rank's files; the first rank then makes a checkpoint of all of them."""
         path = folder / f"step-{state.step:06d}"
-        hidden = folder / f".{path.name}.unfinished"
+        hidden = folder / f".{path.name}.by{self.ranks.world}"  # other ranks leave other files
         number = f"{self.ranks.number:05d}-of-{self.ranks.world:05d}"
         files = {f"{kind}-{number}.safetensors": named for kind, named in pieces.items()}
 
@@ -92,15 +84,12 @@ class Saver:
             return {name: write_pieces(hidden / name, named) for name, named in files.items()}
 
         def publish() -> None:
-            for file in hidden.iterdir():
-                if file.name not in hashes:  # of more ranks, which were killed at this step
-                    file.unlink()
-            saved = Saved(FORMAT, state, asdict(config), hashes)
+            saved = checkpoint.Saved(checkpoint.FORMAT, state, asdict(config), hashes)
             write_json(hidden / "state.json", asdict(saved))
             if path.exists():
                 path.rename(folder / f".{path.name}.again.old")
             hidden.rename(path)
-            point_at(folder, path.name, best)
+            checkpoint.point_at(folder, path.name, best)
 
         hashes = dict(ChainMap(*self.on_all_ranks(write_own)))
         self.on_first_rank(publish)
@@ -132,30 +121,28 @@ class Saver:
         def merge_both() -> None:
             for name in ("latest", "best"):
                 if (run / "checkpoints" / name).exists():
-                    merge(find_checkpoint(run, name))
+                    checkpoint.merge(checkpoint.find_checkpoint(run, name))
 
         self.on_first_rank(merge_both)
 
-    def restore(self, checkpoint: Path, layout: Layout, optimizer: Optimizer) -> None:
+    def restore(self, folder: Path, layout: Layout, optimizer: Optimizer) -> None:
         """Fill weights and the optimizer's state, whichever layout wrote them.
 
-        Raises UserError if a file is missing or damaged, or belongs to another optimizer.
+        Raises UserError if a file is missing or damaged.
         """
-        hashes = read_saved(checkpoint).sha256
+        hashes = checkpoint.read_saved(folder).sha256
         checked = sorted(hashes)[self.ranks.number :: self.ranks.world]
-        self.on_all_ranks(lambda: check_intact(checkpoint, {n: hashes[n] for n in checked}))
-        weights, moments = (PieceFiles(checkpoint, kind, hashes) for kind in ("model", "optimizer"))
-        by_parameter: dict[str, list[str]] = {}
-        for name in moments.shapes:
-            by_parameter.setdefault(name.rpartition(".")[0], []).append(name)
+        self.on_all_ranks(lambda: checkpoint.check_intact(folder, {n: hashes[n] for n in checked}))
+        weights, moments = (PieceFiles(folder, kind, hashes) for kind in ("model", "optimizer"))
         for part in layout.parts.values():
             part.tensor.data.copy_(weights.read(part.name, part.place, part.tensor))
-        states = []
-        for tensor in (tensor for group in optimizer.param_groups for tensor in group["params"]):
-            part = layout.by_tensor[id(tensor)]
-            states.append({
-                name.rpartition(".")[2]: moments.read(name, part.place, tensor)
-                if moments.shapes[name] else moments.whole(name)
-                for name in by_parameter.get(part.name, ())
-            })  # fmt: skip
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(enumerate(states))})
+        states: dict[str, dict[str, Tensor]] = {name: {} for name in layout.parts}
+        for name, shape in moments.shapes.items():
+            parameter, _, key = name.rpartition(".")
+            if parameter in states:
+                place, like = layout.parts[parameter].place, layout.parts[parameter].tensor
+                found = moments.read(name, place, like) if shape else moments.whole(name)
+                states[parameter][key] = found
+        moved = (tensor for group in optimizer.param_groups for tensor in group["params"])
+        state = {n: states[layout.by_tensor[id(x)].name] for n, x in enumerate(moved)}
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -52,19 +52,20 @@ class GradientSums:
         self.sent: list[tuple[Tensor, dist.Work]] = []
 
     def count(self, number: int, _parameter: Tensor) -> None:
-        """A pass has added to a gradient. Sends the buckets that are complete, in their order."""
+        """A pass has added to a gradient of a bucket."""
         self.awaited[number] -= 1
-        while len(self.sent) < len(self.buckets) and not self.awaited[len(self.sent)]:
-            self.send()
+        self.send()
 
-    def send(self) -> None:
-        """Put the next bucket on its way."""
-        self.sent.append(send_gradients(self.buckets[len(self.sent)], self.group))
+    def send(self, incomplete: bool = False) -> None:
+        """Put the next buckets on their way: as many as are complete, or all."""
+        for number in range(len(self.sent), len(self.buckets)):
+            if self.awaited[number] and not incomplete:
+                break
+            self.sent.append(send_gradients(self.buckets[number], self.group))
 
     def finish(self) -> None:
         """Wait until all gradients are the sums over all copies."""
-        while len(self.sent) < len(self.buckets):
-            self.send()
+        self.send(incomplete=True)
         for bucket, message in zip(self.buckets, self.sent, strict=True):
             receive_gradients(bucket, *message)
         self.reset()

@@ -6,8 +6,7 @@ batch, sums go over all ranks, and the first rank speaks and writes for all.
 
 import math
 import os
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,15 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from nanogpt.config import Config, ModelConfig, TrainConfig, choose, with_settings
-from nanogpt.device import Compute, compile_or_why_not, resolve
+from nanogpt.config import Config, ModelConfig, TrainConfig, choose
+from nanogpt.device import Compute, compile_or_why_not
 from nanogpt.errors import UserError
 from nanogpt.evaluation.loss import Score, stacked, tensors
-from nanogpt.files import locked
 from nanogpt.model.build import build
 from nanogpt.model.gpt import GPT, evaluating
 from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import Batch, sliding_windows
 from nanogpt.training.execution import checkpoint_activations
-from nanogpt.training.loop import TrainingLoop
 from nanogpt.training.objective import OBJECTIVES
 from nanogpt.training.optim import Muon
 from nanogpt.training.parallel import data
@@ -41,8 +38,7 @@ from nanogpt.training.parallel.messages import receive_gradients, send_gradients
 from nanogpt.training.parallel.pipeline import Pipeline
 from nanogpt.training.parallel.shard import shard_model
 from nanogpt.training.parallel.tensor import cut_model
-from nanogpt.training.records import Record, Sample, Step, Validation
-from nanogpt.training.snapshots import drop_later, save_snapshot, snapshot_steps
+from nanogpt.training.records import Sample, Step, Validation
 from nanogpt.training.start import Trainer
 
 
@@ -130,12 +126,6 @@ class ParallelTrainer(Trainer):
         return choose(OBJECTIVES, "train.objective", settings.objective)(model), not_compiled
 
     @classmethod
-    def start(cls, folder: str | Path, config: Config) -> Trainer:
-        """As Trainer.start does, in one precision for all ranks."""
-        found = broadcast(resolve(config.train.device, config.train.precision).precision)
-        return super().start(folder, with_settings(config, train={"precision": found}))
-
-    @classmethod
     def fresh_model(cls, config: Config) -> GPT:
         """The whole model on the first rank; on the others its shapes."""
         model = super().fresh_model(config) if dist.get_rank() == 0 else None
@@ -143,7 +133,6 @@ class ParallelTrainer(Trainer):
         return model or empty_model(settings)
 
     def begin(self, model: GPT) -> None:
-        """Every rank gets its part of the first rank's model."""
         self.layout.scatter(model)
 
     @classmethod
@@ -152,24 +141,17 @@ class ParallelTrainer(Trainer):
         return empty_model(config.model)
 
     def restore(self, checkpoint: Path) -> None:
-        """Every rank reads its part of a checkpoint, whatever layout wrote it."""
         self.saver.restore(checkpoint, self.layout, self.optimizer)
 
     def whole_model(self) -> GPT:
         found = self.layout.gather({n: part.tensor for n, part in self.layout.parts.items()})
         return build(self.outline.config, found, self.folder) if found else self.outline
 
-    def run(self) -> Generator[Record, None, None]:
-        """As Trainer.run does. Ends when the first rank has made one file of all weights."""
-        with locked(self.folder) if self.ranks.first else nullcontext():
-            if self.ranks.first:
-                drop_later(self.folder, self.state.step)
-            self.take_snapshot()
-            yield from TrainingLoop.run(self)
-            self.take_snapshot()
-            self.saver.finish()
-            if self.complete:
-                self.saver.merge(self.folder)
+    def finish_writing(self) -> None:
+        """Wait for the last checkpoint. That of a finished run becomes one file of all weights."""
+        self.saver.finish()
+        if self.complete:
+            self.saver.merge(self.folder)
 
     def stop(self) -> None:
         """Ask all ranks to end after the step that they are in: see `clip`."""
@@ -180,13 +162,6 @@ class ParallelTrainer(Trainer):
             self.saver.save(self.folder, self.layout, self.optimizer, self.state, self.config, best)
             self.saved_step = self.state.step
 
-    def take_snapshot(self) -> None:
-        settings, step = self.config.train, self.state.step
-        if settings.snapshots and (step in snapshot_steps(settings) or self.complete):
-            model = self.whole_model()
-            if self.ranks.first:
-                save_snapshot(self.folder, model, step)
-
     def sample(self) -> Sample:
         """What the whole model writes, on the first rank."""
         own, self.model = self.model, self.whole_model()
@@ -195,7 +170,6 @@ class ParallelTrainer(Trainer):
         return found
 
     def load_batches(self, step: int) -> list[Batch]:
-        """This rank's part of the batches whose gradients make one step."""
         n, batches = self.config.train.grad_accum_steps, self.train_batches
         numbers = range(step * n, (step + 1) * n)
         return [data.own_batch(batches, n, self.config, self.ranks) for n in numbers]

@@ -20,12 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.pipelining import (
-    PipelineStage,
-    Schedule1F1B,
-    ScheduleGPipe,
-    ScheduleInterleaved1F1B,
-)
+from torch.distributed import pipelining
 
 from nanogpt.config import PIPELINES, Config
 from nanogpt.device import Compute
@@ -37,9 +32,9 @@ from nanogpt.training.parallel.limits import microbatches
 from nanogpt.training.parallel.mesh import Ranks, share
 
 SCHEDULES: dict[str, Any] = {
-    "1f1b": Schedule1F1B,
-    "gpipe": ScheduleGPipe,
-    "interleaved": ScheduleInterleaved1F1B,
+    "1f1b": pipelining.Schedule1F1B,
+    "gpipe": pipelining.ScheduleGPipe,
+    "interleaved": pipelining.ScheduleInterleaved1F1B,
 }
 
 
@@ -116,7 +111,9 @@ class Pipeline:
         columns, limit = self.ranks.mesh.mesh.flatten(1), self.ranks.limit
         group, _ = dist.new_subgroups_by_enumeration(columns.T.tolist(), limit)
         self.ends, _ = dist.new_subgroups_by_enumeration(columns[[0, -1]].T.tolist(), limit)
-        ready = [PipelineStage(s, s.number, self.count, device, group=group) for s in stages]
+        ready = [
+            pipelining.PipelineStage(s, s.number, self.count, device, group=group) for s in stages
+        ]
         given: Any = ready if len(ready) > 1 else ready[0]
         self.work = self.schedule(given, self.microbatches, loss_fn=self.loss, scale_grads=False)
 

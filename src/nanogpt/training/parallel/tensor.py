@@ -34,7 +34,7 @@ from nanogpt.model.layers import at_least_float32
 from nanogpt.training.execution import in_autocast_type
 from nanogpt.training.parallel.layout import Cuts
 from nanogpt.training.parallel.mesh import Ranks, share
-from nanogpt.training.parallel.messages import gather_tokens, scatter_tokens
+from nanogpt.training.parallel.messages import gather_tokens, scatter_tokens, sum_over_ranks
 
 
 def spans_of_rows(sizes: Sequence[int], place: int, ranks: int) -> list[slice]:
@@ -128,38 +128,19 @@ def cross_entropy(
 ) -> Tensor:
     """The same function as `layers.cross_entropy`, of logits of which every rank has some columns.
 
-    logits (N, V / n), which begin with that of token number `first`, and targets (N).
+    logits (N, V / n), which begin with that of token number `first`, and targets (N). Three numbers
+    for each token go from rank to rank, and not V.
     """
-    losses = SplitCrossEntropy.apply(at_least_float32(logits), targets, first, group)  # (N)
+    logits = at_least_float32(logits)
+    highest = logits.detach().amax(-1)  # (N)
+    dist.all_reduce(highest, dist.ReduceOp.MAX, group)
+    logits = logits - highest[:, None]  # (N, V / n)
+    here = (targets >= first) & (targets < first + logits.shape[-1])  # whether it has the target
+    found = logits.gather(-1, torch.where(here, targets - first, 0)[:, None])[:, 0]
+    own = torch.stack([logits.exp().sum(-1), torch.where(here, found, 0.0)])  # (2, N)
+    powers, target = sum_over_ranks(own, group)
     real = targets != IGNORED
+    losses = torch.where(real, powers.log() - target, 0.0)
     if reduction == "none":
         return losses[real]
     return losses.sum() / (real.sum() if reduction == "mean" else 1)
-
-
-class SplitCrossEntropy(torch.autograd.Function):
-    """-log softmax at the target. Three numbers for each token go from rank to rank, and not V."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, targets: Tensor, first: int, group: dist.ProcessGroup
-    ) -> Tensor:
-        """logits (N, V / n), targets (N) -> (N), 0 where the target is ignored."""
-        highest = logits.amax(-1)  # (N)
-        dist.all_reduce(highest, dist.ReduceOp.MAX, group)
-        powers = torch.exp(logits - highest[:, None])  # (N, V / n)
-        here = (targets >= first) & (targets < first + logits.shape[-1])
-        places = torch.where(here, targets - first, 0)[:, None]  # (N, 1)
-        found = torch.where(here, logits.gather(-1, places)[:, 0] - highest, 0.0)
-        both = torch.stack([powers.sum(-1), found])  # (2, N)
-        dist.all_reduce(both, group=group)
-        real = targets != IGNORED
-        ctx.save_for_backward(powers / both[0][:, None], places, here, real)
-        return torch.where(real, both[0].log() - both[1], 0.0)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """p - one-hot, in the columns of this rank: (N, V / n)."""
-        p, places, here, real = ctx.saved_tensors
-        p = p.scatter_add(-1, places, -here.to(p)[:, None])
-        return p * torch.where(real, gradients[0], 0.0)[:, None], None, None, None
