@@ -20,7 +20,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import pipelining
 
 from nanogpt.config import PIPELINES, Config
 from nanogpt.device import Compute
@@ -31,11 +30,7 @@ from nanogpt.text.batches import Batch
 from nanogpt.training.parallel.limits import microbatches
 from nanogpt.training.parallel.mesh import Ranks, share
 
-SCHEDULES: dict[str, Any] = {
-    "1f1b": pipelining.Schedule1F1B,
-    "gpipe": pipelining.ScheduleGPipe,
-    "interleaved": pipelining.ScheduleInterleaved1F1B,
-}
+SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe", "interleaved": "Interleaved1F1B"}  # torch's names
 
 
 class Blocks(nn.ModuleDict):
@@ -79,8 +74,9 @@ class Pipeline:
     """The stages of this rank, and the schedule by which all ranks work."""
 
     def __init__(self, config: Config, ranks: Ranks) -> None:
-        self.ranks, schedule, size = ranks, config.parallel.schedule, ranks.size("pipeline")
-        self.schedule, self.count = SCHEDULES[schedule], size * PIPELINES[schedule]
+        self.ranks, self.schedule = ranks, config.parallel.schedule
+        size = ranks.size("pipeline")
+        self.count = size * PIPELINES[self.schedule]
         self.numbers = range(ranks.place("pipeline"), self.count, size)  # the stages of this rank
         self.has_first, self.has_last = 0 in self.numbers, self.count - 1 in self.numbers
         self.microbatches = microbatches(config, ranks.world)
@@ -106,6 +102,8 @@ class Pipeline:
 
     def build(self, model: GPT, stages: list[Stage]) -> None:
         """Connect the stages of all ranks."""
+        from torch.distributed import pipelining  # takes a second, which other layouts save
+
         self.model, device = model, self.ranks.device
         # Groups of its own: waiting for one message ends after the time that they are made with.
         columns, limit = self.ranks.mesh.mesh.flatten(1), self.ranks.limit
@@ -115,7 +113,8 @@ class Pipeline:
             pipelining.PipelineStage(s, s.number, self.count, device, group=group) for s in stages
         ]
         given: Any = ready if len(ready) > 1 else ready[0]
-        self.work = self.schedule(given, self.microbatches, loss_fn=self.loss, scale_grads=False)
+        schedule: Any = pipelining.schedules.get_schedule_class(SCHEDULES[self.schedule])
+        self.work = schedule(given, self.microbatches, loss_fn=self.loss, scale_grads=False)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """What a part adds to the loss of the step."""
