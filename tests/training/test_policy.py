@@ -28,7 +28,7 @@ from nanogpt.training import policy
 from nanogpt.training.checkpoint import find_checkpoint, load_state, load_tensors
 from nanogpt.training.load import load
 from nanogpt.training.objective import Policy
-from nanogpt.training.policy import REFERENCE, Attempt, PolicyTrainer, as_batch
+from nanogpt.training.policy import REFERENCE, Attempt, PolicyTrainer, alike, as_batch
 from nanogpt.training.records import Answered, Rollout, Sample, Step, read_metrics
 from nanogpt.training.start import Trainer
 
@@ -225,6 +225,28 @@ def test_rows_hold_questions_as_inputs_and_answers_as_targets():
     assert found.old.tolist() == [[0, 0, -1, -2], [0, -3, 0, 0]]
     assert found.advantage.tolist() == [0.5, -0.5]
     assert found.documents is None
+
+
+def test_rows_of_one_batch_are_about_as_long():
+    """One long question must not make hundreds of rows as long."""
+    lengths = [3, 40, 4, 4, 12, 3, 13, 41, 4, 3, 3]
+    attempts = [Attempt([1] * (n - 1), RollOut([2], [0.0], [0.0]), 0.0, 1.0) for n in lengths]
+    found = [[attempt.length for attempt in part] for part in alike(attempts, 4)]
+    assert found == [[3, 3, 3, 3], [4, 4, 4], [12, 13], [40, 41]]
+
+
+def test_what_fits_into_the_memory_changes_no_likeliest_answer(letters, tmp_path, monkeypatch):
+    """And every question gets its answers, in order, however many are drawn together."""
+    trainer = Trainer.start(tmp_path, run_on(letters))
+    numbers = [5, 3, 9, 3, 0]
+    together = trainer.answer(trainer.questions, numbers, 2)
+    monkeypatch.setattr(policy, "CACHE", 1)
+    assert [a.ids for a in trainer.answer(trainer.questions, numbers, 2)] == [
+        a.ids for a in together
+    ]
+    drawn = trainer.answer(trainer.questions, numbers, 8, [1])
+    assert len(drawn) == 40
+    assert len({tuple(answer.ids) for answer in drawn[8:16] + drawn[24:32]}) > 8  # other draws
 
 
 def test_what_was_drawn_is_as_likely_in_the_objective(letters, tmp_path):

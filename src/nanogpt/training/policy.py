@@ -9,7 +9,7 @@ Axes: B answers in a batch, T positions, N answers of a step.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,13 +40,15 @@ from nanogpt.training.objective.policy import (
     log_probabilities,
 )
 from nanogpt.training.objective.preference import Preference, preference_loss
+from nanogpt.training.plan import cache_bytes
 from nanogpt.training.records import Answered, Record, Rollout, Sample, Step
 from nanogpt.training.start import Trainer
 from nanogpt.training.trouble import divergence
 
 REFERENCE = "reference.safetensors"  # in a run: the weights that it began with
 WATCHED = 16  # answers of a step, from which the distance is measured
-AT_ONCE = 256  # answers that are drawn together
+SPREAD = 1.25  # how much longer the longest row of a batch may be than the shortest
+CACHE = 2**30  # bytes of keys and values; answers are drawn together as far as these suffice
 
 
 class ReferenceTrainer(Trainer):
@@ -131,6 +133,11 @@ class Attempt:
     reward: float
     advantage: float  # how much better than the other answers to this question
 
+    @property
+    def length(self) -> int:
+        """Tokens of both."""
+        return len(self.question) + self.answer.length
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attempts(Batch):
@@ -153,6 +160,25 @@ def as_batch(attempts: Sequence[Attempt]) -> Attempts:
     return Attempts(
         ids, targets, advantage=np.array([a.advantage for a in attempts], np.float32), old=old
     )
+
+
+def alike(attempts: Iterable[Attempt], size: int) -> list[list[Attempt]]:
+    """Attempts of about one length together, at most `size` of them, so that little is padded.
+
+    A long question would else make all rows of its batch as long.
+    """
+    parts: list[list[Attempt]] = []
+    for attempt in sorted(attempts, key=lambda each: each.length):
+        if parts and len(parts[-1]) < size and attempt.length <= SPREAD * parts[-1][0].length:
+            parts[-1].append(attempt)
+        else:
+            parts.append([attempt])
+    return parts
+
+
+def derived_seed(*parts: int) -> int:
+    """A seed that is a pure function of these numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
 class PolicyTrainer(ReferenceTrainer):
@@ -187,9 +213,7 @@ class PolicyTrainer(ReferenceTrainer):
         self.rolled = self.describe(step + 1, attempts)
         pull = self.config.policy.beta > 0
         useful = [attempt for attempt in attempts if attempt.advantage or pull]
-        useful.sort(key=lambda a: len(a.question) + a.answer.length)  # so that little is padded
-        size = self.config.train.batch_size
-        parts = [as_batch(useful[n : n + size]) for n in range(0, len(useful), size)]
+        parts = map(as_batch, alike(useful, self.config.train.batch_size))
         return [replace(p, reference=self.by_reference(p)) if pull else p for p in parts]
 
     def attempts(self, step: int) -> list[Attempt]:
@@ -211,21 +235,17 @@ class PolicyTrainer(ReferenceTrainer):
         self, questions: Prompts, numbers: Sequence[int], copies: int, seed: Sequence[int] = ()
     ) -> list[RollOut]:
         """Answers of the model of now, `copies` to each question; the likeliest without a seed."""
-        settings, some = self.config.policy, max(1, AT_ONCE // copies)
-        answers: list[RollOut] = []
-        for n in range(0, len(numbers), some):
-            asked = [questions.question(number) for number in numbers[n : n + some]]
-            own = int(np.random.SeedSequence([*seed, n]).generate_state(1, np.uint64)[0])
-            temperature = settings.temperature if seed else 0.0
+        settings, model = self.config.policy, self.config.model
+        asked, answers = [questions.question(number) for number in numbers], list[RollOut]()
+        longest = max(map(len, asked)) + settings.max_new_tokens
+        row = cache_bytes(replace(model, context_length=longest))
+        some, end = max(1, CACHE // row // copies), questions.end
+        temperature = settings.temperature if seed else 0.0
+        for n in range(0, len(asked), some):
+            now, own = asked[n : n + some], derived_seed(*seed, n)
             with self.compute.autocast():  # as in the update: the probabilities should be the same
                 answers += roll_out(
-                    self.model,
-                    asked,
-                    questions.end,
-                    settings.max_new_tokens,
-                    own,
-                    copies,
-                    temperature,
+                    self.model, now, end, settings.max_new_tokens, own, copies, temperature
                 )
         return answers
 
