@@ -136,7 +136,7 @@ class Assistant:
 
     def train(self, stage: Stage) -> bool:
         """Train a stage and examine it. False if it was interrupted."""
-        from nanogpt.training.report import write_loss_plot
+        from nanogpt.training.report import write_loss_plot, write_reward_plot
         from nanogpt.training.start import Trainer
 
         folder, console, name = self.run / stage.name, self.console, stage.name
@@ -153,6 +153,7 @@ class Assistant:
         describe(trainer, console)
         complete = watch(trainer, console)
         write_loss_plot(folder)
+        write_reward_plot(folder)
         if not complete:
             resume = f"nanogpt train --resume {shlex.quote(str(folder))}"
             console.print(f"stopped; to go on with this stage: {resume}", soft_wrap=True)
