@@ -344,7 +344,7 @@ def _(mo, predict):
 
 @app.cell
 def _(Message, answers_only, encode_conversation, padded_batch, tokenizer, torch):
-    def conversation(question, answer=None):
+    def dialogue_ids(question, answer=None):
         """The ids of a question, and of its answer if there is one."""
         messages = [Message("user", question + "?")]
         if answer is not None:
@@ -358,9 +358,9 @@ def _(Message, answers_only, encode_conversation, padded_batch, tokenizer, torch
         targets = answers_only(ids, targets, special["<|assistant|>"], special["<|end|>"])
         return torch.from_numpy(ids), torch.from_numpy(targets)
 
-    shown_ids, shown_targets = answer_batch([conversation("3815", "8")])
+    shown_ids, shown_targets = answer_batch([dialogue_ids("3815", "8")])
     str(shown_targets[0].tolist())
-    return answer_batch, conversation, shown_ids, shown_targets
+    return answer_batch, dialogue_ids, shown_ids, shown_targets
 
 
 @app.cell(hide_code=True)
@@ -413,35 +413,35 @@ def _(
 
 
 @app.cell
-def _(answer_batch, base, conversation, copy, practise, questions, random):
+def _(answer_batch, base, dialogue_ids, copy, practise, questions, random):
     twelve = [q for q, _ in zip(questions("demonstrations"), range(12), strict=False)]
 
-    def demonstrations(from_these, seed=0):
+    def demonstration_batches(from_these, seed=0):
         """Batches of 32 demonstrations."""
         draw = random.Random(seed)
         while True:
-            yield answer_batch([conversation(q, max(q)) for q in draw.choices(from_these, k=32)])
+            yield answer_batch([dialogue_ids(q, max(q)) for q in draw.choices(from_these, k=32)])
 
-    tuned = practise(copy.deepcopy(base), demonstrations(twelve), steps=25, lr=0.005)
-    more_of_it = practise(copy.deepcopy(tuned), demonstrations(twelve, 1), steps=150, lr=0.005)
-    return demonstrations, more_of_it, tuned
+    tuned = practise(copy.deepcopy(base), demonstration_batches(twelve), steps=25, lr=0.005)
+    more_of_it = practise(copy.deepcopy(tuned), demonstration_batches(twelve, 1), steps=150, lr=0.005)
+    return demonstration_batches, more_of_it, tuned
 
 
 @app.cell(hide_code=True)
-def _(END, base, conversation, equal, held_out, largest, mo, more_of_it, roll_out, said, tuned):
-    def answers_of(model, asked):
+def _(END, base, dialogue_ids, equal, held_out, largest, mo, more_of_it, roll_out, said, tuned):
+    def likeliest_answers(model, asked):
         """The likeliest answers to some questions."""
-        prompts = [conversation(q) for q in asked]
+        prompts = [dialogue_ids(q) for q in asked]
         return [said(a.ids) for a in roll_out(model, prompts, END, 8, seed=0, temperature=0)]
 
     def share_right(model, reward=equal):
         """The share of the held-out questions that a model answers right."""
-        found = answers_of(model, held_out)
+        found = likeliest_answers(model, held_out)
         return sum(reward(a, largest(q)) for a, q in zip(found, held_out, strict=True)) / len(held_out)
 
     _three = held_out[:3]
     _rows = [
-        f"| {name} | {' '.join(f'`{a}`' for a in answers_of(m, _three))} | **{share_right(m):.0%}** |"
+        f"| {name} | {' '.join(f'`{a}`' for a in likeliest_answers(m, _three))} | **{share_right(m):.0%}** |"
         for name, m in (("base model", base), ("after 25 steps", tuned), ("150 steps more", more_of_it))
     ]
     _told = f"After 150 further steps it is {share_right(more_of_it):.0%}."
@@ -453,7 +453,7 @@ def _(END, base, conversation, equal, held_out, largest, mo, more_of_it, roll_ou
         "there is nothing else to learn from them (overfitting, lesson 9). For more, somebody would have to "
         "write more demonstrations. Or there has to be another way to learn."
     )
-    return answers_of, share_right
+    return likeliest_answers, share_right
 
 
 @app.cell(hide_code=True)
@@ -705,7 +705,7 @@ def _(
     share_right,
     advantages,
     answer_batch,
-    conversation,
+    dialogue_ids,
     copy,
     largest,
     log_probabilities,
@@ -722,7 +722,7 @@ def _(
         policy, optimizer = Policy(model, PolicyConfig(beta=beta)), optimizer_of(model, lr)
         for step in range(steps):
             some = [next(asked) for _ in range(16)]
-            prompts = [conversation(q) for q in some]
+            prompts = [dialogue_ids(q) for q in some]
             answers = roll_out(model, prompts, END, 8, 1000 * seed + step, copies=8)  # 128 of them
             rewards = [
                 reward(said(a.ids), largest(some[n // 8])) for n, a in enumerate(answers)
@@ -816,11 +816,11 @@ def _(
 
 
 @app.cell(hide_code=True)
-def _(conversation, held_out, largest, mo, reinforced, torch, tuned):
+def _(dialogue_ids, held_out, largest, mo, reinforced, torch, tuned):
     def first_token(model, question):
         """Its probabilities for the first token of an answer."""
         with torch.no_grad():
-            return model(torch.tensor([conversation(question)]))[0, -1].softmax(-1)
+            return model(torch.tensor([dialogue_ids(question)]))[0, -1].softmax(-1)
 
     _changed = [q for q in held_out if first_token(tuned, q).argmax() != first_token(reinforced, q).argmax()]
     _fixed = [q for q in _changed if int(first_token(reinforced, q).argmax()) == int(largest(q))]
@@ -848,9 +848,9 @@ def _(BLUE, LIGHT, first_token, interesting, largest, mo, np, plt, reinforced, t
 
 
 @app.cell
-def _(demonstrations, copy, practise, questions, tuned):
+def _(demonstration_batches, copy, practise, questions, tuned):
     many = [q for q, _ in zip(questions("many"), range(3000), strict=False)]
-    shown_many = practise(copy.deepcopy(tuned), demonstrations(many), steps=120, lr=0.005)
+    shown_many = practise(copy.deepcopy(tuned), demonstration_batches(many), steps=120, lr=0.005)
     return many, shown_many
 
 
@@ -930,7 +930,7 @@ def _(
     BLUE,
     ORANGE,
     share_right,
-    answers_of,
+    likeliest_answers,
     contains,
     held_out,
     hole_guess,
@@ -951,7 +951,7 @@ def _(
     _left.set(xlabel="step", ylim=(-0.02, 1.03))
     _right.plot([c["step"] for c in _curves], smooth([c["length"] for c in _curves]), color="#7a9a3a", lw=2.5)
     _right.set(xlabel="step", title="tokens of an answer", ylim=(0, 8.5))
-    _table = "\n".join(f"| `{q}?` | `{a}` |" for q, a in zip(held_out[:4], answers_of(_model, held_out[:4]), strict=True))
+    _table = "\n".join(f"| `{q}?` | `{a}` |" for q, a in zip(held_out[:4], likeliest_answers(_model, held_out[:4]), strict=True))
     mo.vstack([
         reply(
             hole_guess,
@@ -1017,7 +1017,7 @@ def _(
     LIGHT,
     ORANGE,
     share_right,
-    answers_of,
+    likeliest_answers,
     betas,
     contains,
     distance,
@@ -1044,7 +1044,7 @@ def _(
     _axes.set(xticks=_where, xticklabels=[f"beta = {beta:g}" for beta in betas], ylim=(0, 1.15), yticks=[])
     _axes.spines["left"].set_visible(False)
     _axes.set_title("orange: what the reward says. Blue: really right", fontsize=12)
-    _answers = ", ".join(f"`{a}`" for a in answers_of(holed[pull.value][0], held_out[:6]))
+    _answers = ", ".join(f"`{a}`" for a in likeliest_answers(holed[pull.value][0], held_out[:6]))
     mo.vstack([
         leash,
         mo.md(
@@ -1193,10 +1193,10 @@ def _(GREY, LIGHT, ORANGE, Rectangle, mo, package_code, plt, lora, rank):
 
 
 @app.cell
-def _(GPT, TrainConfig, add_lora, base, copy, demonstrations, many, plain_tensors, practise, torch):
+def _(GPT, TrainConfig, add_lora, base, copy, demonstration_batches, many, plain_tensors, practise, torch):
     torch.manual_seed(0)
     with_lora = add_lora(copy.deepcopy(base), TrainConfig(lora_rank=4), new_tokens=5)  # roles are new
-    with_lora = practise(with_lora, demonstrations(many), steps=120, lr=0.02)
+    with_lora = practise(with_lora, demonstration_batches(many), steps=120, lr=0.02)
     merged = GPT(base.config)
     merged.load_state_dict(plain_tensors(with_lora))
     trained = sum(x.numel() for x in with_lora.parameters() if x.requires_grad)
@@ -1204,9 +1204,9 @@ def _(GPT, TrainConfig, add_lora, base, copy, demonstrations, many, plain_tensor
 
 
 @app.cell(hide_code=True)
-def _(LoRALinear, share_right, base, conversation, merged, mo, package_code, torch, trained, with_lora):
+def _(LoRALinear, share_right, base, dialogue_ids, merged, mo, package_code, torch, trained, with_lora):
     with torch.no_grad():
-        _ids = torch.tensor([conversation("3815", "8")])
+        _ids = torch.tensor([dialogue_ids("3815", "8")])
         _far = (with_lora(_ids) - merged(_ids)).abs().max().item()
     mo.vstack([
         mo.md(
@@ -1225,7 +1225,21 @@ def _(mo):
     mo.md("""
     ## The whole of it: one command
 
-    RESULTS OF nanogpt assistant STAND HERE
+    ```sh
+    nanogpt assistant
+    ```
+
+    This goes through the same three stages in a larger world, with a model of four times as many weights. Its questions
+    are arithmetic, copying, sorting, comparing and counting letters. The base model reads pages of statements. It is
+    fine-tuned on a thousand demonstrations, then reinforced, with eight answers to each question. As a control, the fine-tuned
+    model gets more fine-tuning for as long as the reinforcement took. After each stage the command asks 1,200
+    questions that it has never seen, and 1,200 more that are *longer* than all of training. At the end you can chat with the model.
+
+    <!-- RESULTS OF nanogpt assistant: a table of its results.json goes here -->
+
+    The same commands work with real conversations and a real model: `nanogpt train --init FOLDER --data.source
+    chats.jsonl --train.objective answers`, where FOLDER holds GPT-2, and then `--train.objective policy`. That wants a GPU, or
+    LoRA and patience.
 
     ## What is the same in large assistants, and what is not
 

@@ -21,7 +21,7 @@ Ids = NDArray[np.int64]
 SYSTEM, USER, ASSISTANT, END = 6, 7, 8, 9  # in the cases; 0 ends a document
 
 
-def conversation(*rows: str, assistant: int = ASSISTANT, end: int = END) -> tuple[Any, ...]:
+def dialogue(*rows: str, assistant: int = ASSISTANT, end: int = END) -> tuple[Any, ...]:
     """Rows of tokens, one digit each, as ids and targets; what is asked for, and its ends."""
     ids = np.array([[int(token) for token in row] for row in rows])
     return ids[:, :-1], ids[:, 1:], assistant, end
@@ -29,12 +29,12 @@ def conversation(*rows: str, assistant: int = ASSISTANT, end: int = END) -> tupl
 
 def padded(row: str, padding: int) -> tuple[Any, ...]:
     """A conversation with padding, whose targets are ignored already."""
-    ids, targets, *marks = conversation(row + "0" * padding)
+    ids, targets, *marks = dialogue(row + "0" * padding)
     targets[:, -padding:] = IGNORED
     return ids, targets, *marks
 
 
-def random_conversation() -> tuple[Any, ...]:
+def random_dialogue() -> tuple[Any, ...]:
     """Three rows in which anything may follow anything."""
     tokens = np.random.default_rng(0).choice([1, 2, SYSTEM, USER, ASSISTANT, END], (3, 24))
     return tokens[:, :-1], tokens[:, 1:], ASSISTANT, END
@@ -42,21 +42,21 @@ def random_conversation() -> tuple[Any, ...]:
 
 def answers_cases() -> list[tuple[Any, ...]]:
     return [
-        conversation("719839"),
-        conversation("71298349"),
-        conversation("71983"),  # the window ends inside of the answer
-        conversation("7198397298449"),  # two questions
-        conversation("3397198490"),  # the window begins inside of a message
-        conversation("1297198490"),
-        conversation("71297129"),  # nobody answers
-        conversation("6197298390719849"),  # a system message, and another document
-        conversation("7198397298449", "3397198440719", "8397198397129"),
+        dialogue("719839"),
+        dialogue("71298349"),
+        dialogue("71983"),  # the window ends inside of the answer
+        dialogue("7198397298449"),  # two questions
+        dialogue("3397198490"),  # the window begins inside of a message
+        dialogue("1297198490"),
+        dialogue("71297129"),  # nobody answers
+        dialogue("6197298390719849"),  # a system message, and another document
+        dialogue("7198397298449", "3397198440719", "8397198397129"),
         padded("719839", 3),
-        conversation("7198945"),  # an empty answer
-        conversation("839849719"),  # two answers in a row
-        conversation("719839", "712983", assistant=3, end=8),
-        conversation("2012203120", assistant=0, end=1),
-        random_conversation(),
+        dialogue("7198945"),  # an empty answer
+        dialogue("839849719"),  # two answers in a row
+        dialogue("719839", "712983", assistant=3, end=8),
+        dialogue("2012203120", assistant=0, end=1),
+        random_dialogue(),
     ]
 
 
@@ -410,12 +410,12 @@ def lora_cases() -> list[tuple[Any, ...]]:
     ]
 
 
-Five = Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor, float], Any]
+Part = Callable[..., Any]  # of x, weight, bias, a, b and scale
 
 
 def corrected(
-    correction: Five = lambda x, w, bias, a, b, s: s * F.linear(F.linear(x, a), b),
-    plain: Five = lambda x, w, bias, a, b, s: F.linear(x, w, bias),
+    correction: Part = lambda x, w, bias, a, b, s: s * F.linear(F.linear(x, a), b),
+    plain: Part = lambda x, w, bias, a, b, s: F.linear(x, w, bias),
 ) -> Callable[..., Any]:
     """A linear layer with another correction, or a correction of something else."""
 
