@@ -175,9 +175,10 @@ def _(GPT, ModelConfig, TrainConfig, build_optimizer, questions, random, tokeniz
             rows = torch.tensor([tokenizer.encode(text)[:25] for text in texts])
             yield rows[:, :-1], rows[:, 1:]
 
-    def optimizer_of(model, lr):
-        """Muon (lesson 9). `lr` is for the embeddings; it has a rate of its own for matrices."""
-        return build_optimizer(model, TrainConfig(optimizer="muon", lr=lr, weight_decay=0.0))
+    def optimizer_of(model, lr, matrices=0.02):
+        """Muon (lesson 9), with one learning rate for embeddings and another one for matrices."""
+        rates = {"lr": lr, "muon_lr": matrices}
+        return build_optimizer(model, TrainConfig(optimizer="muon", weight_decay=0.0, **rates))
 
     def update(optimizer, loss, lr):
         """One step of the optimizer."""
@@ -716,10 +717,10 @@ def _(
     torch,
     update,
 ):
-    def reinforce(start, reward, steps, beta=0.0, lr=0.005, seed=0):
+    def reinforce(start, reward, steps, beta=0.0, rates=(0.003, 0.008), seed=0):
         """Learn from a reward. Gives the model, and what each step was like."""
         model, asked, curves = copy.deepcopy(start), questions(f"reinforce {seed}"), []
-        policy, optimizer = Policy(model, PolicyConfig(beta=beta)), optimizer_of(model, lr)
+        policy, optimizer = Policy(model, PolicyConfig(beta=beta)), optimizer_of(model, *rates)
         for step in range(steps):
             some = [next(asked) for _ in range(16)]
             prompts = [dialogue_ids(q) for q in some]
@@ -732,7 +733,7 @@ def _(
             with torch.no_grad():  # needed if beta is not 0: see below
                 before = log_probabilities(start(ids), targets)
             loss = policy(ids, targets, advantage=better, reference=before) / len(answers)
-            update(optimizer, loss, lr * (1 - 0.8 * step / steps))
+            update(optimizer, loss, rates[0] * (1 - 0.8 * step / steps))
             drawn = [x for a in answers for x in a.entropies]
             point = {
                 "step": step + 1,
@@ -811,6 +812,10 @@ def _(
             """
         ),
         package_code(Policy),
+        mo.md(
+            "Around it, `training/policy.py` does what the cell above does, with everything that a long run needs: "
+            "it can be stopped and resumed, and it writes down reward, length, entropy and distance."
+        ),
     ])  # fmt: skip
     return curves_drawn, smooth
 
@@ -876,8 +881,8 @@ def _(share_right, base, mo, more_of_it, reinforced, shown_many, tuned):
         mo.md("| | right | answers it learned from |\n|:---|---:|---:|\n" + _lines),
         mo.md(
             """
-            With 3,000 demonstrations imitation does as well as the reward or better, from a quarter of the answers.
-            That is no accident. A demonstration says which token is right, out of all of them. A reward is one
+            Imitating 3,000 demonstrations gets about as far as the reward, from a quarter of the answers. That is no
+            accident. A demonstration says which token is right, out of all of them. A reward is one
             number about a whole answer, after it has been tried. But the reward needed only twelve demonstrations. So:
 
             - **Write demonstrations** while you can get good ones. The model learns the form and the easy cases
@@ -894,7 +899,7 @@ def _(share_right, base, mo, more_of_it, reinforced, shown_many, tuned):
 @app.cell(hide_code=True)
 def _(mo, predict):
     hole_guess = predict(
-        "We take this reward, and the same training as before. What will the model do?",
+        "We take this reward, and train in the same way as before. What will the model do?",
         [
             "write many digits in one answer",
             "answer as before: the right digit alone gets 1",
@@ -921,7 +926,8 @@ def _(mo, predict):
 def _(contains, mo, reinforce, tuned):
     betas = (0.0, 0.03, 0.1, 0.3)  # 0: only the reward counts. The others are for the next section
     with mo.status.spinner("four times 7,680 answers"):
-        holed = {beta: reinforce(tuned, contains, 60, beta, seed=2) for beta in betas}
+        fast = 0.005, 0.02  # higher rates, to see it sooner
+        holed = {beta: reinforce(tuned, contains, 60, beta, fast, seed=2) for beta in betas}
     return betas, holed
 
 
@@ -977,9 +983,9 @@ def _(
         package_code(contains),
         mo.md(
             """
-            Every reward has such holes, and the larger the model, the better it finds them. A reward for a summary
-            that people like makes summaries long and flattering. A reward for a program that passes its tests makes
-            programs that recognise the tests. So: read what is drawn, measure with something else, and look at the length.
+            Most rewards have holes, and longer training finds more of them. Judges who like thorough answers get
+            long ones. A program that is rewarded for passing tests may learn to recognise the tests. So: read what is
+            drawn, measure with something else, and look at the length.
             """
         ),
     ])  # fmt: skip
@@ -1079,8 +1085,8 @@ def _(mo, package_code, preference_loss):
             two ways to use it.
 
             - Train a second model, the *reward model*, to predict what people would prefer. Then reinforce with its
-              number as the reward. This was the way of InstructGPT, on which ChatGPT was built. The holes are now those of the reward
-              model, and so the pull to the reference model is strong.
+              number as the reward. InstructGPT, from which ChatGPT came, was trained in this way. The holes are now those of the reward
+              model, so the pull to the reference model is needed.
             - Leave the reward model out, and train on the pairs directly (DPO, *direct preference optimization*). For each
               answer take how much likelier it is now than in the reference model, log p - log q. The loss is small if this
               number is larger for the chosen answer than for the rejected one.
@@ -1248,7 +1254,7 @@ def _(mo):
     pull to a reference model, and LoRA. This is what you do not have here:
 
     - **What people want.** Here a program knows what is right. Most questions to a real assistant have no such
-      program. Companies pay thousands of people for demonstrations and preferences, and train reward models on them.
+      program. Companies pay many people for demonstrations and preferences, and train reward models on them.
     - **Safety.** Nobody can do harm with the largest of four digits. A real assistant has to refuse some requests and must
       not refuse others. That is trained, tested by people who try to break it, and never finished.
     - **Knowledge and tools.** A fine-tuned base model knows what was in its texts, and no more. Real ones search, compute
@@ -1256,7 +1262,7 @@ def _(mo):
     - **Size.** Abilities such as following a new instruction come from the base model. Fine-tuning brings them out. It cannot
       put into a small model what it has never learned.
     - **Long chains of thought.** Our answer has one digit. Large models learn by reward to write pages of working before they
-      answer. The method is the one that you have seen; the roll-outs are ten thousand times as long.
+      answer. The method is the one that you have seen; the roll-outs are thousands of times as long.
 
     ## What you can say now
 
