@@ -344,7 +344,7 @@ def _(mo, predict):
 
 
 @app.cell
-def _(Message, answers_only, encode_conversation, padded_batch, tokenizer, torch):
+def _(Message, answers_only, encode_conversation, mo, padded_batch, tokenizer, torch):
     def dialogue_ids(question, answer=None):
         """The ids of a question, and of its answer if there is one."""
         messages = [Message("user", question + "?")]
@@ -360,7 +360,7 @@ def _(Message, answers_only, encode_conversation, padded_batch, tokenizer, torch
         return torch.from_numpy(ids), torch.from_numpy(targets)
 
     shown_ids, shown_targets = answer_batch([dialogue_ids("3815", "8")])
-    str(shown_targets[0].tolist())
+    mo.md(f"`{shown_targets[0].tolist()}`")
     return answer_batch, dialogue_ids, shown_ids, shown_targets
 
 
@@ -400,7 +400,7 @@ def _(
         mo.md(
             """
             Blue tokens are targets that count. All others are ignored: their target is -100, as for padding
-            in lesson 8. The model still *reads* the question. It only is not asked to predict it. In the list
+            in lesson 8. The model still *reads* the question. It is just not asked to predict it. In the list
             above, each target stands one place before its token, as always.
 
             `answers_only` finds the targets that count. It gets nothing but ids, and that is enough, since
@@ -534,14 +534,15 @@ def _(better_guess, mo, reply):
 
 
 @app.cell
-def _(torch):
+def _(mo, torch):
     logits = torch.tensor([0.5, 0.3, 0.2]).log().requires_grad_()
     rewards = torch.tensor([0.0, 1.0, 0.0])
     p = logits.softmax(-1)
     mean_reward = (p * rewards).sum()
     mean_reward.backward()
     by_hand = p * (rewards - mean_reward)
-    f"autograd: {[round(x, 2) for x in logits.grad.tolist()]}, by hand: {[round(x, 2) for x in by_hand.tolist()]}"
+    both = [[round(x, 2) for x in found.tolist()] for found in (logits.grad, by_hand)]
+    mo.md(f"autograd: `{both[0]}`, by hand: `{both[1]}`")
     return
 
 
@@ -797,8 +798,8 @@ def _(
         learned,
         mo.md(
             f"""
-            Grey dots: the share of the held-out questions that are answered right. It rose from {share_right(tuned):.0%} to
-            **{share_right(reinforced):.0%}**, without a single further demonstration. Everything was learned by trying.
+            Grey dots: the share of the held-out questions that are answered right. It rose from {share_right(tuned):.1%} to
+            **{share_right(reinforced):.1%}**, without a single further demonstration. Everything was learned by trying.
 
             Look at the **entropy** in the middle. Lesson 5 used the word for a text. Here it says how undecided the
             model is about the next token: 0 if only one token can come, and more the more evenly the probability
@@ -868,7 +869,7 @@ def _(share_right, base, mo, more_of_it, reinforced, shown_many, tuned):
         ("... or 120 steps of reinforcement", reinforced, "15,360"),
         ("... or 120 steps with 3,000 demonstrations", shown_many, "3,840"),
     ]
-    _lines = "\n".join(f"| {name} | **{share_right(m):.0%}** | {count} |" for name, m, count in _rows)
+    _lines = "\n".join(f"| {name} | **{share_right(m):.1%}** | {count} |" for name, m, count in _rows)
     mo.vstack([
         mo.md(
             """
@@ -1235,8 +1236,8 @@ def _(mo):
     nanogpt assistant
     ```
 
-    This goes through the same three stages in a larger world, with a model of four times as many weights. Its questions
-    are arithmetic, copying, sorting, comparing and counting letters. The base model reads pages of statements. It is
+    This goes through the same three stages in a larger world, with about four times as many weights. Its questions ask
+    for sums, copies, sorted letters, comparisons and counts. The base model reads pages of statements. It is
     fine-tuned on a thousand demonstrations, then reinforced, with eight answers to each question. As a control, the fine-tuned
     model gets more fine-tuning for as long as the reinforcement took. After each stage the command asks 1,200
     questions that it has never seen, and 1,200 more that are *longer* than all of training. At the end you can chat with the model.
