@@ -107,3 +107,25 @@ def test_mistakes_are_said_before_anything_is_trained(mistake, tmp_path, capsys)
     assert main(["assistant", "--run", str(tmp_path / "new"), *options]) == 2
     assert complaint in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_recipe_without_a_model_takes_that_of_its_weights(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shape = ["--model.n-layer=1", "--model.n-head=2", "--model.n-embd=16"]
+    steps = ["--train.max-steps=2", "--train.batch-size=8", "--train.eval-batches=1"]
+    assert main(["train", "tutor-answers"]) == 2  # nothing to begin with
+    assert "runs/tutor-base" in capsys.readouterr().err
+    assert main(["train", "tutor-base", *shape, *steps]) == 0
+    assert main(["train", "tutor-answers", *steps]) == 0
+    base, answers = (load_config(f"runs/tutor-{n}/config.toml") for n in ("base", "answers"))
+    assert answers.model == base.model
+    assert answers.data.tokenizer == "runs/tutor-base/tokenizer.json"
+    assert main(["train", "tutor-answers", *steps, "--model.n-embd=32"]) == 2
+    assert "has 16: set it to that" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("start", ["train = 3", "[train]\ninit = 3", "[train.init]\na = 1"])
+def test_weights_that_are_no_name_are_one_line(start, tmp_path, capsys):
+    (tmp_path / "recipe.toml").write_text(start + "\n")
+    assert main(["train", str(tmp_path / "recipe.toml"), "--run", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
