@@ -133,3 +133,12 @@ def test_the_hash_decides_for_all_tasks():
     shares = {side: n / sides.total() for side, n in sides.items()}
     assert shares[HELD_OUT] == pytest.approx(0.1, abs=0.02)
     assert shares[VALIDATION] == pytest.approx(0.05, abs=0.02)
+
+
+def test_the_working_of_a_sum_answers_no_question_of_another_side():
+    draw = random.Random(0)
+    for _ in range(1000):
+        reply = draw_problem(draw, TRAINING, "add").reply
+        steps = re.findall(r"(?<![\d+])(\d)\+(\d)=", reply)
+        assert steps
+        assert {side_of(" ".join(sorted(step))) for step in steps} == {TRAINING}

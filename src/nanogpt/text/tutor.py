@@ -14,6 +14,7 @@ have the same sides, so nothing that is held out was ever seen in any form.
 """
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -108,9 +109,13 @@ TASKS: dict[str, Callable[[random.Random, bool], Problem]] = {
 def side_of(matter: str) -> str:
     """Where all questions about a matter belong: a tenth is held out, a twentieth validates.
 
+    Two digits are always for training: the working of longer sums says what they make.
+
     >>> [side_of(matter) for matter in ("0 0", "ab", "17 25")]
     ['training', 'training', 'training']
     """
+    if re.fullmatch(r"\d \d", matter):
+        return TRAINING
     share = hashed_share(matter)
     return HELD_OUT if share < 0.1 else VALIDATION if share < 0.15 else TRAINING
 
