@@ -1,6 +1,7 @@
 """The world of questions: the answers are right, and no side has seen what another holds."""
 
 import random
+import re
 from collections import Counter
 
 import pytest
