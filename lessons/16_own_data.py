@@ -254,10 +254,10 @@ def _(predict):
 
 
 @app.cell(hide_code=True)
-def _(alike, alike_guess, one, other, reply):
+def _(how_alike, alike_guess, one, other, reply):
     reply(
         alike_guess,
-        round(alike(one, other), 2),
+        round(how_alike(one, other), 2),
         """
         Each text has four runs. Three are common: *the cat sat*, *cat sat on*, *sat on the*. Together
         there are five different ones. A changed word in the middle of a text destroys three runs.
@@ -278,12 +278,12 @@ def _():
         words = text.lower().split()
         return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
 
-    def alike(runs, others):
+    def how_alike(runs, others):
         return len(runs & others) / max(1, len(runs | others))
 
     one, other = word_runs("the cat sat on the mat"), word_runs("the cat sat on the hat")
-    alike(one, other)
-    return alike, one, other, word_runs
+    how_alike(one, other)
+    return how_alike, one, other, word_runs
 
 
 @app.cell(hide_code=True)
@@ -304,12 +304,12 @@ def _(mo):
 
 
 @app.cell(hide_code=True)
-def _(alike, unique, word_runs):
+def _(how_alike, unique, word_runs):
     _runs = [word_runs(_t) for _t in unique]
     nearest = [(0.0, -1)] * len(unique)
     for _i in range(len(unique)):
         for _j in range(_i):
-            _same = alike(_runs[_i], _runs[_j])
+            _same = how_alike(_runs[_i], _runs[_j])
             nearest[_i] = max(nearest[_i], (_same, _j))
             nearest[_j] = max(nearest[_j], (_same, _i))
     return (nearest,)
