@@ -8,7 +8,7 @@ def lora(
 ) -> Tensor:
     """A linear layer and its correction of low rank (Hu et al. 2021): W x + bias + scale B (A x).
 
-    Do not multiply B by A: the product would be as large as W.
+    To multiply B by A first would be right, but wasteful: the product is as large as W.
 
     Args:
         x: the vectors, (..., in), with any number of axes before the last one.

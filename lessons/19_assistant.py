@@ -102,8 +102,8 @@ def _(mo):
     You need lessons 5, 8 and 9. Everything here is trained while you read, in about a minute.
 
     All models of this course go on with a text. Such a model is called a **base model**. A chat
-    program answers, and it begins as a base model. Three kinds of training lie between the two. We go
-    through all of them with one small model and one small task.
+    program answers. It begins as a base model, too. Then it imitates demonstrations, and it learns from rewards.
+    We do both with one small model and one small task.
 
     ## A small world
 
@@ -259,7 +259,7 @@ def _(mo):
             A conversation is a list of messages. Each has a **role**: who speaks. There are three. The
             *system* message holds rules of whoever runs the program, the *user* asks, and the *assistant*
             answers. A model reads one row of tokens, so the roles have to be tokens, too. The **chat template**
-            says how messages become tokens. The one of the package is as simple as it can be: the token of
+            says how messages become tokens. The package's template is as simple as it can be: the token of
             the role, the text, the token `<|end|>`. To ask for an answer, you append `<|assistant|>` and let
             the model go on.
 
@@ -889,7 +889,7 @@ def _(share_right, base, mo, more_of_it, reinforced, shown_many, tuned):
             - **Write demonstrations** while you can get good ones. The model learns the form and the easy cases
               quickly. They are the only way as long as it never answers right, because then no reward ever differs.
             - **Use a reward** where checking is much cheaper than writing: proofs, programs that have tests, games.
-              It has no end of questions. And the model can become better than whoever wrote the demonstrations.
+              There is no end of questions. And the model can become better than whoever wrote the demonstrations.
             - More steps on the same few demonstrations are rarely worth anything.
             """
         ),
@@ -1005,8 +1005,9 @@ def _(mo):
             It writes sensible answers. Measure how far the policy has moved away from it, and make distance cost
             reward.
 
-            The distance is the **KL divergence**. For one token it is the mean of log p - log q over tokens
-            that the policy draws, where p is the probability by the policy, and q the one by the reference model. Take two
+            The distance is the **KL divergence**. The policy draws
+            tokens. For each of them take log p - log q, where p is its probability by the policy and q the one by the
+            reference model. The mean of this is the distance. An example: there are two
             answers. The policy gives each 0.5; the reference model gives 0.9 and 0.1. Then the distance is
             0.5 · log(0.5 / 0.9) + 0.5 · log(0.5 / 0.1) = 0.51 nats. It is 0 only if both models agree.
 
@@ -1245,7 +1246,7 @@ def _(mo):
     <!-- RESULTS OF nanogpt assistant: a table of its results.json goes here -->
 
     The same commands work with real conversations and a real model: `nanogpt train --init FOLDER --data.source
-    chats.jsonl --train.objective answers`, where FOLDER holds GPT-2, and then `--train.objective policy`. That wants a GPU, or
+    chats.jsonl --train.objective answers`, where FOLDER holds GPT-2, and then `--train.objective policy`. That needs a GPU, or
     LoRA and patience.
 
     ## What is the same in large assistants, and what is not
