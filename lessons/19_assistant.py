@@ -1011,8 +1011,8 @@ def _(mo):
             answers. The policy gives each 0.5; the reference model gives 0.9 and 0.1. Then the distance is
             0.5 · log(0.5 / 0.9) + 0.5 · log(0.5 / 0.1) = 0.51 nats. It is 0 only if both models agree.
 
-            Training then raises reward minus **beta** times distance. You see the same reward with a hole, with four values of beta.
-            """.replace("**beta**", "*beta*")
+            Training then raises reward minus *beta* times distance. You see the same reward with a hole, with four values of beta.
+            """
         ),
         pull,
     ])  # fmt: skip
