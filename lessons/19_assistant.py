@@ -507,7 +507,7 @@ def _(better_guess, mo, reply):
 
             $$J = \sum_a p(a)\,R(a)$$
 
-            Only $p$ depends on the weights. The rewards $R$ come from outside. So the gradient is
+            Only $p$ depends on the weights. The rewards $R$ come from outside. With $\nabla$ for "the gradient of" this gives
             $\nabla J = \sum_a \nabla p(a)\,R(a)$. To *try* answers means to draw them with $p$, so we want a mean over
             drawn answers: each term needs a factor $p(a)$. Since $\nabla \log p = \nabla p \,/\, p$, we can write
             $\nabla p = p\,\nabla \log p$. Put in:
@@ -1241,7 +1241,8 @@ def _(mo):
     for sums, copies, sorted letters, comparisons and counts. The base model reads pages of statements. It is
     fine-tuned on a thousand demonstrations, then reinforced, with eight answers to each question. As a control, the fine-tuned
     model gets more fine-tuning for as long as the reinforcement took. After each stage the command asks 1,200
-    questions that it has never seen, and 1,200 more that are *longer* than all of training. At the end you can chat with the model.
+    questions that it has never seen, and 1,200 more that are *longer* than all of training. It prints a table such as
+    the one above, and at the end you can chat with the model.
 
     <!-- RESULTS OF nanogpt assistant: a table of its results.json goes here -->
 
