@@ -491,7 +491,7 @@ LORA = Exercise(
         known(
             "bias-of-none",
             "It adds a bias where there is none: `bias` may be None.",
-            corrected(plain=lambda x, w, bias, a, b, s: x @ w.T + bias),  # type: ignore[operator]
+            corrected(plain=lambda x, w, bias, a, b, s: x @ w.T + bias),
         ),
         known(
             "layer-forgotten",
