@@ -99,7 +99,7 @@ def _(mo):
     - recognise a reward with a hole, and say what helps against it and what does not,
     - say what fine-tuning with few numbers changes, and what it saves.
 
-    You need lessons 5, 8 and 9. Everything here is trained while you read, in about a minute.
+    You need lessons 2, 3, 5, 8, 9 and 12. Everything here is trained while you read, in about a minute.
 
     All models of this course go on with a text. Such a model is called a **base model**. A chat
     program answers. It begins as a base model, too. Then it imitates demonstrations, and it learns from rewards.
@@ -109,14 +109,16 @@ def _(mo):
 
     A question is four digits and a question mark. The answer is the largest digit: `3815?` has the
     answer `8`. There are 10,000 questions, and a program can check every answer. We set 200 questions
-    aside. They are in no training of this lesson, in any form, so they measure what a model has understood.
+    aside. The function `questions` leaves them out, and all training here draws from it. So none of them is ever
+    seen, neither with `?` nor with `=`. (The same digits in another order may be: `8315` where `3815` is held
+    out.) So they measure what a model has understood.
     """)
     return
 
 
 @app.cell
 def _(CharTokenizer, SPECIAL_TOKENS, random):
-    tokenizer = CharTokenizer("0123456789=? ", SPECIAL_TOKENS)  # and five special tokens, see below
+    tokenizer = CharTokenizer("0123456789=? ", SPECIAL_TOKENS)  # and special tokens: see below
     END = tokenizer.special_tokens["<|end|>"]
     held_out = ["".join(random.Random(n).choices("0123456789", k=4)) for n in range(200)]
 
@@ -257,11 +259,12 @@ def _(mo):
             ## Who speaks: tokens for roles
 
             A conversation is a list of messages. Each has a **role**: who speaks. There are three. The
-            *system* message holds rules of whoever runs the program, the *user* asks, and the *assistant*
+            *system* message holds the rules of those who run the program, the *user* asks, and the *assistant*
             answers. A model reads one row of tokens, so the roles have to be tokens, too. The **chat template**
             says how messages become tokens. The package's template is as simple as it can be: the token of
             the role, the text, the token `<|end|>`. To ask for an answer, you append `<|assistant|>` and let
-            the model go on.
+            the model go on. (The package puts `<|endoftext|>` before it all. The lesson leaves it out, in training
+            and when asking.)
 
             These are *special tokens* (lesson 3): no text contains them. Try to break this. The user below
             writes the names of the tokens into the question, to make the program believe that the assistant
@@ -331,7 +334,7 @@ def _(mo, predict):
             """
             ## Fine-tuning: only the answers count
 
-            **Fine-tuning** means: training goes on from a trained model, with other data. Our data are
+            **Fine-tuning** (with demonstrations: *supervised fine-tuning*, SFT) means: training goes on from a trained model, with other data. Our data are
             *demonstrations*: conversations in which somebody has written the right answer. They are scarce,
             since a person has to write each of them. We have twelve.
 
@@ -400,8 +403,9 @@ def _(
         mo.md(
             """
             Blue tokens are targets that count. All others are ignored: their target is -100, as for padding
-            in lesson 8. The model still *reads* the question. It is just not asked to predict it. In the list
-            above, each target stands one place before its token, as always.
+            in lesson 8. The model still *reads* the question, but need not predict it. Otherwise it would learn to ask, and most
+            of the loss would be spent on guessing which digits a user will choose. `<|assistant|>` does not count,
+            because the program writes it. `<|end|>` counts: without it the model would never learn to stop. Each target stands one place before its token, as always.
 
             `answers_only` finds the targets that count. It gets nothing but ids, and that is enough, since
             nobody can forge a role. A window may begin in the middle of a conversation; then nothing counts
@@ -469,7 +473,7 @@ def _(mo, predict):
             """
             ## Raise what turned out better than its group
 
-            There is another way, because checking an answer is easier than writing it. Here a program can do
+            There is another way, **reinforcement learning** (RL), because checking an answer is easier than writing it. Here a program can do
             it. Let the model answer, and let the program give a number for the answer: the **reward**. Say 1
             for right and 0 for wrong. The rule fits into one line:
 
@@ -506,10 +510,12 @@ def _(better_guess, mo, reply):
             should rise is the mean reward $J$, over all answers $a$ that the model can give:
 
             $$J = \sum_a p(a)\,R(a)$$
+            
+            All that follows comes from this line. $\nabla$ means the gradient: the slopes for all weights.
 
             Only $p$ depends on the weights. The rewards $R$ come from outside. With $\nabla$ for "the gradient of" this gives
             $\nabla J = \sum_a \nabla p(a)\,R(a)$. To *try* answers means to draw them with $p$, so we want a mean over
-            drawn answers: each term needs a factor $p(a)$. Since $\nabla \log p = \nabla p \,/\, p$, we can write
+            drawn answers: each term needs a factor $p(a)$. The slope of log p is 1/p (lesson 5), so by the chain rule $\nabla \log p = \nabla p \,/\, p$, and we can write
             $\nabla p = p\,\nabla \log p$. Put in:
 
             $$\nabla J = \sum_a p(a)\; R(a)\,\nabla \log p(a)$$
@@ -524,9 +530,10 @@ def _(better_guess, mo, reply):
 
             $$\sum_a p(a)\; b\,\nabla \log p(a) = b \sum_a \nabla p(a) = b\,\nabla 1 = 0$$
 
-            So we are free to take the mean for $b$. Then the factor is the advantage, and we have the rule
+            Such a $b$ is called a *baseline*. We take the mean of the group. Then the factor is the advantage, and we have the rule
             above. Check it with numbers. Lesson 2 says what $\nabla \log p(a)$ is for the logits: one-hot
-            minus p. In the sum over all $a$ this leaves p · (R - J) for each logit.
+            minus p. So the logit of B gets p(B) R(B) from the one-hot, and minus p(B) times the sum of all p(a) R(a),
+            which is J. Together: p(B) · (R(B) - J).
             """
         ),
     ])  # fmt: skip
@@ -667,14 +674,15 @@ def _(BLUE, GREY, ORANGE, mo, np, offset, package_code, advantages, plt, torch):
         noise,
         mo.md(
             f"""
-            Both heaps lie around the same place: {_plain.mean():.2f} and {_better.mean():.2f} on average (grey: the
+            Both histograms lie around the same place: {_plain.mean():.2f} and {_better.mean():.2f} on average (grey: the
             true 0.21). But with a constant in it, a single group may well say the opposite. The constant tells the
             model: everything you did was good, do more of whatever you did. Without the mean, that drowns the difference
             between right and wrong. (The mean of a group contains the answer itself. So the advantage is too
             small by one part in eight. The direction stays right.)
 
             `advantages` is the second exercise. Its option `normalize` also divides by the standard deviation of the
-            group. Then a single right answer among eight counts more than one right answer among two.
+            group. Without it, one right answer among eight has the advantage 0.88, and each of four right ones 0.50. With
+            it they have 2.47 and 0.94: a rare success counts even more. GRPO does this.
             """
         ),
         package_code(advantages),
@@ -687,7 +695,7 @@ def _(mo):
     mo.md(r"""
     ## A model that learns by reward
 
-    From three answers to a real model. An answer is now several tokens, drawn one after the other. Its
+    Now a real model. An answer is now several tokens, drawn one after the other. Its
     probability is the product of theirs, so its log-probability is the sum of theirs. The policy gradient
     therefore raises the log-probability of *every* token of a good answer, by the advantage of the whole answer.
     That is rough: some of the tokens may have had no part in the success. Over many answers this evens out.
@@ -803,12 +811,14 @@ def _(
 
             Look at the **entropy** in the middle. Lesson 5 used the word for a text. Here it says how undecided the
             model is about the next token: 0 if only one token can come, and more the more evenly the probability
-            is spread. It falls, since whatever is raised takes its probability from all others. That is what
+            is spread. When a rare answer is raised, entropy can rise at first. But whatever is rewarded is drawn more often and
+            so raised again, until one answer holds nearly all the probability. That is what
             learning looks like, and it is a danger, too. A model that always gives the same answer gets eight
             equal answers. Every advantage is 0, and it learns nothing any more, even if its answer is only half good.
-            A lower learning rate helps, and so do more questions in a step, and a higher temperature in the roll-outs.
+            A lower learning rate helps, and so do more questions in a step (less noise, so fewer answers win by chance), and a higher temperature in the roll-outs.
 
-            The loss is a module of the package. Without the options in it, it is minus advantage times
+            The loss is a module of the package. `clip` and `old` matter only if the same answers are used for several updates (PPO, see the papers).
+            Without the options it is minus advantage times
             log-probability, summed over the targets that count.
             """
         ),
@@ -876,7 +886,7 @@ def _(share_right, base, mo, more_of_it, reinforced, shown_many, tuned):
             ## Demonstrations or reward?
 
             Was it worth it? Here are all models so far, and one more: the fine-tuned model, trained on with
-            3,000 demonstrations. (Our program can write them. In a real world somebody would have to.)
+            3,000 demonstrations. (Our program can write them. In the real world somebody would have to.)
             """
         ),
         mo.md("| | right | answers it learned from |\n|:---|---:|---:|\n" + _lines),
@@ -1002,8 +1012,7 @@ def _(mo):
             ## How far may it move? The reference model
 
             One thing helps in most cases. Keep a frozen copy of the model from before: the **reference model**.
-            It writes sensible answers. Measure how far the policy has moved away from it, and make distance cost
-            reward.
+            It writes sensible answers. Measure how far the policy has moved away from it, and make distance cost reward. This is the **KL penalty**.
 
             The distance is the **KL divergence**. The policy draws
             tokens. For each of them take log p - log q, where p is its probability by the policy and q the one by the
@@ -1063,7 +1072,7 @@ def _(
             than they gain. If it is too strong, the model may not move at all, and then it does not learn either.
 
             Be clear about what the pull does. It does not close the hole. Right and wrong are still what the reward says.
-            It only keeps the policy near answers that somebody has looked at. A policy that trains for longer may
+            It only keeps the policy near the answers of the reference model, which learned from demonstrations. A policy that trains for longer may
             still get through the hole. The real cure is a better reward.
 
             The package measures the distance for each token that was drawn, with a formula that has the same mean
@@ -1087,11 +1096,14 @@ def _(mo, package_code, preference_loss):
             two ways to use it.
 
             - Train a second model, the *reward model*, to predict what people would prefer. Then reinforce with its
-              number as the reward. InstructGPT, from which ChatGPT came, was trained in this way. The holes are now those of the reward
+              number as the reward. This is *RLHF*, reinforcement learning from human feedback. InstructGPT, the forerunner of ChatGPT, was
+              trained in this way. The holes are now those of the reward
               model, so the pull to the reference model is needed.
             - Leave the reward model out, and train on the pairs directly (DPO, *direct preference optimization*). For each
-              answer take how much likelier it is now than in the reference model, log p - log q. The loss is small if this
-              number is larger for the chosen answer than for the rejected one.
+              answer take how much likelier it is now than in the reference model, log p - log q. Subtract that of the rejected answer from that of the chosen one. The loss is
+              $-\log \sigma(\beta \cdot \text{difference})$, where $\sigma(x) = 1/(1+e^{-x})$ makes a probability of a
+              number: log 2 = 0.69 at the start, and nearly 0 if the chosen answer has gained much more. The reference
+              model keeps the measure fair, because a long answer is unlikely in both models.
             """
         ),
         package_code(preference_loss),
@@ -1126,7 +1138,9 @@ def _(mo, predict):
             $$y = W x + s\,B\,(A\,x)$$
 
             A is short and wide: it makes r numbers of x. B makes a whole vector of them again. The *rank* r is small, such as 8,
-            and s is a fixed scale. Only A and B are trained.
+            and s is a fixed scale. Only A and B are trained. A frozen weight needs no gradient and no running means of AdamW: 4 bytes
+            instead of 16. For seven billion weights that is 28 GB instead of 112, plus a little for A and B.
+            Activations still need memory. To store a fine-tuned model, store A and B.
             """
         ),
         lora_guess,
@@ -1219,7 +1233,8 @@ def _(LoRALinear, share_right, base, dialogue_ids, merged, mo, package_code, tor
     mo.vstack([
         mo.md(
             f"Our base model, fine-tuned by LoRA with rank 4 on 3,000 demonstrations: {trained:,} of {base.num_parameters():,} "
-            f"weights were trained ({trained / base.num_parameters():.0%}; a small model has thin matrices to begin with). It answers "
+            f"weights were trained ({trained / base.num_parameters():.0%}; a small model has thin matrices to begin with). The embeddings of the five special tokens are among them: the base "
+            f"model has never read these tokens, and frozen they could not learn. It answers "
             f"**{share_right(with_lora):.0%}** of the held-out questions right, and after merging **{share_right(merged):.0%}**. The logits of "
             f"the two differ by {_far:.0e} at most: rounding."
         ),
@@ -1238,17 +1253,28 @@ def _(mo):
     ```
 
     This goes through the same three stages in a larger world, with about four times as many weights. Its questions ask
-    for sums, copies, sorted letters, comparisons and counts. The base model reads pages of statements. It is
-    fine-tuned on a thousand demonstrations, then reinforced, with eight answers to each question. As a control, the fine-tuned
+    for sums, comparisons, copies, reversed and sorted words, and counts. The base model reads pages of statements. It is
+    fine-tuned on 900 demonstrations, then reinforced, with eight answers to each question. As a control, the fine-tuned
     model gets more fine-tuning for as long as the reinforcement took. After each stage the command asks 1,200
     questions that it has never seen, and 1,200 more that are *longer* than all of training. It prints a table such as
     the one above, and at the end you can chat with the model.
 
     <!-- RESULTS OF nanogpt assistant: a table of its results.json goes here -->
 
-    The same commands work with real conversations and a real model: `nanogpt train --init FOLDER --data.source
-    chats.jsonl --train.objective answers`, where FOLDER holds GPT-2, and then `--train.objective policy`. That needs a GPU, or
-    LoRA and patience.
+    With your own conversations and GPT-2, put one conversation on each line of `chats.jsonl`:
+
+    ```text
+    {"messages": [{"role": "user", "content": "What is 17+25?"}, {"role": "assistant", "content": "42"}]}
+    ```
+
+    ```sh
+    nanogpt train --init gpt2 --data.source chats.jsonl --data.batches padded --train.objective answers \\
+        --train.lr 1e-4 --run runs/chats
+    ```
+
+    On a laptop add `--train.lora-rank 8 --train.lr 1e-3 --train.batch-size 1 --model.context-length 256`.
+    Reinforcement (`--init runs/chats --train.objective policy`) needs questions that a program can check, or a reward
+    of your own.
 
     ## What is the same in large assistants, and what is not
 
@@ -1272,8 +1298,7 @@ def _(mo):
     A base model goes on with a text, so it answers a question with more questions. Role tokens say who speaks, and no
     text can forge them. Fine-tuning on conversations is next-token training in which only the tokens of the
     assistant count. Reinforcement tries answers and raises those that were better than their group; the
-    mean is subtracted because it takes away noise and changes nothing else. A group of equal answers teaches nothing. A policy finds
-    every hole in its reward. A pull to the reference model keeps it near sensible answers, and does not close the hole. LoRA
+    mean is subtracted because it takes away noise and changes nothing else. A group with equal rewards teaches nothing. A policy tends to find the holes in its reward. A pull to the reference model keeps it near sensible answers, and does not close the hole. LoRA
     trains two thin matrices beside each large one, and they can be merged into it.
 
     ## Questions
@@ -1316,7 +1341,7 @@ def _(mo):
     a baseline). Ouyang et al. 2022, "Training language models to follow instructions with human feedback" (InstructGPT),
     section 3. Shao et al. 2024, "DeepSeekMath", section 4.1, compares answers of a group; DeepSeek-AI 2025, "DeepSeek-R1".
     Rafailov et al. 2023, "Direct Preference Optimization", section 4. Hu et al. 2021, "LoRA", section 4. Gao et al. 2022,
-    "Scaling Laws for Reward Model Overoptimization", measures how reward and quality part. Schulman 2020,
+    "Scaling Laws for Reward Model Overoptimization", measures how reward and quality drift apart. Schulman 2020,
     "Approximating KL Divergence". Schulman et al. 2017, "Proximal Policy Optimization Algorithms".
     """)
     return
