@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nanogpt.errors import UserError
 from nanogpt.evaluation.questions import Z, accuracy, grade, read_questions, wilson
+from nanogpt.evaluation.rewards import REWARDS
 from nanogpt.text.conversations import Message
 
 
@@ -69,9 +70,10 @@ def test_a_text_holds_no_questions(tmp_path):
         read_questions(str(tmp_path / "b.jsonl"))
 
 
-def test_an_answer_is_right_from_a_reward_of_one_on(tmp_path):
+def test_an_answer_is_right_from_a_reward_of_one_on(tmp_path, monkeypatch):
     questions = read_questions(write(tmp_path / "sums.jsonl", SUM, SUM, SUM))
-    graded = grade(questions, ["5", "55", ""], lambda answer, expected: answer.count(expected) / 2)
+    monkeypatch.setitem(REWARDS, "half", lambda answer, expected: answer.count(expected) / 2)
+    graded = grade(questions, ["5", "55", ""], "half")
     assert [each.reward for each in graded] == [0.5, 1, 0]
     assert [each.right for each in graded] == [False, True, False]
     found = accuracy(graded)

@@ -133,3 +133,13 @@ def test_the_ids_of_a_pair_are_those_of_two_conversations(tmp_path):
             made.tokenizer, [Message("user", "7?"), Message("assistant", answer)]
         )
         assert "\x00".join(made.tokenizer.decode([i]) for i in [*expected, end]) in texts
+
+
+def test_conversations_with_questions_of_one_length_are_no_pairs(tmp_path):
+    rows = [{"messages": [{**USER, "content": f"{n}"}, BOT]} for n in range(10, 62)]
+    made = prepared(tmp_path, rows)
+    batches = PairBatches(
+        SlidingWindows(made.files["train"], 32, None, DataConfig()), made.tokenizer
+    )
+    with pytest.raises(UserError, match="is not made of pairs"):
+        batches.batch(0, 4, seed=0)

@@ -165,3 +165,22 @@ def test_weights_do_not_grow_for_another_tokenizer(tmp_path, chats, capsys):
     assert main(["train", *options, f"--run={tmp_path / 'run'}", *STEPS]) == 2
     assert "prepare it with --data.tokenizer" in capsys.readouterr().err
     assert not (tmp_path / "run" / "config.toml").exists()
+
+
+@pytest.mark.parametrize("lora", [[], ["--train.lora-rank=2", "--train.lr=0.01"]])
+def test_tokens_for_roles_may_fit_into_the_padding_of_the_vocabulary(tmp_path, chats, lora):
+    """The rows were there, but stood for nothing; with LoRA, they would be frozen as they are."""
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{n}+{n}?{2 * n}\n" for n in range(600)))
+    base = ["--data.tokenizer=char", "--train.pad-vocab-to=64", f"--run={tmp_path / 'base'}"]
+    long = "--model.context-length=32"
+    assert main(["train", *SMALL, *base, long, f"--data.source={text}"]) == 0
+    before = load(tmp_path / "base").model.wte.weight
+    tuned = tune(tmp_path, tmp_path / "base", chats, "--data.batches=padded", *lora)
+    roles = [tuned.tokenizer.special_tokens[name] for name in ROLE_TOKENS.values()]
+    assert max(roles) < len(before) == len(tuned.model.wte.weight) == 64
+    system, user, assistant = tuned.model.wte.weight[roles]
+    mean = before[: min(roles) - 1].mean(0)  # <|endoftext|> is new, too
+    assert torch.allclose(system, mean, atol=0.05)  # nobody has this role
+    assert not torch.equal(user, assistant)
+    assert not torch.equal(user, system)

@@ -394,3 +394,10 @@ def test_dropout_is_off_while_it_answers(letters, tmp_path):
     one = trainer.answer(trainer.questions, [0, 1], 4, [1])
     assert one == trainer.answer(trainer.questions, [0, 1], 4, [1])
     assert trainer.model.training
+
+
+def test_what_is_drawn_of_the_padding_is_left_out_of_samples(letters, tmp_path):
+    config = run_on(letters, max_steps=2, sample_interval=1, pad_vocab_to=512)
+    samples = [r for r in Trainer.start(tmp_path, config).run() if isinstance(r, Sample)]
+    assert len(samples) == 3
+    assert all(r.sample.startswith("<|user|>") for r in samples)

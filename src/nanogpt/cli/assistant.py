@@ -24,7 +24,6 @@ from nanogpt.cli.train import describe, free_folder, undone_on_mistake
 from nanogpt.config import ModelConfig, PolicyConfig, SampleConfig, TrainConfig
 from nanogpt.errors import UserError
 from nanogpt.evaluation.questions import Graded, accuracy, grade, read_questions
-from nanogpt.evaluation.rewards import exact
 from nanogpt.files import claimed, write_json
 from nanogpt.text.dataset import data_folder
 from nanogpt.text.prepare import Prepared
@@ -195,7 +194,7 @@ def examine(model: "GPT", tokenizer: "BaseTokenizer") -> dict[str, list[Graded]]
     for side in (HELD_OUT, LONGER):
         questions = read_questions(f"{TOY}tutor-{side}")
         asked = [question.messages for question in questions]
-        found[side] = grade(questions, list(ask(model, tokenizer, asked, ANSWER, 256)), exact)
+        found[side] = grade(questions, list(ask(model, tokenizer, asked, ANSWER, 256)), "exact")
     return found
 
 

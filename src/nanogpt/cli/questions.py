@@ -57,7 +57,7 @@ def answer(options: argparse.Namespace, model: "GPT", tokenizer: "BaseTokenizer"
     with Screen(stderr=True).status(f"answering {len(questions):,} questions ..."):
         asked = [question.messages for question in questions]
         answers = list(ask(model, tokenizer, asked, settings, options.batch_size))
-    graded = grade(questions, answers, REWARDS[options.reward])
+    graded = grade(questions, answers, options.reward)
     if options.json:
         print_json(figures(graded, options.reward, settings))
     else:

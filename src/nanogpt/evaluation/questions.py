@@ -4,11 +4,12 @@ A question is a conversation whose last message, the assistant's, is the answer 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nanogpt.config import DataConfig
 from nanogpt.errors import UserError
+from nanogpt.evaluation.rewards import worth
 from nanogpt.text.conversations import Message
 from nanogpt.text.sources import stream_documents
 
@@ -91,12 +92,13 @@ def read_questions(source: str) -> list[Question]:
     return found
 
 
-def grade(
-    questions: Sequence[Question], answers: Sequence[str], reward: Callable[[str, str], float]
-) -> list[Graded]:
-    """What each answer is worth beside the expected one: reward(answer, expected)."""
+def grade(questions: Sequence[Question], answers: Sequence[str], reward: str) -> list[Graded]:
+    """What each answer is worth beside the expected one, by the reward of this name.
+
+    Raises UserError for a reward that is no number.
+    """
     return [
-        Graded(question, answer, float(reward(answer, question.expected)))
+        Graded(question, answer, worth(reward, answer, question.expected))
         for question, answer in zip(questions, answers, strict=True)
     ]
 

@@ -6,6 +6,10 @@ better; training finds that out by trying. So it also finds out what the functio
 
 import re
 from collections.abc import Callable
+from typing import SupportsFloat
+
+from nanogpt.config import HUGE, choose
+from nanogpt.errors import UserError
 
 # What stands before the result, where an answer shows its working: "7+5=12, answer: 42", "#### 42".
 MARK = re.compile(r"=|answer:|####", re.IGNORECASE)
@@ -37,7 +41,25 @@ def contains(answer: str, expected: str) -> float:
     >>> contains("I think 42.", "42"), contains("40 41 42 43 44", "42"), contains("41", "42")
     (1.0, 1.0, 0.0)
     """
-    return float(outcome(expected) in answer)
+    result = outcome(expected)
+    return float(result in answer if result else not answer.strip())  # nothing is in everything
 
 
 REWARDS: dict[str, Callable[[str, str], float]] = {"exact": exact, "contains": contains}
+
+
+def worth(reward: str, answer: str, expected: str) -> float:
+    """What the reward of this name gives for an answer.
+
+    Raises UserError if there is no such reward, or if it gives no number, or one far too large.
+
+    >>> worth("exact", "41", "42")
+    0.0
+    """
+    value: object = choose(REWARDS, "policy.reward", reward)(answer, expected)
+    if not isinstance(value, SupportsFloat) or not abs(float(value)) < HUGE:
+        raise UserError(
+            f"policy.reward={reward} gives {value!r:.40} for the answer {answer!r:.40}: let it "
+            "return a number"
+        )
+    return float(value)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def prepare_data(study: Study, folder: Path, say: Callable[[str], None]) -> None
 
 def text_folder(study: Study, folder: Path, arm: Arm) -> str:
     """Where the text is that an arm is measured on, in its own tokens; empty: what it learns."""
-    place = folder / "data" / f"{data_name(arm.config)}-measured"
+    text = sha256(study.text.encode()).hexdigest()[:8]
+    place = folder / "data" / f"{data_name(arm.config)}-{text}"
     return str(place.resolve()) if study.text else ""
 
 

@@ -201,11 +201,17 @@ def arms_of(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def check_measure(measure: str, text: str, arms: Sequence[Arm]) -> None:
     """Raise UserError for a measure that is unknown, or that the arms cannot have."""
     choose(MEASURES, "measure", measure)
+    objectives = {arm.config.train.objective for arm in arms}
     if measure == "bits_per_byte":
+        if len(objectives) > 1 and not text:
+            raise UserError(
+                "arms with different train.objective measure different targets: name a `text` on "
+                "which all are measured"
+            )
         return
     if text:
         raise UserError(f"text={shown(text)}: only bits_per_byte is measured on another text")
-    if any(arm.config.train.objective != "policy" for arm in arms):
+    if objectives != {"policy"}:
         raise UserError(f"measure={shown(measure)} needs train.objective=policy in every arm")
 
 

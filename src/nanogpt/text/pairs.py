@@ -90,13 +90,17 @@ class PairBatches(AnswerBatches):
         count = batch_size // 2
         return self.of(shuffled(len(self), seed, number * count, count), rows)
 
+    def speaks(self, text: IntArray) -> IntArray:
+        """Where the assistant begins to speak."""
+        return np.flatnonzero(text == self.assistant)
+
     def of(self, chosen: IntArray, rows: slice = ALL) -> Pairs:
         """The pairs of these numbers."""
         places = zip(self.begins[chosen].flat, self.stops[chosen].flat, strict=True)
         texts = [np.append(self.opening, self.tokens.ids[a + 1 : b]) for a, b in places]
         for one, other in zip(texts[0::2], texts[1::2], strict=True):
-            asked = [np.flatnonzero(text == self.assistant)[-1:] for text in (one, other)]
-            if not (asked[0] == asked[1]).all() or len(asked[0]) != len(asked[1]):
+            asked, also = (t[: 1 + max(self.speaks(t), default=-1)] for t in (one, other))
+            if not len(asked) or not np.array_equal(asked, also):
                 raise UserError(f"{self.tokens.path} {NO_PAIRS}")
         ids, targets, _ = padded_batch(texts)
         batch = self.masked(Batch(ids[rows, :-1], targets[rows, :-1]))

@@ -22,11 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from nanogpt.config import IGNORED, Config, TrainConfig, choose
+from nanogpt.config import IGNORED, Config, TrainConfig
 from nanogpt.device import Compute, to_device
 from nanogpt.errors import UserError
 from nanogpt.evaluation.loss import Score, tensors
-from nanogpt.evaluation.rewards import REWARDS
+from nanogpt.evaluation.rewards import worth
 from nanogpt.files import claimed, writing
 from nanogpt.generation.rollouts import RollOut, roll_out
 from nanogpt.model.gpt import GPT, evaluating
@@ -253,15 +253,10 @@ class PolicyTrainer(ReferenceTrainer):
         self, name: str, questions: Prompts, numbers: Sequence[int], answers: Sequence[RollOut]
     ) -> list[float]:
         """What answers are worth, beside the expected ones. Raises UserError for no number."""
-        reward = choose(REWARDS, "policy.reward", name)
-        found = []
-        for number, answer in zip(numbers, answers, strict=True):
-            said, expected = questions.text_of(answer.ids), questions.expected(number)
-            worth = float(reward(said, expected))
-            if not math.isfinite(worth):
-                raise UserError(f"policy.reward={name} gives {worth} for the answer {said[:40]!r}")
-            found.append(worth)
-        return found
+        return [
+            worth(name, questions.text_of(answer.ids), questions.expected(number))
+            for number, answer in zip(numbers, answers, strict=True)
+        ]
 
     def describe(self, step: int, attempts: Sequence[Attempt]) -> Rollout:
         """What the answers of a step are like."""
@@ -335,8 +330,9 @@ class PolicyTrainer(ReferenceTrainer):
     def sample(self) -> Sample:
         """A question of the validation text, and what the model of now answers."""
         (answer,) = self.answer(self.examination, [0], copies=1)
-        ids = self.examination.question(0)[1:] + answer.ids  # without <|endoftext|>
-        return Sample(self.state.step, self.tokenizer.decode(ids))
+        asked = self.tokenizer.decode(self.examination.question(0)[1:])  # without <|endoftext|>
+        said = self.examination.text_of(answer.ids)
+        return Sample(self.state.step, f"{asked}{said}")
 
 
 TRAINERS: dict[str, type[Trainer]] = {"policy": PolicyTrainer, "preference": PreferenceTrainer}

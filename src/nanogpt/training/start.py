@@ -61,8 +61,8 @@ CHOSEN_ANEW = ("dropout", "attention_dropout", "kernels", "attention", "init_std
 CHANGEABLE = ("data.folder", "train.max_steps", "parallel.*")
 
 
-def initial_model(config: Config) -> GPT:
-    """A fresh model, or the one that train.init names, in which dropout may differ.
+def initial_model(config: Config, tokens: int) -> GPT:
+    """A fresh model, or the one that train.init names, for a tokenizer with so many tokens.
 
     The context may be shorter than that model's, and the vocabulary larger: the tokens that were
     added, such as those for roles, get a row each. With train.lora_rank it has LoRA, and all else
@@ -77,9 +77,12 @@ def initial_model(config: Config) -> GPT:
     model = shortened(model, config.model.context_length)
     # Rows beyond the tokenizer's tokens stand for nothing; many published models have some.
     size = max(model.config.vocab_size, config.model.vocab_size)
-    new_tokens = size - model.config.vocab_size
+    known = tokens_of(path, model)
+    new_tokens = size - known if tokens > known else 0
     if new_tokens:
         resize_vocabulary(model, size)
+        rows = model.wte.weight.data  # those of padding become those of new tokens
+        rows[known:] = rows[:known].mean(dim=0)
     config = with_settings(config, model={"vocab_size": size})
     for name in asdict(config.model):
         if name in CHOSEN_ANEW:
@@ -91,6 +94,15 @@ def initial_model(config: Config) -> GPT:
     del model  # a tensor goes when it is copied: both models would be too much for a small machine
     copies = {name: tensors.pop(name).clone() for name in list(tensors)}
     return add_lora(build(config.model, copies, path), config.train, new_tokens)
+
+
+def tokens_of(path: str, model: GPT) -> int:
+    """How many tokens the tokenizer of some weights has; as many as there are rows without one."""
+    try:
+        found = find_tokenizer(shape_and_tokenizer(path)[1]).vocab_size
+    except UserError:
+        return model.config.vocab_size
+    return min(found, model.config.vocab_size)
 
 
 def shortened(model: GPT, context_length: int) -> GPT:
@@ -183,7 +195,7 @@ class Trainer(TrainingLoop):
         )
         tokens = open_tokens(data, config, tokenizer)
         refuse_other_tokens(config.train.init, tokenizer)
-        model = cls.fresh_model(config)
+        model = cls.fresh_model(config, tokenizer.vocab_size)
         config = with_settings(config, model={"vocab_size": model.config.vocab_size})
         freeze(model, config.train.freeze)
         state = TrainState(0, None, 0.0, tokens.fingerprint, tokenizer=tokenizer.fingerprint())
@@ -235,10 +247,10 @@ class Trainer(TrainingLoop):
         return Sample(self.state.step, f"{settings.prompt}\n{said}")
 
     @classmethod
-    def fresh_model(cls, config: Config) -> GPT:
+    def fresh_model(cls, config: Config, tokens: int) -> GPT:
         """The model that a run begins with."""
         torch.manual_seed(config.train.seed)
-        return initial_model(config)
+        return initial_model(config, tokens)
 
     def begin(self, model: GPT) -> None:
         """Give this process its part of a fresh model: all of it."""

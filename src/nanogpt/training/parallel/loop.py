@@ -126,9 +126,9 @@ class ParallelTrainer(Trainer):
         return choose(OBJECTIVES, "train.objective", settings.objective)(model), not_compiled
 
     @classmethod
-    def fresh_model(cls, config: Config) -> GPT:
+    def fresh_model(cls, config: Config, tokens: int) -> GPT:
         """The whole model on the first rank; on the others its shapes."""
-        model = super().fresh_model(config) if dist.get_rank() == 0 else None
+        model = super().fresh_model(config, tokens) if dist.get_rank() == 0 else None
         settings = broadcast(model and model.config)
         return model or empty_model(settings)
 
