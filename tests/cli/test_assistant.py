@@ -5,12 +5,14 @@ import json
 import re
 
 import pytest
+import torch
 
 from nanogpt.cli import main
 from nanogpt.cli.assistant import WHAT_NEXT
 from nanogpt.cli.completion import asked
 from nanogpt.config import load_config
 from nanogpt.text import tutor
+from nanogpt.training.load import load_model
 from nanogpt.training.loop import TrainingLoop
 from nanogpt.training.records import read_metrics
 
@@ -76,20 +78,33 @@ def test_what_it_suggests_can_be_typed():
         asked(importlib.import_module(f"nanogpt.cli.{command}").main).parse(words)
 
 
-def test_interrupted_it_says_how_its_stage_goes_on(tmp_path, capsys, monkeypatch):
+def test_interrupted_it_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
+    """Once in each stage; what is left is what an undisturbed one ends with."""
+
     def step_and_stop(loop):
-        loop.stop()
+        if loop.state.step == 0:  # of every stage
+            loop.stop()
         return whole_step(loop)
 
+    undisturbed, run = tmp_path / "undisturbed", tmp_path / "assistant"
+    assert main(["assistant", "--run", str(undisturbed), "--no-control", *SHORT]) == 0
     whole_step = TrainingLoop.train_step
     monkeypatch.setattr(TrainingLoop, "train_step", step_and_stop)
-    run = tmp_path / "assistant"
-    assert main(["assistant", "--run", str(run), *SHORT]) == 130
-    assert f"nanogpt train --resume {run}/base" in capsys.readouterr().out
-    assert not (run / "results.json").exists()
+    assert main(["assistant", "--run", str(run), "--no-control", *SHORT]) == 130
+    for _ in ("answers", "policy"):
+        assert f"nanogpt assistant --resume {run}" in capsys.readouterr().out
+        assert not (run / "results.json").exists()
+        assert main(["assistant", "--resume", str(run), "--no-control", *SHORT]) == 130
+    assert main(["assistant", "--resume", str(run), "--no-control", *SHORT]) == 0
+    assert (run / "results.json").exists()
+    for stage in ("base", "answers", "policy"):
+        one, other = (load_model(folder / stage).state_dict() for folder in (undisturbed, run))
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
-    monkeypatch.undo()
-    assert main(["train", "--resume", str(run / "base")]) == 0
+
+def test_a_folder_without_stages_cannot_go_on(tmp_path, capsys):
+    assert main(["assistant", "--resume", str(tmp_path)]) == 2
+    assert "no such run folder" in capsys.readouterr().err
 
 
 MISTAKES = {
@@ -97,6 +112,7 @@ MISTAKES = {
     "of the first stage": (["--model.n-embd=130"], "model.n_embd=130 is not divisible"),
     "another start": (["--train.init=x"], "--train.init is for single runs"),
     "another objective": (["--train.objective=answers"], "--train.objective is for single runs"),
+    "no room": (["--model.context-length=32"], "model.context_length=32: use at least 56"),
     "too few": (["--demonstrations=-1"], "--demonstrations -1: use a positive number"),
 }
 

@@ -30,6 +30,7 @@ from nanogpt.text.prepare import Prepared
 from nanogpt.text.tokenizer import END_OF_TEXT
 from nanogpt.text.tutor import HELD_OUT, LONGER, TASKS
 from nanogpt.text.worlds import TOY
+from nanogpt.training.records import check_is_run
 
 if TYPE_CHECKING:
     from nanogpt.model.gpt import GPT
@@ -59,6 +60,7 @@ STAGES = [
 SHORT = {stage.name: stage.short for stage in STAGES}
 ANSWER = SampleConfig(temperature=0.0, top_k=0, max_new_tokens=40)
 SHOWN = 20  # answers, before and after
+QUESTION = 32  # characters of the longest question to learn from, with its tokens for roles
 
 WHAT_NEXT = """\
 everything is in {run}: a run for each stage, and results.json
@@ -77,6 +79,9 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path("runs/assistant")
     parser.add_argument("--run", type=named_path, default=folder, help="folder to write")
     parser.add_argument(
+        "--resume", type=named_path, metavar="RUN", help="go on with the stages of a folder"
+    )
+    parser.add_argument(
         "--demonstrations", type=int, default=0,
         help="conversations to fine-tune on, up to 20,000 (those of the recipe: 1,000)",
     )  # fmt: skip
@@ -93,10 +98,10 @@ def main(arguments: Sequence[str]) -> int:
         if name in settings_in(options).get("train", {}):
             raise UserError(f"--train.{name} is for single runs: use `nanogpt train tutor-policy`")
     stages = STAGES if options.control else STAGES[:-1]
-    for stage in stages:  # so that nothing is refused after minutes of training
-        settings = {**settings_for(stage, options), "train.init": ""}
-        load_settings(stage.recipe, argparse.Namespace(**settings))
-    run, console = free_folder(options.run), Screen()
+    refuse_mistakes(stages, options)
+    if options.resume:
+        check_is_run(options.resume / STAGES[0].name)
+    run, console = options.resume or free_folder(options.run), Screen()
     with claimed(run):
         assistant = Assistant(run, options, console)
         for number, stage in enumerate(stages, start=1):
@@ -113,6 +118,21 @@ def main(arguments: Sequence[str]) -> int:
 
         chat.main([str(run / "policy"), "--sample.temperature", "0"])
     return 0
+
+
+def refuse_mistakes(stages: Sequence[Stage], options: argparse.Namespace) -> None:
+    """Raise UserError for settings of any stage, so that nothing is refused after minutes."""
+    room = 0
+    for stage in stages:
+        settings = {**settings_for(stage, options), "train.init": ""}
+        config = load_settings(stage.recipe, argparse.Namespace(**settings))
+        room = room or config.model.context_length  # the later ones have the shape of the first
+        needed = config.policy.max_new_tokens + QUESTION
+        if config.train.objective == "policy" and room < needed:
+            raise UserError(
+                f"model.context_length={room}: use at least {needed}, for a question and "
+                f"policy.max_new_tokens={config.policy.max_new_tokens}"
+            )
 
 
 def settings_for(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
@@ -134,28 +154,20 @@ class Assistant:
         self.graded: dict[str, dict[str, list[Graded]]] = {}  # by stage, then by side
 
     def train(self, stage: Stage) -> bool:
-        """Train a stage and examine it. False if it was interrupted."""
+        """Train a stage, or what is left of it, and examine it. False if it was interrupted."""
+        from nanogpt.training.checkpoint import has_checkpoint
         from nanogpt.training.report import write_loss_plot, write_reward_plot
         from nanogpt.training.start import Trainer
 
         folder, console, name = self.run / stage.name, self.console, stage.name
-        settings = settings_for(stage, self.options)
-        if stage.init:
-            settings["train.init"] = str(self.run / stage.init)
-        if name == "control":
-            settings["train.max_steps"] = self.steps_as_long_as("policy")
-        config = load_settings(stage.recipe, argparse.Namespace(**settings), trains=True)
-        with undone_on_mistake(folder):
-            prepared = prepare_with_progress(config.data, data_folder(folder, config), console)
-            show_example(prepared, console)
-            trainer = Trainer.start(folder, config)
+        trainer = Trainer.resume(folder) if has_checkpoint(folder) else self.begin(stage)
         describe(trainer, console)
-        complete = watch(trainer, console)
+        complete = trainer.complete or watch(trainer, console)
         write_loss_plot(folder)
         write_reward_plot(folder)
         if not complete:
-            resume = f"nanogpt train --resume {shlex.quote(str(folder))}"
-            console.print(f"stopped; to go on with this stage: {resume}", soft_wrap=True)
+            resume = f"nanogpt assistant --resume {shlex.quote(str(self.run))}"
+            console.print(f"stopped; to go on: {resume}", soft_wrap=True)
             return False
         self.trainers[name] = trainer
         with console.status("asking what it has never seen ..."):
@@ -166,6 +178,22 @@ class Assistant:
             f"{trainer.state.seconds:.0f} s of training", highlight=False,
         )  # fmt: skip
         return True
+
+    def begin(self, stage: Stage) -> "Trainer":
+        """Prepare the text of a stage, and start its run."""
+        from nanogpt.training.start import Trainer
+
+        folder, console = self.run / stage.name, self.console
+        settings = settings_for(stage, self.options)
+        if stage.init:
+            settings["train.init"] = str(self.run / stage.init)
+        if stage.name == "control":
+            settings["train.max_steps"] = self.steps_as_long_as("policy")
+        config = load_settings(stage.recipe, argparse.Namespace(**settings), trains=True)
+        with undone_on_mistake(folder):
+            prepared = prepare_with_progress(config.data, data_folder(folder, config), console)
+            show_example(prepared, console)
+            return Trainer.start(folder, config)
 
     def steps_as_long_as(self, name: str) -> int:
         """How many steps of fine-tuning take as long as a stage took, on this machine."""
