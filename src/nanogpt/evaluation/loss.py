@@ -67,7 +67,7 @@ def mean_loss(parts: Iterable[NDArray[np.float32]]) -> tuple[float, int]:
         total += float(losses.sum(dtype=np.float64))
         count += len(losses)
     if not count:
-        raise UserError("nothing to predict: use a longer text, or a context into which answers fit")
+        raise UserError("nothing to predict: use a longer text, or a context that answers fit into")
     return total / count, count
 
 
