@@ -150,7 +150,7 @@ def test_batches_of_answers_are_the_same_batches_with_fewer_targets(kind, tmp_pa
 def test_batches_of_answers_need_roles(tmp_path):
     tokenizer = CharTokenizer("ab", [END_OF_TEXT])
     tokens = write_token_file(tmp_path / "train.bin", ["abab" * 20], tokenizer)
-    with pytest.raises(UserError, match=r"train\.objective=answers needs conversations"):
+    with pytest.raises(UserError, match=r"train\.objective needs conversations"):
         AnswerBatches(BATCHES["random"](tokens, 8), tokenizer)
 
 

@@ -48,7 +48,7 @@ def roll_out(
     not fit into the context, and for a model whose weights are not numbers.
     """
     logits, cache, documents = read_prompts(model, prompts, max_new_tokens)
-    source = torch.arange(len(prompts), device=model.device).repeat_interleave(copies)  # (B)
+    source = torch.arange(len(prompts), device=model.device).repeat_interleave(copies)
     logits, documents = logits[source], documents if documents is None else documents[source]
     keep_rows(cache, source)
     # Drawn on the CPU, so that a seed gives the same answers on every device.
@@ -58,7 +58,7 @@ def roll_out(
     alive = torch.arange(len(source), device=model.device)  # the rows that are still there
     steps = []
     for chance in chances:
-        chosen, log_probability, entropy = draw(logits, chance[alive], temperature)  # (B)
+        chosen, log_probability, entropy = draw(logits, chance[alive], temperature)
         steps.append((alive, chosen, log_probability, entropy))
         going_on = chosen != end
         left = int(going_on.sum())
@@ -105,8 +105,8 @@ def read(model: GPT, ids: Tensor, cache: KVCache, documents: Tensor | None) -> T
     if documents is not None:
         documents = documents[:, : cache.length + ids.shape[1]]
     with evaluating(model):
-        x = model.hidden_states(ids, documents=documents, cache=cache)  # (B, T, C)
-        logits = model.head(x[:, -1])  # (B, V)
+        x = model.hidden_states(ids, documents=documents, cache=cache)
+        logits = model.head(x[:, -1])
     if logits.isnan().any():
         raise UserError("the model's weights are not numbers; use an earlier checkpoint")
     return logits
@@ -128,14 +128,14 @@ def draw(logits: Tensor, chance: Tensor, temperature: float) -> tuple[Tensor, Te
     >>> draw(logits, torch.tensor([0.1, 0.5, 0.8]), temperature=1.0)[0]
     tensor([0, 1, 2])
     """
-    log_p = (logits.float() / (temperature or 1.0)).log_softmax(-1)  # (B, V)
+    log_p = (logits.float() / (temperature or 1.0)).log_softmax(-1)
     p = log_p.exp()
     if temperature:
         # With 64 bits the product is below the whole sum, as a chance of 24 bits is below 1.
-        sums = p.double().cumsum(-1)  # (B, V)
+        sums = p.double().cumsum(-1)
         chosen = torch.searchsorted(sums, chance[:, None].double() * sums[:, -1:], right=True)
     else:
-        chosen = log_p.argmax(-1, keepdim=True)  # (B, 1)
+        chosen = log_p.argmax(-1, keepdim=True)
     found = log_p.gather(-1, chosen)[:, 0]
     entropy = -torch.where(p > 0, p * log_p, 0.0).sum(-1)
     return chosen[:, 0], found, entropy

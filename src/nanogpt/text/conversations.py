@@ -179,8 +179,8 @@ def answers_only(ids: IntArray, targets: IntArray, assistant: int, end: int) -> 
     [[-100, -100, -100, -100, 3, 4, 9]]
     """
     places = np.arange(1, ids.shape[1] + 1)  # 0 stands for: not in this window
-    began = np.maximum.accumulate(places * (ids == assistant), axis=1)  # (B, T)
-    ended = np.maximum.accumulate(places * (ids == end), axis=1)  # (B, T)
+    began = np.maximum.accumulate(places * (ids == assistant), axis=1)
+    ended = np.maximum.accumulate(places * (ids == end), axis=1)
     return np.where(began > ended, targets, IGNORED)
 
 

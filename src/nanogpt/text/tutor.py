@@ -112,7 +112,7 @@ def side_of(matter: str) -> str:
     Two digits are always for training: the working of longer sums says what they make.
 
     >>> [side_of(matter) for matter in ("0 0", "ab", "17 25")]
-    ['training', 'training', 'training']
+    ['training', 'training', 'held-out']
     """
     if re.fullmatch(r"\d \d", matter):
         return TRAINING

@@ -263,7 +263,7 @@ class PolicyTrainer(ReferenceTrainer):
         entropies = [e for attempt in attempts for e in attempt.answer.entropies]
         some = as_batch(attempts[:: -(-len(attempts) // WATCHED)])  # to different questions
         now, before = (self.log_distributions(m, some) for m in (self.model, self.reference))
-        real = to_device(some.targets, self.compute.device) != IGNORED  # (B, T)
+        real = to_device(some.targets, self.compute.device) != IGNORED
         moved = (now.exp() * (now - before)).sum(-1)[real]  # the divergence itself, no estimate
         return Rollout(
             step,

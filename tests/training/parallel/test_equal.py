@@ -158,5 +158,6 @@ def test_every_table_is_in_one_of_the_variants():
         value for sections in VARIANTS.values() for s in sections.values() for value in s.values()
     }
     for setting, table in TABLES.items():
-        if setting != "sample.sampler":
+        # Answers are next tokens of which some are ignored; the others need one process.
+        if setting not in ("sample.sampler", "train.objective", "policy.reward"):
             assert table.keys() - used - defaults == set(), setting

@@ -49,8 +49,8 @@ def log_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
     0 where the target is ignored.
     """
     found = logits.float().log_softmax(-1)
-    found = found.gather(-1, targets.clamp(min=0)[..., None])[..., 0]  # (B, T)
-    return found.masked_fill(targets == IGNORED, 0.0)  # (B, T)
+    found = found.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    return found.masked_fill(targets == IGNORED, 0.0)
 
 
 def gain(now: Tensor, old: Tensor, advantage: Tensor, clip: float) -> Tensor:
@@ -109,12 +109,12 @@ class Policy(NextToken):
         `advantage` (B) is that of the answer in each row; `old` and `reference` (B, T) are the
         log-probabilities with which the targets were drawn, and those of the reference model.
         """
-        logits = self.model(ids, documents=documents) / self.settings.temperature  # (B, T, V)
-        now = log_probabilities(logits, targets)  # (B, T)
+        logits = self.model(ids, documents=documents) / self.settings.temperature
+        now = log_probabilities(logits, targets)
         old = now.detach() if old is None else old
-        better = now.new_ones(len(now)) if advantage is None else advantage  # (B)
-        loss = -gain(now, old, better[:, None], self.settings.clip)  # (B, T)
+        better = now.new_ones(len(now)) if advantage is None else advantage
+        loss = -gain(now, old, better[:, None], self.settings.clip)
         if reference is not None:
-            loss = loss + self.settings.beta * distance(now, reference)  # (B, T)
-        real = targets != IGNORED  # (B, T)
+            loss = loss + self.settings.beta * distance(now, reference)
+        real = targets != IGNORED
         return loss.masked_fill(~real, 0.0).sum() + self.model.auxiliary_loss() * real.sum()

@@ -47,7 +47,7 @@ class Preference(NextToken):
         Rows 0, 2, 4, ... are chosen answers, and the row after each is the rejected one. Targets
         are the answers; all others are ignored.
         """
-        risen = self.risen(ids, targets, documents)  # (B)
+        risen = self.risen(ids, targets, documents)
         loss = preference_loss(risen[0::2], risen[1::2], self.settings.beta).sum()
         return loss + self.model.auxiliary_loss() * (len(ids) // 2)
 
@@ -56,9 +56,9 @@ class Preference(NextToken):
 
         In nats. Without a reference model, all answers count as equally likely there.
         """
-        answer = log_probabilities(self.model(ids, documents=documents), targets).sum(-1)  # (B)
+        answer = log_probabilities(self.model(ids, documents=documents), targets).sum(-1)
         if self.reference is not None:
             with torch.no_grad():
-                logits = self.reference(ids, documents=documents)  # (B, T, V)
-            answer = answer - log_probabilities(logits, targets).sum(-1)  # (B)
+                logits = self.reference(ids, documents=documents)
+            answer = answer - log_probabilities(logits, targets).sum(-1)
         return answer
