@@ -115,13 +115,13 @@ def test_the_policy_gradient_is_the_gradient_of_the_mean_reward():
 def test_the_policy_loss_equals_a_formula_written_out(rows, clip, beta, temperature):
     """Token by token, in plain numbers; and so are its gradients."""
     model, reference = two_models()
-    _, behind = two_models()
+    _, earlier = two_models()
     with torch.no_grad():
-        for parameter, before in zip(model.parameters(), behind.parameters(), strict=True):
+        for parameter, before in zip(model.parameters(), earlier.parameters(), strict=True):
             before.copy_(parameter + 0.02 * torch.randn_like(parameter))  # that of an update ago
     settings = PolicyConfig(clip=clip, beta=beta, temperature=temperature)
     weights = torch.tensor([1.0, -0.5, 0.25, -2.0])
-    now, old, fixed = (by_hand(one, *rows, temperature) for one in (model, behind, reference))
+    now, old, fixed = (by_hand(one, *rows, temperature) for one in (model, earlier, reference))
     expected = torch.zeros(())
     clipped = 0
     for row, weight in enumerate(weights.tolist()):
