@@ -154,11 +154,13 @@ def _(cards_guess, math, mo, reply):
         mo.md(
             f"""
             Time is the second reason. With twenty tokens for each weight (lesson 17) the model reads 1.4
-            million million tokens. That takes 6 · 70 billion · 1.4 million million operations. One H100 that
-            reaches 40 % of its peak needs **{_years:.0f} years** for them. A thousand cards need
+            million million tokens. Each weight costs 6 operations for each token: 2 on the way forward, 4 on the way back. So it takes
+            6 · 70 billion · 1.4 million million operations. A fast graphics card (GPU), NVIDIA's H100, can do 989
+            million million in a second at its peak, and 40 % of that is a good run. One such card needs
+            **{_years:.0f} years**. A thousand cards need
             {_years * 365 / 1000:.0f} days, if they hardly wait for each other.
 
-            So one model is trained by many cards (GPUs) together. Often eight of them are in one machine. A program
+            So one model is trained by many cards together. Often eight of them are in one machine. A program
             runs for each card. This program with its card is called a **rank**. (It has nothing to do with the rank of a merge in lesson 3.) It has a number, from 0 on, and a memory
             that no other rank can read. A rank can compute with what it has. It can send a tensor to another
             rank and receive one. Nothing else connects ranks. What carries the tensors is called a **link**; its speed is given in GB a
@@ -234,7 +236,7 @@ def _(RankError, mo, reply, run_ranks, wait_guess):
             """
             ## Three things that all ranks do together
 
-            Apart from pipelines (below), real programs rarely send single messages. They use a few operations in which *all* ranks take part.
+            Apart from one case that comes later, real programs rarely send single messages. They use a few operations in which *all* ranks take part.
             Such an operation is called a **collective**. Three are enough for this lesson. In the picture each
             rank has four numbers. The digits tell you who gave them: ones come from rank 0, tens from rank 1,
             hundreds from rank 2, thousands from rank 3.
@@ -312,8 +314,8 @@ def _(
             ## Around the ring
 
             How do ranks do that? The simple way: each rank sends its whole tensor to every other rank. With n
-            ranks a rank then sends n - 1 tensors. There is a better way. The ranks stand in a ring, and each
-            sends to its right neighbour only.
+            ranks a rank then sends n - 1 tensors. There is a better way. Each rank cuts its tensor into n pieces. The
+            ranks stand in a ring, and in each round a rank sends *one piece* to its right neighbour.
             """
         ),
     ])  # fmt: skip
@@ -326,8 +328,8 @@ def _(mo):
     mo.vstack([
         mo.md(
             """
-            Move the slider, round by round. In each round every rank sends one piece (bold frame) to the rank
-            below it, and the last one to the first. It passes on the piece to which it has just added, so a piece
+            Move the slider, round by round. In each round every rank sends one piece (bold frame) to its right neighbour: in the picture
+            the rank below, and from the last one the first. It passes on the piece to which it has just added, so a piece
             travels around and collects one number from each rank. In rounds 1 to 3 what arrives is *added*; yellow
             is a sum that is not complete yet. After these, each rank has one finished sum (orange). In rounds 4 to 6 what arrives *replaces* the old piece.
             """
@@ -441,7 +443,7 @@ def _(
 
             What can be divided? The model and the batch, each in several directions. The upper row shows the
             model with four blocks, the lower row the batch with four texts. A colour is a rank. What is grey is
-            there on every rank.
+            there on every rank. (In FSDP every rank has a part of each tensor, so all colours are in each block.)
             """
         ),
     ])  # fmt: skip
@@ -547,7 +549,8 @@ def _(expected, mo, model, predict):
         said = "**the same**" if share < 1e-4 else "**not the same**"
         return mo.md(
             f"The gradients are {said} as those of one rank: they differ by {share:.0e} of the largest one, "
-            f"which is {'rounding' if share < 1e-4 else 'more than rounding'}. Each rank sent up to "
+            f"which is {'rounding: the same numbers, added up in another order' if share < 1e-4 else 'more than rounding'}. "
+            f"Each rank sent up to "
             f"{max(ran.sent):,} bytes. {theory}"
         )
 
@@ -589,8 +592,8 @@ def _(mo, own_guess, reply):
             },
         ),
         mo.md(
-            "So each rank multiplies its gradients by its number of real targets, and puts this number at their end. "
-            "One all-reduce sums everything. Then each rank divides the summed gradients by the summed number. "
+            "So each rank multiplies its gradients by its number of real targets. It writes them all into one long row, "
+            "with the number of targets as the last entry. One all-reduce sums both, and each rank divides the row by its last entry. "
             "`average_gradients` does this. It is the second exercise, so try before you look at the code below."
         ),
     ])  # fmt: skip
@@ -645,7 +648,7 @@ def _(
     _off = ((_flat[0] - _flat[1]).norm() / _flat[1].norm()).item()
     _counts = [int((targets[2 * r : 2 * r + 2] != IGNORED).sum()) for r in range(4)]
     fsdp_guess = predict(
-        "So the weights are gathered twice, and the gradients summed once. How many times as many bytes as in "
+        "In FSDP the weights are gathered twice, and the gradients summed once. How many times as many bytes as in "
         "data parallelism are sent?",
         step=0.1,
     )
@@ -677,9 +680,9 @@ def _(
         package_code(average_gradients, GradientSums),
         mo.md(
             """
-            ## FSDP: each rank keeps a part of every weight
+            ## Fully sharded data parallelism (FSDP): each rank keeps a part of every weight
 
-            In data parallelism every rank still keeps all weights, gradients and means of AdamW. Now let each
+            In data parallelism every rank still keeps all weights, all gradients and AdamW's two running means of them. Now let each
             rank keep only a quarter of every tensor, with its gradient and its means. Before a block computes,
             its weights are gathered from all ranks. When the block has finished, they are
             thrown away. On the way back they are
@@ -687,8 +690,8 @@ def _(
 
             From here on, where the targets are divided, each rank divides the sum of its losses by the number of
             targets of *all* ranks. To know it, the ranks first add up their numbers: an all-reduce of one number.
-            (The notebook has counted them already: `total`.) Then gradients need only be added up. A mean over
-            ranks would divide a second time, and would count all ranks alike.
+            (The notebook has counted them already: `total`.) Then gradients need only be added up, and adding up is all that `gathered` can do. A mean over ranks would
+            make them n times too small.
             """
         ),
         fsdp_guess,
@@ -720,10 +723,11 @@ def _(fsdp_guess, mo, reply):
             out by itself what has to happen then: every rank has used the piece, so the gradients of all ranks
             are added up, and each rank needs those of its own piece. That is a reduce-scatter.
 
-            Three more names: `functional_call` calls a layer with weights that it is given. `checkpoint`
-            forgets all that a function computed, and calls the function again on the way back. Here the function
-            begins by gathering weights, so these are forgotten, too, and gathered again. (It has nothing to do
-            with the files of lesson 9.) `gpt` is the forward pass that you wrote in lesson 7.
+            Three more names: `functional_call` calls a layer with weights that it is given. `checkpoint` keeps only the
+            input of a function, forgets what it computed, and computes it again on the way back. This is **activation
+            checkpointing**: it saves memory for activations, and costs one more forward pass, about a third more
+            computing. Here the function begins by gathering weights, so these are forgotten, too. FSDP itself only has to
+            gather the weights again, and not to compute the block again. (It has nothing to do with the files of lesson 9.) `gpt` is the forward pass that you wrote in lesson 7.
             """
         ),
     ])  # fmt: skip
@@ -804,14 +808,14 @@ def _(
     mo.vstack([
         compared_with_one(
             _found, fsdp,
-            f"Theory: 3/4 · 4 bytes for {_blocks:,} weights in blocks, three times, and for the {_rest:,} others, "
-            f"which stay gathered, twice: {3 * (3 * _blocks + 2 * _rest):,}.",
+            f"Theory: 3/4 · 4 bytes for {_blocks:,} weights in blocks, three times. The {_rest:,} others are gathered "
+            f"once and kept to the end, so theirs is sent twice: {3 * (3 * _blocks + 2 * _rest):,}.",
         ),
         mo.md(
             f"""
             - **It sends** 3 (n - 1) / n numbers for each weight and step, half as much again as data parallelism.
             - **It saves** what data parallelism saves, and memory for weights: a rank keeps 16 / n bytes a weight. While a block computes, the rank also has
-              all weights of this one block, here {_one:,} of {weights_in_all:,}.
+              all weights of this one block, here {_one:,} of {weights_in_all:,}, and on the way back its whole gradient.
 
             The next weights can be fetched while a block computes. So FSDP, too, costs little time if the
             batch is large and the links are fast enough.
@@ -838,8 +842,8 @@ def _(mo, predict):
             """
             ## Tensor parallelism: each rank has a part of every matrix
 
-            In FSDP a block is still computed by one rank, with all its weights. If a single block is too large
-            or too slow for that, the matrices themselves are divided: **tensor parallelism**. Now all ranks
+            In FSDP every rank still computes every block in full, for its own texts. For that moment it holds all weights of
+            the block. If a single block is too large or too slow for that, the matrices themselves are divided: **tensor parallelism**. Now all ranks
             work on the *same* tokens, each with its part of every matrix.
 
             An example: x has two channels, 3 and -2, and both weights of a hidden channel are 1. The channel is
@@ -906,12 +910,12 @@ def _(
         reply(
             cut_guess,
             "by outputs: each rank computes half of the hidden channels",
-            f"A hidden channel needs all inputs. A rank that has all rows of x and all weights of a channel can "
+            f"A hidden channel needs all channels of x. A rank that has these and all weights of the hidden channel can "
             f"finish it alone. Cut by inputs, one rank would have 3 and the other -2, and GELU(3) + GELU(-2) = "
             f"{_gelu(3) + _gelu(-2):.2f} is not GELU(1) = {_gelu(1):.2f}.",
             wrong={
-                "by inputs: each rank reads half of the channels of x": "Then each rank has a term of every "
-                "hidden channel. GELU of a term is no term of GELU: the ranks would have to add up first.",
+                "by inputs: each rank reads half of the channels of x": "Then each rank has only a part of "
+                "each sum. GELU(a) + GELU(b) is not GELU(a + b), so the ranks would have to add up before GELU.",
                 "either: GELU works on each number alone": "It does, but it needs the whole number. Half of a sum "
                 "is another number.",
             },
@@ -1008,8 +1012,10 @@ def _(compared_with_one, cut_model, expected, ids, mo, package_code, tp):
             - **It saves** memory for weights, gradients and means (1 / n is left of what is in the matrices), for most activations, and time.
 
             Because it sends so much and waits each time, it is used where links are fastest: among the cards of
-            one machine. Norms and embeddings are whole on every rank here. Larger programs divide these as well:
-            the norms by tokens (sequence parallelism), and the table of tokens by rows. The package does both.
+            one machine. Norms and embeddings are whole on every rank here. All
+            ranks compute them for the same tokens, and `copied` has added up what comes back, so every rank has the same,
+            whole gradient. Larger programs divide these as well: the norms by tokens (**sequence parallelism**, not the
+            context parallelism below), and the table of tokens by rows. The package does both.
             """
         ),
         package_code(cut_model),
@@ -1239,7 +1245,7 @@ def _(
             """
             - **It sends** the vectors of all tokens once at each border, and their gradients back. That is far
               less than tensor parallelism, so it works between machines, over slower links.
-            - **It saves** memory for weights, gradients and means (1 / n of them is left), and time. It wastes the bubble.
+            - **It saves** memory for weights, gradients and means (1 / n of them is left), and time. The time of the bubble is lost.
             """
         ),
         package_code(Stage, Pipeline),
@@ -1275,7 +1281,8 @@ def _(mo, reply, talk_guess):
             values of its own tokens. Then keys and values are gathered, and each rank's queries look at all of
             them, as far as the mask allows. You know something that gives a block more keys than it has tokens:
             the KV cache (lesson 12). Here a "cache" whose other tokens come from other ranks takes its place.
-            The blocks do not notice.
+            The blocks do not notice. In the code, `AttentionContext` is what attention needs to know, apart from x: positions,
+            mask, cache. It is not the context of the heading.
             """
         ),
     ])  # fmt: skip
@@ -1312,7 +1319,9 @@ def _(
         length = ids.shape[1]
         pos = torch.arange(length).tensor_split(rank.size)[rank.number]  # its own tokens
         mask = attention_mask(length, length)[pos]  # their queries, all keys
-        context = AttentionContext(mine.wpe, pos[None], mask, False, KeysFromAllRanks(rank))
+        context = AttentionContext(
+            position=mine.wpe, pos=pos[None], mask=mask, causal=False, cache=KeysFromAllRanks(rank)
+        )
         x = mine.wpe.embed(mine.wte(ids[:, pos]), pos[None])
         for layer, block in enumerate(mine.h):
             x = block(x, replace(context, layer=layer))
@@ -1408,13 +1417,15 @@ def _(mo, reply, wider_guess):
 
             - A step reads some texts of 2,048 tokens for each rank: with four ranks and two texts, eight.
             - Tensor ranks all read all of them, in n parts one after the other, and keep the activations of one
-              part. A pipeline rank keeps up to n parts, but only 1 / n of the blocks.
+              part. A pipeline rank keeps up to n parts, but only 1 / n of the blocks. One rank alone takes one text at a time.
+            - Activations take 32 bytes for each token, block and channel. Three quarters of them are inside the
+              layers, and tensor ranks divide these.
             - Activations, and all that is sent, have 16 bits a number, as in most large runs. Each rank keeps
               its weights in 32 bits and sends copies in 16.
             - Each card reaches 40 % of an H100's peak. The picture on the right compares the time to send with
               the time to compute.
-            - A link between the cards of one machine (NVLink) carries 450 GB a second, a fast network between
-              machines 50, a usual one 1.
+            - Each card can send 450 GB a second to the cards of its machine (NVLink), and to other machines 50 over a
+              fast network, 1 over a usual one.
             """
         ),
         mo.hstack([how_many, width, speed, reads], justify="start", wrap=True),
@@ -1512,8 +1523,8 @@ def _(BLUE, GREY, LIGHT, ORANGE, how_many, mo, plt, reads, speed, width):
             f"The model has {_weights / 1e9:.1f} billion weights. Try these: which ways fit into 80 GB with 8,192 "
             "channels, and how many ranks does that take? Which way suffers most from a slow link? What do more "
             "texts a rank change for data parallelism and FSDP, and what for tensor parallelism? (The light part of "
-            "context is as long as that of data: both have as many tokens. But data parallelism cannot have less "
-            "than one text on a rank. Context parallelism can.)"
+            "context is as long as that of data: both have as many tokens. But one very long text cannot be divided by "
+            "data parallelism. Context parallelism divides it.)"
         ),
     ])  # fmt: skip
     return KEPT, TEXT
@@ -1522,13 +1533,13 @@ def _(BLUE, GREY, LIGHT, ORANGE, how_many, mo, plt, reads, speed, width):
 @app.cell(hide_code=True)
 def _(mo):
     mo.md("""
-    | | each rank has | sends in a step | saves | costs |
-    |:--|:--|:--|:--|:--|
-    | data | part of the texts | 2 × gradients | time; activations | a copy everywhere |
-    | FSDP | part of the texts and of each weight | 3 × weights | time; activations; all but 16 / n bytes a weight | waits for weights if a card has few tokens |
-    | tensor | part of each matrix | 8 × tokens in each block | time; most activations; all but 16 / n bytes a weight | waits in every block |
-    | pipeline | some blocks | 2 × tokens at each border; the tied table | time; all but 16 / n bytes a weight | the bubble |
-    | context | part of every text | 4 × tokens in each block, 2 × gradients | activations | a copy everywhere |
+    | | each rank has | sends in a step | weights, gradients, AdamW's means | saves | costs |
+    |:--|:--|:--|:--|:--|:--|
+    | data | part of the texts | 2 × gradients | 16 bytes a weight | time; activations | a copy everywhere |
+    | FSDP | part of the texts and of each weight | 3 × weights | 16 / n bytes a weight | time; activations | waits for weights if a card has few tokens |
+    | tensor | part of each matrix | 8 × tokens in each block | 16 / n bytes a weight of a matrix | time; most activations | waits in every block |
+    | pipeline | some blocks | 2 × tokens at each border; the tied table | 16 / n bytes a weight | time | the bubble |
+    | context | part of every text | 4 × tokens in each block, 2 × gradients | 16 bytes a weight | activations | a copy everywhere |
 
     (Multiply each entry by (n - 1) / n, except for the pipeline. "Tokens" are the vectors of all tokens, C numbers each. An
     all-reduce counts twice.)
@@ -1544,11 +1555,13 @@ def _(mo):
     2. They do not fit: FSDP, as long as each card has enough tokens.
     3. A block is too large or too slow, or there are more ranks than texts in a batch: tensor parallelism
        inside of each machine, up to its 8 cards.
-    4. Eight cards for each block are not enough, or there are still more ranks than texts: pipeline
+    4. Eight cards hold each block, but not all blocks; or there are still more ranks than texts: pipeline
        parallelism between machines.
     5. The texts are very long: context parallelism.
     
-    Which limit comes first? It changes with the number of cards.
+    Which limit comes first? Let the cards grow a hundredfold, and the batch stay the same, say 4 million tokens. (A
+    larger batch would help the cards. But beyond some size it hardly makes a step better.) Then each card gets a
+    hundredth of the tokens, and has as many bytes to send as before. So the limit changes with the number of cards:
     
     | cards | what runs out first | what helps |
     |--:|:--|:--|
@@ -1556,11 +1569,12 @@ def _(mo):
     | 2 to 8 | memory, if a copy does not fit on each card | FSDP, or tensor inside the machine |
     | up to hundreds | the link between machines | more tokens on each card |
     | thousands | the batch: too few texts for each card | tensor and pipeline: several cards share a text |
-    | 10,000 | the bubble: each copy has fewer microbatches | fewer parts of the pipeline; context for long texts |
+    | 10,000 | the bubble: more copies of the model share one batch, so each has fewer microbatches | fewer parts of the pipeline; context for long texts |
     
     Why does FSDP need many tokens? It sends 6 bytes a weight: three times 16 bits. Computing takes 6 operations
-    for each weight and token. With 50 GB a second and 40 % of an H100's peak, and nothing hidden, a card needs
-    about 8,000 tokens in a step before computing takes longer than sending. A batch of 4 million tokens then
+    for each weight and token. With 50 GB a second and 40 % of an H100's peak, sending takes 6 · N / 50 billion seconds, and computing takes
+    6 · N · tokens / 396,000 billion. The 6 and the N cancel: from 396,000 / 50 = about 8,000 tokens a step on,
+    computing takes longer than sending. (Nothing is hidden here.) A batch of 4 million tokens then
     keeps 500 cards busy, and no more.
 
     Meta trained its model of 405 billion weights on 16,384 cards: 8 for tensor, 16 for pipeline and 128 for
@@ -1671,7 +1685,7 @@ def _(layout_costs, mo):
         "The four best layouts, once you have looked for yourself": mo.md(
             f"| tensor | pipeline | data | memory | a step |\n|--:|--:|--:|--:|--:|\n{_rows}\n\n"
             f"The best has tensor {_best[0]} and pipeline {_best[1]}; the first four hardly differ. A pipeline alone "
-            "does not fit, not even with 16 parts. Tensor alone: it has to leave the machine, and the slow link costs more than all the computing. Here "
+            "does not fit, not even with 16 parts. Tensor alone: eight ranks would hold over 80 GB each, so it takes 16, two machines, and the slow link costs more than all the computing. (Pipeline and data are counted over the slow link.) Here "
             "nothing is sent while a rank computes. Real programs hide a part of the sending in this way."
         )
     })  # fmt: skip

@@ -215,7 +215,7 @@ def _(END, base, base_guess, held_out, largest, mo, reply, roll_out, tokenizer):
     def base_writes(prompts, tokens, temperature=0.0):
         """How the base model goes on with some texts."""
         ids = [tokenizer.encode(text) for text in prompts]
-        found = roll_out(base, ids, END, tokens, seed=1, temperature=temperature)
+        found = roll_out(base, ids, {END}, tokens, seed=1, temperature=temperature)
         return [said(answer.ids) for answer in found]
 
     _lines = base_writes([f"{_q}?" for _q in held_out[:4]], 18, temperature=1.0)
@@ -437,7 +437,7 @@ def _(END, base, dialogue_ids, equal, held_out, largest, mo, more_of_it, roll_ou
     def likeliest_answers(model, asked):
         """The likeliest answers to some questions."""
         prompts = [dialogue_ids(q) for q in asked]
-        return [said(a.ids) for a in roll_out(model, prompts, END, 8, seed=0, temperature=0)]
+        return [said(a.ids) for a in roll_out(model, prompts, {END}, 8, seed=0, temperature=0)]
 
     def share_right(model, reward=equal):
         """The share of the held-out questions that a model answers right."""
@@ -733,7 +733,7 @@ def _(
         for step in range(steps):
             some = [next(asked) for _ in range(16)]
             prompts = [dialogue_ids(q) for q in some]
-            answers = roll_out(model, prompts, END, 8, 1000 * seed + step, copies=8)  # 128 of them
+            answers = roll_out(model, prompts, {END}, 8, 1000 * seed + step, copies=8)  # 128 of them
             rewards = [
                 reward(said(a.ids), largest(some[n // 8])) for n, a in enumerate(answers)
             ]

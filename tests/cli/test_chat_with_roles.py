@@ -8,7 +8,13 @@ from nanogpt.cli import main
 from nanogpt.cli.chat import Conversation
 from nanogpt.config import SampleConfig
 from nanogpt.generation.replies import ask
-from nanogpt.text.conversations import END, Message, encode_conversation, reply_prompt
+from nanogpt.text.conversations import (
+    END,
+    Message,
+    encode_conversation,
+    endings,
+    reply_prompt,
+)
 from nanogpt.training.load import load
 from nanogpt.training.records import read_metrics
 
@@ -40,19 +46,20 @@ def test_turns_are_messages_whether_an_answer_ended_or_was_cut_short(run):
     chat = Conversation(loaded.model, loaded.tokenizer, GREEDY, [])
     assert chat.command("/system 1+1") == "a new conversation"
     expected = reply_prompt(loaded.tokenizer, [Message("system", "1+1"), Message("user", "2+3?")])
-    for turn, text in enumerate(["2+3?", "4", "5?"]):
+    for turn, text in enumerate(["2+3?", "4", "5?", "6?"]):
         said = "".join(chat.answer(text))
         row = chat.reader.rows[0]
         assert row[: len(expected)] == expected
+        if turn == 3:
+            break
         answer = row[len(expected) :]
         end = loaded.tokenizer.special_tokens[END]
-        if turn == 1:  # as if the model had ended its answer
-            answer.append(end)
-            chat.reader.append(0, [end])
-        assert loaded.tokenizer.decode([i for i in answer if i != end]) == said
-        closed = answer if answer[-1] == end else [*answer, end]
-        following = [Message("user", ["4", "5?", ""][turn])]
-        expected = [*expected, *closed]
+        # As if the model had ended its answer, or gone on with another role.
+        chat.reader.append(0, [[], [end], [loaded.tokenizer.special_tokens["<|user|>"]]][turn])
+        spoken = [i for i in answer if i not in endings(loaded.tokenizer)]
+        assert loaded.tokenizer.decode(spoken) == said
+        following = [Message("user", ["4", "5?", "6?"][turn])]
+        expected = [*expected, *spoken, end]
         expected += encode_conversation(loaded.tokenizer, following, reply=True)
     chat.command("/reset")
     assert "".join(chat.answer("2+3?")) == next(

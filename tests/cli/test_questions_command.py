@@ -22,6 +22,7 @@ def files(tmp_path_factory):
     ]  # fmt: skip
     (folder / "chats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     options = [f"--data.source={folder / 'chats.jsonl'}", "--data.tokenizer=char"]
+    options += ["--model.context-length=32"]
     assert main(["train", *SMALL, *options, f"--run={folder / 'run'}"]) == 0
     return folder / "run", folder / "chats.jsonl"
 
@@ -47,6 +48,20 @@ def test_accuracy_for_people_shows_wrong_answers(files, capsys):
     assert "95 % confidence" in shown
     assert "of 40 answers are right, by the reward 'exact'" in shown
     assert "answered" in shown
+
+
+def test_questions_longer_than_the_context_are_said_to_be(files, tmp_path, capsys):
+    run, questions = files
+    long = {"messages": [{"role": "user", "content": "7+" * 40},
+                         {"role": "assistant", "content": "0"}]}  # fmt: skip
+    (tmp_path / "long.jsonl").write_text(questions.read_text() + json.dumps(long) + "\n")
+    asked = ["evaluate", str(run), "--questions", str(tmp_path / "long.jsonl")]
+    assert main(asked) == 0
+    assert "questions longer than the context of 32 tokens: 1;" in capsys.readouterr().out
+    assert main([*asked, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["too_long"] == 1
+    assert main(["evaluate", str(run), "--questions", str(questions)]) == 0
+    assert "longer than the context" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,14 @@ from nanogpt.generation.reader import Reader, generate
 from nanogpt.generation.replies import ask
 from nanogpt.generation.stream import generate_text
 from nanogpt.model.gpt import GPT
-from nanogpt.text.conversations import END, Message, endings, reply_prompt, with_roles
+from nanogpt.text.conversations import (
+    END,
+    ROLE_TOKENS,
+    Message,
+    endings,
+    reply_prompt,
+    with_roles,
+)
 from nanogpt.text.tokenizer import END_OF_TEXT, CharTokenizer
 
 from conftest import tiny
@@ -22,7 +29,11 @@ CHATS = [[Message("user", "abcdefgh"[: 1 + n % 5])] * (1 + n % 2) for n in range
 @pytest.fixture
 def model():
     torch.manual_seed(3)
-    return GPT(tiny(vocab_size=TOKENIZER.vocab_size, context_length=32, init_std=0.5)).eval()
+    model = GPT(tiny(vocab_size=TOKENIZER.vocab_size, context_length=32, init_std=0.5)).eval()
+    roles = [TOKENIZER.special_tokens[name] for name in ROLE_TOKENS.values()]
+    with torch.no_grad():  # else it repeats the <|assistant|> with which it is asked
+        model.wte.weight[roles] *= 0.1
+    return model
 
 
 def test_answers_are_those_of_a_conversation_alone(model):

@@ -30,7 +30,7 @@ def sharp(**changes: object) -> GPT:
 def test_log_probabilities_are_those_that_reading_the_whole_gives(changes, temperature):
     """With the cache, beside shorter prompts, and after other rows have left."""
     model = sharp(**changes)
-    answers = roll_out(model, PROMPTS, END, 9, seed=3, copies=8, temperature=temperature)
+    answers = roll_out(model, PROMPTS, {END}, 9, seed=3, copies=8, temperature=temperature)
     assert len({answer.length for answer in answers}) > 3
     for number, answer in enumerate(answers):
         prompt = PROMPTS[number // 8]
@@ -51,7 +51,7 @@ def test_in_bfloat16_they_are_those_of_the_training_forward_pass(changes):
     model, compute = sharp(**changes), resolve("cpu", "bfloat16")
     with compute.autocast(), torch.no_grad():
         for prompt, n in zip(PROMPTS, range(3), strict=True):
-            for answer in roll_out(model, PROMPTS, END, 9, seed=3, copies=4)[4 * n : 4 * n + 4]:
+            for answer in roll_out(model, PROMPTS, {END}, 9, seed=3, copies=4)[4 * n : 4 * n + 4]:
                 logits = model(torch.tensor([prompt + answer.ids]))[0, len(prompt) - 1 : -1]
                 found = logits.float().log_softmax(-1)
                 found = found.gather(-1, torch.tensor(answer.ids)[:, None])[:, 0].tolist()
@@ -59,7 +59,7 @@ def test_in_bfloat16_they_are_those_of_the_training_forward_pass(changes):
 
 
 def test_an_answer_ends_with_its_end_and_nothing_follows():
-    answers = roll_out(sharp(), PROMPTS, END, 9, seed=1, copies=40)
+    answers = roll_out(sharp(), PROMPTS, {END}, 9, seed=1, copies=40)
     assert {answer.length for answer in answers} >= {1, 2, 3, 9}
     for answer in answers:
         assert END not in answer.ids[:-1]
@@ -67,18 +67,25 @@ def test_an_answer_ends_with_its_end_and_nothing_follows():
         assert len(answer.log_probabilities) == len(answer.entropies) == answer.length
 
 
+def test_any_of_several_tokens_ends_an_answer():
+    ends = {END, PROMPTS[0][0]}
+    answers = roll_out(sharp(), PROMPTS, ends, 9, seed=1, copies=40)
+    assert {answer.ids[-1] for answer in answers if answer.length < 9} == ends
+    assert not any(ends & {*answer.ids[:-1]} for answer in answers)
+
+
 def test_what_a_row_draws_does_not_depend_on_who_has_left():
     """Rows that ended leave the batch; the chance of a row is its own at every step."""
     model = sharp()
-    with_end = roll_out(model, PROMPTS, END, 9, seed=1, copies=20)
-    without = roll_out(model, PROMPTS, -1, 9, seed=1, copies=20)
+    with_end = roll_out(model, PROMPTS, {END}, 9, seed=1, copies=20)
+    without = roll_out(model, PROMPTS, (), 9, seed=1, copies=20)
     for one, other in zip(with_end, without, strict=True):
         assert one.ids == other.ids[: one.length]
 
 
 def test_the_same_seed_gives_the_same_answers_and_another_seed_others():
     model = sharp()
-    one, same, other = (roll_out(model, PROMPTS, END, 9, seed, copies=4) for seed in (1, 1, 2))
+    one, same, other = (roll_out(model, PROMPTS, {END}, 9, seed, copies=4) for seed in (1, 1, 2))
     assert one == same
     assert [a.ids for a in one] != [a.ids for a in other]
     assert len({tuple(answer.ids) for answer in one[:4]}) > 1  # answers to one question differ
@@ -88,14 +95,14 @@ def test_draws_are_as_frequent_as_the_model_says():
     model = sharp()
     with torch.no_grad():
         p = model(torch.tensor([PROMPTS[0]]))[0, -1].softmax(-1)
-    answers = roll_out(model, [PROMPTS[0]], END, 1, seed=5, copies=20_000)
+    answers = roll_out(model, [PROMPTS[0]], {END}, 1, seed=5, copies=20_000)
     counts = torch.bincount(torch.tensor([a.ids[0] for a in answers]), minlength=13)
     assert chi_square_is_fine(counts, p.tolist())
 
 
 def test_temperature_zero_takes_the_likeliest_as_the_reader_does():
     model = sharp()
-    answers = roll_out(model, PROMPTS, END, 9, seed=0, temperature=0.0)
+    answers = roll_out(model, PROMPTS, {END}, 9, seed=0, temperature=0.0)
     for prompt, answer in zip(PROMPTS, answers, strict=True):
         reader, said = Reader(model, [prompt]), []
         while len(said) < 9 and END not in said:
@@ -116,7 +123,7 @@ def test_a_token_of_no_probability_is_never_drawn():
 
 def test_answering_leaves_the_model_in_its_mode_and_without_gradients():
     model = sharp(dropout=0.5).train()
-    one, other = (roll_out(model, PROMPTS, END, 5, seed=1) for _ in range(2))
+    one, other = (roll_out(model, PROMPTS, {END}, 5, seed=1) for _ in range(2))
     assert one == other  # no dropout
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -132,11 +139,11 @@ def test_answering_leaves_the_model_in_its_mode_and_without_gradients():
 )
 def test_what_cannot_be_answered_is_refused(prompts, longest, words):
     with pytest.raises(UserError, match=words):
-        roll_out(sharp(), prompts, END, longest, seed=1)
+        roll_out(sharp(), prompts, {END}, longest, seed=1)
 
 
 def test_weights_that_are_no_numbers_are_named():
     model = sharp()
     torch.nn.init.constant_(model.ln_f.weight, torch.nan)
     with pytest.raises(UserError, match="weights are not numbers"):
-        roll_out(model, PROMPTS, END, 3, seed=1)
+        roll_out(model, PROMPTS, {END}, 3, seed=1)

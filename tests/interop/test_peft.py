@@ -87,6 +87,17 @@ def test_peft_opens_what_export_writes(peft, trained_run, prepared, tmp_path, ca
     torch.testing.assert_close(adapted(ids).logits, expected, rtol=0, atol=1e-5)
 
 
+def test_the_base_of_an_adapter_may_be_a_run(trained_run, prepared, tmp_path, capsys):
+    base = trained_run()
+    settings = small_run(prepared, init=str(base), lora_rank=4)
+    list(Trainer.start(tmp_path / "run", settings).run())
+    adapter, whole = tmp_path / "adapter", tmp_path / "adapter-base"
+    assert not main(["export", str(tmp_path / "run"), str(adapter), "--adapter"])
+    said = capsys.readouterr().out
+    assert f"First: nanogpt export {base} {whole}\n" in said
+    assert f"from_pretrained({str(whole)!r})" in said
+
+
 def test_an_adapter_holds_what_was_trained_under_peft_s_names(tmp_path):
     model = add_lora(GPT(tiny()), TrainConfig(lora_rank=4, lora_on="h.1.mlp.c_fc"))
     export_adapter(tmp_path / "adapter", model, SETTINGS)

@@ -25,7 +25,9 @@ from nanogpt.text.conversations import (
     answers_only,
     conversation,
     encode_conversation,
+    endings,
     has_roles,
+    read_messages,
     with_roles,
 )
 from nanogpt.text.corpus import Document
@@ -154,6 +156,25 @@ def test_batches_of_answers_need_roles(tmp_path):
         AnswerBatches(BATCHES["random"](tokens, 8), tokenizer)
 
 
+def test_batches_of_answers_need_answers(tmp_path):
+    tokenizer = CharTokenizer("ab", SPECIAL_TOKENS)
+    tokens = write_token_file(tmp_path / "train.bin", ["abab" * 20], tokenizer)
+    with pytest.raises(UserError, match=r"in .*train\.bin the assistant says nothing"):
+        AnswerBatches(BATCHES["random"](tokens, 8), tokenizer)
+
+
+def test_a_role_ends_what_the_one_before_it_says():
+    for tokenizer in TOKENIZERS.values():
+        assert endings(tokenizer) == {tokenizer.special_tokens[text] for text in SPECIAL_TOKENS}
+    assert endings(CharTokenizer("ab")) == set()
+
+
+def test_a_text_may_come_in_parts():
+    parts = [{"type": "text", "text": "2+"}, {"type": "text", "text": "3?"}]
+    messages = read_messages([{"role": "user", "content": parts}], "line 1")
+    assert messages == (Message("user", "2+3?"),)
+
+
 def write_chats(folder, ending=".jsonl", key="messages", **more):
     """CHATS as a file of some kind; gives its path."""
     path = folder / f"chats{ending}"
@@ -242,6 +263,10 @@ USER = {"role": "user", "content": "hello"}
         (["hi"], 'line 2, message 1 is no object with a "role"'),
         ([{"role": "user"}], 'line 2, message 1 has no text as "content"'),
         ([{"role": "user", "content": ["hi"]}], 'line 2, message 1 has no text as "content"'),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a"}}]}],
+            'line 2, message 1 has no text as "content"',
+        ),
         ([USER, {"role": "tool", "content": "3"}], "line 2, message 2 calls a tool"),
         (
             [USER, {"role": "assistant", "content": None, "tool_calls": [{"id": "a"}]}],

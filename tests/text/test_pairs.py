@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from nanogpt.config import IGNORED, DataConfig
@@ -11,6 +13,10 @@ from nanogpt.text.batches import SlidingWindows
 from nanogpt.text.conversations import Message, encode_conversation
 from nanogpt.text.pairs import PairBatches, Pairs, read_pair
 from nanogpt.text.prepare import Prepared, prepare
+from nanogpt.text.sources import stream_documents
+from nanogpt.training.start import Trainer
+
+from conftest import small_run
 
 USER, BOT = {"role": "user", "content": "ab?"}, {"role": "assistant", "content": "abc"}
 BAD = {"role": "assistant", "content": "c"}
@@ -42,6 +48,17 @@ def test_every_form_means_the_same(row):
     assert found.messages == (Message("user", "ab?"), Message("assistant", "abc"))
     assert found.rejected == (Message("user", "ab?"), Message("assistant", "c"))
     assert found.texts == ["ab?", "abc", "c"]
+
+
+@pytest.mark.parametrize("row", FORMS[:3])
+def test_pairs_are_read_from_parquet(row, tmp_path):
+    path = tmp_path / "pairs.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{**row, "score": 7}]), path)
+    (found,) = stream_documents(DataConfig(source=str(path)))
+    assert (found.messages, found.rejected) == (
+        (Message("user", "ab?"), Message("assistant", "abc")),
+        (Message("user", "ab?"), Message("assistant", "c")),
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,13 +119,33 @@ def test_pairs_stay_together_and_both_sides_have_whole_ones(tmp_path):
 def test_pairs_longer_than_the_context_are_left_out(tmp_path):
     made = prepared(tmp_path, [*many(), *(many(1)[0] | {"rejected": "no" * 30} for _ in range(1))])
     train = made.files["train"]
-    lengths = [
-        len(PairBatches(SlidingWindows(train, n, None, DataConfig()), made.tokenizer))
+    found = [
+        PairBatches(SlidingWindows(train, n, None, DataConfig()), made.tokenizer)
         for n in (90, 32, 10)
     ]
+    lengths = [len(batches) for batches in found]
     assert lengths[0] >= lengths[1] > lengths[2] > 0
+    assert {len(batches) + batches.left_out for batches in found} == {lengths[0]}
     with pytest.raises(UserError, match="no pair of at most 4 tokens each"):
         PairBatches(SlidingWindows(train, 4, None, DataConfig()), made.tokenizer)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_pairs_and_conversations_do_not_mix(tmp_path, first):
+    """Or the rejected answers would be learned as if they were right."""
+    rows = [many(1)[0], {"messages": [USER, BOT]}]
+    with pytest.raises(UserError, match=r"is (no|a) pair of answers, and the documents before it"):
+        prepared(tmp_path, [rows[first], rows[1 - first], *[rows[first]] * 9])
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("objective", ["next-token", "answers", "policy"])
+def test_rejected_answers_are_learned_by_no_other_objective(tmp_path, objective):
+    prepared(tmp_path, many())
+    config = small_run(tmp_path / "data", objective=objective, batch_size=8)
+    with pytest.raises(UserError, match=rf"objective={objective} would learn rejected answers"):
+        Trainer.start(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_conversations_are_no_pairs(tmp_path):

@@ -24,5 +24,10 @@ def test_questions_begin_as_conversations_do_in_training(tmp_path):
     assert sorted(found) == sorted(wanted)
     longest = max(len(question) for question, _ in wanted)
     train = made.files["train"]
-    assert len(Prompts(train, made.tokenizer, longest)) == train.about.documents
-    assert len(Prompts(train, made.tokenizer, longest - 1)) == train.about.documents - 1
+    all_of_them, some = (Prompts(train, made.tokenizer, n) for n in (longest, longest - 1))
+    assert (len(all_of_them), all_of_them.left_out) == (train.about.documents, 0)
+    assert (len(some), some.left_out) == (train.about.documents - 1, 1)
+    end, unknown = made.tokenizer.special_tokens["<|end|>"], made.tokenizer.vocab_size
+    answer = made.tokenizer.encode("12")
+    assert some.text_of([*answer, end]) == "12"
+    assert some.text_of([*answer, unknown, end]) == "12�", "an id of no token is no right answer"

@@ -141,10 +141,11 @@ class Conversation(Chat):
         if self.reader is None:
             first = [Message("system", self.system)] if self.system else []
             return reply_prompt(self.tokenizer, [*first, *said])
+        answer = self.reader.rows[0]
+        if answer[-1] in endings(self.tokenizer):
+            answer.pop()  # it was chosen and never read
         ids = encode_conversation(self.tokenizer, said, reply=True)
-        if self.reader.rows[0][-1] in endings(self.tokenizer):
-            return ids
-        return [self.tokenizer.special_tokens[END], *ids]  # the answer was cut short
+        return [self.tokenizer.special_tokens[END], *ids]
 
     def command(self, line: str) -> str:
         name, _, value = line[1:].strip().partition(" ")

@@ -81,7 +81,8 @@ def main(arguments: Sequence[str]) -> None:
         "loss_nats_per_token, perplexity_per_token, bits_per_byte, tokens, bytes_per_token, "
         "protocol; with the options above also documents, token_losses_nats, "
         "references_bits_per_byte, novelty (new_runs: shares of runs of n words); with --questions "
-        "accuracy, interval_95, right, questions, reward, mean_reward, protocol, answers"
+        "accuracy, interval_95, right, questions, too_long (for the context), reward, mean_reward, "
+        "protocol, answers"
     )
     options = parser.parse(arguments)
     if options.batch_size < 1:

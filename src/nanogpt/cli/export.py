@@ -1,5 +1,6 @@
 """nanogpt export: a folder that Hugging Face Transformers opens."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,12 +57,18 @@ def write_adapter(run: Path, checkpoint: str, folder: Path) -> None:
         path = find_checkpoint(run, checkpoint)
         config = load_state(path)[1]
         export_adapter(folder, load_for_training(path, config.model), config.train)
-    console = Screen(soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{folder} holds an adapter for {config.train.init}. In Python:\n")
+    console, base = Screen(soft_wrap=True, highlight=False, markup=False), config.train.init
+    console.print(f"{folder} holds an adapter for {base}.")
+    if (Path(base) / "config.toml").exists():  # a run, which Transformers cannot open
+        whole = f"{folder}-base"
+        console.print(f"First: nanogpt export {shlex.quote(base)} {shlex.quote(whole)}")
+        base = whole
     console.print(f"""\
+In Python:
+
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained({config.train.init!r})
+model = AutoModelForCausalLM.from_pretrained({base!r})
 model = PeftModel.from_pretrained(model, {str(folder)!r})""")
 
 

@@ -17,6 +17,7 @@ from nanogpt.config import SampleConfig, choose
 from nanogpt.errors import UserError
 from nanogpt.evaluation.questions import Graded, accuracy, grade, read_questions
 from nanogpt.evaluation.rewards import REWARDS
+from nanogpt.text.conversations import reply_prompt
 
 if TYPE_CHECKING:
     from nanogpt.model.gpt import GPT
@@ -54,14 +55,22 @@ def answer(options: argparse.Namespace, model: "GPT", tokenizer: "BaseTokenizer"
 
     questions = read_questions(options.questions)
     settings = sampling(options)
+    asked = [question.messages for question in questions]
+    room = model.config.context_length
+    long = sum(len(reply_prompt(tokenizer, messages)) > room for messages in asked)
     with Screen(stderr=True).status(f"answering {len(questions):,} questions ..."):
-        asked = [question.messages for question in questions]
         answers = list(ask(model, tokenizer, asked, settings, options.batch_size))
     graded = grade(questions, answers, options.reward)
     if options.json:
-        print_json(figures(graded, options.reward, settings))
+        print_json(figures(graded, options.reward, settings, long))
     else:
-        show(graded, options.reward, Screen(soft_wrap=True, highlight=False))
+        console = Screen(soft_wrap=True, highlight=False)
+        show(graded, options.reward, console)
+        if long:
+            console.print(
+                f"[yellow]questions longer than the context of {room} tokens: {long:,}; the model "
+                "saw only their ends[/]"
+            )
 
 
 def sampling(options: argparse.Namespace) -> SampleConfig:
@@ -76,14 +85,17 @@ def mean_reward(graded: Sequence[Graded]) -> float:
     return sum(each.reward for each in graded) / len(graded)
 
 
-def figures(graded: Sequence[Graded], reward: str, settings: SampleConfig) -> dict[str, object]:
-    """The findings as --json prints them."""
+def figures(
+    graded: Sequence[Graded], reward: str, settings: SampleConfig, long: int
+) -> dict[str, object]:
+    """The findings as --json prints them; so many questions were too long for the context."""
     found = accuracy(graded)
     return {
         "accuracy": found.share,
         "interval_95": list(found.interval),
         "right": found.right,
         "questions": found.count,
+        "too_long": long,
         "reward": reward,
         "mean_reward": mean_reward(graded),
         "protocol": {key: value for key, value in asdict(settings).items() if key != "prompt"},

@@ -252,6 +252,12 @@ def describe(trainer: "Trainer", console: Console) -> None:
         f"[bold]compiled[/]  {'no: ' + trainer.not_compiled if trainer.not_compiled else 'yes'}",
         highlight=False,
     )
+    if trainer.left_out:
+        kind = "questions" if train.objective == "policy" else "pairs"
+        console.print(
+            f"[bold]left out[/]  {trainer.left_out:,} {kind} of the training text, which do not "
+            f"fit into a context of {model.context_length}", highlight=False,
+        )  # fmt: skip
 
 
 def finish(trainer: "Trainer", console: Console) -> int:

@@ -7,7 +7,7 @@ others are still there.
 Axes: Q questions, B answers, T time, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -36,13 +36,13 @@ class RollOut:
 
 @torch.no_grad()
 def roll_out(
-    model: GPT, prompts: Sequence[Sequence[int]], end: int, max_new_tokens: int, seed: int,
-    copies: int = 1, temperature: float = 1.0,
+    model: GPT, prompts: Sequence[Sequence[int]], endings: Collection[int], max_new_tokens: int,
+    seed: int, copies: int = 1, temperature: float = 1.0,
 ) -> list[RollOut]:  # fmt: skip
     """Draw answers to each prompt, `copies` of them: those to one prompt follow each other.
 
-    An answer ends with the token `end`, or after max_new_tokens. At temperature 0 each token is
-    the likeliest. Log-probabilities are those of the distribution that is drawn from: at a
+    An answer ends with one of the tokens `endings`, or after max_new_tokens. At temperature 0 each
+    token is the likeliest. Log-probabilities are those of the distribution that is drawn from: at a
     temperature of 1 the model's own, at another one those of logits / temperature. The result is a
     pure function of the weights and the arguments. Raises UserError where question and answer do
     not fit into the context, and for a model whose weights are not numbers.
@@ -55,12 +55,13 @@ def roll_out(
     chances = torch.rand(
         max_new_tokens, len(source), generator=torch.Generator().manual_seed(seed)
     ).to(model.device)
+    ends = torch.tensor(sorted(endings), dtype=torch.long, device=model.device)
     alive = torch.arange(len(source), device=model.device)  # the rows that are still there
     steps = []
     for chance in chances:
         chosen, log_probability, entropy = draw(logits, chance[alive], temperature)
         steps.append((alive, chosen, log_probability, entropy))
-        going_on = chosen != end
+        going_on = torch.isin(chosen, ends, invert=True)
         left = int(going_on.sum())
         if not left or len(steps) == max_new_tokens:
             break
@@ -69,7 +70,7 @@ def roll_out(
             alive, chosen = alive[going_on], chosen[going_on]
             documents = documents if documents is None else documents[going_on]
         logits = read(model, chosen[:, None], cache, documents)
-    return collect(steps, len(source), end)
+    return collect(steps, len(source), endings)
 
 
 def read_prompts(
@@ -142,14 +143,14 @@ def draw(logits: Tensor, chance: Tensor, temperature: float) -> tuple[Tensor, Te
 
 
 def collect(
-    steps: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], rows: int, end: int
+    steps: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], rows: int, endings: Collection[int]
 ) -> list[RollOut]:
     """Put the answers together from what was drawn step by step; nothing follows an end."""
     found = [RollOut([], [], []) for _ in range(rows)]
     for step in steps:
         for row, token, log_probability, entropy in zip(*(x.tolist() for x in step), strict=True):
             answer = found[row]
-            if not answer.ids or answer.ids[-1] != end:
+            if not answer.ids or answer.ids[-1] not in endings:
                 answer.ids.append(token)
                 answer.log_probabilities.append(log_probability)
                 answer.entropies.append(entropy)

@@ -79,13 +79,24 @@ def read_messages(values: Any, place: str) -> tuple[Message, ...]:
         tools = value["role"] in TOOL_ROLES or any(map(value.get, TOOL_KEYS))
         if tools:
             raise UserError(f"{where} calls a tool, and only text can be learned; remove the line")
-        if not isinstance(value.get("content"), str):
-            raise UserError(f'{where} has no text as "content"; fix it')
         try:
-            found.append(Message(value["role"], value["content"]))
+            found.append(Message(value["role"], text_in(value.get("content"), where)))
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
     return tuple(found)
+
+
+def text_in(content: Any, where: str) -> str:
+    """The text of a message: a string, or a list of parts such as {"type": "text", "text": "Hi"}.
+
+    Raises UserError, naming the place, for what is neither, and for a part that is a picture.
+    """
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    for part in parts:
+        is_text = isinstance(part, Mapping) and part.get("type") == "text"
+        if not is_text or not isinstance(part.get("text"), str):
+            raise UserError(f'{where} has no text as "content"; fix it')
+    return "".join(part["text"] for part in parts)
 
 
 def conversation(name: str, messages: Sequence[Message]) -> Document:
@@ -114,8 +125,11 @@ def has_roles(tokenizer: BaseTokenizer) -> bool:
 
 
 def endings(tokenizer: BaseTokenizer) -> set[int]:
-    """The tokens that end what a model says: <|endoftext|> and <|end|>, if there are such."""
-    return {i for text, i in tokenizer.special_tokens.items() if text in (END_OF_TEXT, END)}
+    """The tokens that end what a model says: those of SPECIAL_TOKENS, if there are such.
+
+    <|end|> ends a message and <|endoftext|> a document. A role begins another message.
+    """
+    return {i for text, i in tokenizer.special_tokens.items() if text in SPECIAL_TOKENS}
 
 
 def encode_conversation(
@@ -187,7 +201,7 @@ def answers_only(ids: IntArray, targets: IntArray, assistant: int, end: int) -> 
 class AnswerBatches(Batches):
     """Other batches, in which only what the assistant says counts: see answers_only.
 
-    Raises UserError if the tokenizer lacks the tokens for roles.
+    Raises UserError if the tokenizer lacks the tokens for roles, or if there are no answers.
     """
 
     def __init__(self, batches: Batches, tokenizer: BaseTokenizer) -> None:
@@ -202,6 +216,10 @@ class AnswerBatches(Batches):
         special = tokenizer.special_tokens
         self.batches, self.documents_apart = batches, batches.documents_apart
         self.assistant, self.end = special[ROLE_TOKENS["assistant"]], special[END]
+        if not any((ids == self.assistant).any() for ids in self.tokens.chunks()):
+            raise UserError(
+                f"in {self.tokens.path} the assistant says nothing: use conversations with answers"
+            )
 
     def batch(self, number: int, batch_size: int, seed: int, rows: slice = ALL) -> Batch:
         return self.masked(self.batches.batch(number, batch_size, seed, rows))

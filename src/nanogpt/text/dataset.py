@@ -16,7 +16,8 @@ ORDERED = (
     "source", "text_field", "separator", "max_documents", "tokenizer", "vocab_size",
     "val_fraction", "shard_tokens", "roles",
 )  # fmt: skip
-PREPARED = "prepared.json"  # in a folder of token files: the settings that they were made with
+# In a folder of token files: the settings that they were made with, and whether they hold pairs.
+PREPARED = "prepared.json"
 
 
 def settings_of_files(data: DataConfig) -> DataConfig:
@@ -35,6 +36,17 @@ def settings_of_files(data: DataConfig) -> DataConfig:
         return replace(data, **{name: values[name] for name in ORDERED})
     except (KeyError, UserError) as error:
         raise UserError(f"{path}: {error}; prepare the text again") from None
+
+
+def refuse_pairs(folder: str | Path, objective: str) -> None:
+    """Raise UserError if an objective would learn the rejected answers of pairs, too."""
+    path = Path(folder, PREPARED)
+    pairs = path.exists() and read_json(path).get("pairs", False)
+    if pairs and objective != "preference":
+        raise UserError(
+            f"train.objective={objective} would learn rejected answers, too, which {folder} holds: "
+            "use train.objective=preference, or conversations with the right answers alone"
+        )
 
 
 def data_folder(run: str | Path, config: Config) -> Path:

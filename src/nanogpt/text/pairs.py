@@ -63,8 +63,8 @@ class PairBatches(AnswerBatches):
     """Pairs of conversations, padded, in which only what the assistant says counts.
 
     What both say before their last answer is the same, and so drops out of the difference. Pairs
-    that are longer than the context are left out. Raises UserError if none are left, or if the
-    text is not made of pairs.
+    that are longer than the context are left out; `left_out` says how many. Raises UserError if
+    none are left, or if the text is not made of pairs.
     """
 
     def __init__(self, batches: Batches, tokenizer: BaseTokenizer) -> None:
@@ -76,6 +76,7 @@ class PairBatches(AnswerBatches):
         # A document begins with the token that closes the one before it; -1 stands for the first.
         begins = np.append(-1, stops)[:-1]
         fits = (stops - begins).reshape(-1, 2).max(axis=1) <= self.context_length
+        self.left_out = int((~fits).sum())
         self.begins, self.stops = (x.reshape(-1, 2)[fits] for x in (begins, stops))
         if not len(self.begins):
             raise UserError(

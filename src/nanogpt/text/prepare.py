@@ -27,6 +27,7 @@ from nanogpt.text.formats import load_tokenizer, train_tokenizer
 from nanogpt.text.remote import is_url
 from nanogpt.text.sources import (
     holds_conversations,
+    holds_pairs,
     identity,
     rule_for,
     stream_documents,
@@ -134,6 +135,7 @@ def prepare(
     chosen = Path(data.tokenizer)
     stamp = chosen.stat().st_mtime_ns if chosen.exists() else None
     order |= {"identity": identity(data), "stamp": stamp, "version": __version__}
+    order["pairs"] = holds_pairs(data)
     with claimed(folder):
         refuse_other_text(folder, data)
         journal = Journal.open(work, order)
@@ -166,6 +168,20 @@ def refuse_other_text(folder: Path, data: DataConfig) -> None:
 def pieces(data: DataConfig, rule: SplitRule) -> Iterator[tuple[Side, Document]]:
     """The whole source, each piece with its side."""
     return rule.divide(stream_documents(data))
+
+
+def checked_pieces(
+    data: DataConfig, rule: SplitRule, pairs: bool
+) -> Iterator[tuple[Side, Document]]:
+    """As pieces does. Raises UserError where pairs of answers stand among other documents."""
+    for side, document in pieces(data, rule):
+        if bool(document.rejected) != pairs:
+            kind, others = ("no pair", "pairs") if pairs else ("a pair", "no pairs")
+            raise UserError(
+                f"{document.name} is {kind} of answers, and the documents before it are {others}: "
+                "keep them in different sources"
+            )
+        yield side, document
 
 
 def learn(
@@ -209,7 +225,8 @@ def encode(
 ) -> None:
     """Write the ids of all groups of text that the journal does not have yet."""
     assert journal.rule is not None
-    all_groups = grouped(pieces(data, journal.rule), lambda piece: len(piece[1].text), GROUP)
+    checked = checked_pieces(data, journal.rule, journal.order["pairs"])
+    all_groups = grouped(checked, lambda piece: len(piece[1].text), GROUP)
     groups = islice(all_groups, journal.groups, None)
     work_on = partial(encode_group, tokenizer)
     with ExitStack() as stack:
@@ -327,7 +344,8 @@ def install(work: Path, folder: Path, journal: Journal) -> None:
                 path.unlink()
     if not (work / PREPARED).exists():
         made_with = {name: journal.order[name] for name in ORDERED}
-        write_json(work / PREPARED, {**made_with, "source": absolute(made_with["source"])})
+        known = {"source": absolute(made_with["source"]), "pairs": journal.order["pairs"]}
+        write_json(work / PREPARED, {**made_with, **known})
     moves[work / PREPARED] = folder / PREPARED
     moves[work / "tokenizer.json"] = folder / "tokenizer.json"
     for source, place in moves.items():

@@ -4,7 +4,7 @@ import numpy as np
 
 from nanogpt.errors import UserError
 from nanogpt.text.batches import IntArray
-from nanogpt.text.conversations import END, ROLE_TOKENS, has_roles
+from nanogpt.text.conversations import END, ROLE_TOKENS, endings, has_roles
 from nanogpt.text.tokenfiles import TokenFile, end_of_text
 from nanogpt.text.tokenizer import END_OF_TEXT, BaseTokenizer
 
@@ -13,7 +13,8 @@ class Prompts:
     """The questions of a token file: each conversation up to its last answer.
 
     A conversation without an answer is left out, and so is a question of more than `longest`
-    tokens. Raises UserError if none are left, or if the tokenizer has no tokens for roles.
+    tokens; `left_out` says how many. Raises UserError if none are left, or if the tokenizer has no
+    tokens for roles.
     """
 
     def __init__(self, tokens: TokenFile, tokenizer: BaseTokenizer, longest: int) -> None:
@@ -23,16 +24,18 @@ class Prompts:
                 "use conversations as data.source, or prepare with --data.roles true"
             )
         special, self.tokens, self.tokenizer = tokenizer.special_tokens, tokens, tokenizer
-        self.end, self.opening = special[END], special[END_OF_TEXT]
+        self.endings, self.opening = endings(tokenizer), special[END_OF_TEXT]
         separators = places_of(tokens, end_of_text(tokenizer))
         speaks = places_of(tokens, special[ROLE_TOKENS["assistant"]])
-        ends = places_of(tokens, self.end)
+        ends = places_of(tokens, special[END])
         begins = np.concatenate([[0], separators + 1])
         stops = np.append(separators, len(tokens.ids))
         # The last <|assistant|> before each stop, and the first <|end|> after that.
         last = np.append(-1, speaks)[np.searchsorted(speaks, stops)]
         close = np.append(ends, len(tokens.ids))[np.searchsorted(ends, last)]
-        usable = (last >= begins) & (last + 2 - begins <= longest)
+        answered = last >= begins
+        usable = answered & (last + 2 - begins <= longest)
+        self.left_out = int(answered.sum() - usable.sum())
         self.begins, self.speaks = begins[usable], last[usable]
         self.ends = np.minimum(close, stops)[usable]
         if not len(self.begins):
@@ -56,9 +59,13 @@ class Prompts:
         return self.text_of(self.tokens.ids[self.speaks[n] + 1 : self.ends[n]].tolist())
 
     def text_of(self, ids: list[int]) -> str:
-        """The text of an answer, without the token that ends it, and without ids of no token."""
+        """The text of an answer, without the token that ends it.
+
+        An id of no token, which a padded vocabulary has, is shown as �, so it is never right.
+        """
         known = self.tokenizer.vocabulary
-        return self.tokenizer.decode([i for i in ids if i != self.end and i in known])
+        said = [known.get(i, "�".encode()) for i in ids if i not in self.endings]
+        return b"".join(said).decode("utf-8", "replace")
 
 
 def places_of(tokens: TokenFile, wanted: int | None) -> IntArray:

@@ -38,7 +38,7 @@ from nanogpt.text.corpus import (
     shakespeare,
     split_rule,
 )
-from nanogpt.text.pairs import is_pair, read_pair
+from nanogpt.text.pairs import CHOSEN, PROMPT, REJECTED, is_pair, read_pair
 from nanogpt.text.tokenizer import END_OF_TEXT
 from nanogpt.text.worlds import TOY, documents, find_world
 
@@ -84,6 +84,11 @@ def read_source(data: DataConfig) -> Iterator[Document]:
 def holds_conversations(data: DataConfig) -> bool:
     """Whether a source begins with a conversation. Raises UserError as stream_documents does."""
     return any(document.messages for document in islice(stream_documents(data), 1))
+
+
+def holds_pairs(data: DataConfig) -> bool:
+    """Whether a source begins with a pair of answers. Raises UserError as stream_documents does."""
+    return any(document.rejected for document in islice(stream_documents(data), 1))
 
 
 def source_files(source: str | Path) -> list[Path]:
@@ -174,25 +179,30 @@ def read_row(row: Any, field: str, name: str, place: str) -> Iterator[Document] 
 
 
 def read_parquet(path: str | Path, name: str, field: str) -> Iterator[Document]:
-    """One document per row: the text in a column, or a conversation. A hundred at a time."""
+    """One document per row: the text in a column, a preference, or a conversation.
+
+    A hundred rows are read at a time.
+    """
     size = file_size(path)
     parquet = optional("pyarrow.parquet")
     number = done = 0
     try:
         with parquet.ParquetFile(path) as file:
             known = file.schema_arrow.names
-            column = field if field in known or MESSAGES not in known else MESSAGES
-            if column not in known:
+            choices = ([field], [CHOSEN, REJECTED], [MESSAGES])
+            columns = next((some for some in choices if {*some} <= {*known}), None)
+            if columns is None:
                 names = ", ".join(known)
                 raise UserError(f"{path} has no column {field!r}: set data.text_field to {names}")
+            more = [PROMPT] if CHOSEN in columns and PROMPT in known else []
             at_once, most = rows_at_once(file, size, path), max(BOMB_BYTES, BOMB_RATIO * size)
-            for rows in file.iter_batches(batch_size=at_once, columns=[column]):
+            for rows in file.iter_batches(batch_size=at_once, columns=columns + more):
                 for row in rows.to_pylist():
                     number += 1
                     place = f"{path} row {number}"
-                    found = read_row(row, column, f"{name}:{number}", place)
+                    found = read_row(row, field, f"{name}:{number}", place)
                     if found is None:
-                        raise UserError(f"{place} holds no text in {column!r}")
+                        raise UserError(f"{place} holds no text in {columns[0]!r}")
                     for document in found:
                         done += len(document.text)
                         if done > most:

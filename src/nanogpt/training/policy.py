@@ -93,6 +93,11 @@ def load_reference(model: GPT, path: Path) -> None:
 class PreferenceTrainer(ReferenceTrainer):
     """Training on pairs of answers, of which one was preferred."""
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        assert isinstance(self.train_batches, PairBatches)
+        self.left_out = self.train_batches.left_out
+
     def build_objective(
         self, model: GPT, settings: TrainConfig, compute: Compute, tokens: int
     ) -> tuple[nn.Module, str]:
@@ -193,6 +198,7 @@ class PolicyTrainer(ReferenceTrainer):
         room = self.config.model.context_length - self.config.policy.max_new_tokens
         self.questions = Prompts(self.tokens.train, self.tokenizer, room)
         self.examination = Prompts(self.tokens.val, self.tokenizer, room)
+        self.left_out = self.questions.left_out
         self.loader = Loader(self.load_batches, end=0)  # nothing ahead: first the model has to move
         self.drawn, self.rolled = 0, Rollout(0, 0.0, 0.0, 0.0, 0.0)  # tokens, and what was drawn
 
@@ -239,13 +245,13 @@ class PolicyTrainer(ReferenceTrainer):
         asked, answers = [questions.question(number) for number in numbers], list[RollOut]()
         longest = max(map(len, asked)) + settings.max_new_tokens
         row = cache_bytes(replace(model, context_length=longest))
-        some, end = max(1, CACHE // row // copies), questions.end
+        some, endings = max(1, CACHE // row // copies), questions.endings
         temperature = settings.temperature if seed else 0.0
         for n in range(0, len(asked), some):
             now, own = asked[n : n + some], derived_seed(*seed, n)
             with self.compute.autocast():  # as in the update: the probabilities should be the same
                 answers += roll_out(
-                    self.model, now, end, settings.max_new_tokens, own, copies, temperature
+                    self.model, now, endings, settings.max_new_tokens, own, copies, temperature
                 )
         return answers
 

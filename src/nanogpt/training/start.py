@@ -32,7 +32,13 @@ from nanogpt.model.lora import add_lora
 from nanogpt.model.position import Learned
 from nanogpt.text.batches import Batches, sliding_windows
 from nanogpt.text.conversations import AnswerBatches
-from nanogpt.text.dataset import data_folder, open_tokens, settings_of_files, tokenizer_of
+from nanogpt.text.dataset import (
+    data_folder,
+    open_tokens,
+    refuse_pairs,
+    settings_of_files,
+    tokenizer_of,
+)
 from nanogpt.text.formats import find_tokenizer
 from nanogpt.text.tokenfiles import TokenFile, check_unchanged
 from nanogpt.text.tokenizer import BaseTokenizer
@@ -185,6 +191,7 @@ class Trainer(TrainingLoop):
         check_choices(config)
         config = replace(config, data=settings_of_files(config.data))
         data = data_folder(folder, config)
+        refuse_pairs(data, config.train.objective)
         tokenizer = tokenizer_of(data, config)
         prompt_ids(tokenizer, config.sample.prompt)
         config = with_settings(
@@ -330,6 +337,7 @@ class Trainer(TrainingLoop):
             raise UserError(f"{path}: {error}; use another checkpoint") from None
 
     processes = 1  # that train together
+    left_out = 0  # questions or pairs of the training text that are too long for the context
 
     @cached_property
     def outline(self) -> GPT:
