@@ -25,7 +25,7 @@ def _():
     from nanogpt.training.optim import SGD, AdamW, cosine, decay_groups, learning_rate
     from nanogpt.training.plan import kept_bytes
     from nanogpt.training.records import Step
-    from nanogpt.training.timing import limited_to
+    from nanogpt.training.threads import limited_to
 
     BLUE, ORANGE, OLIVE, GREY, LIGHT = "#1f5a99", "#d1602b", "#7a9a3a", "#888888", "#c9d9ea"
     plt.rcParams.update({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False})

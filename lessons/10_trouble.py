@@ -20,7 +20,7 @@ def _():
     from nanogpt.model.gpt import GPT, evaluating
     from nanogpt.text.batches import padded_batch
     from nanogpt.training.optim import AdamW
-    from nanogpt.training.timing import limited_to
+    from nanogpt.training.threads import limited_to
 
     BLUE, ORANGE, OLIVE, GREY, LIGHT = "#1f5a99", "#d1602b", "#7a9a3a", "#888888", "#c9d9ea"
     plt.rcParams.update({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False})

@@ -24,7 +24,7 @@ def _():
     from nanogpt.model.gpt import GPT
     from nanogpt.model.size import flops_per_token
     from nanogpt.training.plan import USUAL_SHARE, cache_bytes, count_parameters, kept_bytes
-    from nanogpt.training.timing import limited_to
+    from nanogpt.training.threads import limited_to
 
     BLUE, ORANGE, OLIVE, GREY, LIGHT = "#1f5a99", "#d1602b", "#7a9a3a", "#888888", "#c9d9ea"
     plt.rcParams.update({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False})

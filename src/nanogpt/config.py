@@ -166,6 +166,7 @@ class TrainConfig:
     device: str = "auto"  # "cpu", "cuda", "mps", or whichever is there
     precision: str = "auto"  # "float32", "bfloat16", "float16"; "auto" takes what is faster here
     activation_checkpointing: str = "none"  # saves memory, costs time: none, selective, block
+    threads: int = 0  # of the CPU; 0 takes all, or one where that is clearly faster just now
     pad_vocab_to: int = 1  # round the vocabulary up to a multiple of this; padding is never drawn
     compile: str = "auto"  # "on" fuses the model's kernels; "auto" does it where it pays
     tensorboard: bool = False  # write events for TensorBoard, too; needs the package tensorboard
@@ -175,7 +176,7 @@ class TrainConfig:
         at_least(self, 1, "max_steps", "batch_size", "grad_accum_steps")
         at_least(self, 1, "eval_interval", "checkpoint_interval", "pad_vocab_to")
         at_least(self, 0, "eval_batches", "warmup_steps", "sample_interval", "snapshots", "seed")
-        at_least(self, 0, "weight_decay", "grad_clip", "lora_rank")
+        at_least(self, 0, "weight_decay", "grad_clip", "lora_rank", "threads")
         check(self.lora_alpha > 0, self, "lora_alpha", "use a positive number")
         check(0 < self.decay_share <= 1, self, "decay_share", "use a share above 0, at most 1")
         check(self.muon_lr > 0, self, "muon_lr", "use a positive number")

@@ -18,6 +18,7 @@ from nanogpt.errors import UserError
 from nanogpt.model.size import flops_per_token
 from nanogpt.training.records import (
     Answered,
+    Chosen,
     Reached,
     Record,
     Rollout,
@@ -138,6 +139,13 @@ class Display:
                 f"{record.seconds:.1f} s of training[/]",
                 highlight=False,
             )
+        elif isinstance(record, Chosen):
+            few = record.threads < record.most
+            why = ": several wait for each other, as other programs run" if few else ""
+            self.console.print(
+                f"step {record.step:>6}  computing on {record.threads} of {record.most} "
+                f"threads{why}", highlight=False,
+            )  # fmt: skip
         elif isinstance(record, Sample):
             show_sample(record, self.console)
 

@@ -24,5 +24,6 @@ Around it:
     cluster     layouts over many GPUs: memory, messages, time
     calibrate   measured steps put a plan right
     timing      how long a step takes on this machine
+    threads     how many threads compute: all, or one where that is faster
     parallel/   many processes that train one model
 """

@@ -67,6 +67,7 @@ class TrainState:
     tokens: str  # fingerprint of the token files that it trains on
     scaler: dict[str, float] = field(default_factory=dict)  # of the loss, in float16
     tokenizer: str = ""  # fingerprint of tokenizer.json; older checkpoints do not say
+    threads: int = 0  # of the CPU that were chosen, or 0
 
     def __post_init__(self) -> None:
         for name in ("step", "best_loss", "seconds"):

@@ -292,6 +292,10 @@ class PolicyTrainer(ReferenceTrainer):
         found = log_probabilities(expected, to_device(batch.targets, self.compute.device))
         return found.cpu().numpy()
 
+    def try_step(self) -> None:
+        """As Trainer.try_step does: no update, also where a step has several."""
+        self.one_gradient(self.load_batches(self.state.step))
+
     def gradients(self, batches: Sequence[Batch]) -> Tensor:
         """The gradients of the last update of a step, after all others; returns its loss."""
         for _ in range(self.config.policy.updates - 1):

@@ -76,12 +76,21 @@ class Reached:
     seconds: float  # spent training until then, without evaluation
 
 
-Record = Step | Validation | Rollout | Sample | Reached
+@dataclass(frozen=True)
+class Chosen:
+    """The number of threads on a CPU has changed."""
+
+    step: int  # steps done before
+    threads: int
+    most: int  # that there are
+
+
+Record = Step | Validation | Rollout | Sample | Reached | Chosen
 
 # The kind of a record, by a value that no later kind has.
 KINDS: dict[str, type[Record]] = {
     "loss": Step, "right": Answered, "val_loss": Validation, "reward": Rollout, "sample": Sample,
-    "target": Reached,
+    "target": Reached, "threads": Chosen,
 }  # fmt: skip
 
 

@@ -55,8 +55,9 @@ from nanogpt.training.checkpoint import (
 from nanogpt.training.load import load_model, shape_and_tokenizer
 from nanogpt.training.loop import TrainingLoop
 from nanogpt.training.objective import OBJECTIVES
-from nanogpt.training.records import Record, Sample, read_metrics
+from nanogpt.training.records import Chosen, Record, Sample, Step, Validation, read_metrics
 from nanogpt.training.snapshots import drop_later, find_snapshots, save_snapshot, snapshot_steps
+from nanogpt.training.threads import Threads, limited_to
 from nanogpt.training.variants import check_choices
 from nanogpt.workers import rank, world
 
@@ -349,14 +350,48 @@ class Trainer(TrainingLoop):
         return self.model
 
     def run(self) -> Generator[Record, None, None]:
-        """As TrainingLoop.run does, while no other process can write to the run."""
-        with locked(self.folder) if rank() == 0 else nullcontext():
+        """As TrainingLoop.run does, while no other process can write to the run.
+
+        As long as it lasts, torch computes on the threads that the run has chosen.
+        """
+        most = self.config.train.threads or torch.get_num_threads()
+        with locked(self.folder) if rank() == 0 else nullcontext(), limited_to(most):
+            if self.may_choose_threads and most > 1:
+                self.threads = Threads(self.try_step, most, self.state.threads)
             if rank() == 0:
                 drop_later(self.folder, self.state.step)
             self.take_snapshot()
             yield from super().run()
             self.take_snapshot()  # of a run that reached its target before its last step
             self.finish_writing()
+
+    threads: Threads | None = None  # who chooses their number while the run trains
+
+    @property
+    def may_choose_threads(self) -> bool:
+        """Whether their number is free, and nothing was compiled for one number."""
+        cpu = self.compute.device.type == "cpu" and world() == 1
+        return cpu and not self.config.train.threads and bool(self.not_compiled)
+
+    def try_step(self) -> None:
+        """Do the work of a step, and change nothing: for a look at the time that it takes."""
+        self.gradients(self.load_batches(self.state.step))
+
+    def advance(self) -> list[Record]:
+        """As TrainingLoop.advance does, on as many threads as are faster at the moment."""
+        if not self.threads:
+            return super().advance()
+        records: list[Record] = []
+        if self.threads.doubtful:
+            before, most = self.state.threads or self.threads.most, self.threads.most
+            chosen = self.threads.choose()
+            self.state = replace(self.state, threads=chosen)
+            records += [Chosen(self.state.step, chosen, most)] if chosen != before else []
+        records += super().advance()
+        speed = next(r.tokens_per_second for r in records if isinstance(r, Step))
+        looked = any(isinstance(r, Validation) and r.step == self.state.step for r in records)
+        self.threads.notice(speed, looked)
+        return records
 
     def finish_writing(self) -> None:
         """Wait for what is written beside the training: nothing, in one process."""

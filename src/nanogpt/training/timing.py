@@ -2,14 +2,14 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import torch
 
 from nanogpt.config import Config
 from nanogpt.training.start import Trainer
+from nanogpt.training.threads import limited_to
 
 SECONDS = 2.0
 WARM_UP = 3  # the first steps also pay for memory and threads
@@ -30,17 +30,6 @@ def seconds_per_step(config: Config, threads: int = 0, seconds: float = SECONDS)
                 trainer.train_step()
                 steps += 1
     return elapsed / steps
-
-
-@contextmanager
-def limited_to(threads: int) -> Iterator[None]:
-    """Let torch compute on so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def steps_within(seconds: float, config: Config) -> int:
