@@ -219,11 +219,12 @@ class SampleConfig:
     min_p: float = 0.0  # rule out tokens less than this times as likely as the likeliest
     sampler: str = "standard"  # how all of this is put together: standard, or your own
     repetition_penalty: float = 1.0  # above 1 makes tokens that are in the text less likely
+    look_ahead: int = 0  # tokens to guess from the text and read at once: faster, the same text
     seed: int = 1337  # same seed, same text
 
     def __post_init__(self) -> None:
         check_values(self)
-        at_least(self, 0, "max_new_tokens", "top_k", "seed")
+        at_least(self, 0, "max_new_tokens", "top_k", "seed", "look_ahead")
         check(0 < self.top_p <= 1, self, "top_p", "use a share above 0, at most 1")
         check(0 <= self.min_p < 1, self, "min_p", "use a share from 0 to below 1")
         gentle = 0.01 <= self.repetition_penalty <= 100

@@ -72,12 +72,12 @@ class Chat:
 
         Raises UserError for text that the tokenizer cannot encode.
         """
-        from nanogpt.generation.reader import Reader
+        from nanogpt.generation.ahead import reader_for
         from nanogpt.generation.stream import stream
 
         ids = self.encode(text)
         if self.reader is None:
-            self.reader = Reader(self.model, [ids])
+            self.reader = reader_for(self.model, [ids], self.settings)
         else:
             self.reader.append(0, ids)
         # Each turn draws anew: the same words twice need not get the same answer.

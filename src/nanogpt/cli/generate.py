@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     refuse_beyond(free_memory(), {"--num-samples": 1000 * options.num_samples})  # of mere lists
     sample_settings(Config(), options)
     model, tokenizer, config = load_model(options)
-    from nanogpt.generation.reader import Reader
+    from nanogpt.generation.ahead import reader_for
     from nanogpt.generation.stream import is_chat, prompt_ids, stream
 
     settings = sample_settings(config, options)
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("--chat answers a message: add it with --prompt")
     prompt = prompt_ids(tokenizer, settings.prompt, chats)
     refuse_rows(model, options.num_samples, len(prompt) + settings.max_new_tokens)
-    reader = Reader(model, [prompt] * options.num_samples)
+    reader = reader_for(model, [prompt] * options.num_samples, settings)
     top = min(RUNNERS_UP, len(tokenizer.vocabulary)) if options.explain else 0
     pieces = stream(reader, tokenizer, settings, options.stop, top)
     samples = row_by_row(pieces, options.num_samples)

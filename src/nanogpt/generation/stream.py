@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from nanogpt.config import Config, SampleConfig
 from nanogpt.errors import UserError
+from nanogpt.generation.ahead import reader_for
 from nanogpt.generation.reader import Reader, generate
 from nanogpt.model.gpt import GPT
 from nanogpt.text.conversations import Message, endings, has_roles, reply_prompt
@@ -88,7 +89,7 @@ def generate_text(
 
     Raises UserError for a prompt that the tokenizer cannot encode.
     """
-    reader = Reader(model, [prompt_ids(tokenizer, config.prompt, chat)])
+    reader = reader_for(model, [prompt_ids(tokenizer, config.prompt, chat)], config)
     for piece in stream(reader, tokenizer, config, stops):
         if piece.text:
             yield piece.text
