@@ -35,6 +35,7 @@ format: .venv/installed-dev  ## put the code in its standard form
 bench: .venv/installed-bench  ## speed beside public peers; writes docs/benchmarks.md
 	.venv/bin/python benchmarks/tokenizer.py
 	.venv/bin/python benchmarks/training.py
+	.venv/bin/python benchmarks/loaded.py
 	.venv/bin/python benchmarks/generation.py
 
 lessons: $(LESSONS:%=build/lessons/%.ipynb) $(LESSONS:%=build/lessons/%.html)  ## each lesson as .ipynb, for Jupyter and Colab, and as HTML, in build/lessons

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
+from page import replace_part
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from nanogpt.config import ModelConfig, TrainConfig
@@ -146,11 +146,7 @@ A product of two matrices of 1,024 x 1,024 reached {shown} on this machine.
 {date.today()}, {compute.device.type}, {torch.get_num_threads()} threads, {platform.machine()},
 torch {version("torch")}, transformers {version("transformers")}.
 """
-    path = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-    before, _, rest = path.read_text().partition("## Training")
-    after = "## Generation" + rest.partition("## Generation")[2]
-    path.write_text(f"{before.rstrip()}\n\n{part}\n{after if '## Gen' in rest else ''}")
-    print(part)
+    replace_part(part)
 
 
 if __name__ == "__main__":
