@@ -2,8 +2,8 @@
 
 import fnmatch
 import json
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -350,14 +350,8 @@ class Trainer(TrainingLoop):
         return self.model
 
     def run(self) -> Generator[Record, None, None]:
-        """As TrainingLoop.run does, while no other process can write to the run.
-
-        As long as it lasts, torch computes on the threads that the run has chosen.
-        """
-        most = self.config.train.threads or torch.get_num_threads()
-        with locked(self.folder) if rank() == 0 else nullcontext(), limited_to(most):
-            if self.may_choose_threads and most > 1:
-                self.threads = Threads(self.try_step, most, self.state.threads)
+        """As TrainingLoop.run does, while no other process can write to the run."""
+        with locked(self.folder) if rank() == 0 else nullcontext(), self.on_its_threads():
             if rank() == 0:
                 drop_later(self.folder, self.state.step)
             self.take_snapshot()
@@ -367,11 +361,16 @@ class Trainer(TrainingLoop):
 
     threads: Threads | None = None  # who chooses their number while the run trains
 
-    @property
-    def may_choose_threads(self) -> bool:
-        """Whether their number is free, and nothing was compiled for one number."""
+    @contextmanager
+    def on_its_threads(self) -> Iterator[None]:
+        """Compute on as many threads as the run is to take, or has chosen; see advance."""
+        most = self.config.train.threads or torch.get_num_threads()
         cpu = self.compute.device.type == "cpu" and world() == 1
-        return cpu and not self.config.train.threads and bool(self.not_compiled)
+        free = most > 1 and not self.config.train.threads
+        with limited_to(most):
+            if cpu and free and self.not_compiled:  # what is compiled is for one number
+                self.threads = Threads(self.try_step, most, self.state.threads)
+            yield
 
     def try_step(self) -> None:
         """Do the work of a step, and change nothing: for a look at the time that it takes."""

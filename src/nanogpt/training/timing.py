@@ -22,9 +22,9 @@ def seconds_per_step(config: Config, threads: int = 0, seconds: float = SECONDS)
     """
     with tempfile.TemporaryDirectory() as folder, limited_to(threads or torch.get_num_threads()):
         trainer = Trainer.start(Path(folder), config)
-        with closing(trainer.loader):
+        with closing(trainer.loader), trainer.on_its_threads():
             for _ in range(WARM_UP):
-                trainer.train_step()
+                trainer.advance()
             steps, start = 0, time.perf_counter()
             while (elapsed := time.perf_counter() - start) < seconds:
                 trainer.train_step()
