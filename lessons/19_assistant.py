@@ -110,8 +110,8 @@ def _(mo):
     A question is four digits and a question mark. The answer is the largest digit: `3815?` has the
     answer `8`. There are 10,000 questions, and a program can check every answer. We set 200 questions
     aside. The function `questions` leaves them out, and all training here draws from it. So none of them is ever
-    seen, neither with `?` nor with `=`. (The same digits in another order may be: `8315` where `3815` is held
-    out.) So they measure what a model has understood.
+    seen, neither with `?` nor with `=`, and they measure more than memory. (The same digits in another order may be seen:
+    `8315` where `3815` is held out. The large world at the end excludes that, too.)
     """)
     return
 
@@ -149,9 +149,9 @@ def _(mo, predict):
     mo.vstack([
         mo.md(
             """
-            ## A base model goes on with the text
+            ## First the base model
 
-            First the base model. Its texts are sheets from an imaginary schoolbook. Half of them are
+            Its texts are sheets from an imaginary schoolbook. Half of them are
             exercises, and half are solutions:
 
                 3815? 2207? 9134? 7520? 0064? ...
@@ -332,7 +332,7 @@ def _(mo, predict):
     mo.vstack([
         mo.md(
             """
-            ## Fine-tuning: only the answers count
+            ## Fine-tuning
 
             **Fine-tuning** (with demonstrations: *supervised fine-tuning*, SFT) means: training goes on from a trained model, with other data. Our data are
             *demonstrations*: conversations in which somebody has written the right answer. They are scarce,
@@ -403,8 +403,8 @@ def _(
         mo.md(
             """
             Blue tokens are targets that count. All others are ignored: their target is -100, as for padding
-            in lesson 8. The model still *reads* the question, but need not predict it. Otherwise it would learn to ask, and most
-            of the loss would be spent on guessing which digits a user will choose. `<|assistant|>` does not count,
+            in lesson 8. The model still *reads* the question, but need not predict it. The last
+            entry belongs to the last token, after which nothing comes: it is ignored, too. `<|assistant|>` does not count,
             because the program writes it. `<|end|>` counts: without it the model would never learn to stop. Each target stands one place before its token, as always.
 
             `answers_only` finds the targets that count. It gets nothing but ids, and that is enough, since
@@ -465,7 +465,7 @@ def _(END, base, dialogue_ids, equal, held_out, largest, mo, more_of_it, roll_ou
 def _(mo, predict):
     better_guess = predict(
         "The model gives answer A the probability 0.5, B 0.3 and C 0.2. Only B is right: it gets 1, the others 0. "
-        "By how much does B lie above the mean of what the model gets?",
+        "If the model draws many answers, what is the mean reward? By how much is the reward of B above it? Give the second number.",
         step=0.1,
     )
     mo.vstack([
@@ -513,7 +513,7 @@ def _(better_guess, mo, reply):
             
             All that follows comes from this line. $\nabla$ means the gradient: the slopes for all weights.
 
-            Only $p$ depends on the weights. The rewards $R$ come from outside. With $\nabla$ for "the gradient of" this gives
+            Only $p$ depends on the weights. The rewards $R$ come from outside. This gives
             $\nabla J = \sum_a \nabla p(a)\,R(a)$. To *try* answers means to draw them with $p$, so we want a mean over
             drawn answers: each term needs a factor $p(a)$. The slope of log p is 1/p (lesson 5), so by the chain rule $\nabla \log p = \nabla p \,/\, p$, and we can write
             $\nabla p = p\,\nabla \log p$. Put in:
@@ -530,10 +530,17 @@ def _(better_guess, mo, reply):
 
             $$\sum_a p(a)\; b\,\nabla \log p(a) = b \sum_a \nabla p(a) = b\,\nabla 1 = 0$$
 
-            Such a $b$ is called a *baseline*. We take the mean of the group. Then the factor is the advantage, and we have the rule
-            above. Check it with numbers. Lesson 2 says what $\nabla \log p(a)$ is for the logits: one-hot
-            minus p. So the logit of B gets p(B) R(B) from the one-hot, and minus p(B) times the sum of all p(a) R(a),
-            which is J. Together: p(B) · (R(B) - J).
+            Such a $b$ is called a *baseline*. So we may write $R(a) - b$ for $R(a)$:
+
+            $$\nabla J = \sum_a p(a)\,(R(a) - b)\,\nabla \log p(a)$$
+
+            With the mean as $b$, the factor is the advantage. Where it is positive, a step up the gradient raises
+            log p(a). Where it is negative, the step lowers it. This is the rule above.
+
+            Check it with numbers. Lesson 2 has the gradient of -log p(a) for the logits: p minus one-hot. So
+            $\nabla \log p(a)$ is one-hot minus p. Put this into the sum, for the logit of B. The one-hot is 1 only where a
+            is B, and gives p(B) R(B). The other part is -p(B) in every term, and gives -p(B) J. Together:
+            p(B) · (R(B) - J).
             """
         ),
     ])  # fmt: skip
@@ -597,7 +604,7 @@ def _(BLUE, GREY, LIGHT, OLIVE, ORANGE, mo, np, plt, right_one, steps_up, torch)
     mo.vstack([
         bandit,
         mo.md(
-            "A rare right answer rises slowly at first, because it is rarely drawn. An answer with probability 0 would never "
+            "A rare right answer rises slowly at first, because its step has the factor p(a): it is rarely drawn. An answer with probability 0 would never "
             "be drawn, and could never be learned. This is why reinforcement comes last: the model first has to "
             "answer right now and then."
         ),
@@ -642,7 +649,7 @@ def _(equal_guess, mo, reply):
             """
             ## Why subtract the mean?
 
-            On average, the mean changes nothing. But nobody has the average. A step has a group of eight drawn
+            On average, a constant changes nothing. But a step does not see the average. It has a group of eight drawn
             answers, and what they say is noisy. Below, 4,000 such groups are drawn for the three answers with B
             right. Each group gives an estimate of how far the logit of B should rise. Add a constant to all
             rewards, such as a teacher who gives 5 for wrong and 6 for right.
@@ -674,15 +681,16 @@ def _(BLUE, GREY, ORANGE, mo, np, offset, package_code, advantages, plt, torch):
         noise,
         mo.md(
             f"""
-            Both histograms lie around the same place: {_plain.mean():.2f} and {_better.mean():.2f} on average (grey: the
+            Both histograms lie around nearly the same place: {_plain.mean():.2f} and {_better.mean():.2f} on average (grey: the
             true 0.21). But with a constant in it, a single group may well say the opposite. The constant tells the
             model: everything you did was good, do more of whatever you did. Without the mean, that drowns the difference
-            between right and wrong. (The mean of a group contains the answer itself. So the advantage is too
-            small by one part in eight. The direction stays right.)
+            between right and wrong. (The mean of a group is not quite a constant, because it
+            contains the answer itself. So the orange average is 7/8 of the true one. The direction stays right.)
 
             `advantages` is the second exercise. Its option `normalize` also divides by the standard deviation of the
             group. Without it, one right answer among eight has the advantage 0.88, and each of four right ones 0.50. With
-            it they have 2.47 and 0.94: a rare success counts even more. GRPO does this.
+            it they have 2.47 and 0.94: a rare success counts even more. *GRPO* (group relative policy optimization, see the papers)
+            does this.
             """
         ),
         package_code(advantages),
@@ -733,7 +741,9 @@ def _(
         for step in range(steps):
             some = [next(asked) for _ in range(16)]
             prompts = [dialogue_ids(q) for q in some]
-            answers = roll_out(model, prompts, {END}, 8, 1000 * seed + step, copies=8)  # 128 of them
+            answers = roll_out(  # 8 to each of 16 questions, of at most 8 tokens
+                model, prompts, {END}, max_new_tokens=8, seed=1000 * seed + step, copies=8
+            )
             rewards = [
                 reward(said(a.ids), largest(some[n // 8])) for n, a in enumerate(answers)
             ]
@@ -817,7 +827,7 @@ def _(
             equal answers. Every advantage is 0, and it learns nothing any more, even if its answer is only half good.
             A lower learning rate helps, and so do more questions in a step (less noise, so fewer answers win by chance), and a higher temperature in the roll-outs.
 
-            The loss is a module of the package. `clip` and `old` matter only if the same answers are used for several updates (PPO, see the papers).
+            The loss is a module of the package. `clip` and `old` matter only if the same answers are used for several updates (PPO, *proximal policy optimization*, see the papers).
             Without the options it is minus advantage times
             log-probability, summed over the targets that count.
             """
@@ -889,14 +899,15 @@ def _(share_right, base, mo, more_of_it, reinforced, shown_many, tuned):
             3,000 demonstrations. (Our program can write them. In the real world somebody would have to.)
             """
         ),
-        mo.md("| | right | answers it learned from |\n|:---|---:|---:|\n" + _lines),
+        mo.md("| | right | answers read in these steps |\n|:---|---:|---:|\n" + _lines),
         mo.md(
             """
-            Imitating 3,000 demonstrations gets about as far as the reward, from a quarter of the answers. That is no
+            Repeated answers count each time: a step of fine-tuning reads 32 demonstrations, a step of reinforcement 128
+            answers. Imitating 3,000 demonstrations gets about as far as the reward, from a quarter of the answers. That is no
             accident. A demonstration says which token is right, out of all of them. A reward is one
             number about a whole answer, after it has been tried. But the reward needed only twelve demonstrations. So:
 
-            - **Write demonstrations** while you can get good ones. The model learns the form and the easy cases
+            - **Write demonstrations** as long as you can get many good ones. The model learns the form and the easy cases
               quickly. They are the only way as long as it never answers right, because then no reward ever differs.
             - **Use a reward** where checking is much cheaper than writing: proofs, programs that have tests, games.
               There is no end of questions. And the model can become better than whoever wrote the demonstrations.
@@ -1012,15 +1023,16 @@ def _(mo):
             ## How far may it move? The reference model
 
             One thing helps in most cases. Keep a frozen copy of the model from before: the **reference model**.
-            It writes sensible answers. Measure how far the policy has moved away from it, and make distance cost reward. This is the **KL penalty**.
+            It writes sensible answers. Measure how far the policy has moved away from it, and make distance cost reward. This is the **KL penalty**. It pulls the policy back, so it is also called the *pull*.
 
             The distance is the **KL divergence**. The policy draws
             tokens. For each of them take log p - log q, where p is its probability by the policy and q the one by the
-            reference model. The mean of this is the distance. An example: there are two
+            reference model. The mean of this is the distance of one token. An example: there are two
             answers. The policy gives each 0.5; the reference model gives 0.9 and 0.1. Then the distance is
             0.5 · log(0.5 / 0.9) + 0.5 · log(0.5 / 0.1) = 0.51 nats. It is 0 only if both models agree.
 
-            Training then raises reward minus *beta* times distance. You see the same reward with a hole, with four values of beta.
+            The distances of all tokens of an answer are added, so a long answer that the reference model would not write
+            costs much. Training then raises reward minus *beta* times this sum. You see the same reward with a hole, with four values of beta.
             """
         ),
         pull,
@@ -1068,15 +1080,16 @@ def _(
             f"""
             With beta = {pull.value:g} the answers to {", ".join(f"`{q}?`" for q in held_out[:6])} are {_answers}.
 
-            Without a pull the policy is free to write anything that pays. With a stronger one, long answers cost more
-            than they gain. If it is too strong, the model may not move at all, and then it does not learn either.
+            Without a pull (beta = 0) the policy is free to write anything that pays. With a larger beta, long answers cost more
+            than they gain. If it is too large, the model may not move at all, and then it does not learn either.
 
             Be clear about what the pull does. It does not close the hole. Right and wrong are still what the reward says.
             It only keeps the policy near the answers of the reference model, which learned from demonstrations. A policy that trains for longer may
             still get through the hole. The real cure is a better reward.
 
-            The package measures the distance for each token that was drawn, with a formula that has the same mean
-            and less noise:
+            The package measures the distance for each token that was drawn, with a formula that has the same mean and
+            less noise. With d = log q - log p it is exp(d) - d - 1. The mean of exp(d) over drawn tokens is 1, so the mean of
+            the whole is that of -d, and it is never negative:
             """
         ),
         package_code(distance),
@@ -1101,8 +1114,10 @@ def _(mo, package_code, preference_loss):
               model, so the pull to the reference model is needed.
             - Leave the reward model out, and train on the pairs directly (DPO, *direct preference optimization*). For each
               answer take how much likelier it is now than in the reference model, log p - log q. Subtract that of the rejected answer from that of the chosen one. The loss is
-              $-\log \sigma(\beta \cdot \text{difference})$, where $\sigma(x) = 1/(1+e^{-x})$ makes a probability of a
-              number: log 2 = 0.69 at the start, and nearly 0 if the chosen answer has gained much more. The reference
+              $-\log \sigma(\beta \cdot \text{difference})$, where $\sigma(x) = 1/(1+e^{-x})$ turns a number into a probability:
+              that a person prefers the chosen answer, as the model sees it. At the start both models are the same, so the
+              difference is 0, the probability 1/2, and the loss log 2 = 0.69. It is nearly 0 if the chosen answer has gained
+              much more. The reference
               model keeps the measure fair, because a long answer is unlikely in both models.
             """
         ),
@@ -1137,8 +1152,9 @@ def _(mo, predict):
 
             $$y = W x + s\,B\,(A\,x)$$
 
-            A is short and wide: it makes r numbers of x. B makes a whole vector of them again. The *rank* r is small, such as 8,
-            and s is a fixed scale. Only A and B are trained. A frozen weight needs no gradient and no running means of AdamW: 4 bytes
+            A is short and wide: it makes r numbers of x. B makes a whole vector of them again. The *rank* r is the number of values
+            between A and B. It is small, such as 8. (It has nothing to do with the ranks of lessons 3 and 18.) s is a fixed
+            scale, in the package 16 / r. Only A and B are trained. A frozen weight needs no gradient and no running means of AdamW: 4 bytes
             instead of 16. For seven billion weights that is 28 GB instead of 112, plus a little for A and B.
             Activations still need memory. To store a fine-tuned model, store A and B.
             """
@@ -1198,7 +1214,8 @@ def _(GREY, LIGHT, ORANGE, Rectangle, mo, package_code, plt, lora, rank):
         mo.md(
             """
             How can so few be enough? The model knows nearly everything already. Fine-tuning changes how it uses that,
-            and such a change turns out to be simple: a matrix of low rank does it well enough.
+            and such a change needs few directions. With r = 8, B A can change the output in 8 directions only, and experiments
+            show that this is often enough.
 
             Two details matter. **B begins at zero.** Then B A is zero, and the training begins with exactly the model
             as it was. A begins random. If both were zero, the gradient of each would be zero, because it is
@@ -1255,8 +1272,9 @@ def _(mo):
     This goes through the same three stages in a larger world, with about four times as many weights. Its questions ask
     for sums, comparisons, copies, reversed and sorted words, and counts. The base model reads pages of statements. It is
     fine-tuned on 900 demonstrations, then reinforced, with eight answers to each question. As a control, the fine-tuned
-    model gets more fine-tuning for as long as the reinforcement took. After each stage the command asks 1,200
-    questions that it has never seen, and 1,200 more that are *longer* than all of training. It prints a table such as
+    model gets more fine-tuning for as long as the reinforcement took. After each stage the command asks 1,200 questions that the model has never seen, and 1,200 more that are *longer*
+    than all of training. A hash of the letters or numbers in a question decides whether it is held out, in every task
+    and in every order. So no page and no demonstration contains them. It prints a table such as
     the one above, and at the end you can chat with the model.
 
     Three runs of it, which took less than four minutes each without the control (`--train.seed 1`, 2 and 3):
@@ -1269,7 +1287,9 @@ def _(mo):
     | control: fine-tuning for as long instead, on the same 900 | 81.9 % | | | 3.1 % |
     | fine-tuning on 18,000 demonstrations instead | **99.1 %** | | | 4.2 % |
 
-    It is the same picture as above. And no stage teaches what is longer than all of training.
+    More steps on the same 900 gain little, as above. Reinforcement gains much more. With 18,000 demonstrations, more
+    fine-tuning is even better. So demonstrations win where you have plenty, and a reward wins where you have few. No
+    stage teaches questions that are longer than those in training.
 
     With your own conversations and GPT-2, put one conversation on each line of `chats.jsonl`:
 
@@ -1282,7 +1302,8 @@ def _(mo):
         --train.lr 1e-4 --run runs/chats
     ```
 
-    On a laptop add `--train.lora-rank 8 --train.lr 1e-3 --train.batch-size 1 --model.context-length 256`.
+    On a laptop replace `--train.lr 1e-4` by `--train.lora-rank 8 --train.lr 1e-3 --train.batch-size 1
+    --model.context-length 256`: LoRA needs a higher learning rate. Then talk to it: `nanogpt chat runs/chats`.
     Reinforcement (`--init runs/chats --train.objective policy`) needs questions that a program can check, or a reward
     of your own.
 
@@ -1308,7 +1329,9 @@ def _(mo):
     A base model goes on with a text, so it answers a question with more questions. Role tokens say who speaks, and no
     text can forge them. Fine-tuning on conversations is next-token training in which only the tokens of the
     assistant count. Reinforcement tries answers and raises those that were better than their group; the
-    mean is subtracted because it takes away noise and changes nothing else. A group with equal rewards teaches nothing. A policy tends to find the holes in its reward. A pull to the reference model keeps it near sensible answers, and does not close the hole. LoRA
+    mean is subtracted because it takes away noise and keeps the direction. A group with equal rewards teaches nothing. Entropy
+    falls while a policy learns; if it reaches 0, learning ends. Write demonstrations where you can get many, and use a
+    reward where checking is cheaper. A policy tends to find the holes in its reward. A pull to the reference model keeps it near sensible answers, and does not close the hole. LoRA
     trains two thin matrices beside each large one, and they can be merged into it.
 
     ## Questions
