@@ -21,7 +21,7 @@ demo: .venv/installed  ## from raw text to generated text, in under three minute
 	.venv/bin/nanogpt demo
 
 test: .venv/installed-test  ## the whole test suite, on every core
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev  ## style and types
 	.venv/bin/ruff check .

@@ -30,18 +30,6 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
-# Where the tests of a file share what costs seconds: ranks, a browser, a server.
-TOGETHER = ("parallel", "explorer", "serve")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """With --dist loadgroup one worker runs all tests of such a file, and sets up once."""
-    for item in items:
-        if item.path.parent.name in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
 TEXT = "".join(
     f"{speaker}:\nIf {n} kings hold the crown, then {n * n} fools will pay for it.\n\n"
     for n in range(200)
