@@ -44,6 +44,16 @@ def test_the_text_is_the_one_without_guesses(variant, temperature):
     assert ahead.passes < 90
 
 
+def test_nothing_is_read_twice_but_wrong_guesses():
+    model, read = model_of(), []
+    model.wte.register_forward_hook(lambda _module, given, _out: read.append(given[0].shape[1]))
+    ahead = LookAhead(model, PROMPT, most=8)
+    text_of(ahead, SampleConfig(temperature=0.5), 32 - len(PROMPT))
+    first, *others = read
+    assert (first, len(read)) == (len(PROMPT), ahead.passes)
+    assert max(others) <= 1 + 8
+
+
 def test_a_text_that_repeats_itself_needs_few_passes():
     model = model_of()
     with torch.no_grad():  # 3 follows on everything

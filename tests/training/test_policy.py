@@ -212,6 +212,15 @@ def test_the_updates_of_a_step_use_the_same_answers(letters, tmp_path):
     assert len(moved) == 5
 
 
+def test_a_look_at_the_time_of_a_step_moves_no_weight(letters, tmp_path):
+    trainer = Trainer.start(tmp_path / "run", run_on(letters, {"clip": 0.2, "updates": 3}))
+    before = {name: x.clone() for name, x in trainer.model.state_dict().items()}
+    trainer.try_step()
+    assert same(before, trainer.model.state_dict())
+    trainer.train_step()
+    assert not same(before, trainer.model.state_dict())
+
+
 def test_rows_hold_questions_as_inputs_and_answers_as_targets():
     answers = [RollOut([4, 5], [-1.0, -2.0], [0.1, 0.2]), RollOut([6], [-3.0], [0.3])]
     found = as_batch(
