@@ -122,7 +122,7 @@ def test_a_change_is_said_and_written_down(prepared, tmp_path, monkeypatch, caps
     shape += ["--model.context-length=8"]
     assert main(["train", *options, *shape, "--sample.max-new-tokens=2"]) == 0
     shown = capsys.readouterr().out
-    assert "step      0  computing on 1 of 2 threads: several wait for each other, as" in shown
+    assert "step      0  computing on 1 of 2 threads, as other programs run" in shown
     assert "step      2  computing on 2 of 2 threads\n" in shown
     noted = [r["threads"] for r in read_metrics(tmp_path / "run") if "threads" in r]
     assert noted == [1, 2]

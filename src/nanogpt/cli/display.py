@@ -141,7 +141,7 @@ class Display:
             )
         elif isinstance(record, Chosen):
             few = record.threads < record.most
-            why = ": several wait for each other, as other programs run" if few else ""
+            why = ", as other programs run" if few else ""
             self.console.print(
                 f"step {record.step:>6}  computing on {record.threads} of {record.most} "
                 f"threads{why}", highlight=False,
