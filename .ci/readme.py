@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What a test machine should not do: install, serve a page, wait for words, download, take an hour.
 LEFT_OUT = re.compile(
-    r"(make|pip|pytest|cd|git) |nanogpt (demo|assistant|chat|serve|explore|learn \d)\b"
+    r"(make|pip|pytest|cd|git) |nanogpt (demo|assistant|chat|serve|speedrun|explore|learn \d)\b"
     r"|nanogpt lab (run|scaling|circuit)\b"
     r"|nanogpt exercise play\b|hub:|gpt2\b(?!-124m)"
 )

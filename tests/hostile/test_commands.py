@@ -27,6 +27,7 @@ READS = [
     "plan --plugin {}", "exercise check --folder {}", "exercise hint merge --folder {}",
     "exercise play --folder {}", "exercise grade {}",
     "explore --no-browser {}", "publish {} new.html", "serve {}", "lab circuit {}",
+    "speedrun check {}", "speedrun check run --text {}",
 ]  # fmt: skip
 
 # Where a command writes.

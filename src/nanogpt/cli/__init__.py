@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "measure a trained model: loss, perplexity, bits per byte",
     "compare": "the same model in Hugging Face Transformers: same numbers, speed side by side",
     "lab": "studies, scaling laws, attention heads, and checks of your own ideas",
+    "speedrun": "hold five runs to the rules of the speedrun, for a row in its table",
     "explore": "look inside your own models in the browser, live while they learn",
     "publish": "the page of explore as one file, with the model inside",
     "learn": "the learning path: lessons that run in the browser, and your progress",

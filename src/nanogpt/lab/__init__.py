@@ -18,4 +18,5 @@ And:
     scaling     a ladder of small models predicts a larger one, by a scaling law (law)
     heads       what attention heads look at
     circuit     the smallest set of heads that keeps a behaviour, and the paths between them
+    speedrun    whether runs that others hand in reach a loss by the rules
 """

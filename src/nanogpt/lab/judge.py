@@ -68,13 +68,33 @@ def largest_span_of_equals(arms: int, freedom: int) -> float:
     return float(studentized_range().isf(LEVEL, arms, freedom)) if freedom else math.inf
 
 
+def p_of_mean_below(values: Sequence[float], bound: float) -> float:
+    """How often chance alone gives values with so low a mean if the true mean is the bound.
+
+    The one-sided t-test (Student 1908); not a number for values that do not differ. Raises
+    UserError if scipy is missing.
+
+    >>> round(p_of_mean_below([1.0, 2.0, 3.0], bound=4.0), 3)
+    0.037
+    """
+    if len(set(values)) < 2:
+        return math.nan
+    test = scipy_stats().ttest_1samp
+    return float(test(list(values), bound, alternative="less").pvalue)
+
+
 def studentized_range() -> Any:
     """The distribution that Tukey's test looks its spans up in."""
+    return scipy_stats().studentized_range
+
+
+def scipy_stats() -> Any:
+    """The tests and distributions of scipy. Raises UserError if it is missing."""
     try:
-        from scipy.stats import studentized_range
+        import scipy.stats
     except ImportError:
         raise UserError("judging a study needs scipy: pip install 'nanogpt[lab]'") from None
-    return studentized_range
+    return scipy.stats
 
 
 def spread(values: Sequence[float]) -> float:
