@@ -48,6 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, content in reference().items():
         files.append(File.generated(config, f"reference/{name}.md", content=content))
     files.append(File.generated(config, "lessons.md", content=lessons()))
+    files.append(File.generated(config, "one-file.md", content=one_file()))
     for path in LESSON_PAGES.glob("*.html"):
         files.append(File.generated(config, f"lessons/{path.name}", abs_src_path=str(path)))
     if DEMO_PAGE.exists():
@@ -142,3 +143,36 @@ def lessons() -> str:
                 ran = (LESSON_PAGES / page).exists()
                 lines.append(f"{number}. {link if ran else lesson.title}")
     return "\n".join(lines) + "\n"
+
+
+def count(text: str, heading: str = "") -> int:
+    """How many lines are not blank, in a file or in the part of it that has a heading."""
+    part = text.partition(f"\n# {heading}")[2] if heading else text
+    if heading:
+        part = re.split(r"\n# [A-Z][^\n]*\n\n|\n\ndef main", part)[0]
+    return sum(bool(line.strip()) for line in part.split("\n"))
+
+
+def one_file() -> str:
+    """The page that shows GPT-2 as `nanogpt eject` writes it."""
+    from nanogpt.config import load_config
+    from nanogpt.eject.eject import eject
+
+    text = eject(load_config(ROOT / "configs" / "gpt2-124m.toml"), "gpt2-124m", "my_gpt.py")
+    return f"""\
+# GPT-2 in one file
+
+This is `configs/gpt2-124m.toml` as `nanogpt eject gpt2-124m my_gpt.py` writes it: tokenizer,
+batches, model, optimizer, training loop, checkpoints and sampling. The package's own source is cut
+down to what this recipe uses. The tests hold the losses, the greedy text and the checkpoints of
+every recipe's file equal to the package's, bit for bit. The file has {count(text)} lines that are
+not blank. {count(text, "The tokenizer")} of them are the tokenizer;
+{count(text, "Checkpoints")} write and read the package's checkpoints.
+
+To have your own, with your settings: `nanogpt eject RECIPE my_gpt.py --model.n-layer 6`. It works
+for a run, too: `nanogpt eject runs/my my_gpt.py`. The file trains on the folder of token files that
+`nanogpt prepare` makes, and it needs torch and numpy alone.
+
+```python
+{text}```
+"""

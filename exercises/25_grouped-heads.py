@@ -36,13 +36,12 @@ class CausalSelfAttention(nn.Module):
         self.qk_norm = config.qk_norm
         self.rms_norm = choose(KERNELS, "model.kernels", config.kernels).rms_norm
         # Queries, keys and values at once.
-        self.widths = [n * config.head_size for n in (config.n_head, *2 * (config.kv_heads,))]
+        self.widths = [config.n_embd, *2 * [config.kv_heads * config.head_size]]
         self.c_attn = StackedLinear(config.n_embd, self.widths, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
         raise NotImplementedError("your turn")
 
     def split_heads(self, x: Tensor) -> Tensor:

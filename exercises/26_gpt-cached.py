@@ -57,9 +57,7 @@ class GPT(nn.Module):
         `zero_init` they start at zero: each block begins as if it were not there, and grows.
         """
         std = self.config.init_std
-        residual_std = std / math.sqrt(2 * self.config.n_layer)
-        if self.config.zero_init:
-            residual_std = 0.0
+        residual_std = 0.0 if self.config.zero_init else std / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=residual_std)
@@ -114,12 +112,11 @@ class GPT(nn.Module):
         pos = positions(new, known, same, ids.device)
         bias = self.wpe.bias(pos, cache.key_positions(pos) if cache else pos)
         window = config.window if config.window < config.context_length else 0
-        mask: Tensor | None = None
-        if same is not None or bias is not None or window or not (causal or new == 1):
-            visible = attention_mask(new, known, window, same, ids.device)
-            mask = visible if bias is None else torch.where(visible, bias, -math.inf)
-            causal = False
-        return AttentionContext(self.wpe, pos, mask, causal, cache)
+        if same is None and bias is None and not window and (causal or new == 1):
+            return AttentionContext(self.wpe, pos, None, causal, cache)
+        visible = attention_mask(new, known, window, same, ids.device)
+        mask = visible if bias is None else torch.where(visible, bias, -math.inf)
+        return AttentionContext(self.wpe, pos, mask, False, cache)
 
     def loss(self, logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
         """Cross-entropy in nats of logits (B, T, V) against targets (B, T), -100 being ignored."""
@@ -130,8 +127,7 @@ class GPT(nn.Module):
 
         A module says so by setting `self.auxiliary_loss` in its forward pass.
         """
-        added = (getattr(module, "auxiliary_loss", 0.0) for module in self.h.modules())
-        return sum(added, 0.0)
+        return sum((getattr(module, "auxiliary_loss", 0.0) for module in self.h.modules()), 0.0)
 
     @property
     def device(self) -> torch.device:

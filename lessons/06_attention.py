@@ -857,7 +857,7 @@ def _(GPT, ModelConfig, TrainConfig, build_optimizer, learning_rate, look, repea
                 network(text[:, :-1]), text[:, 1:].masked_fill(new, -100)
             )  # not counted
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, settings) * group["lr_factor"]
+                group["lr"] = learning_rate(step, settings) * group.get("lr_factor", 1.0)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

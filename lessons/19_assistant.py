@@ -185,7 +185,7 @@ def _(GPT, ModelConfig, TrainConfig, build_optimizer, questions, random, tokeniz
     def update(optimizer, loss, lr):
         """One step of the optimizer."""
         for group in optimizer.param_groups:
-            group["lr"] = lr * group["lr_factor"]
+            group["lr"] = lr * group.get("lr_factor", 1.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -21,8 +21,7 @@ from nanogpt.files import read_text
 
 T = TypeVar("T")
 
-# A target that is left out of the loss, as everywhere in PyTorch. Text and model both need it.
-IGNORED = -100
+IGNORED = -100  # a target that is left out of the loss, as everywhere in PyTorch
 
 # What is made one by one has an end here, far beyond what anyone has trained: the deepest
 # Transformer had 1,000 layers (Wang et al. 2022). What takes memory is compared with that of the
@@ -205,6 +204,11 @@ class TrainConfig:
         losses = all(0 < loss < math.inf for loss in found)
         check(losses, self, "targets", 'use losses with commas between, as "1.9, 1.5"')
         return found
+
+    @property
+    def last_target(self) -> float:
+        """Validation loss that ends the run."""
+        return min(self.target_losses(), default=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

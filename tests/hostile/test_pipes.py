@@ -46,6 +46,7 @@ LINES = [
     "tokenizer decode 17", "tokenizer explain hello", "tokenizer compare hello",
     "tokenizer stats abc.txt --vocab-size 260 --out NEW/t.png", "learn test --folder NEW",
     "serve --help", "explore --help", "publish --help", "assistant --help",
+    "eject demo NEW.py --force",
     "demo --seconds 1 --data.source abc.txt --run NEW TINY", "speedrun check --help",
 ]  # fmt: skip
 LISTENING = ["tokenizer encode -", "tokenizer decode", "generate run --prompt -", "chat run",

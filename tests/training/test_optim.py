@@ -171,7 +171,7 @@ def test_muon_moves_matrices_inside_blocks_and_adamw_the_rest():
         for n in range(2)
         for part in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     }
-    assert {group["lr_factor"] for group in groups} == {1.0, 20.0}
+    assert {group.get("lr_factor", 1.0) for group in groups} == {1.0, 20.0}
     assert sum(len(group["params"]) for group in groups) == len(names)
 
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "exercise": "write the parts of a GPT yourself; learn what is wrong, and how to fix it",
     "serve": "trained models for programs, by the completions API",
     "export": "a folder that Hugging Face Transformers opens",
+    "eject": "one file that holds a recipe and nothing else, for a fork",
     "completion": "a script that lets the shell complete commands, options and recipes",
 }
 

@@ -75,11 +75,10 @@ def attention_weights(
     and not a large negative number: a model can learn to outweigh any number.
     """
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, nh, T, S)
-    if causal:
-        mask = attention_mask(q.shape[-2], k.shape[-2], device=q.device)  # (T, S)
-    if mask is not None:
-        hides = mask.dtype == torch.bool
-        scores = scores.masked_fill(~mask, -math.inf) if hides else scores + mask  # (B, nh, T, S)
+    hidden = attention_mask(q.shape[-2], k.shape[-2], device=q.device) if causal else mask
+    if hidden is not None:
+        hides = hidden.dtype == torch.bool
+        scores = scores.masked_fill(~hidden, -math.inf) if hides else scores + hidden
     return softmax(scores)  # (B, nh, T, S)
 
 
@@ -128,9 +127,8 @@ class FusedAttention(PlainAttention):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
-        if mask is not None and mask.dtype != torch.bool:
-            mask = mask.to(q.dtype)
-        return F.scaled_dot_product_attention(q, k, v, mask, self.dropout, is_causal=causal)
+        fitting = mask if mask is None or mask.dtype == torch.bool else mask.to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, fitting, self.dropout, is_causal=causal)
 
 
 class FlexAttention(FusedAttention):
@@ -180,13 +178,12 @@ class CausalSelfAttention(nn.Module):
         self.qk_norm = config.qk_norm
         self.rms_norm = choose(KERNELS, "model.kernels", config.kernels).rms_norm
         # Queries, keys and values at once.
-        self.widths = [n * config.head_size for n in (config.n_head, *2 * (config.kv_heads,))]
+        self.widths = [config.n_embd, *2 * [config.kv_heads * config.head_size]]
         self.c_attn = StackedLinear(config.n_embd, self.widths, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
         q, k, v = self.c_attn(x).split(self.widths, dim=-1)
         q = self.split_heads(q)  # (B, nh, T, hs)
         k, v = self.split_heads(k), self.split_heads(v)  # (B, nkv, T, hs)

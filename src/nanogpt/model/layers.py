@@ -9,7 +9,6 @@ Axes: B batch, T time, C channels, V vocabulary.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -110,7 +109,9 @@ def fused_rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -
     return F.rms_norm(x, x.shape[-1:], weight, eps)
 
 
-fused_gelu = partial(F.gelu, approximate="tanh")
+def fused_gelu(x: Tensor) -> Tensor:
+    """Torch's kernel for `gelu`."""
+    return F.gelu(x, approximate="tanh")
 
 
 def fused_cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:

@@ -15,7 +15,6 @@ Axes: B sequences in a batch, T positions. Arrays are int64, as embeddings and l
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +50,8 @@ def cut(ids: Ids, starts: Sequence[int] | IntArray, length: int) -> tuple[IntArr
     >>> x.tolist(), y.tolist()
     ([[0, 1, 2], [6, 7, 8]], [[1, 2, 3], [7, 8, 9]])
     """
-    windows = np.stack([ids[s : s + length + 1] for s in starts]).astype(np.int64)  # (B, T + 1)
+    windows = np.stack([ids[s : s + length + 1] for s in starts])  # (B, T + 1)
+    windows = windows.astype(np.int64)
     return windows[:, :-1], windows[:, 1:]
 
 
@@ -181,7 +181,7 @@ class Batches:
     ) -> None:  # fmt: skip
         self.tokens = tokens
         self.context_length = context_length
-        self.separator = separator
+        self.separator = known_separator(separator) if self.documents_apart else separator
         self.settings = settings or DataConfig()
         self.stride = self.settings.stride or context_length
         if self.stride > context_length:
@@ -223,13 +223,11 @@ class PackedDocuments(SlidingWindows):
 
     documents_apart = True
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.closing = known_separator(self.separator)
-
     def batch(self, number: int, batch_size: int, seed: int, rows: slice = ALL) -> Batch:
         whole = super().batch(number, batch_size, seed, rows)
-        return Batch(whole.ids, whole.targets, document_numbers(whole.ids, self.closing))
+        return Batch(
+            whole.ids, whole.targets, document_numbers(whole.ids, known_separator(self.separator))
+        )
 
 
 class PaddedDocuments(Batches):
@@ -241,8 +239,11 @@ class PaddedDocuments(Batches):
 
     documents_apart = True
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(
+        self, tokens: TokenFile, context_length: int, separator: int | None = None,
+        settings: DataConfig | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(tokens, context_length, separator, settings)
         closing, context_length = known_separator(self.separator), self.context_length
         found, done = [np.array([0])], 0
         for chunk in self.tokens.chunks():

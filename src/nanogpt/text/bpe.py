@@ -183,9 +183,9 @@ def merge_steps(ids: Sequence[int], ranks: Mapping[Pair, int]) -> Iterator[list[
 
 
 def encode_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
-    """The last of the `merge_steps`, sooner: what a merge did not touch is not looked at again.
+    """Apply all merges to one word. What a merge did not touch is not looked at again.
 
-    `ranks` maps a pair to the id that it merges into; a lower id was learned earlier.
+    The result is the last of the `merge_steps`. A lower rank (the new id) was learned earlier.
 
     >>> encode_word(b"lower", {(111, 119): 256, (108, 256): 257})  # "ow", then "low"
     [257, 101, 114]

@@ -27,8 +27,8 @@ def decay_groups(model: GPT, config: TrainConfig, apart: Iterable[Tensor] = ()) 
     rest = [p for p in model.parameters() if p.requires_grad and p not in left_out]
     matrices, others = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]
     return [
-        {"params": matrices, "weight_decay": config.weight_decay, "lr_factor": 1.0},
-        {"params": others, "weight_decay": 0.0, "lr_factor": 1.0},
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
 
 
@@ -112,8 +112,10 @@ class FusedAdamW(torch.optim.AdamW):
 
     state_per_weight, parameter_groups = AdamW.state_per_weight, AdamW.parameter_groups
 
-    def __init__(self, params: Iterable[Any], **settings: Any) -> None:
-        super().__init__(params, fused=True, **settings)
+    def __init__(
+        self, params: Iterable[Any], lr: float, betas: tuple[float, float], eps: float
+    ) -> None:
+        super().__init__(params, lr, betas, eps, fused=True)
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
