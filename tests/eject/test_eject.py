@@ -272,6 +272,7 @@ def test_the_command_writes_a_file_and_replaces_none(prepared_once, tmp_path, ca
         (["demo", "--train.activation-checkpointing", "block"], "activation_checkpointing"),
         (["demo", "--train.objective", "answers"], "train.objective"),
         (["demo", "--train.lora-rank", "4"], "train.lora_rank"),
+        (["speedrun", "--data.batches", "packed"], "data.batches"),
         (["."], "checkpoint"),
     ],
 )

@@ -15,6 +15,7 @@ from nanogpt.eject.settings import Settings
 from nanogpt.eject.write import file_text
 from nanogpt.errors import UserError
 from nanogpt.files import read_json
+from nanogpt.text.batches import BATCHES
 from nanogpt.text.dataset import data_folder
 from nanogpt.training.checkpoint import find_checkpoint, has_checkpoint, load_state
 from nanogpt.training.records import check_is_run
@@ -72,6 +73,12 @@ def refuse(config: Config) -> None:
     ):
         if value != kept:
             raise UserError(f"{setting}={value!r} cannot be ejected: use {kept!r}")
+    apart = BATCHES[config.data.batches].documents_apart
+    if apart and config.data.tokenizer == "char" and not config.data.roles:
+        raise UserError(
+            f"data.batches={config.data.batches!r} needs a tokenizer with an end of text: "
+            "use random or sliding"
+        )
     if train.precision == "float16":
         raise UserError("train.precision='float16' cannot be ejected: use bfloat16 or float32")
 

@@ -23,7 +23,8 @@ OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Is: operator.is_, ast.IsNot: operator.is_not,
 }  # fmt: skip
 
-# What stands on the left becomes what stands on the right. A single letter is any expression.
+# What stands on the left becomes what stands on the right. A single letter is any expression. 0 and
+# 1 are 0.0 and 1.0, too: nobody multiplies by 1.0 only to make a float of an integer.
 RULES = [
     tuple(map(tree.expression, rule.split("  ->  ")))
     for rule in (
@@ -77,7 +78,9 @@ class Fold(ast.NodeTransformer):
         for pattern, result in RULES if isinstance(new, ast.expr) else ():
             found: dict[str, ast.expr] = {}
             if type(pattern) is type(new) and tree.matches(pattern, new, found):
-                return tree.substituted(tree.clone(result), found)
+                dropped = [found[name] for name in found.keys() - tree.loads(result).keys()]
+                if all(map(tree.is_pure, dropped)):
+                    return tree.substituted(tree.clone(result), found)
         return new
 
     def truth(self, node: ast.expr) -> bool | None:

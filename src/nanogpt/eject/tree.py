@@ -343,8 +343,10 @@ PURE_CALLS = {
 
 def is_pure_call(node: ast.AST) -> bool:
     """Whether a call is known to change nothing."""
-    called = isinstance(node, ast.Call) and ast.unparse(node.func) in PURE_CALLS
-    return called or does_nothing(node)
+    if not isinstance(node, ast.Call):
+        return False
+    name = ast.unparse(node.func)
+    return name in PURE_CALLS or name.endswith((".sum", ".modules")) or does_nothing(node)
 
 
 def does_nothing(node: ast.AST | None) -> bool:
