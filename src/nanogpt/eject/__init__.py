@@ -4,7 +4,7 @@ In the order to read it:
 
     program     one run on one process: what the file is made from
     eject       the passes, one after another, until nothing changes
-    source      Python as a tree with comments, and back to text
+    tree        Python as a tree with comments, and back to text
     world       the definitions: what type an expression has, what a call calls
     settings    which settings become constants
     collect     the definitions that are reached, with settings put in
