@@ -83,9 +83,9 @@ class LookAhead(Reader):
         guessed = self.guesses.after(text, min(self.width, room))
         if not (new and guessed):
             return super().predict()
-        ids = torch.tensor([text[-new:] + guessed], device=self.model.device)  # (1, T)
+        ids = torch.tensor([text[-new:] + guessed], device=self.model.device)
         with evaluating(self.model):
-            x = self.model.hidden_states(ids, cache=self.cache)  # (1, T, C)
+            x = self.model.hidden_states(ids, cache=self.cache)
             first, *self.expected = self.model.head(x[0, -1 - len(guessed) :]).split(1)
         self.in_cache, self.guessed = visible, guessed
         return first
