@@ -98,7 +98,7 @@ def on_a_trained_model() -> tuple[float, float, str]:
         val = open_split(data_folder(run, config), "val", tokenizer)
         compute = resolve("cpu", "float32")
         before = evaluate(model, val, compute).bits_per_byte
-        saved = " and ".join(guessed(model, tokenizer.vocabulary, t) for t in (0.0, 0.8))
+        saved = ",\nand ".join(guessed(model, tokenizer.vocabulary, t) for t in (0.0, 0.8))
         packing.ROWS_WORTH_UNPACKING = 10**9  # the kernel of decoding, for every token
         return before, evaluate(WEIGHTS["int8"](model), val, compute).bits_per_byte, saved
 
@@ -158,8 +158,9 @@ runs taken in turns in one process.
 {table}
 
 What int8 weights cost: {before:.5f} bits per byte become {after:.5f} ({after - before:+.5f}) on the
-held-out plays, for a model that the demo's recipe trained for {SECONDS_OF_TRAINING} seconds. With
-`sample.look_ahead` {GUESSES} it writes the same texts {saved}.
+held-out plays, for a model that the demo's recipe trained for {SECONDS_OF_TRAINING} seconds.
+
+With `sample.look_ahead` {GUESSES} this model writes the same texts {saved}.
 
 {date.today()}, cpu, {torch.get_num_threads()} threads, {platform.machine()},
 torch {version("torch")}, transformers {version("transformers")}.

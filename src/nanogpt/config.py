@@ -32,7 +32,7 @@ LARGEST = {
     "grad_accum_steps": 100_000, "eval_batches": 1_000_000, "max_new_tokens": 10_000_000,
     "processes": 1024, "data": 10**6, "shard": 10**6, "tensor": 10**6, "pipeline": 10**6,
     "context": 10**6, "microbatches": 10**6, "timeout": 10**6, "restarts": 1000,
-    "snapshots": 1000, "group_size": 10_000, "updates": 1000,
+    "snapshots": 1000, "threads": 1024, "group_size": 10_000, "updates": 1000,
     "weight_decay": 1e6, "init_std": 1e3, "eps": 1.0,
 }  # fmt: skip
 TINY, HUGE = 1e-30, 1e30  # the numbers between are still numbers in float32, as are their products
@@ -161,7 +161,7 @@ class TrainConfig:
     sample_interval: int = 250  # steps between short generated samples; 0 for none
     checkpoint_interval: int = 500  # steps between checkpoints
     snapshots: int = 0  # moments at which weights are kept, to watch the training again; 0: none
-    seed: int = 1337  # same seed, same settings, same machine: same run
+    seed: int = 1337  # same seed, settings, machine and threads: same run
     device: str = "auto"  # "cpu", "cuda", "mps", or whichever is there
     precision: str = "auto"  # "float32", "bfloat16", "float16"; "auto" takes what is faster here
     activation_checkpointing: str = "none"  # saves memory, costs time: none, selective, block

@@ -7,6 +7,7 @@ import pytest
 from nanogpt.cli import main
 from nanogpt.cli.chat import Conversation
 from nanogpt.config import SampleConfig
+from nanogpt.generation.ahead import LookAhead
 from nanogpt.generation.replies import ask
 from nanogpt.text.conversations import (
     END,
@@ -61,6 +62,11 @@ def test_turns_are_messages_whether_an_answer_ended_or_was_cut_short(run):
         following = [Message("user", ["4", "5?", "6?"][turn])]
         expected = [*expected, *spoken, end]
         expected += encode_conversation(loaded.tokenizer, following, reply=True)
+    assert chat.command("/look_ahead 4") == "look_ahead is 4"
+    assert isinstance(chat.reader, LookAhead)
+    assert chat.reader.rows[0][: len(expected)] == expected
+    assert chat.command("/look_ahead 0") == "look_ahead is 0"
+    assert not isinstance(chat.reader, LookAhead)
     chat.command("/reset")
     assert "".join(chat.answer("2+3?")) == next(
         ask(*loaded[:2], [[Message("system", "1+1"), Message("user", "2+3?")]], GREEDY)

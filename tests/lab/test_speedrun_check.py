@@ -10,6 +10,7 @@ from statistics import mean
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from scipy import stats
 
 import nanogpt.lab.speedrun as speedrun
@@ -258,6 +259,25 @@ def test_edited_metrics_are_noticed(entry, goal, text, change, said):
     assert said in reasons[0]
 
 
+def test_weights_polished_on_the_held_out_text_gain_nothing(entry, goal, text):
+    """Not even less than machines may differ: with all steps repeated, those weights count."""
+    honest = verdict(entry, goal, text).findings[3].loss
+    path = find_checkpoint(entry[3]) / "model.safetensors"
+    save_file({name: x * 1.0001 for name, x in load_file(path).items()}, path)
+    edit_state(entry[3], lambda values: values["sha256"].update({path.name: sha256(path)}))
+    few, whole = (verdict(entry, goal, text, steps).findings[3] for steps in (5, STEPS))
+    assert few.reasons == whole.reasons == []
+    assert few.loss != honest
+    assert whole.loss == max(few.loss, honest)
+
+
+def test_no_stranger_is_asked_for_files(entry, goal, text):
+    address = {"folder": "http://127.0.0.1:9/data"}
+    edit_state(entry[2], lambda values: values["config"]["data"].update(address))
+    with pytest.raises(UserError, match=r"run-3: data\.folder=http.* is a URL; copy the files"):
+        verdict(entry, goal, text)
+
+
 def test_missing_metrics_are_noticed(entry, goal, text):
     (entry[3] / "metrics.jsonl").unlink()
     assert "metrics.jsonl is missing" in reason(entry, goal, text)
@@ -267,7 +287,7 @@ def test_missing_metrics_are_noticed(entry, goal, text):
 
 
 def test_five_runs_are_needed_and_nobody_chooses_their_seeds(honest, goal, text):
-    assert "at least 5 runs, and this one has 4" in reason(honest[:4], goal, text)
+    assert "an entry has 5 runs, and this one has 4" in reason(honest[:4], goal, text)
     twice = [*honest[:4], honest[0]]
     assert reason(twice, goal, text).startswith("the seeds are 1, 1, 2, 3, 4, and the rules say")
 

@@ -126,6 +126,10 @@ class Chat:
         if not value:
             raise UserError(f"/{name} needs a value; it is {getattr(self.settings, name)}")
         self.settings = from_dict(SampleConfig, {**asdict(self.settings), name: value})
+        if name == "look_ahead" and self.reader:
+            from nanogpt.generation.ahead import reader_for
+
+            self.reader = reader_for(self.model, self.reader.rows, self.settings)
         return f"{name} is {getattr(self.settings, name)}"
 
 

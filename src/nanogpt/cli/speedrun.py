@@ -24,7 +24,7 @@ def check(arguments: Sequence[str]) -> int:
     """Hold an entry to the rules: runs that differ in their seed alone. Exit code 1 if rejected."""
     parser = Parser("speedrun check", "Hold an entry to the rules of docs/speedrun.md.")
     parser.add_argument(
-        "runs", type=named_path, nargs="+", help="run folders, five or more: the seeds 1, 2, 3, ..."
+        "runs", type=named_path, nargs="+", help="five run folders, of the seeds 1 to 5"
     )
     parser.add_argument(
         "--goal", default="speedrun", metavar="RECIPE",

@@ -98,5 +98,6 @@ def scipy_stats() -> Any:
 
 
 def spread(values: Sequence[float]) -> float:
-    """The standard deviation between seeds; not a number for a single one."""
-    return stdev(values) if len(values) > 1 else math.nan
+    """The standard deviation between seeds; not a number for a single one, or for one of none."""
+    known = len(values) > 1 and not any(map(math.isnan, values))
+    return stdev(values) if known else math.nan

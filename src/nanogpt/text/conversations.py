@@ -79,8 +79,9 @@ def read_messages(values: Any, place: str) -> tuple[Message, ...]:
         tools = value["role"] in TOOL_ROLES or any(map(value.get, TOOL_KEYS))
         if tools:
             raise UserError(f"{where} calls a tool, and only text can be learned; remove the line")
+        text = text_in(value.get("content"), where)
         try:
-            found.append(Message(value["role"], text_in(value.get("content"), where)))
+            found.append(Message(value["role"], text))
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
     return tuple(found)
