@@ -89,7 +89,7 @@ def wrong(path: tuple[str, ...], name: str, raw: str) -> bool:
     kinds = {f.name: f.type for f in fields(TrainState)}
     wanted = {"format": int, "step": int, "best_loss": float, "seconds": float}.get(path[-1])
     if raw == "":
-        return path[-1] not in ("scaler", "tokenizer", "model.safetensors")
+        return path[-1] not in ("scaler", "tokenizer", "threads", "model.safetensors")
     value = json.loads(raw) if name != "too many digits" else None
     if name == "too many digits" or (value is None and path[-1] != "best_loss"):
         return True

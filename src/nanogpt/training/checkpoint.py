@@ -70,7 +70,7 @@ class TrainState:
     threads: int = 0  # of the CPU that were chosen, or 0
 
     def __post_init__(self) -> None:
-        for name in ("step", "best_loss", "seconds"):
+        for name in ("step", "best_loss", "seconds", "threads"):
             if not 0 <= (getattr(self, name) or 0) < inf:
                 raise UserError(f"{name} is {getattr(self, name)}, but should be 0 or more")
 
