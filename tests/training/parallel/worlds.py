@@ -2,9 +2,11 @@
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,9 +104,7 @@ class Worlds:
 
 def run_ranks(ranks, command, timeout, **variables):
     """Run a Python command once for each rank, and wait; it fails if one of them does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     common = {
         **os.environ, "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", **variables,
@@ -122,6 +122,18 @@ def run_ranks(ranks, command, timeout, **variables):
         for process in processes:
             process.kill()
     assert not any(process.returncode for process in processes), "\n".join(errors)
+
+
+def free_port():
+    """A port that is free, and stays so until the ranks meet there seconds later.
+
+    A port that the system picks could be given to the next who asks: other ranks ask for many.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)  # the system itself gives out others, from 32768
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 def worlds_in(folder):
