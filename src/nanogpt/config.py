@@ -69,7 +69,7 @@ class ModelConfig:
     init_std: float = 0.02  # standard deviation of fresh weights
     zero_init: bool = False  # projections into the residual stream start at zero
     kernels: str = "fused"  # "plain" runs the hand-written form of every layer, "fused" torch's
-    attention: str = ""  # kernel of attention: plain, fused, flex, your own; empty: as `kernels`
+    attention: str = ""  # kernel: plain, fused, flex, short-conv, your own; empty: as `kernels`
 
     def __post_init__(self) -> None:
         check_values(self)

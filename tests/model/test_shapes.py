@@ -25,7 +25,7 @@ from nanogpt import device
 from nanogpt.config import ModelConfig, SampleConfig
 from nanogpt.evaluation import loss
 from nanogpt.generation import reader, sampling, stream
-from nanogpt.model import attention, cache, gpt, layers, position
+from nanogpt.model import attention, cache, gpt, layers, position, shortconv
 from nanogpt.text import batches, tokenfiles
 from nanogpt.text.tokenizer import CharTokenizer
 from nanogpt.training import loop
@@ -47,6 +47,7 @@ MODULES = [
     position,
     reader,
     sampling,
+    shortconv,
     stream,
 ]
 
@@ -194,7 +195,9 @@ def cross_entropy_of_rows() -> None:
 def attention_to_another_sequence() -> None:
     q = torch.randn(SIZES["B"], SIZES["nh"], SIZES["T"], SIZES["hs"])
     k = torch.randn(SIZES["B"], SIZES["nh"], 13, SIZES["hs"])
-    attention.attention(q, k, k, attention.attention_mask(SIZES["T"], 13))
+    mask = attention.attention_mask(SIZES["T"], 13)
+    attention.attention(q, k, k, mask)
+    attention.ATTENTION_KERNELS["short-conv"](settings()).weights(q, k, mask)
 
 
 def test_every_shape_comment_is_executed_and_true():
@@ -206,6 +209,7 @@ def test_every_shape_comment_is_executed_and_true():
         seen |= run_checked(lambda block=block: train_and_generate("fused", block=block), sizes)
     modern = {"position": "rope", "norm": "rms", "mlp": "relu2", "qk_norm": True, "bias": False}
     seen |= run_checked(lambda: train_and_generate("plain", **modern), sizes)
+    seen |= run_checked(lambda: train_and_generate("fused", attention="short-conv"), sizes)
     seen |= run_checked(cut_batches_and_resize, sizes)
     seen |= run_checked(cross_entropy_of_rows, sizes)
     seen |= run_checked(continuing_a_cache(), {**SIZES, "S": 13, "nkv": 1})

@@ -16,6 +16,7 @@ from nanogpt.model.cache import KVCache
 from nanogpt.model.flex import masked_attention
 from nanogpt.model.layers import KERNELS, StackedLinear, softmax
 from nanogpt.model.position import Position
+from nanogpt.model.shortconv import ShortConvolution
 
 
 def attention_mask(
@@ -142,10 +143,31 @@ class FlexAttention(FusedAttention):
         return masked_attention(q, k, v, mask)
 
 
+class ShortConvAttention(FusedAttention):
+    """The same, and beside what softmax finds a fixed share of the last few values."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.short = ShortConvolution(config)
+
+    def weights(
+        self, q: Tensor, k: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        fixed = self.short.weights(q.shape[-2], k.shape[-2], mask)
+        return super().weights(q, k, mask, causal) + fixed
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        y = super().forward(q, k, v, mask, causal)
+        return y + self.short(v, q.shape[-2], mask)
+
+
 ATTENTION_KERNELS: dict[str, type[PlainAttention]] = {
     "plain": PlainAttention,
     "fused": FusedAttention,
     "flex": FlexAttention,
+    "short-conv": ShortConvAttention,
 }
 
 

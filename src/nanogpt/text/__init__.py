@@ -3,7 +3,8 @@
 In the order to read it:
 
     bpe         byte-pair encoding as pure functions: count pairs, merge, encode a word
-    long_words  the same for words of thousands of bytes
+    places      where each pair stands in all words: what makes learning fast
+    long_words  encoding words of thousands of bytes
     splitter    how text is cut into words, across whose borders nothing merges
     tokenizer   from text to ids and back: byte-level BPE, or one id per character
     encoding    the same for much text: word counts, batches in processes, endless streams

@@ -9,11 +9,12 @@ A token is an integer id. Ids 0..255 are the single bytes; merge number n create
 """
 
 import heapq
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from nanogpt.text.long_words import encode_long_word
+from nanogpt.text.places import Places
 
 Pair = tuple[int, int]
 
@@ -80,42 +81,32 @@ def train_naive(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
     return merges
 
 
-# Maps each byte b to 255 - b: what sorts first comes last.
-COMPLEMENT = bytes(range(255, -1, -1))
-
-
-def descending(token: bytes) -> str:
+def descending(token: bytes) -> tuple[int, ...]:
     """A sort key that turns the order of byte strings around.
 
-    The final character is above every byte, so that a prefix, which sorts before its
-    continuations, now sorts after them.
+    The 1 is above every -byte, so that a prefix sorts after its continuations.
 
     >>> sorted([b"a", b"ab", b"b"], key=descending)
     [b'b', b'ab', b'a']
     """
-    return token.translate(COMPLEMENT).decode("latin-1") + "\u0100"
+    return *(-byte for byte in token), 1
 
 
 def train(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
     """The merges of `train_naive`, by incremental counting: no merge ever recounts the corpus.
 
-    A merge changes only the words that contain its pair, and `where` knows them. The best pair
-    comes from a heap. A pair's count can only fall after it was pushed (a new pair always contains
-    the newest id), so an entry that promises too much is corrected when it surfaces.
+    A merge changes only the places where its pair stands, and their neighbours; `Places` knows
+    them. The best pair comes from a heap. A pair's count can only fall after it was pushed (a new
+    pair always contains the newest id), so an entry that promises too much is corrected when it
+    surfaces.
     """
-    sequences = [list(word) for word in words]
-    frequencies = list(words.values())
+    places = Places(words)
     counts = count_pairs(words)
-    where: defaultdict[Pair, set[int]] = defaultdict(set)
-    for index, ids in enumerate(sequences):
-        for pair in pairwise(ids):
-            where[pair].add(index)
     order = [descending(bytes([b])) for b in range(256)]  # id -> sort key
     vocabulary = [bytes([b]) for b in range(256)]
     heap = [(-count, order[a], order[b], (a, b)) for (a, b), count in counts.items()]
     heapq.heapify(heap)
     merges: list[Pair] = []
-    created: set[Pair] = set()  # pairs that the newest id is part of
     while heap and len(merges) < n_merges:
         promised, key_a, key_b, best = heapq.heappop(heap)
         count = counts[best]
@@ -127,43 +118,12 @@ def train(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
         merges.append(best)
         vocabulary.append(vocabulary[best[0]] + vocabulary[best[1]])
         order.append(descending(vocabulary[new_id]))
-        for index in where.pop(best):
-            for pair, change in merge_and_recount(sequences[index], best, new_id):
-                counts[pair] += change * frequencies[index]
-                if change > 0:
-                    where[pair].add(index)
-                    created.add(pair)
-        for a, b in created:
-            if counts[a, b] > 0:  # in a run such as aaaa, a pair may come and go again
-                heapq.heappush(heap, (-counts[a, b], order[a], order[b], (a, b)))
-        created.clear()
+        changes = places.merge(best, new_id)
+        for pair, change in changes.items():
+            counts[pair] += change
+            if change > 0:
+                heapq.heappush(heap, (-change, order[pair[0]], order[pair[1]], pair))
     return merges
-
-
-def merge_and_recount(ids: list[int], pair: Pair, new_id: int) -> list[tuple[Pair, int]]:
-    """Merge a pair in place, and say which pairs that made rarer (-1) and which more frequent (1).
-
-    Only the neighbours of the merged pair change; the rest of the word is not looked at.
-
-    >>> word = [1, 2, 3]
-    >>> merge_and_recount(word, (2, 3), 9), word
-    ([((2, 3), -1), ((1, 2), -1), ((1, 9), 1)], [1, 9])
-    """
-    left, right = pair
-    changes = []
-    i = 0
-    while i < len(ids) - 1:
-        if ids[i] == left and ids[i + 1] == right:
-            changes.append((pair, -1))
-            if i > 0:
-                changes.append(((ids[i - 1], left), -1))
-                changes.append(((ids[i - 1], new_id), 1))
-            if i + 2 < len(ids):
-                changes.append(((right, ids[i + 2]), -1))
-                changes.append(((new_id, ids[i + 2]), 1))
-            ids[i : i + 2] = [new_id]
-        i += 1
-    return changes
 
 
 def merge_steps(ids: Sequence[int], ranks: Mapping[Pair, int]) -> Iterator[list[int]]:

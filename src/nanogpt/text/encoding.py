@@ -37,6 +37,7 @@ LONG_WORD = 1000
 PART = 100  # characters; such a word is learned from in parts
 SAMPLE = 2_000_000  # characters of such words that are learned from
 SAMPLE_OF_SHARE = 100_000  # of those, in what one process takes at a time
+SHARE = 1_000_000  # characters of texts that a process encodes at a time
 
 
 def count_words(
@@ -62,7 +63,9 @@ def count_share(
     split: Callable[[str], list[str]], texts: Sequence[str], whole: bool = False
 ) -> tuple[Counter[str], Counter[str]]:
     """What one process of count_words does with its share of the texts: words, parts of words."""
-    words = Counter(word for text in texts for word in split(text))
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(split(text))
     parts: Counter[str] = Counter()
     room = SAMPLE_OF_SHARE
     for word in [] if whole else [word for word in words if len(word) > LONG_WORD]:
@@ -77,7 +80,9 @@ def encode_batch(
     texts: Sequence[str], encode: Callable[[str], NDArray[np.uint32]], processes: int
 ) -> list[list[int]]:
     """Encode many texts in several processes. The result is that of one process."""
-    shares = map_in_order(partial(encode_share, encode), grouped(texts, len), processes)
+    # Several shares for each process: whoever is done first takes the next one.
+    share = min(SHARE, sum(map(len, texts)) // (8 * max(1, processes)))
+    shares = map_in_order(partial(encode_share, encode), grouped(texts, len, share), processes)
     return [ids.tolist() for share in shares for ids in share]
 
 

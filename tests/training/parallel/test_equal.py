@@ -112,7 +112,7 @@ VARIANTS = {
     "modern": {
         "model": {
             "position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": True, "n_kv_head": 2,
-            "bias": False, "zero_init": True,
+            "bias": False, "zero_init": True, "attention": "short-conv",
         },
         "train": {"optimizer": "muon", "schedule": "trapezoidal", "grad_accum_steps": 3},
         "data": {"batches": "packed"},

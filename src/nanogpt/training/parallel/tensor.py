@@ -68,6 +68,8 @@ def cut_model(model: GPT, ranks: Ranks) -> Cuts:
         elif kind == "c_proj":
             spans[f"h.{name}.weight"] = (1, [ranks.share(layer.in_features, "tensor")])
             layer.forward = partial(add_up, layer, group)
+        elif kind == "short":
+            spans[f"h.{name}.taps"] = (0, [ranks.share(len(layer.taps), "tensor")])
         elif kind == "attn":
             layer.widths = [width // size for width in layer.widths]
             layer.register_forward_pre_hook(partial(before_attention, ranks))
