@@ -36,17 +36,14 @@ class ShortConvolution(nn.Module):
         return weights if mask is None else weights * visible(mask)
 
     def forward(self, v: Tensor, new: int, mask: Tensor | None) -> Tensor:
-        """These weights times the values (B, nh, S, hs), without a matrix: (B, nh, T, hs)."""
-        known, taps = v.shape[-2], self.taps.to(v.dtype)
-        y = torch.zeros_like(v[..., :new, :])  # (B, nh, T, hs)
-        for distance in range(min(REACH, known)):
-            first = known - new - distance  # the value that belongs to the first query
-            missing = max(0, -first)  # queries that have no token so far before them
-            values = v[..., max(0, first) : known - distance, :]
-            if mask is not None:
-                values = values * visible(mask).diagonal(first, -2, -1)[..., None]
-            y = y + taps[:, distance, None] * F.pad(values, (0, 0, missing, 0))
-        return y
+        """These weights times the values (B, nh, S, hs): (B, nh, T, hs)."""
+        if mask is not None:
+            return self.weights(new, v.shape[-2], mask).to(v.dtype) @ v  # (B, nh, T, hs)
+        # The same without a matrix. Before the first token there is nothing.
+        reached = v[..., -(new + REACH - 1) :, :]
+        missing = new + REACH - 1 - reached.shape[-2]
+        kernel = self.taps.to(v.dtype).flip(1)[:, None]
+        return F.conv2d(F.pad(reached, (0, 0, missing, 0)), kernel, groups=len(kernel))
 
 
 def visible(mask: Tensor) -> Tensor:
