@@ -56,6 +56,7 @@ RUNGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"schedule": "trapezoidal", "decay_share": 0.5, "min_lr": 0.0, "warmup_steps": 0},
     ),
     ("embeddings faster", {}, {"lr": 15e-3}),
+    ("a short convolution beside attention", {"attention": "short-conv"}, {}),
 ]
 
 

@@ -41,9 +41,10 @@ class ShortConvolution(nn.Module):
             return self.weights(new, v.shape[-2], mask).to(v.dtype) @ v  # (B, nh, T, hs)
         # The same without a matrix. Before the first token there is nothing.
         reached = v[..., -(new + REACH - 1) :, :]
-        missing = new + REACH - 1 - reached.shape[-2]
+        padded = F.pad(reached, (0, 0, new + REACH - 1 - reached.shape[-2], 0))
+        padded = padded.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
         kernel = self.taps.to(v.dtype).flip(1)[:, None]
-        return F.conv2d(F.pad(reached, (0, 0, missing, 0)), kernel, groups=len(kernel))
+        return F.conv2d(padded, kernel, groups=len(kernel))
 
 
 def visible(mask: Tensor) -> Tensor:
