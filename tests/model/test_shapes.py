@@ -25,7 +25,7 @@ from nanogpt import device
 from nanogpt.config import ModelConfig, SampleConfig
 from nanogpt.evaluation import loss
 from nanogpt.generation import reader, sampling, stream
-from nanogpt.model import attention, cache, gpt, layers, position, shortconv
+from nanogpt.model import attention, cache, gpt, layers, position
 from nanogpt.text import batches, tokenfiles
 from nanogpt.text.tokenizer import CharTokenizer
 from nanogpt.training import loop
@@ -47,7 +47,6 @@ MODULES = [
     position,
     reader,
     sampling,
-    shortconv,
     stream,
 ]
 

@@ -6,13 +6,18 @@ import pytest
 import torch
 
 from nanogpt.config import TrainConfig
-from nanogpt.model.attention import attention, attention_mask, same_document
+from nanogpt.model.attention import (
+    ShortConvAttention,
+    attention,
+    attention_mask,
+    same_document,
+)
 from nanogpt.model.gpt import GPT
-from nanogpt.model.shortconv import REACH, ShortConvolution
 from nanogpt.training.optim import Muon
 
 from conftest import tiny
 
+REACH = ShortConvAttention.reach
 T = 2 * REACH + 3
 EVERYTHING = attention_mask(T, T)
 DOCUMENTS = same_document(torch.arange(T).expand(2, T) // torch.tensor([[5], [7]]), T)
@@ -28,7 +33,7 @@ MASKS = {
 @pytest.mark.parametrize("kind", MASKS)
 def test_each_head_takes_the_last_values_by_its_weights(kind, new):
     torch.manual_seed(0)
-    layer = ShortConvolution(tiny(n_head=2))
+    layer = ShortConvAttention(tiny(n_head=2))
     torch.nn.init.normal_(layer.taps)
     v, mask = torch.randn(2, 2, T, 4), MASKS[kind]
     seen = EVERYTHING if mask is None else mask > -torch.inf if kind == "numbers" else mask
@@ -39,16 +44,18 @@ def test_each_head_takes_the_last_values_by_its_weights(kind, new):
                 expected[row, head, query, key] = layer.taps[head, query - key, 0]
     expected = expected[..., T - new :, :]
     mask = mask if mask is None else mask[..., T - new :, :]
-    assert torch.equal(layer.weights(new, T, mask).expand(2, 2, new, T), expected)
-    torch.testing.assert_close(layer(v, new, mask), expected @ v)
+    assert torch.equal(layer.fixed(new, T, mask).expand(2, 2, new, T), expected)
+    q, k, causal = torch.randn(2, 2, new, 4), torch.randn(2, 2, T, 4), mask is None and new == T
+    found = layer(q, k, v, mask, causal) - attention(q, k, v, mask, causal)
+    torch.testing.assert_close(found, expected @ v, rtol=0, atol=1e-5)
 
 
 def test_without_weights_it_is_attention():
     kernel = GPT(tiny(attention="short-conv")).h[0].attn.kernel
-    q, k, v = torch.randn(3, 2, len(kernel.short.taps), 6, 4)
+    q, k, v = torch.randn(3, 2, len(kernel.taps), 6, 4)
     plain = attention(q, k, v, causal=True)
     assert (kernel(q, k, v, causal=True) - plain).abs().max() > 1e-3
-    torch.nn.init.zeros_(kernel.short.taps)
+    torch.nn.init.zeros_(kernel.taps)
     assert (kernel(q, k, v, causal=True) - plain).abs().max() < 1e-5
 
 

@@ -10,7 +10,6 @@ In the order to read it:
 
 Around it:
 
-    shortconv   what the last few tokens say, whatever attention looks at
     flex        attention that skips what a mask hides, for GPUs
     size        how much arithmetic a model takes
     lora        two thin matrices beside each large one, for fine-tuning

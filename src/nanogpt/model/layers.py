@@ -141,7 +141,7 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Divide each vector by its root mean square (Zhang & Sennrich 2019): (B, T, C) -> (B, T, C).
+    """Divide vectors by their root mean square (Zhang & Sennrich 2019): (B, T, C) -> (B, T, C).
 
     Layer norm without the mean and the shift. Of what layer norm does, bringing vectors to one size
     turned out to be what helps, and this is cheaper. Equal to layer norm on vectors of mean zero.
@@ -161,7 +161,7 @@ NORMS: dict[str, type[nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm, "none":
 
 
 class StackedLinear(nn.Linear):
-    """A linear layer that is several matrices, one above the other: (..., in) -> (..., sum(rows)).
+    """A linear layer of several matrices, one above the other: (..., in) -> (..., sum(rows)).
 
     To compute them at once is faster. `rows` says where one ends and the next begins.
     """

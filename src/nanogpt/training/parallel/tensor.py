@@ -68,7 +68,7 @@ def cut_model(model: GPT, ranks: Ranks) -> Cuts:
         elif kind == "c_proj":
             spans[f"h.{name}.weight"] = (1, [ranks.share(layer.in_features, "tensor")])
             layer.forward = partial(add_up, layer, group)
-        elif kind == "short":
+        elif kind == "kernel" and hasattr(layer, "taps"):
             spans[f"h.{name}.taps"] = (0, [ranks.share(len(layer.taps), "tensor")])
         elif kind == "attn":
             layer.widths = [width // size for width in layer.widths]
