@@ -7,6 +7,7 @@ import torch
 
 from nanogpt.config import TrainConfig
 from nanogpt.model.attention import (
+    REACH,
     ShortConvAttention,
     attention,
     attention_mask,
@@ -17,7 +18,6 @@ from nanogpt.training.optim import Muon
 
 from conftest import tiny
 
-REACH = ShortConvAttention.reach
 T = 2 * REACH + 3
 EVERYTHING = attention_mask(T, T)
 DOCUMENTS = same_document(torch.arange(T).expand(2, T) // torch.tensor([[5], [7]]), T)

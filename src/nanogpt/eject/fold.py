@@ -37,7 +37,8 @@ RULES = [
         "sum((0.0 for m in x), 0.0)  ->  0.0", "x.split([y, y, y], dim=-1)  ->  x.split(y, dim=-1)",
         "nn.Linear(x, y, bias=True)  ->  nn.Linear(x, y)", "cast(t, x)  ->  x",
         # What only `nanogpt plan` reads.
-        "{'lr_factor': x, 'state_per_weight': 1}  ->  {'lr_factor': x}",
+        "{'weight_decay': x, 'lr_factor': y, 'state_per_weight': 1}"
+        "  ->  {'weight_decay': x, 'lr_factor': y}",
         "nn.Identity(c)(x)  ->  x", "nn.Dropout(0.0)(x)  ->  x",
     )
 ]  # fmt: skip

@@ -142,6 +142,9 @@ class FlexAttention(FusedAttention):
         return masked_attention(q, k, v, mask)
 
 
+REACH = 8  # of a short convolution, in tokens, the token itself included
+
+
 class ShortConvAttention(FusedAttention):
     """Attention, and in each head a fixed share of the last few values, by their distance.
 
@@ -150,12 +153,10 @@ class ShortConvAttention(FusedAttention):
     convolutions are in CSWin (Dong et al. 2022, for images) and Primer (So et al. 2021, for texts).
     """
 
-    reach = 8  # tokens, the token itself included
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         # Three axes: these are numbers for each head, and not a matrix that Muon could turn.
-        self.taps = nn.Parameter(torch.zeros(config.n_head, self.reach, 1))
+        self.taps = nn.Parameter(torch.zeros(config.n_head, REACH, 1))
 
     def weights(
         self, q: Tensor, k: Tensor, mask: Tensor | None = None, causal: bool = False
@@ -166,8 +167,8 @@ class ShortConvAttention(FusedAttention):
         """The fixed weights of the last `new` of `known` tokens: (nh, T, S), or (B, nh, T, S)."""
         key = torch.arange(known, device=self.taps.device)  # (S)
         distance = key[known - new :, None] - key  # (T, S)
-        near = (distance >= 0) & (distance < self.reach)
-        weights = self.taps[:, distance.clamp(0, self.reach - 1), 0] * near  # (nh, T, S)
+        near = (distance >= 0) & (distance < REACH)
+        weights = self.taps[:, distance.clamp(0, REACH - 1), 0] * near  # (nh, T, S)
         if mask is None:
             return weights
         return weights * (mask if mask.dtype == torch.bool else mask > -math.inf)
@@ -175,12 +176,12 @@ class ShortConvAttention(FusedAttention):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
-        y, new = super().forward(q, k, v, mask, causal), q.shape[-2]
+        y = super().forward(q, k, v, mask, causal)
         if mask is not None:
-            return y + self.fixed(new, v.shape[-2], mask).to(v.dtype) @ v  # (B, nh, T, hs)
-        # The same without a matrix, as a convolution. Before the first token there is nothing.
-        near = v[..., -(new + self.reach - 1) :, :]
-        near = F.pad(near, (0, 0, new + self.reach - 1 - near.shape[-2], 0))
+            return y + self.fixed(q.shape[-2], v.shape[-2], mask).to(v.dtype) @ v  # (B, nh, T, hs)
+        # A convolution along the row of values; before the first token there is nothing.
+        last = slice(1 - REACH - q.shape[-2], None)
+        near = F.pad(v[..., last, :], (0, 0, REACH - 1, 0))[..., last, :]
         near = near.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
         kernel = self.taps.to(v.dtype).flip(1)[:, None]
         return y + F.conv2d(near, kernel, groups=len(kernel))  # (B, nh, T, hs)

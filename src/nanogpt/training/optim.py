@@ -152,8 +152,8 @@ class Muon(AdamW):
         for p in model.h.parameters():
             if p.ndim == 2 and p.requires_grad:
                 by_rows.setdefault(tuple(rows.get(p, [len(p)])), []).append(p)
-        ours = {"lr_factor": config.muon_lr / config.lr, "state_per_weight": 1}
-        ours |= {"weight_decay": config.weight_decay}
+        rate, decay = config.muon_lr / config.lr, config.weight_decay
+        ours = {"weight_decay": decay, "lr_factor": rate, "state_per_weight": 1}
         groups = [{"params": params, "rows": cuts, **ours} for cuts, params in by_rows.items()]
         return decay_groups(model, config, apart=chain(*by_rows.values())) + groups
 
