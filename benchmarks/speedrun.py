@@ -170,7 +170,7 @@ def write_page(results: dict[str, Any]) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("seconds of training, two cores")
     axes.set_ylabel("validation loss, nats per character")
-    axes.set_ylim(1.8, 2.8)
+    axes.set_ylim(1.8, 3.05)
     axes.legend(frameon=False, fontsize=9)
     axes.grid(alpha=0.25)
     figure.savefig(PICTURE, dpi=110)
