@@ -130,6 +130,7 @@ def main() -> None:
     groups = dict(sorted(found.items(), key=lambda item: -item[1][0].losses[-1][1]))
     draw(groups)
     text = f"## The larger ladder\n\n{table(groups)}\n\n"
+    text += "`python benchmarks/speedrun_large.py RUN...` writes this part from finished runs.\n\n"
     text += "![Validation loss against arithmetic](images/speedrun-large.png)\n"
     replace_part(text, ROOT / "docs" / "speedrun.md")
 

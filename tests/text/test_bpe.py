@@ -28,6 +28,11 @@ def test_both_trainers_agree_on_a_larger_random_corpus():
     assert train(corpus, 150) == train_naive(corpus, 150)
 
 
+def test_a_word_without_letters_is_not_learned_from():
+    corpus = {b"": 9, b"abab": 2, b"ab": 1}
+    assert train(corpus, 3) == train_naive(corpus, 3) == [(97, 98), (256, 256)]
+
+
 @given(words)
 def test_training_does_not_depend_on_the_order_of_words(corpus):
     """Merges that follow dict order change from run to run."""
