@@ -39,7 +39,7 @@ class Places:
         """Merge a pair wherever it stands, from left to right, and say how counts change by it.
 
         >>> Places({b"abc": 2}).merge((98, 99), 256)
-        Counter({(97, 256): 2, (97, 98): -2, (98, 99): -2})
+        Counter({(97, 256): 2, (98, 99): -2, (97, 98): -2})
         """
         tokens, before, after, where = self.tokens, self.before, self.after, self.where
         lefts: defaultdict[int, int] = defaultdict(int)  # neighbours: token -> how often
