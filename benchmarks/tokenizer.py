@@ -31,18 +31,25 @@ from nanogpt.text.tokenizer import Tokenizer
 
 VOCAB_SIZE = 4096
 STREAM_MEGABYTES = 1000
+ROUNDS = 5
 TEXTS = [document.text for document in shakespeare()]
 MEGABYTES = sum(len(text.encode()) for text in TEXTS) / 1e6
 
 
-def seconds(action: Callable[[], Any], runs: int = 5) -> float:
-    """The median time of an action."""
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def in_turns(*actions: Callable[[], Any]) -> list[float]:
+    """The median seconds of each action, done in turns, so that a slow moment slows all of them."""
+    times: list[list[float]] = [[] for _ in actions]
+    for _ in range(ROUNDS):
+        for action, found in zip(actions, times, strict=True):
+            start = time.perf_counter()
+            action()
+            found.append(time.perf_counter() - start)
+    return [statistics.median(found) for found in times]
+
+
+def speeds(*actions: Callable[[], Any]) -> list[float]:
+    """The median MB/s of each action on the texts, done in turns."""
+    return [MEGABYTES / seconds for seconds in in_turns(*actions)]
 
 
 def train_tokenizers() -> tokenizers.Tokenizer:
@@ -108,53 +115,40 @@ def memory(kind: str) -> float:
 
 def measure() -> list[tuple[str, str, float, dict[str, float]]]:
     """Rows of (work, unit, ours, peers)."""
-    ours = Tokenizer.train(TEXTS, VOCAB_SIZE, special_tokens=())
-    theirs, rust = train_tokenizers(), train_rustbpe()
+    # Before anything else is in memory, which Python's garbage collector would look through, too.
+    work = (lambda: Tokenizer.train(TEXTS, VOCAB_SIZE, special_tokens=())), train_tokenizers
+    training = in_turns(*work, train_rustbpe)
+    ours, theirs, rust = work[0](), train_tokenizers(), train_rustbpe()
     ranks = {bytes(token): rank for token, rank in rust.get_mergeable_ranks()}
     tik = tiktoken.Encoding(
         "bench", pat_str=PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={}
     )
     ids, tik_ids = ours.encode_batch(TEXTS), tik.encode_ordinary_batch(TEXTS, num_threads=1)
 
-    def speed(action: Callable[[], Any], runs: int = 5) -> float:
-        return MEGABYTES / seconds(action, runs)
+    def encode(copies: int, processes: int) -> Callable[[], Any]:
+        return lambda: fresh(ours).encode_batch(TEXTS * copies, processes=processes)
 
-    one = speed(lambda: fresh(ours).encode_batch(TEXTS))
+    one, hugging_face, tiktokens, two = speeds(
+        encode(1, 1),
+        lambda: theirs.encode_batch(TEXTS),
+        lambda: tik.encode_ordinary_batch(TEXTS, num_threads=1),
+        encode(1, 2),
+    )
+    one_of_eight, two_of_eight = (8 * speed for speed in speeds(encode(8, 1), encode(8, 2)))
+    decoding = speeds(
+        lambda: [ours.decode(text) for text in ids],
+        lambda: [tik.decode(text) for text in tik_ids],
+    )
+    eight = "encode eight times the text, two processes"
     return [
-        (
-            f"train {VOCAB_SIZE:,} tokens",
-            "s",
-            seconds(lambda: Tokenizer.train(TEXTS, VOCAB_SIZE, special_tokens=()), 3),
-            {"tokenizers": seconds(train_tokenizers, 3), "rustbpe": seconds(train_rustbpe, 3)},
-        ),
-        (
-            "encode, nothing remembered",
-            "MB/s",
-            one,
-            {
-                "tokenizers": speed(lambda: theirs.encode_batch(TEXTS), 3),
-                "tiktoken": speed(lambda: tik.encode_ordinary_batch(TEXTS, num_threads=1)),
-            },
-        ),
-        (
-            "encode, two processes",
-            "MB/s",
-            speed(lambda: fresh(ours).encode_batch(TEXTS, processes=2)),
-            {"nanogpt, one": one},
-        ),
-        (
-            "encode eight times the text, two processes",
-            "MB/s",
-            8 * speed(lambda: fresh(ours).encode_batch(TEXTS * 8, processes=2), 3),
-            {"nanogpt, one": 8 * speed(lambda: fresh(ours).encode_batch(TEXTS * 8), 3)},
-        ),
-        (
-            "decode",
-            "MB/s",
-            speed(lambda: [ours.decode(text) for text in ids]),
-            {"tiktoken": speed(lambda: [tik.decode(text) for text in tik_ids])},
-        ),
-    ]
+        (f"train {VOCAB_SIZE:,} tokens", "s", training[0],
+            {"tokenizers": training[1], "rustbpe": training[2]}),
+        ("encode, nothing remembered", "MB/s", one,
+            {"tokenizers": hugging_face, "tiktoken": tiktokens}),
+        ("encode, two processes", "MB/s", two, {"nanogpt, one": one}),
+        (eight, "MB/s", two_of_eight, {"nanogpt, one": one_of_eight}),
+        ("decode", "MB/s", decoding[0], {"tiktoken": decoding[1]}),
+    ]  # fmt: skip
 
 
 def table(rows: list[tuple[str, str, float, dict[str, float]]]) -> str:
@@ -171,6 +165,7 @@ def table(rows: list[tuple[str, str, float, dict[str, float]]]) -> str:
 
 def main() -> None:
     """Measure, print, and write docs/benchmarks.md."""
+    rows = table(measure())
     memory = peak_memory_of_a_stream(Tokenizer.train(TEXTS, VOCAB_SIZE), STREAM_MEGABYTES)
     peers = ", ".join(f"{name} {version(name)}" for name in ("tokenizers", "tiktoken", "rustbpe"))
     page = f"""# Benchmarks
@@ -179,11 +174,11 @@ Written by `make bench`. Read the ratios: absolute figures belong to the machine
 
 ## Tokenizer
 
-The built-in Shakespeare, {MEGABYTES:.1f} MB in {len(TEXTS)} documents; medians of several
-runs in one process; one thread each unless the row says otherwise. nanogpt's tokenizer is Python,
-the peers are Rust.
+The built-in Shakespeare, {MEGABYTES:.1f} MB in {len(TEXTS)} documents; medians of {ROUNDS}
+runs taken in turns in one process; one thread each unless the row says otherwise. nanogpt's
+tokenizer is Python, the peers are Rust.
 
-{table(measure())}
+{rows}
 
 Encoding a stream of {STREAM_MEGABYTES:,} MB, which never stops bringing words that were not met
 before, took at most {memory:.0f} MB more than the process had at its start.

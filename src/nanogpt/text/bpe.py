@@ -9,7 +9,7 @@ A token is an integer id. Ids 0..255 are the single bytes; merge number n create
 """
 
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
@@ -28,11 +28,11 @@ def count_pairs(words: Mapping[bytes, int]) -> Counter[Pair]:
     >>> count_pairs({b"aab": 2, b"ab": 1})[97, 98]
     3
     """
-    counts: Counter[Pair] = Counter()
+    counts: defaultdict[Pair, int] = defaultdict(int)  # adds sooner than a Counter
     for word, frequency in words.items():
         for pair in pairwise(word):
             counts[pair] += frequency
-    return counts
+    return Counter(counts)
 
 
 def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:

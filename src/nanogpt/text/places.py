@@ -4,7 +4,7 @@
 its pair stands, and their neighbours.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
 from operator import itemgetter
@@ -35,16 +35,16 @@ class Places:
             for place, pair in enumerate(pairwise(word), first):
                 self.where[pair].append(place)
 
-    def merge(self, pair: Pair, new_id: int) -> Counter[Pair]:
+    def merge(self, pair: Pair, new_id: int) -> dict[Pair, int]:
         """Merge a pair wherever it stands, from left to right, and say how counts change by it.
 
         >>> Places({b"abc": 2}).merge((98, 99), 256)
-        Counter({(97, 256): 2, (98, 99): -2, (97, 98): -2})
+        {(98, 99): -2, (97, 98): -2, (97, 256): 2}
         """
         tokens, before, after, where = self.tokens, self.before, self.after, self.where
         lefts: defaultdict[int, int] = defaultdict(int)  # neighbours: token -> how often
         rights: defaultdict[int, int] = defaultdict(int)
-        changes: Counter[Pair] = Counter()
+        changes: defaultdict[Pair, int] = defaultdict(int)
         for place in where.pop(pair):
             gone, frequency = after[place], self.frequencies[place]
             if gone == NONE or (tokens[place], tokens[gone]) != pair:
@@ -65,4 +65,4 @@ class Places:
         for token, frequency in rights.items():
             changes[pair[1], token] -= frequency
             changes[new_id, token] += frequency
-        return changes
+        return dict(changes)
