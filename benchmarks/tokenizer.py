@@ -30,7 +30,7 @@ from nanogpt.text.splitter import PATTERNS
 from nanogpt.text.tokenizer import Tokenizer
 
 VOCAB_SIZE = 4096
-STREAM_MEGABYTES = 1000
+STREAM_MEGABYTES = 200  # every 50 of them fill the memory for words once
 ROUNDS = 5
 TEXTS = [document.text for document in shakespeare()]
 MEGABYTES = sum(len(text.encode()) for text in TEXTS) / 1e6
