@@ -1,7 +1,7 @@
 """The larger ladder of docs/speedrun.md: loss against arithmetic, which is the same on any machine.
 
     nanogpt train speedrun-large --run runs/large-1 --train.seed 1 --train.stop-at-target false \\
-        --data.source tinyshakespeare.txt
+        --train.precision float32 --data.source tinyshakespeare.txt
     python benchmarks/speedrun_large.py runs/large-*
 
 Reads finished runs of the recipe configs/speedrun-large.toml, with whatever settings were changed,
@@ -10,6 +10,7 @@ to half an hour on two cores; it can be stopped, and `nanogpt train --resume RUN
 """
 
 import inspect
+import shlex
 import statistics
 import sys
 from collections import defaultdict
@@ -20,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from page import replace_part
 
-from nanogpt.config import Config, load_config
+from nanogpt.config import Config, load_config, with_settings
 from nanogpt.lab.judge import spread
 from nanogpt.lab.speedrun import FREE, GOALS, read_run
 from nanogpt.model.gpt import GPT
@@ -29,13 +30,15 @@ from nanogpt.training.optim import Muon, orthogonalize
 from nanogpt.training.records import read_metrics
 
 ROOT = Path(__file__).parent.parent
-RECIPE = load_config(ROOT / "configs" / "speedrun-large.toml")
+RECIPE = with_settings(  # in the precision of an entry
+    load_config(ROOT / "configs" / "speedrun-large.toml"), train={"precision": "float32"}
+)
 PICTURE = ROOT / "docs" / "images" / "speedrun-large.png"
 ROUNDS = inspect.signature(orthogonalize).parameters["steps"].default
 TARGET = GOALS["speedrun-large"].loss
-# Settings that change neither the weights nor what was learned from.
+# Settings that do not change what is learned, and how.
 ASIDE = (*FREE, "model.vocab_size", "train.stop_at_target", "train.targets", "train.eval_interval",
-         "train.checkpoint_interval", "train.precision")  # fmt: skip
+         "train.checkpoint_interval")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,17 @@ class Finished:
     """A run that did all its steps."""
 
     changes: str  # of the recipe's settings, as options
+    seed: int
     steps: int
     tokens: int  # of a step
     tflop: float  # of the model
     tflop_of_muon: float
-    losses: list[tuple[int, float]]  # step, nats per character of the whole held-out text
+    losses: dict[int, float]  # step -> nats per character of the whole held-out text
+
+    @property
+    def loss(self) -> float:
+        """After the last step."""
+        return self.losses[self.steps]
 
 
 def read(folder: Path) -> Finished:
@@ -56,10 +65,11 @@ def read(folder: Path) -> Finished:
     config, steps = run.config, run.config.train.max_steps
     if run.state.step != steps:
         sys.exit(f"{folder} did {run.state.step:,} of {steps:,} steps: --resume it")
-    found = [(r["step"], r["val_loss"]) for r in read_metrics(folder) if "val_loss" in r]
+    losses = {r["step"]: r["val_loss"] for r in read_metrics(folder) if "val_loss" in r}
     model = flops_per_token(run.model) * config.tokens_per_step * steps / 1e12
     muon = flops_of_muon(run.model, config) * steps / 1e12
-    return Finished(changes(config), steps, config.tokens_per_step, model, muon, found)
+    seed, tokens = config.train.seed, config.tokens_per_step
+    return Finished(changes(config), seed, steps, tokens, model, muon, losses)
 
 
 def changes(config: Config) -> str:
@@ -69,12 +79,15 @@ def changes(config: Config) -> str:
         for key, value in values.items():
             name, usual = f"{section}.{key}", getattr(getattr(RECIPE, section), key)
             if value != usual and name not in ASIDE:
-                options.append(f"`--{name.replace('_', '-')} {value}`".replace(" `", ' ""`'))
+                value = str(value).lower() if isinstance(value, bool) else str(value)
+                options.append(f"`--{name.replace('_', '-')} {shlex.quote(value)}`")
     return " ".join(options) or "the recipe"
 
 
 def flops_of_muon(model: GPT, config: Config) -> int:
     """Operations of one step for making matrices orthogonal: three products of matrices a round."""
+    if config.train.optimizer != "muon":
+        return 0
     flops = 0
     for group in Muon.parameter_groups(model, config.train):
         for parameter in group["params"] if "rows" in group else ():
@@ -89,7 +102,7 @@ def table(groups: dict[str, list[Finished]]) -> str:
     lines = ["| what is changed | steps | tokens a step | TFLOP | and of Muon | seeds | loss |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, runs in groups.items():
-        ends = [run.losses[-1][1] for run in runs]
+        ends = [run.loss for run in runs]
         loss = f"{statistics.mean(ends):.4f}" + (f" ± {spread(ends):.4f}" if len(ends) > 1 else "")
         lines.append(
             f"| {name} | {runs[0].steps:,} | {runs[0].tokens:,} | {runs[0].tflop:.1f} | "
@@ -104,8 +117,8 @@ def draw(groups: dict[str, list[Finished]]) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, runs in groups.items():
-        steps = [step for step, _ in runs[0].losses if step]
-        means = [statistics.mean(dict(run.losses)[step] for run in runs) for step in steps]
+        steps = sorted(set.intersection(*({*run.losses} - {0} for run in runs)))
+        means = [statistics.mean(run.losses[step] for run in runs) for step in steps]
         x = [runs[0].tflop * step / runs[0].steps for step in steps]
         axes.plot(x, means, "o-", ms=3, label=name.replace("`", ""))
     axes.axhline(TARGET, color="grey", ls=":", lw=1)
@@ -126,8 +139,10 @@ def main() -> None:
     found: dict[str, list[Finished]] = defaultdict(list)
     for folder in sys.argv[1:]:
         run = read(Path(folder))
+        if run.seed in [other.seed for other in found[run.changes]]:
+            sys.exit(f"{folder} has the seed of another run with the same settings: leave it out")
         found[run.changes].append(run)
-    groups = dict(sorted(found.items(), key=lambda item: -item[1][0].losses[-1][1]))
+    groups = dict(sorted(found.items(), key=lambda item: -statistics.mean(r.loss for r in item[1])))
     draw(groups)
     text = f"## The larger ladder\n\n{table(groups)}\n\n"
     text += "`python benchmarks/speedrun_large.py RUN...` writes this part from finished runs.\n\n"

@@ -58,6 +58,8 @@ VARIANTS = [
     {"n_kv_head": 1},
     {"window": 3},
     {"window": 3, "position": "alibi", "n_kv_head": 1},
+    {"attention": "short-conv"},
+    {"attention": "short-conv", "window": 3, "n_kv_head": 1},
     {"qk_norm": True},
     {"bias": False},
     {"zero_init": True},

@@ -64,6 +64,7 @@ VARIANTS = [
     {"norm": "rms", "position": "rope"},
     {"norm": "none", "position": "alibi", "bias": False},
     {"position": "sinusoidal", "n_kv_head": 1, "window": 3, "qk_norm": True, "mlp": "swiglu"},
+    {"attention": "short-conv", "window": 4},
 ]
 
 

@@ -25,7 +25,9 @@ MASKS = {
     "nothing": None,
     "window": attention_mask(T, T, window=3),
     "documents": attention_mask(T, T, same=DOCUMENTS),
-    "numbers": torch.randn(2, T, T).masked_fill(~attention_mask(T, T, window=4), -torch.inf),
+    "numbers": torch.randn(2, T, T, generator=torch.Generator().manual_seed(0)).masked_fill(
+        ~attention_mask(T, T, window=4), -torch.inf
+    ),
 }
 
 
@@ -46,11 +48,28 @@ def test_each_head_takes_the_last_values_by_its_weights(kind, new):
     mask = mask if mask is None else mask[..., T - new :, :]
     assert torch.equal(layer.fixed(new, T, mask).expand(2, 2, new, T), expected)
     q, k, causal = torch.randn(2, 2, new, 4), torch.randn(2, 2, T, 4), mask is None and new == T
-    found = layer(q, k, v, mask, causal) - attention(q, k, v, mask, causal)
-    torch.testing.assert_close(found, expected @ v, rtol=0, atol=1e-5)
+    found = layer(q, k, v, mask, causal)
+    fixed = found - attention(q, k, v, mask, causal)
+    torch.testing.assert_close(fixed, expected @ v, rtol=0, atol=1e-5)
+    shown = layer.weights(q, k, mask, causal)
+    torch.testing.assert_close(shown @ v, found, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", range(1, REACH + 2))
+def test_before_the_first_token_there_is_nothing(length):
+    torch.manual_seed(0)
+    layer = ShortConvAttention(tiny(n_head=2))
+    torch.nn.init.normal_(layer.taps)
+    q, k, v = torch.randn(3, 2, 2, length, 4)
+    expected = layer.weights(q, k, causal=True) @ v
+    torch.testing.assert_close(layer(q, k, v, causal=True), expected, rtol=0, atol=1e-5)
+    short = layer(q.bfloat16(), k.bfloat16(), v.bfloat16(), causal=True)
+    assert short.dtype == torch.bfloat16
+    torch.testing.assert_close(short.float(), expected, rtol=0.05, atol=0.1)
 
 
 def test_without_weights_it_is_attention():
+    torch.manual_seed(0)
     kernel = GPT(tiny(attention="short-conv")).h[0].attn.kernel
     q, k, v = torch.randn(3, 2, len(kernel.taps), 6, 4)
     plain = attention(q, k, v, causal=True)

@@ -82,9 +82,9 @@ def frame(run: Run, ids: Sequence[int], step: int) -> dict[str, Any]:
 
 
 def packed(weights: Tensor) -> str:
-    """Numbers from 0 to 1 in 16 bits each, as base64."""
-    numbers = (weights.float().cpu() * WHOLE).round().to(torch.int32).numpy().astype("<u2")
-    return base64.b64encode(numbers.tobytes()).decode()
+    """Numbers from 0 to 1 in 16 bits each, as base64; what is beyond is drawn like the end."""
+    whole = (weights.float().cpu().clamp(0, 1) * WHOLE).round().to(torch.int32)
+    return base64.b64encode(whole.numpy().astype("<u2").tobytes()).decode()
 
 
 def continued(model: GPT, tokenizer: BaseTokenizer, ids: Sequence[int]) -> str:

@@ -35,7 +35,7 @@ IN_PAGE = {
     "norm": {"layer", "rms", "none"},
     "mlp": {"gelu", "relu2", "swiglu"},
     "kernels": {"plain", "fused"},
-    "attention": {"", "plain", "fused", "flex"},
+    "attention": {"", "plain", "fused", "flex", "short-conv"},
 }
 
 

@@ -2,8 +2,9 @@
 
 To generate one token, every weight is read once and used once per row; so speed is a matter of
 memory, not of arithmetic. Packing lays the same float32 numbers out in the order in which oneDNN's
-kernels read them, which doubles the speed and changes results by rounding only. Int8 stores each
-weight in a quarter of the space. Both are for generation; a packed model cannot be trained.
+kernels read them. That saves most where several rows are read, and changes results by rounding
+only. Int8 stores each weight in a quarter of the space. Both are for generation; a packed model
+cannot be trained.
 """
 
 from collections.abc import Callable

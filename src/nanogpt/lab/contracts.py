@@ -7,10 +7,10 @@ on every entry of every dictionary; `nanogpt lab check` runs them on the entries
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig
 from nanogpt.generation.reader import Reader
@@ -29,17 +29,22 @@ LENGTH = 12
 ROUNDING = 1e-5
 
 Settings = Mapping[str, Any]
+M = TypeVar("M", bound=nn.Module)
 
 
 def build(settings: Settings, seed: int = 0) -> GPT:
     """A tiny model whose every parameter matters, also those that start at zero."""
     shape = {"vocab_size": VOCABULARY, "context_length": CONTEXT, "n_layer": 2, "n_head": 2}
     torch.manual_seed(seed)
-    model = GPT(ModelConfig(**{**shape, "n_embd": 24, **settings})).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model
+    return shaken(GPT(ModelConfig(**{**shape, "n_embd": 24, **settings})).eval())
+
+
+@torch.no_grad()
+def shaken(module: M) -> M:
+    """Every parameter a little elsewhere, so that none is zero."""
+    for parameter in module.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    return module
 
 
 def some_ids(rows: int = 2) -> Tensor:
@@ -176,7 +181,7 @@ def collapse(settings: Settings) -> str:
 def weights(settings: Settings) -> str:
     """The attention weights that a kernel shows are those that it uses."""
     name = settings.get("attention") or settings.get("kernels", "fused")
-    kernel = ATTENTION_KERNELS[name](ModelConfig(n_head=2, n_embd=24)).eval()
+    kernel = shaken(ATTENTION_KERNELS[name](ModelConfig(n_head=2, n_embd=24)).eval())
     draw = torch.Generator().manual_seed(1)
     q, k, v = torch.randn(3, 2, 2, LENGTH, 12, generator=draw)
     numbers = torch.randn(2, 2, LENGTH, LENGTH, generator=draw)

@@ -136,7 +136,8 @@ def draw_heads(path: Path, heads: Heads, title: str) -> None:
                     color = "white" if score > 0.6 else "black"
                     above.text(head, layer, f"{score:.2f}", ha="center", va="center", color=color)
         layer, head, score = heads.strongest(habit)[0]
-        below.imshow(heads.weights[layer, head].sqrt().numpy(), vmin=0, vmax=1, cmap="Blues")
+        shares = heads.weights[layer, head].clamp(min=0)  # a kernel's own shares may be negative
+        below.imshow(shares.sqrt().numpy(), vmin=0, vmax=1, cmap="Blues")
         below.set_title(f"layer {layer}, head {head}: {score:.2f}")
         below.set(xlabel="looks at token", ylabel="token")
         for axis in (below.xaxis, below.yaxis):

@@ -149,8 +149,8 @@ class ShortConvAttention(FusedAttention):
     """Attention, and in each head a fixed share of the last few values, by their distance.
 
     The letters right before a token say most about the one after it. Softmax has to learn where
-    they are, from positions; a learned weight for each distance simply takes them. Such short
-    convolutions are in CSWin (Dong et al. 2022, for images) and Primer (So et al. 2021, for texts).
+    they are, from positions; a learned weight for each distance simply takes them (as CSWin does
+    in images: Dong et al. 2022). Under a mask it makes the T x S weights, as plain attention does.
     """
 
     def __init__(self, config: ModelConfig) -> None:

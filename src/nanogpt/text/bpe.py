@@ -28,7 +28,7 @@ def count_pairs(words: Mapping[bytes, int]) -> Counter[Pair]:
     >>> count_pairs({b"aab": 2, b"ab": 1})[97, 98]
     3
     """
-    counts: defaultdict[Pair, int] = defaultdict(int)  # adds sooner than a Counter
+    counts: defaultdict[Pair, int] = defaultdict(int)  # adds faster than a Counter does
     for word, frequency in words.items():
         for pair in pairwise(word):
             counts[pair] += frequency

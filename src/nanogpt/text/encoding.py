@@ -81,7 +81,7 @@ def encode_batch(
 ) -> list[list[int]]:
     """Encode many texts in several processes. The result is that of one process."""
     # Several shares for each process: whoever is done first takes the next one.
-    share = min(SHARE, sum(map(len, texts)) // (8 * max(1, processes)))
+    share = max(1, min(SHARE, sum(map(len, texts)) // (8 * max(1, processes))))
     shares = map_in_order(partial(encode_share, encode), grouped(texts, len, share), processes)
     return [ids.tolist() for share in shares for ids in share]
 

@@ -130,6 +130,7 @@ VARIANTS = {
         },
         "data": {"batches": "sliding", "stride": 7},
     },
+    "convolution": {"model": {"attention": "short-conv"}},  # without a mask, unlike "modern"
     "dropout": {
         "model": {"position": "none", "dropout": 0.2, "attention": "flex", "block": "no-residual"},
     },

@@ -125,7 +125,7 @@ def run_ranks(ranks, command, timeout, **variables):
 
 
 def free_port():
-    """A port that is free, and stays so until the ranks meet there seconds later.
+    """A port that is free, and most likely stays so until the ranks meet there seconds later.
 
     A port that the system picks could be given to the next who asks: other ranks ask for many.
     """

@@ -8,7 +8,7 @@
  * Axes: T time, C channels, M channels inside the MLP, nh heads, hs head size, V vocabulary.
  */
 
-import { EPS, firstVisible, innerWidths, MLPS, POSITIONS } from "./engine/layers.js";
+import { EPS, firstVisible, hasTaps, innerWidths, MLPS, POSITIONS } from "./engine/layers.js";
 import { row, tensor } from "./engine/tensor.js";
 import { softmax } from "./numbers.js";
 
@@ -325,7 +325,7 @@ export class Arithmetic {
     };
   }
 
-  weight(id, head, s) {
+  async weight(id, head, s) {
     const { n_head: nh, position } = this.config;
     const { data, columns } = this.numbers(id.replace("weights", "scores"));
     const bias = POSITIONS[position]?.bias;
@@ -348,7 +348,14 @@ export class Arithmetic {
       { label: "exp of that", value: powers[s - from] },
       { label: `÷ sum over ${scores.length} visible tokens`, value: all },
       { label: "=", value: powers[s - from] / all });
-    return { formula: "exp(score − max) / Σ exp(score − max)", steps };
+    const formula = "exp(score − max) / Σ exp(score − max)";
+    if (!hasTaps(this.config)) return { formula, steps };
+    const taps = await this.weights(id.replace("weights", "kernel.taps"), head, head + 1);
+    const fixed = taps[this.t - s] ?? 0;
+    steps.push(
+      { label: `+ the share of distance ${this.t - s}`, value: fixed },
+      { label: "=", value: powers[s - from] / all + fixed });
+    return { formula: `${formula} + share`, steps };
   }
 
   mixed(id, head, c) {

@@ -106,3 +106,9 @@ export const POSITIONS = {
 /** The first token that token t sees: 0, unless the model has a window. */
 export const firstVisible = (t, { window, context_length: length }) =>
   (window && window < length ? Math.max(0, t - window + 1) : 0);
+
+/** How far a short convolution reaches, in tokens, the token itself included. */
+export const REACH = 8;
+
+/** Whether each head also takes a fixed share of the last values. */
+export const hasTaps = (config) => config.attention === "short-conv";

@@ -11,7 +11,9 @@
  * V vocabulary.
  */
 
-import { firstVisible, innerWidths, MLPS, NORMS, POSITIONS, rmsNorm } from "./layers.js";
+import {
+  firstVisible, hasTaps, innerWidths, MLPS, NORMS, POSITIONS, REACH, rmsNorm,
+} from "./layers.js";
 import { add, each, linear, row, softmax, stack, tensor, width } from "./tensor.js";
 
 /** Where the norms stand, and whether layers add to the stream. */
@@ -47,6 +49,7 @@ function weightShapes(config) {
       shapes.push([`h.${layer}.${name}.weight`, [out, inputs]]);
       if (config.bias) shapes.push([`h.${layer}.${name}.bias`, [out]]);
     }
+    if (hasTaps(config)) shapes.push([`h.${layer}.attn.kernel.taps`, [n_head, REACH, 1]]);
     norm(`h.${layer}.ln_1`);
     norm(`h.${layer}.ln_2`);
   }
@@ -229,7 +232,8 @@ export class Model {
     // Groups of queries share a head of keys and values.
     [k, v] = [k, v].map((list) => q.map((_, head) => list[Math.floor((head * nkv) / nh)]));
     const scores = q.map((x, head) => each(linear(x, k[head]), (s) => s / Math.sqrt(hs)));
-    const weights = scores.map((x, head) => this.weigh(x, head, first)); // (T, S) each
+    const taps = this.weights[`${at}.kernel.taps`];
+    const weights = scores.map((x, head) => this.weigh(x, head, first, taps)); // (T, S) each
     const parts = { q, k, v, scores, weights };
     for (const [part, list] of Object.entries(parts)) see(`${at}.${part}`, list, stack);
     const y = see(`${at}.kernel`, stack(weights.map((x, head) => mix(x, v[head])))); // (nh, T, hs)
@@ -238,7 +242,7 @@ export class Model {
   }
 
   /** How much each query takes from each key, of one head: scores (T, S) -> weights (T, S). */
-  weigh(scores, head, first) {
+  weigh(scores, head, first, taps) {
     const { n_head: nh, position } = this.config;
     const { bias } = POSITIONS[position];
     const [T, S] = scores.shape;
@@ -250,6 +254,9 @@ export class Model {
       visible.set(scores.data.subarray(t * S + from, t * S + now + 1));
       if (bias) visible.forEach((_, i) => (visible[i] += bias(head, nh, now - from - i)));
       softmax(visible);
+      for (let s = Math.max(from, now - REACH + 1); taps && s <= now; s++) {
+        visible[s - from] += taps.data[head * REACH + now - s];
+      }
     }
     return weights;
   }
