@@ -72,6 +72,20 @@ def test_training_takes_settings_by_section_shows_records_and_overwrites_nothing
     assert not (tmp_path / "other").exists()
 
 
+def test_weights_to_begin_with_bring_their_shape_and_tokenizer(tmp_path):
+    first = nanogpt.train(tmp_path / "one", **TINY)
+    train = TINY["train"] | {"init": str(tmp_path / "one")}
+    second = nanogpt.train(tmp_path / "two", data={"max_documents": 12}, train=train)
+    assert second.config.model == first.config.model
+    assert second.tokenizer.to_dict() == first.tokenizer.to_dict()
+
+
+def test_one_process_is_not_called_several(tmp_path):
+    with pytest.raises(UserError, match=r"parallel\.processes=4: this is one process"):
+        nanogpt.train(tmp_path / "run", **TINY, parallel={"processes": 4})
+    assert not (tmp_path / "run").exists()
+
+
 def test_generating_and_evaluating_take_texts(tmp_path):
     nanogpt.train(tmp_path / "run", **TINY)
     model, tokenizer, _ = nanogpt.load(str(tmp_path / "run"))

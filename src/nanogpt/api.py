@@ -23,9 +23,11 @@ from nanogpt.text.prepare import Prepared
 from nanogpt.text.prepare import prepare as prepare_corpus
 from nanogpt.text.tokenfiles import Sidecar, TokenFile
 from nanogpt.text.tokenizer import BaseTokenizer
+from nanogpt.training.load import with_shape_of
 from nanogpt.training.records import Record
 from nanogpt.training.start import Trainer, refuse_to_overwrite
 from nanogpt.training.variants import check_choices
+from nanogpt.workers import world
 
 
 def prepare(
@@ -50,7 +52,8 @@ def train(
     """Train a model in a run folder, to the end. Text that is not prepared yet is prepared there.
 
     Settings come as a Config, or by section: train("runs/my", data={"source": "my.txt"},
-    model={"n_layer": 4}, train={"max_steps": 500}). `show` is told every record. Raises UserError
+    model={"n_layer": 4}, train={"max_steps": 500}). Without a section `model`, train.init brings
+    shape and tokenizer along. `show` is told every record. Raises UserError
     for an impossible setting, missing text, or a folder that holds a run; one that was interrupted
     goes on with `list(Trainer.resume(run).run())`.
     """
@@ -58,8 +61,14 @@ def train(
     if config and sections:
         raise UserError("give settings as a Config or by section, not both")
     refuse_to_overwrite(run)
-    config = config or config_from_dict(sections)
+    init = sections.get("train", {}).get("init")
+    config = config or config_from_dict(with_shape_of(sections, init) if init else sections)
     check_choices(config)
+    if config.parallel.processes > world():
+        raise UserError(
+            f"parallel.processes={config.parallel.processes}: this is one process; start several "
+            "with `nanogpt train`, or with torchrun"
+        )
     if not config.data.folder:
         prepare_corpus(config.data, data_folder(run, config), processes=1)
     trainer = Trainer.start(run, config)

@@ -76,6 +76,7 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
         for file in temporary.iterdir():
@@ -85,11 +86,13 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
         open_to_others(temporary)
         # One move cannot replace a folder that has files in it.
         if path.exists() and (not path.is_dir() or any(path.iterdir()) or os.name == "nt"):
-            path.rename(temporary.with_name(temporary.name + ".old"))
+            path.rename(old)
         temporary.replace(path)
     finally:
+        if old.exists() and not path.exists():
+            old.rename(path)  # it failed between the two moves
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(temporary.with_name(temporary.name + ".old"), ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """Chat and generate with a model that knows roles: turns are messages, and answers end."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from nanogpt.cli import main
 from nanogpt.cli.chat import Conversation
 from nanogpt.config import SampleConfig
+from nanogpt.errors import UserError
 from nanogpt.generation.ahead import LookAhead
 from nanogpt.generation.replies import ask
 from nanogpt.text.conversations import (
@@ -75,6 +77,29 @@ def test_turns_are_messages_whether_an_answer_ended_or_was_cut_short(run):
     assert "".join(chat.answer("2+3?")) == next(
         ask(*loaded[:2], [[Message("user", "2+3?")]], GREEDY)
     )
+
+
+def test_a_turn_that_was_stopped_at_once_leaves_a_whole_conversation(run):
+    """Without an answer the last token is the one that asks for it, and the model has read it."""
+    loaded = load(run)
+    chat = Conversation(loaded.model, loaded.tokenizer, replace(GREEDY, max_new_tokens=0), [])
+    said = [Message("user", "2+3?")]
+    assert "".join(chat.answer("2+3?")) == ""
+    expected = reply_prompt(loaded.tokenizer, said)
+    assert chat.reader.rows[0] == expected
+    assert "".join(chat.answer("2+3?")) == ""
+    expected = [*expected, loaded.tokenizer.special_tokens[END]]
+    assert chat.reader.rows[0] == [
+        *expected, *encode_conversation(loaded.tokenizer, said, reply=True)
+    ]  # fmt: skip
+
+
+def test_a_sampler_that_does_not_exist_is_refused_when_it_is_named(run):
+    loaded = load(run)
+    chat = Conversation(loaded.model, loaded.tokenizer, GREEDY, [])
+    with pytest.raises(UserError, match=r"sample\.sampler"):
+        chat.command("/sampler nobody")
+    assert chat.settings == GREEDY
 
 
 def test_the_command_answers_messages(run, monkeypatch, capsys):

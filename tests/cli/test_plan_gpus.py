@@ -106,6 +106,13 @@ def test_a_run_puts_the_plan_right(capsys, tmp_path):
     )
 
 
+def test_the_command_says_what_was_asked_and_differs_from_the_recipe(capsys):
+    more = ["--model.n-layer", "24", "--train.lr", "3e-4", "--sample.prompt", "Once upon"]
+    text = shown(capsys, *GPT2, "8", *more)
+    assert "train gpt2-124m --model.n-layer 24 --train.lr 3e-4 --sample.prompt 'Once upon'" in text
+    assert "parallel.shard 1" not in text
+
+
 def test_this_machine_can_be_planned_for(capsys):
     small = ["--model.n-layer=2", "--model.n-embd=32", "--model.n-head=2"]
     text = shown(capsys, "plan", "demo", "--gpus", "2", "--gpu", "cpu", *small)

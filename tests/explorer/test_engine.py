@@ -15,6 +15,7 @@ from safetensors.torch import save
 
 import nanogpt
 from nanogpt.config import SampleConfig
+from nanogpt.explorer.remote import merges_of
 from nanogpt.generation.reader import Reader, generate
 from nanogpt.generation.sampling import (
     Sampler,
@@ -307,12 +308,16 @@ def test_gpt2s_own_tokenizer_gives_pythons_ids_on_a_play(page):
     for token in tokens:
         assert bytes(token["bytes"]) == gpt2.vocabulary[token["id"]]
         assert not token["special"]
+        assert token["merges"] == merges_of(gpt2, token["id"])
+    assert any(token["merges"] and "\ufffd" in token["text"] for token in tokens)  # the bytes of 🎭
     # A word by itself is made in the order that `explain` shows.
     word = "establishment"
     steps = gpt2.explain(word)[0]
     (token,) = page.evaluate("(word) => tokenizer.tokenize(word)", " " + word)
     assert len(token["merges"]) == len(gpt2.explain(" " + word)[0]) - 1
-    assert token["merges"][-1][0] + token["merges"][-1][1] == " " + word
+    left, right, made = token["merges"][-1]
+    assert gpt2.vocabulary[left] + gpt2.vocabulary[right] == (" " + word).encode()
+    assert made == token["id"]
     assert len(steps[0]) == len(word)
 
 

@@ -5,6 +5,7 @@ through `window.explorer.app`.
 """
 
 import base64
+import json
 import math
 import time
 import urllib.request
@@ -19,7 +20,7 @@ from safetensors.torch import save
 
 from nanogpt.config import SampleConfig
 from nanogpt.explorer.places import PACKAGE
-from nanogpt.explorer.remote import merges_of, pairs_of, tokenize
+from nanogpt.explorer.remote import merges_of, tokenize
 from nanogpt.explorer.routes import WEB
 from nanogpt.explorer.runs import find_runs, shape_of
 from nanogpt.generation.sampling import Sampler, penalize_repeats
@@ -134,14 +135,15 @@ def test_tokens_are_those_of_python_with_their_merges(visit, loaded):
 def test_the_merges_of_a_word_stand_in_their_order(visit, loaded):
     page = visit.open(text="3 kings", token=1)
     tokenizer = loaded.tokenizer
-    made = [tokenizer.vocabulary[i].decode("utf-8", "replace") for i in pairs_of(tokenizer)]
-    merges = [pair for i in tokenizer.encode(" kings") for pair in merges_of(tokenizer, i)]
-    assert merges
-    expected = sorted({(made.index("".join(pair)) + 1, *pair) for pair in merges})
-    shown = [line.split() for line in page.locator(".merges li").all_inner_texts()[:-1]]
-    assert [
-        (int(line[-1]), line[0].replace("·", " "), line[2].replace("·", " ")) for line in shown
-    ] == expected
+    found = {(*m,) for i in tokenizer.encode(" kings") for m in merges_of(tokenizer, i)}
+    expected = sorted(found, key=lambda merge: merge[2])
+    assert expected
+    name = {i: data.decode("utf-8", "replace") for i, data in tokenizer.vocabulary.items()}
+    shown = [line.replace("·", " ") for line in page.locator(".merges li").all_text_contents()]
+    assert shown[:-1] == [
+        f"{name[left]} + {name[right]} → {name[made]} merge {made - 255}"
+        for left, right, made in expected
+    ]
 
 
 def test_the_likeliest_tokens_have_pythons_probabilities(visit, loaded):
@@ -470,6 +472,55 @@ def test_an_address_that_says_nonsense_still_shows_the_page(browser, address, ha
     assert "Cannot" not in visit.page.locator("#notice").inner_text()
     assert not [p for p in visit.problems if "400" not in p and "404" not in p]
     visit.page.close()
+
+
+def test_changes_that_do_not_fit_are_left_out_and_can_be_undone(visit, loaded):
+    """A shorter text, or a model of fewer layers: the page goes on without them."""
+    here = {"at": "h.0.attn.kernel", "head": 0, "positions": None, "how": "zero"}
+    edits = [here, {**here, "positions": [40]}, {**here, "at": "h.7.mlp", "head": None}]
+    edits.append({**here, "how": "swap"})  # without a second text
+    page = visit.open(edits=json.dumps(edits))
+    assert visit.data("app.edits") == [here]
+    assert "left out here: position 40 at h.0.attn.kernel: use 0 to" in page.inner_text("#notice")
+    changed = visit.data("[...app.result.logits.data]")
+    page.get_by_text("4 changes ×").click()
+    visit.until("!app.edits.length")
+    _, logits, _ = computed(loaded)
+    assert close(visit.data("[...app.result.logits.data]"), logits)
+    assert not close(changed, logits)
+    assert not page.locator("#edits").is_visible()
+    assert page.inner_text("#notice") == ""
+
+
+def test_a_number_that_was_changed_is_not_called_the_models(visit):
+    edit = {"at": "h.0.attn.kernel", "head": 0, "positions": None, "how": "zero"}
+    page = visit.open(edits=json.dumps([edit]), part="h.0.attn.kernel", cell=1)
+    visit.until("view.explained")
+    assert "The model has 0.0000 here. It was changed in What if" in page.inner_text(".check")
+
+
+def test_a_path_longer_than_the_context_is_read_in_parts(visit, loaded):
+    length = loaded.config.model.context_length
+    path = [n % loaded.tokenizer.vocab_size for n in range(5, 5 + length + 3)]
+    page = visit.open(view="choosing", text="kings", path=path, tree=[path])
+    visit.until(f"view.logits.size > {len(path)}")
+    visit.until("view.chances")
+    with torch.no_grad():
+        logits = loaded.model(torch.tensor([path[-length:]]))[0, -1]
+    assert close(visit.data(f"[...view.logits.get('{' '.join(map(str, path))}')]"), logits)
+    assert page.locator(".choice").count()
+
+
+def test_put_into_the_text_keeps_what_the_model_no_longer_sees(visit, loaded):
+    text = TEXT * 6
+    assert len(loaded.tokenizer.encode(text)) > loaded.config.model.context_length
+    page = visit.open(view="choosing", text=text)
+    page.locator(".choice").first.click()
+    visit.until("app.state.path.length === 1")
+    page.get_by_role("button", name="Put into the text").click()
+    visit.until("!app.state.path.length")
+    assert page.input_value("#text").startswith(text)
+    assert page.input_value("#text") != text
 
 
 def test_a_text_is_never_markup(visit):

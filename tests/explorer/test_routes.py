@@ -74,8 +74,9 @@ def test_tokens_say_their_bytes_and_their_merges(client, place, loaded):
     assert [token["id"] for token in tokens] == loaded.tokenizer.encode(TEXT)
     assert b"".join(bytes(token["bytes"]) for token in tokens) == TEXT.encode()
     for token in tokens:
-        made = token["merges"][-1] if token["merges"] else [token["text"]]
-        assert "".join(made) == token["text"]
+        for left, right, made in token["merges"]:
+            assert loaded.tokenizer.ranks[left, right] == made
+        assert [made for *_, made in token["merges"][-1:]] in ([], [token["id"]])
         assert len(token["merges"]) <= len(token["bytes"]) - 1
 
 

@@ -5,6 +5,7 @@ import torch
 
 from nanogpt.device import resolve
 from nanogpt.errors import UserError
+from nanogpt.generation import rollouts
 from nanogpt.generation.reader import Reader
 from nanogpt.generation.rollouts import draw, roll_out
 from nanogpt.model.gpt import GPT
@@ -147,3 +148,18 @@ def test_weights_that_are_no_numbers_are_named():
     torch.nn.init.constant_(model.ln_f.weight, torch.nan)
     with pytest.raises(UserError, match="weights are not numbers"):
         roll_out(model, PROMPTS, {END}, 3, seed=1)
+
+
+def test_answers_that_ended_at_different_times_leave_together(monkeypatch):
+    """One by one they are too few to make room, but those that ended stay ended."""
+    model, read_rows = sharp(), []
+    read = rollouts.read
+    monkeypatch.setattr(
+        rollouts, "read", lambda m, ids, *more: read_rows.append(len(ids)) or read(m, ids, *more)
+    )
+    answers = roll_out(model, [[1, 2]], {END}, 14, seed=1, copies=16)
+    decoding = read_rows[-(max(answer.length for answer in answers) - 1) :]
+    for step, rows in enumerate(decoding, start=1):
+        going_on = sum(answer.length > step for answer in answers)
+        assert going_on > rollouts.CROWDED * rows, step
+    assert len({*decoding}) > 2

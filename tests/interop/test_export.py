@@ -229,5 +229,6 @@ def test_a_run_is_exported_with_a_card_that_says_what_it_is(small_trained_run, c
 def test_a_model_with_a_kernel_of_its_own_is_not_exported_as_another(monkeypatch):
     monkeypatch.setitem(ATTENTION_KERNELS, "mine", ATTENTION_KERNELS["plain"])
     assert architecture_of(ModelConfig(attention="plain")) == "gpt2"
+    assert architecture_of(ModelConfig(attention="flex")) == "gpt2"
     with pytest.raises(UserError, match=r"model\.attention="):
         architecture_of(ModelConfig(attention="mine"))

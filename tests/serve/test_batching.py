@@ -14,7 +14,8 @@ from nanogpt.device import resolve
 from nanogpt.evaluation.loss import token_losses
 from nanogpt.generation.reader import Reader, generate
 from nanogpt.model.gpt import GPT
-from nanogpt.serve.batching import Batcher, Busy, Row, score
+from nanogpt.serve.answers import Choice
+from nanogpt.serve.batching import Batcher, Busy, Guess, Row, score
 from nanogpt.serve.settings import LimitsConfig
 from nanogpt.text.tokenizer import CharTokenizer
 
@@ -119,6 +120,28 @@ def test_a_text_that_takes_too_long_ends_and_one_that_waited_too_long_is_refused
     assert [row.finish for row in rows] == ["length", "busy"]
     assert rows[0].said
     assert not rows[1].said
+
+
+def test_a_prompt_whose_scores_came_too_late_is_refused():
+    """It has nothing to give; "length" would say that its score is empty."""
+    batcher = make_batcher()
+    row = Row([1, 2], SampleConfig(), deadline=time.monotonic() - 1)
+    row.scores_prompt = True
+    batcher.running = [row]
+    batcher.admit()
+    assert row.finish == "busy"
+
+
+@pytest.mark.parametrize(("stopped", "count"), [(False, 3), (True, 2)])
+def test_the_end_of_a_document_has_a_score_and_a_stop_string_has_none(stopped, count):
+    """The harness cuts off the last score, as that of the one token that was drawn."""
+    row = Row([0, 1], SampleConfig(max_new_tokens=1))
+    row.prompt = [Guess(0, None, []), Guess(1, -1.0, [])]
+    row.said, row.finish, row.text.stopped = [(Guess(2, -2.0, []), "")], "stop", stopped
+    choice = Choice(row, CharTokenizer("ab", ["<|endoftext|>"]), "ab", echo=True)
+    text, tokens = choice.more()
+    assert text == "ab"
+    assert [token.guess.log_probability for token in tokens] == [None, -1.0, -2.0][:count]
 
 
 def test_more_texts_than_places_are_refused_whole():

@@ -469,3 +469,20 @@ def test_endings_in_capitals_and_nested_nonsense_are_understood(tmp_path):
     (tmp_path / "deep.jsonl").write_text("[" * 100_000)
     with pytest.raises(UserError, match="name another field with data\\.text_field"):
         load_documents(str(tmp_path / "deep.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["train.bin", "val.json"])
+def test_files_of_somebody_else_are_not_replaced(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name} would be replaced; name another folder"):
+        prepare(DataConfig(max_documents=2, vocab_size=300), tmp_path, 1)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_character_of_the_held_out_text_alone_is_named_with_its_place(tmp_path):
+    source = tmp_path / "my.txt"
+    source.write_text("abc " * 500 + "\u00e9")
+    with pytest.raises(
+        UserError, match=r"my\.txt.* \(val\): the character '\u00e9'.*tokenizer bpe"
+    ):
+        prepare(DataConfig(source=str(source), tokenizer="char"), tmp_path / "data", 1)

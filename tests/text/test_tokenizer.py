@@ -193,12 +193,13 @@ def test_hugging_face_opens_what_we_write_and_gives_the_same_ids(pattern, tmp_pa
 
 
 def test_gpt2s_own_tokenizer_json_is_read(gpt2, tmp_path):
-    """As Hugging Face publishes it: ByteLevel alone, merges as strings."""
+    """As Hugging Face publishes it: ByteLevel alone, merges as strings, and no word on the kind."""
     to_huggingface(gpt2, tmp_path)
     path = tmp_path / "tokenizer.json"
     values = json.loads(path.read_text())
     values["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False}
     values["model"]["merges"] = [" ".join(pair) for pair in values["model"]["merges"]]
+    del values["model"]["type"]
     path.write_text(json.dumps(values))
     assert from_huggingface(tmp_path).to_dict() == gpt2.to_dict()
 
@@ -206,13 +207,27 @@ def test_gpt2s_own_tokenizer_json_is_read(gpt2, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [{"model": {"type": "WordPiece"}}, {"normalizer": {"type": "NFC"}}, {"model": None},
-     {"pre_tokenizer": {"type": "Whitespace"}}, {"added_tokens": None}],
+     {"pre_tokenizer": {"type": "Whitespace"}}, {"added_tokens": None},
+     {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}},
+     {"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}}],
 )  # fmt: skip
 def test_another_kind_of_tokenizer_is_refused(change, tmp_path):
     to_huggingface(TRAINED, tmp_path)
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UserError, match=r"tokenizer\.json|pre_tokenizer Whitespace"):
+    with pytest.raises(UserError, match=r"tokenizer\.json|pre_tokenizer \w+ is not"):
+        from_huggingface(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"use_regex": True}, {"add_prefix_space": True}])
+def test_a_second_step_that_cuts_or_adds_is_refused(change, tmp_path):
+    """Those words are cut once more, or get a space, and so other ids."""
+    to_huggingface(LEARNED["cl100k"], tmp_path)
+    path = tmp_path / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["pre_tokenizer"]["pretokenizers"][-1] |= change
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match="is not byte-level BPE's"):
         from_huggingface(tmp_path)
 
 

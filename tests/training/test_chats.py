@@ -167,6 +167,33 @@ def test_weights_do_not_grow_for_another_tokenizer(tmp_path, chats, capsys):
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
+@pytest.mark.parametrize("letters", ["bcdefghijklmnopq", "xyz"])
+def test_a_text_of_other_tokens_is_refused_also_where_there_are_no_more(tmp_path, letters, capsys):
+    """Every row would come to mean something else."""
+    for name, text in (("first", "abcdefghijklmnop"), ("second", letters)):
+        (tmp_path / f"{name}.txt").write_text(f"{text} " * 200)
+    first, second = (
+        [f"--data.source={tmp_path / name}.txt", "--data.tokenizer=char"]
+        for name in ("first", "second")
+    )
+    assert main(["train", *SMALL, *first, f"--run={tmp_path / 'base'}"]) == 0
+    run = [f"--init={tmp_path / 'base'}", *STEPS, f"--run={tmp_path / 'run'}"]
+    assert main(["train", *second, *run]) == 2
+    assert "others: prepare it with --data.tokenizer" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.toml").exists()
+
+
+def test_the_vocabulary_of_weights_may_be_padded_anew(tmp_path):
+    (tmp_path / "text.txt").write_text("abcdefgh " * 300)
+    data = [f"--data.source={tmp_path / 'text.txt'}", "--data.tokenizer=char"]
+    assert main(["train", *SMALL, *data, f"--run={tmp_path / 'base'}"]) == 0
+    more = ["--train.pad-vocab-to=16", f"--data.source={tmp_path / 'text.txt'}", *STEPS]
+    assert main(["train", f"--init={tmp_path / 'base'}", *more, f"--run={tmp_path / 'run'}"]) == 0
+    before, after = load(tmp_path / "base"), load(tmp_path / "run")
+    assert before.model.config.vocab_size < after.model.config.vocab_size == 16
+    assert after.tokenizer.to_dict() == before.tokenizer.to_dict()
+
+
 @pytest.mark.parametrize("lora", [[], ["--train.lora-rank=2", "--train.lr=0.01"]])
 def test_tokens_for_roles_may_fit_into_the_padding_of_the_vocabulary(tmp_path, chats, lora):
     """The rows were there, but stood for nothing; with LoRA, they would be frozen as they are."""

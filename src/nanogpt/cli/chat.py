@@ -11,7 +11,7 @@ from nanogpt.cli.generate import sample_settings
 from nanogpt.cli.settings import Parser, read_line
 from nanogpt.cli.text import printable
 from nanogpt.cli.weights import add_model_options, load_model
-from nanogpt.config import SampleConfig, explanations, from_dict
+from nanogpt.config import SampleConfig, choose, explanations, from_dict
 from nanogpt.errors import UserError, did_you_mean
 from nanogpt.text.conversations import (
     END,
@@ -66,6 +66,7 @@ class Chat:
         self.stops = stops
         self.reader: Reader | None = None
         self.turns = 0
+        self.asked = 0  # tokens up to where the model's turn begins
 
     def answer(self, text: str) -> Iterator[str]:
         """Add a person's text, then let the model continue; its turn ends as a sample does.
@@ -80,6 +81,7 @@ class Chat:
             self.reader = reader_for(self.model, [ids], self.settings)
         else:
             self.reader.append(0, ids)
+        self.asked = len(self.reader.rows[0])
         # Each turn draws anew: the same words twice need not get the same answer.
         seed = (self.settings.seed + self.turns) % 2**63
         self.turns += 1
@@ -125,7 +127,12 @@ class Chat:
             raise UserError(f"/{name} is not a command: {did_you_mean(name, known)}")
         if not value:
             raise UserError(f"/{name} needs a value; it is {getattr(self.settings, name)}")
-        self.settings = from_dict(SampleConfig, {**asdict(self.settings), name: value})
+        settings = from_dict(SampleConfig, {**asdict(self.settings), name: value})
+        if name == "sampler":
+            from nanogpt.generation.sampling import SAMPLERS
+
+            choose(SAMPLERS, "sample.sampler", value)  # or say which there are
+        self.settings = settings
         if name == "look_ahead" and self.reader:
             from nanogpt.generation.ahead import reader_for
 
@@ -146,7 +153,7 @@ class Conversation(Chat):
             first = [Message("system", self.system)] if self.system else []
             return reply_prompt(self.tokenizer, [*first, *said])
         answer = self.reader.rows[0]
-        if answer[-1] in endings(self.tokenizer):
+        if len(answer) > self.asked and answer[-1] in endings(self.tokenizer):
             answer.pop()  # it was chosen and never read
         ids = encode_conversation(self.tokenizer, said, reply=True)
         return [self.tokenizer.special_tokens[END], *ids]

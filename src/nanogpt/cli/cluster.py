@@ -1,7 +1,9 @@
 """nanogpt plan --gpus: which layout to train in on many GPUs, and what limits it."""
 
+import shlex
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import asdict
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, named_path, print_json, settings_in
+from nanogpt.cli.settings import Parser, load_settings, named_path, print_json, settings_in
 from nanogpt.config import Config, check
 from nanogpt.errors import UserError
 from nanogpt.memory import amount
@@ -63,7 +65,7 @@ def show_layouts(config: Config, options: Namespace) -> None:
             f"{amount(smallest.bytes)} a rank, which has {amount(gpu.among(options.gpus).memory)}; "
             + nearest_fix(job, options.gpus, gpu)
         )
-    command = command_of(options, config, best)
+    command = command_of(options, best)
     if options.json:
         print_json(figures(found, best, command, fitted))
         return
@@ -95,16 +97,25 @@ def wanted(options: Namespace) -> dict[str, int]:
     return {name: int(said[name]) for name in DIMENSIONS if name in said}
 
 
-def command_of(options: Namespace, config: Config, best: "Prediction") -> str:
+def command_of(options: Namespace, best: "Prediction") -> str:
     """The command that starts the training on each node."""
-    gpus, settings = options.gpus, best.layout.settings()
-    for name, default in (("parallel.schedule", "1f1b"), ("train.grad_accum_steps", None)):
-        given = config.train.grad_accum_steps if default is None else default
-        if settings.get(name) == given:
-            del settings[name]
-    if settings["train.batch_size"] == config.train.batch_size:
-        del settings["train.batch_size"]
-    flags = [f"--{name.replace('_', '-')} {value}" for name, value in settings.items()]
+    from nanogpt.training.cluster import DIMENSIONS
+
+    given = {
+        f"{section}.{name}": value
+        for section, values in settings_in(options).items()
+        for name, value in values.items()
+        if section != "parallel" or name not in DIMENSIONS  # the layout says these
+    }
+    one = {f"parallel.{name}": 1 for name in DIMENSIONS if name != "data"}
+    settings = {**one, **given, **best.layout.settings()}
+    usual = asdict(load_settings(options.recipe, Namespace()))
+    flags = []
+    for name, value in settings.items():
+        section, _, key = name.partition(".")
+        if str(value) != str(usual[section][key]):
+            flags.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
+    gpus = options.gpus
     if gpus == 1:
         start = "nanogpt train"
     elif gpus <= best.gpu.node:

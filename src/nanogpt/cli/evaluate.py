@@ -131,7 +131,7 @@ def measure(
         "context_length_tokens": length,
         "stride_tokens": options.stride or default_stride(length),
         "weights": options.weights,
-        "precision": compute.precision,
+        "precision": "bfloat16" if options.weights == "bfloat16" else compute.precision,
     }
     separator = separator_of(config.data.batches, tokenizer)
     rows = min(options.batch_size, 1 + len(tokens.ids) // protocol["stride_tokens"])

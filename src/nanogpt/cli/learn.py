@@ -155,7 +155,11 @@ def ask(question: Question, console: Console) -> bool:
     for letter, choice in letters.items():
         console.print(f"  {letter}  {choice}", markup=False)
     while True:
-        text = read_line("> ").strip()
+        try:
+            text = read_line("> ").strip()
+        except UnicodeDecodeError:
+            console.print("This is not UTF-8 text.")
+            continue
         if not text:
             given: str | float = ""
         elif letters:

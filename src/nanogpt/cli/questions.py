@@ -47,6 +47,10 @@ def check(options: argparse.Namespace) -> None:
         if getattr(options, name):
             shown = "a text" if name == "text" else f"--{name}"
             raise UserError(f"{shown} does nothing beside --questions; leave one of them out")
+    usual = {"reward": "exact", "max_new_tokens": 64, "temperature": 0.0}
+    for name, value in ({} if options.questions else usual).items():
+        if getattr(options, name) != value:
+            raise UserError(f"--{name.replace('_', '-')} is for --questions FILE; name one")
 
 
 def answer(options: argparse.Namespace, model: "GPT", tokenizer: "BaseTokenizer") -> None:

@@ -16,7 +16,7 @@ import sys
 import textwrap
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -323,13 +323,9 @@ def with_weights(values: dict[str, Any], init: str) -> dict[str, Any]:
     """
     if not init:
         return values
-    from nanogpt.training.load import shape_and_tokenizer
+    from nanogpt.training.load import with_shape_of
 
-    model, tokenizer = shape_and_tokenizer(init)
-    if "model" in values:
-        return values
-    data = {"tokenizer": tokenizer, **values.get("data", {})}
-    return {**values, "model": asdict(model), "data": data}
+    return with_shape_of(values, init)
 
 
 def init_of(values: Mapping[str, Any]) -> str:

@@ -58,8 +58,8 @@ def described(i: int, data: bytes, special: bool) -> dict[str, Any]:
     return {"id": i, "text": data.decode("utf-8", "replace"), "bytes": [*data], "special": special}
 
 
-def merges_of(tokenizer: BaseTokenizer, i: int) -> list[list[str]]:
-    """The pairs that were merged to make a token, in the order in which BPE merges them."""
+def merges_of(tokenizer: BaseTokenizer, i: int) -> list[list[int]]:
+    """The merges that make a token, in the order of BPE: the ids of left, right and made."""
     if not isinstance(tokenizer, Tokenizer):
         return []
     pairs = pairs_of(tokenizer)
@@ -69,8 +69,7 @@ def merges_of(tokenizer: BaseTokenizer, i: int) -> list[list[str]]:
         if new in pairs and new not in made:
             made.add(new)
             open_ids.extend(pairs[new])
-    known = tokenizer.vocabulary
-    return [[known[part].decode("utf-8", "replace") for part in pairs[new]] for new in sorted(made)]
+    return [[*pairs[new], new] for new in sorted(made)]
 
 
 @lru_cache(maxsize=8)

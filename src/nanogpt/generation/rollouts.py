@@ -57,11 +57,12 @@ def roll_out(
     ).to(model.device)
     ends = torch.tensor(sorted(endings), dtype=torch.long, device=model.device)
     alive = torch.arange(len(source), device=model.device)  # the rows that are still there
+    going_on = torch.ones_like(alive, dtype=torch.bool)
     steps = []
     for chance in chances:
         chosen, log_probability, entropy = draw(logits, chance[alive], temperature)
         steps.append((alive, chosen, log_probability, entropy))
-        going_on = torch.isin(chosen, ends, invert=True)
+        going_on &= torch.isin(chosen, ends, invert=True)
         left = int(going_on.sum())
         if not left or len(steps) == max_new_tokens:
             break
@@ -69,6 +70,7 @@ def roll_out(
             keep_rows(cache, going_on)
             alive, chosen = alive[going_on], chosen[going_on]
             documents = documents if documents is None else documents[going_on]
+            going_on = going_on[going_on]
         logits = read(model, chosen[:, None], cache, documents)
     return collect(steps, len(source), endings)
 

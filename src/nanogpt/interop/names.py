@@ -274,7 +274,7 @@ ARCHITECTURES = {
 def architecture_of(config: ModelConfig) -> str:
     """The architecture of Transformers that a model is. Raises UserError if it is none of them."""
     settings = {**vars(config), "n_kv_head": config.kv_heads % config.n_head}
-    if config.attention in KERNELS:  # the same numbers, computed differently
+    if config.attention in (*KERNELS, "flex"):  # the same numbers, computed differently
         settings["attention"] = ""
     wrong = {
         name: [

@@ -25,7 +25,7 @@ COLUMNS = (
     "tokens_per_second",
 )
 SHOWN_PAIRS = 30
-PICTURE = "![what is measured against steps](curves.png)"
+PICTURE = "![the validation text against steps](curves.png)"
 
 
 def write_report(folder: str | Path, study: Study, results: Results) -> str:
@@ -51,7 +51,7 @@ def as_markdown(study: Study, results: Results) -> str:
     parts.append(table_of_arms(results, measure))
     worlds = {arm.config.data.source for arm in study.arms}
     world = find_world(worlds.pop()) if len(worlds) == 1 else None
-    if world:
+    if world and study.measure == "bits_per_byte" and not study.text:
         parts.append(f"No model can go below {world.floor():.4f}, the entropy of this toy world.")
     parts.append(PICTURE)
     parts.append("## Larger than the noise?\n\n" + verdicts(results, measure))
@@ -136,7 +136,7 @@ def as_html(study: Study, markdown: str, picture: Path) -> str:
 
 
 def draw_curves(path: Path, study: Study, results: Results) -> None:
-    """What is measured against steps: the mean of the seeds, and a band from least to most."""
+    """The arm's validation text against steps: the mean of the seeds, and a band around it."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -145,12 +145,15 @@ def draw_curves(path: Path, study: Study, results: Results) -> None:
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     ordered = best_first(results, MEASURES[study.measure])
     for number, (arm, runs) in enumerate(ordered):
-        curves = [dict(map(tuple, run["curve"])) for run in runs]
-        steps = sorted(set.intersection(*(set(curve) for curve in curves)) - {0})
+        # The first, second, ... measurement of each seed: in a budget of seconds, every seed
+        # comes to another number of steps and measures at steps of its own.
+        curves = [[point for point in run["curve"] if point[0]] for run in runs]
+        looks = [list(zip(*look, strict=True)) for look in zip(*curves, strict=False)]
+        steps = [mean(steps) for steps, _ in looks]
         color = plt.get_cmap("tab10")(number % 10)
-        middle = [mean(curve[step] for curve in curves) for step in steps]
-        least = [min(curve[step] for curve in curves) for step in steps]
-        most = [max(curve[step] for curve in curves) for step in steps]
+        middle = [mean(values) for _, values in looks]
+        least = [min(values) for _, values in looks]
+        most = [max(values) for _, values in looks]
         style = "-" if number < 10 else "--"
         axes.plot(steps, middle, style, color=color, label=arm)
         axes.fill_between(steps, least, most, color=color, alpha=0.2, lw=0)

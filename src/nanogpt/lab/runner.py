@@ -1,5 +1,6 @@
 """Running a study: as many runs at a time as the machine carries, none of them twice."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -8,13 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from nanogpt.config import with_settings
 from nanogpt.errors import Interrupted, UserError
-from nanogpt.files import checked, claimed, read_json, write_json
+from nanogpt.files import checked, claimed, read_json, sha256, write_json
 from nanogpt.lab.judge import studentized_range
 from nanogpt.lab.plugin import LOADED
 from nanogpt.lab.study import Arm, Order, Result, Study, data_name, run_name
@@ -96,7 +96,7 @@ def prepare_data(study: Study, folder: Path, say: Callable[[str], None]) -> None
 
 def text_folder(study: Study, folder: Path, arm: Arm) -> str:
     """Where the text is that an arm is measured on, in its own tokens; empty: what it learns."""
-    text = sha256(study.text.encode()).hexdigest()[:8]
+    text = hashlib.sha256(study.text.encode()).hexdigest()[:8]
     place = folder / "data" / f"{data_name(arm.config)}-{text}"
     return str(place.resolve()) if study.text else ""
 
@@ -124,12 +124,13 @@ def write_settings(
     plugins = [str(Path(p).resolve()) for p in dict.fromkeys([*LOADED, *study.plugins])]
     order = Order(
         asdict(config), seconds, plugins, max(1, usable_cores() // jobs), precision, study.measure,
-        text_folder(study, folder, arm),
+        text_folder(study, folder, arm), [sha256(p) for p in plugins],
     )  # fmt: skip
     values = asdict(order)
     path = place / "settings.json"
     if path.exists():
-        before = {"precision": "auto", "measure": "bits_per_byte", "text": "", **read_json(path)}
+        usual = {"precision": "auto", "measure": "bits_per_byte", "text": ""}
+        before = {**usual, "plugin_hashes": order.plugin_hashes, **read_json(path)}
         # Another number of threads rounds differently; a run ends with those it began with.
         if {**before, "threads": 0} != {**values, "threads": 0}:
             raise UserError(

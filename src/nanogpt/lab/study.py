@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ class Order:
     precision: str = "auto"  # where the settings say "auto": the same for all runs of a study
     measure: str = "bits_per_byte"
     text: str = ""  # the folder of the token files to measure on; empty: the run's own
+    plugin_hashes: list[str] = field(default_factory=list)  # so that all runs are of one code
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class Choice:
     def more(self) -> tuple[str, list[Token]]:
         """The text and tokens since the last time. Only tokens whose text is there are given.
 
-        So a token of a stop string is not, nor the end of a document.
+        So a token of a stop string is not. The end of a document, which has no text, comes last.
         """
         finish, text = self.row.finish, ""  # before what was said, which may still grow
         if self.row.scores_prompt:
@@ -121,6 +121,8 @@ class Choice:
         self.released += len(text)
         self.finished = bool(finish) and self.seen == len(self.row.said)
         ready = [token for token in self.held if token.offset < self.released]
+        if self.finished and not self.row.text.stopped:
+            ready = self.held
         self.held = self.held[len(ready) :]
         return text, ready
 

@@ -311,8 +311,9 @@ class Batcher:
             except Exception:
                 # The rows fail, and the server does not: the next request finds an empty batch.
                 logging.getLogger(__name__).exception("a batch failed")
-                self.batch = Batch(self.model, self.limits.rows)
                 self.drop_all("error")
+                del self.batch  # the machine may have no room for two
+                self.batch = Batch(self.model, self.limits.rows)
         self.drop_all("busy")
 
     def admit(self) -> None:
@@ -321,7 +322,7 @@ class Batcher:
         for place, finish in ((self.running, "length"), (self.waiting, "busy")):
             for row in place:
                 if not row.finish and (row.gone or row.deadline < now):
-                    row.end(finish)
+                    row.end("busy" if row.scores_prompt else finish)
         self.running = [row for row in self.running if not row.finish]
         self.waiting = deque(row for row in self.waiting if not row.finish)
         while self.waiting and len(self.running) < self.limits.rows:

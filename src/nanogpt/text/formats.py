@@ -52,13 +52,16 @@ def split_pattern(pre_tokenizer: Mapping[str, Any]) -> str:
 
     Raises UserError if it does it in another way than byte-level BPE.
     """
-    if pre_tokenizer["type"] == "ByteLevel" and not pre_tokenizer.get("add_prefix_space"):
+    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    last = steps[-1] if steps else {}
+    prefix, cuts_too = last.get("add_prefix_space"), last.get("use_regex", True)
+    if len(steps) == 1 and last["type"] == "ByteLevel" and cuts_too and not prefix:
         return "gpt2"
-    steps = pre_tokenizer.get("pretokenizers", [])
     cuts = [(step["type"], step.get("behavior"), step.get("invert")) for step in steps]
     # What stands between the words is a word (the first), or what matches is kept (the second).
     ways = [("Split", "Isolated", False), ("Split", "Removed", True)]
-    if len(cuts) == 2 and cuts[0] in ways and cuts[1][0] == "ByteLevel":
+    only_bytes = last.get("type") == "ByteLevel" and not cuts_too and not prefix
+    if len(cuts) == 2 and cuts[0] in ways and only_bytes:
         return pattern_name(steps[0]["pattern"]["Regex"])
     raise UserError(f"pre_tokenizer {pre_tokenizer['type']} is not byte-level BPE's")
 
@@ -239,7 +242,8 @@ def from_huggingface(path: str | Path) -> Tokenizer:
     with naming(path):
         model = values["model"]
         affixes = (model.get("continuing_subword_prefix"), model.get("end_of_word_suffix"))
-        if model["type"] != "BPE" or values.get("normalizer") or any(affixes):
+        kind = model.get("type", "BPE")  # older files, GPT-2's own among them, do not say it
+        if kind != "BPE" or values.get("normalizer") or any(affixes):
             raise UserError(f"{path} is no plain byte-level BPE; only that can be read")
         if any(token.get("special") is False for token in values["added_tokens"]):
             raise UserError(f"{path} has added tokens that are not special; they cannot be read")

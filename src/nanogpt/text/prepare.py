@@ -157,6 +157,12 @@ def prepare(
 
 def refuse_other_text(folder: Path, data: DataConfig) -> None:
     """Raise UserError if a folder holds the tokens of another text, which would be lost."""
+    if not (folder / PREPARED).exists() and not (folder / UNFINISHED).exists():
+        for name in (f"{side}{ending}" for side in SIDES for ending in (".bin", ".json")):
+            if (folder / name).exists():
+                raise UserError(
+                    f"{folder / name} would be replaced; name another folder with --data.folder"
+                )
     if (folder / PREPARED).exists():
         source = read_json(folder / PREPARED).get("source")
         if source != absolute(data.source):
@@ -264,7 +270,13 @@ def encode_group(
         ended = [document for document in mine if document.ends]
         parts = []
         for document in mine:
-            parts.append(encode_document(tokenizer, document).astype(dtype).tobytes())
+            try:
+                ids_of = encode_document(tokenizer, document)
+            except UserError as error:  # of a vocabulary of characters
+                raise UserError(
+                    f"{document.name} ({side}): {error}, or --data.tokenizer bpe"
+                ) from None
+            parts.append(ids_of.astype(dtype).tobytes())
             if document.ends and separator is not None:
                 parts.append(dtype.type(separator).astype(dtype).tobytes())
         ids = b"".join(parts)

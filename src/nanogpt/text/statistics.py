@@ -70,10 +70,8 @@ def growth(tokenizer: Tokenizer, words: dict[Side, Words]) -> dict[int, dict[Sid
     """
     sizes = [256 * 2**n for n in range(20) if 256 * 2**n < 256 + len(tokenizer.merges)]
     sizes.append(256 + len(tokenizer.merges))
-    smaller = {
-        size: Tokenizer(tokenizer.merges[: size - 256], tokenizer.pattern, {}, tokenizer.byte_order)
-        for size in sizes
-    }
+    rest = tokenizer.pattern, tokenizer.special_tokens, tokenizer.byte_order
+    smaller = {size: Tokenizer(tokenizer.merges[: size - 256], *rest) for size in sizes}
     return {
         size: {side: cutting(small, words[side]).bytes_per_token for side in SIDES}
         for size, small in smaller.items()

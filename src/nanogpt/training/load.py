@@ -1,7 +1,9 @@
 """Open anything that was trained: a run, a Hugging Face folder, a model by its name."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nanogpt.config import PRESETS, Config, ModelConfig
 from nanogpt.errors import UserError
@@ -61,6 +63,18 @@ def shape_and_tokenizer(source: str | Path) -> tuple[ModelConfig, str]:
         return hugging_face_config(folder), own_tokenizer(folder)
     shape = load_state(find_checkpoint(source))[1].model
     return shape, str(Path(source) / "tokenizer.json")
+
+
+def with_shape_of(values: Mapping[str, Any], init: str) -> dict[str, Any]:
+    """Settings by section, with the shape and the tokenizer of the weights they begin with.
+
+    A section `model` of their own stays as it is. Raises UserError if there are no such weights.
+    """
+    model, tokenizer = shape_and_tokenizer(init)
+    if "model" in values:
+        return dict(values)
+    data = {"tokenizer": tokenizer, **values.get("data", {})}
+    return {**values, "model": asdict(model), "data": data}
 
 
 def hugging_face_folder(source: str | Path) -> Path | None:

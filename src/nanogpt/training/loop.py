@@ -166,7 +166,7 @@ class TrainingLoop:
         self.scaler.unscale_(self.optimizer)
         limit = self.config.train.grad_clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        total, before = torch.stack([loss, norm]).tolist()  # the only wait for the device
+        total, before = torch.stack([loss, norm.to(loss.device)]).tolist()  # the only wait here
         return total, before
 
     def batches_of(self, tokens: TokenFile) -> Batches:

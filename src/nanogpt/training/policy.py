@@ -321,6 +321,9 @@ class PolicyTrainer(ReferenceTrainer):
                 loss = self.objective(*tensors(batch, device), *more) / self.drawn
             self.scaler.scale(loss).backward()
             total = total + loss.detach()
+        if not batches and self.scaler.is_enabled():  # which asks for gradients to look through
+            for parameter in self.model.parameters():
+                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         return total
 
     def validate(self) -> Answered:

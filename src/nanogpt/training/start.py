@@ -86,8 +86,9 @@ def initial_model(config: Config, tokens: int) -> GPT:
     size = max(model.config.vocab_size, config.model.vocab_size)
     known = tokens_of(path, model)
     new_tokens = size - known if tokens > known else 0
-    if new_tokens:
+    if size > model.config.vocab_size:
         resize_vocabulary(model, size)
+    if new_tokens:
         rows = model.wte.weight.data  # those of padding become those of new tokens
         rows[known:] = rows[:known].mean(dim=0)
     config = with_settings(config, model={"vocab_size": size})
@@ -126,16 +127,20 @@ def shortened(model: GPT, context_length: int) -> GPT:
 
 
 def refuse_other_tokens(init: str, tokenizer: BaseTokenizer) -> None:
-    """Raise UserError if weights would grow for a tokenizer that is not theirs with more tokens."""
+    """Raise UserError if a text was encoded with another tokenizer than that of the weights.
+
+    It may have more tokens than theirs, or fewer, as long as those of both are the same.
+    """
     if not init:
         return
     shape, own = shape_and_tokenizer(init)
-    if tokenizer.vocab_size <= shape.vocab_size:
-        return
-    if not find_tokenizer(own).vocabulary.items() <= tokenizer.vocabulary.items():
+    if own == "gpt2" and tokenizer.vocab_size <= shape.vocab_size:
+        return  # they bring no tokenizer along, so nobody knows
+    theirs, ours = find_tokenizer(own).vocabulary.items(), tokenizer.vocabulary.items()
+    if not (theirs <= ours or ours <= theirs):
         raise UserError(
-            f"{init} has {shape.vocab_size:,} tokens, and the text was encoded with "
-            f"{tokenizer.vocab_size:,} others: prepare it with --data.tokenizer {own}"
+            f"{init} has a tokenizer of its own with {len(theirs):,} tokens, and the text was "
+            f"encoded with {len(ours):,} others: prepare it with --data.tokenizer {own}"
         )
 
 

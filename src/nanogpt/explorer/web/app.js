@@ -12,6 +12,7 @@ import { chip, h, label, tip } from "./draw.js";
 import { amount } from "./numbers.js";
 import { download, toPng, toSvg } from "./save.js";
 import { listRuns } from "./engine/remote.js";
+import { misfit } from "./engine/watch.js";
 import { openEngine } from "./engines.js";
 import { FRAME, readHash, writeHash } from "./state.js";
 import { explainWords } from "./words.js";
@@ -48,7 +49,9 @@ class App {
     this.engines = new Map();
     this.engine = null;
     this.tokens = []; // of the text, as many as fit into the context
+    this.earlier = []; // tokens of the text before those
     this.other = null; // ids of the second text, if an edit swaps with it
+    this.edits = []; // those of the state that can be made in this text and model
     this.result = null; // {logits, activations, ids} of the text
     this.patterns = [];
     this.latest = 0; // the number of the newest reading; older ones are dropped
@@ -111,15 +114,19 @@ class App {
     const number = ++this.latest;
     at("step").hidden = this.state.step === null;
     at("step").textContent = `weights of step ${this.state.step} ×`;
+    at("run").value = this.state.run;
     try {
       const engine = await this.open(this.state.run);
       const tokens = await engine.tokenize(this.state.text);
       const longest = engine.info.config.context_length;
       const fitting = tokens.slice(-longest);
       const ids = fitting.map((token) => token.id);
-      const { edits, step } = this.state;
-      const other = edits.some((edit) => edit.how === "swap") ?
-        (await engine.tokenize(this.state.other)).map((token) => token.id) : null;
+      const { edits: asked, step } = this.state;
+      const other = asked.some((edit) => edit.how === "swap") ?
+        await engine.tokenize(this.state.other).then((found) => found.map((token) => token.id),
+          () => []) : null; // What if says what is wrong with the second text
+      const reasons = asked.map((edit) => misfit(edit, engine.info.config, ids, other));
+      const edits = asked.filter((_, n) => !reasons[n]);
       const record = typeof this.patterns === "function" ?
         this.patterns(ids.length, engine.info.config) : [...this.patterns];
       const request = { record, edits, other, step };
@@ -127,11 +134,16 @@ class App {
       if (number !== this.latest) return;
       const isNew = engine !== this.engine;
       const isFirst = !this.result;
-      Object.assign(this, { engine, tokens: fitting, other, result });
+      const earlier = tokens.slice(0, tokens.length - fitting.length);
+      Object.assign(this, { engine, tokens: fitting, earlier, other, edits, result });
       if (isNew) this.drawFacts();
-      this.say(tokens.length > longest ?
-        `The model sees the last ${longest} of ${tokens.length} tokens.` :
-        tokens.length ? "" : "Type a text above: without a token there is nothing to read.");
+      at("edits").hidden = !asked.length;
+      at("edits").textContent = `${asked.length} change${asked.length > 1 ? "s" : ""} ×`;
+      const left = reasons.find(Boolean);
+      this.say(!ids.length ? "Type a text above: without a token there is nothing to read." : [
+        earlier.length ? `The model sees the last ${longest} of ${tokens.length} tokens.` : "",
+        left ? `A change of What if is left out here: ${left}.` : "",
+      ].filter(Boolean).join(" "));
       this.drawTokens();
       this.tell(new Set([...(isFirst ? ALL : changed), "tokens", "result",
         ...(isNew ? ["engine"] : [])]));
@@ -141,11 +153,16 @@ class App {
   }
 
   /** Tell the view what changed. */
-  tell(changed) {
+  async tell(changed) {
     if (!this.shown || !this.engine) return;
     const { view, place, rendered } = this.shown;
     place.hidden = !this.result && !view.textless;
-    if (!place.hidden) rendered.update(changed);
+    try {
+      if (!place.hidden) await rendered.update(changed);
+    } catch (error) {
+      if (place.isConnected) this.say(error.message, true);
+      console.error(error); // a bug of the view
+    }
   }
 
   /** One line to the person who looks: a fact, or what went wrong. */
@@ -243,6 +260,7 @@ function listen(app) {
   at("text").addEventListener("input", () => app.set({ text: at("text").value, token: null }));
   at("run").addEventListener("change", () => app.set({ run: at("run").value, step: null }));
   at("step").addEventListener("click", () => app.set({ step: null }));
+  at("edits").addEventListener("click", () => app.set({ edits: [] }));
   at("theme").addEventListener("click", () => {
     const theme = app.theme === "dark" ? "light" : "dark";
     try {

@@ -54,7 +54,7 @@ export class LocalEngine {
     return new Model(this.info.config, weights);
   }
 
-  /** The tokens of a text: [{id, text, bytes, special, merges: [[left, right], ...]}]. */
+  /** The tokens of a text: [{id, text, bytes, special, merges: [[left, right, made], ...]}]. */
   async tokenize(text) {
     return this.tokenizer.tokenize(text);
   }

@@ -44,7 +44,7 @@ class BaseTokenizer {
     return this.encode(text).map((id) => ({ ...this.token(id), merges: this.merges(id) }));
   }
 
-  /** The pairs of texts that were merged to make a token, the oldest first. */
+  /** The merges that make a token, the oldest first: ids [left, right, made]. */
   merges() {
     return [];
   }
@@ -127,8 +127,7 @@ class Tokenizer extends BaseTokenizer {
       this.pairs.get(i).forEach(visit);
     };
     visit(id);
-    const text = (i) => toText(this.vocabulary.get(i));
-    return [...made].sort((a, b) => a - b).map((i) => this.pairs.get(i).map(text));
+    return [...made].sort((a, b) => a - b).map((i) => [...this.pairs.get(i), i]);
   }
 }
 

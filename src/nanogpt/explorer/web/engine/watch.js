@@ -44,7 +44,8 @@ function matching(names, pattern) {
 export function observe(model, ids, { record = [], edits = [], other = null } = {}) {
   const names = activationNames(model.config);
   const wanted = new Set(record.flatMap((pattern) => matching(names, pattern)));
-  edits.forEach((edit) => checkEdit(edit, model.config, ids, other));
+  const reason = edits.map((edit) => misfit(edit, model.config, ids, other)).find(Boolean);
+  if (reason) throw new Error(reason);
   const swapped = edits.filter((edit) => edit.how === "swap").map((edit) => edit.at);
   const elsewhere = swapped.length ? observe(model, other, { record: swapped }).activations : {};
   const activations = {};
@@ -58,24 +59,23 @@ export function observe(model, ids, { record = [], edits = [], other = null } = 
   return { logits: model.forward(ids, { see }), activations };
 }
 
-/** Throws an Error of one line for an edit of what is not there. */
-function checkEdit({ at, head = null, positions = null, how = "zero" }, config, ids, other) {
+/** Why an edit cannot be made in this text and model, in one line; empty if it can. */
+export function misfit({ at, head = null, positions = null, how = "zero" }, config, ids, other) {
   const known = EDITABLE.test(at) && activationNames(config).includes(at);
-  if (!known) throw new Error(`'${at}' cannot be edited: use drop, h.0, h.0.attn, h.0.attn.kernel`);
+  if (!known) return `'${at}' cannot be edited: use drop, h.0, h.0.attn, h.0.attn.kernel`;
   if (!["zero", "mean", "swap"].includes(how)) {
-    throw new Error(`an edit by '${how}' is unknown: use zero, mean or swap`);
+    return `an edit by '${how}' is unknown: use zero, mean or swap`;
   }
   const within = (n, end) => Number.isInteger(n) && n >= 0 && n < end;
   if (head !== null && !(at.endsWith(".kernel") && within(head, config.n_head))) {
-    throw new Error(`${at} has no head ${head}: use h.0.attn.kernel and 0 to ${config.n_head - 1}`);
+    return `${at} has no head ${head}: use h.0.attn.kernel and 0 to ${config.n_head - 1}`;
   }
-  for (const t of positions ?? []) {
-    if (within(t, ids.length)) continue;
-    throw new Error(`position ${t} at ${at}: use 0 to ${ids.length - 1}`);
-  }
+  const missing = (positions ?? []).find((t) => !within(t, ids.length));
+  if (missing !== undefined) return `position ${missing} at ${at}: use 0 to ${ids.length - 1}`;
   if (how === "swap" && other?.length !== ids.length) {
-    throw new Error(`swap needs another text of ${ids.length} tokens, not ${other?.length ?? 0}`);
+    return `swap needs another text of ${ids.length} tokens, not ${other?.length ?? 0}`;
   }
+  return "";
 }
 
 /** A copy of an activation x, (T, C) or (nh, T, hs), with an edit made. */

@@ -186,15 +186,15 @@ class Attention {
     const { result } = this.app;
     const names = [`h.${layer}.attn.weights`, `h.${layer}.attn.scores`];
     const found = await this.ask(names);
-    if (result !== this.app.result) return;
+    if (result !== this.app.result || layer !== this.chosen.layer) return;
     this.large = { layer, weights: found[names[0]], scores: found[names[1]] };
   }
 
   /** Activations of the text: those of its reading, or, if they were too many, by another one. */
   async ask(record) {
-    const { engine, result, state, other } = this.app;
+    const { engine, result, state, other, edits } = this.app;
     if (record.every((name) => result.activations[name])) return result.activations;
-    const request = { record, edits: state.edits, other, step: state.step };
+    const request = { record, edits, other, step: state.step };
     return (await engine.forward(result.ids, request)).activations;
   }
 
@@ -236,6 +236,7 @@ class Attention {
   drawLarge() {
     const { app } = this;
     const { layer, head } = this.chosen;
+    if (this.large.layer !== layer) return; // that layer is still being read
     const T = app.tokens.length;
     const { shows } = app.state;
     this.weights = this.large.weights.data.subarray(head * T * T, (head + 1) * T * T);

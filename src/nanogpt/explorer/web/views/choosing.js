@@ -116,7 +116,9 @@ class Choosing {
   async update(changed) {
     const { app } = this;
     if (["result", "token", "engine"].some((name) => changed.has(name))) this.logits.clear();
-    if (!this.logits.size) this.logits.set("", row(app.result.logits, app.token));
+    if (!this.logits.size && !app.edits.length) {
+      this.logits.set("", row(app.result.logits, app.token));
+    }
     if (!this.known(app.state.path) || !app.state.tree.every((path) => this.known(path))) {
       return app.set({ path: [], tree: [] }); // ids of another model
     }
@@ -138,14 +140,17 @@ class Choosing {
     const { app } = this;
     const { context_length: longest } = app.engine.info.config;
     for (const path of [...app.state.tree, app.state.path]) {
-      if (this.logits.has(key(path))) continue;
-      const ids = [...this.start, ...path].slice(-longest);
-      const { logits } = await app.engine.forward(ids, { step: app.state.step });
-      const [T] = logits.shape;
-      for (let n = 0; n <= path.length; n++) {
-        const t = T - 1 - path.length + n;
-        if (t < 0 || this.logits.has(key(path.slice(0, n)))) continue;
-        this.logits.set(key(path.slice(0, n)), row(logits, t));
+      let end = path.length; // of a path longer than the context, the end is read first
+      while (end >= 0 && !this.logits.has(key(path.slice(0, end)))) {
+        const ids = [...this.start, ...path.slice(0, end)].slice(-longest);
+        const { logits } = await app.engine.forward(ids, { step: app.state.step });
+        const first = Math.max(0, end + 1 - ids.length);
+        for (let n = first; n <= end; n++) {
+          const place = key(path.slice(0, n));
+          if (this.logits.has(place)) continue;
+          this.logits.set(place, row(logits, ids.length - 1 - end + n));
+        }
+        end = first - 1;
       }
     }
   }
@@ -186,7 +191,8 @@ class Choosing {
     this.summary.replaceChildren(
       `Of ${found.before.length} tokens, top-k leaves ${kept.top_k}, of those top-p leaves ` +
       `${kept.top_p}, and of those min-p leaves `, h("b", {}, String(kept.min_p)),
-      `. Together the model gives them ${percent(covered)}.`);
+      `. Together the model gives them ${percent(covered)}.`,
+      app.edits.length ? " Your changes from What if are left out here." : "");
   }
 
   /** Write a token at the chosen place: a branch of the tree. */
@@ -205,10 +211,12 @@ class Choosing {
   async writeOn() {
     const { app } = this;
     const path = app.state.path.slice();
+    const { result, token } = app;
     const seed = 1 + Math.floor(1e6 * Math.random());
     const settings = { ...this.settings, max_new_tokens: AHEAD, seed, step: app.state.step };
     try {
       for await (const { id } of app.engine.generate([...this.start, ...path], settings)) {
+        if (app.result !== result || app.token !== token) return; // another text was typed
         path.push(id);
       }
       this.grow(path);
@@ -220,7 +228,7 @@ class Choosing {
   /** Make the chosen continuation part of the text. */
   keep() {
     const { app } = this;
-    const ids = [...this.start, ...app.state.path];
+    const ids = [...app.earlier.map((token) => token.id), ...this.start, ...app.state.path];
     const text = toText(ids.flatMap((id) => app.engine.token(id).bytes));
     app.set({ text, token: null, path: [], tree: [] });
   }

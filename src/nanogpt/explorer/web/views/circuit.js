@@ -86,7 +86,8 @@ class CircuitView {
       this.go.textContent = "Searching …";
       const body = { keep: this.app.state.keep };
       for await (const said of lines(`${placeOf(info.name)}/circuit`, body, stop.signal)) {
-        if (stop !== this.stop) return;
+        if (!this.place.isConnected) stop.abort(); // another view was opened
+        if (stop !== this.stop || stop.signal.aborted) return;
         if (said.removed) this.removed.push(said.removed);
         else await this.found(said.circuit);
         this.draw();
@@ -267,7 +268,8 @@ export const view = {
   id: "circuit",
   title: "Circuit",
   about: "A circuit is the part of a model that does one task. Here the task is to copy repeated " +
-    "text: heads are taken away until only the needed ones are left. It reads a text of its own.",
+    "text: heads are taken away until only the needed ones are left. It reads a text of its own, " +
+    "with the latest weights.",
   state: { keep: 0.9 },
   textless: true,
   render(place, app) {
@@ -281,10 +283,12 @@ export const view = {
     return {
       update(changed) {
         const { config } = app.engine.info;
-        if (circuit.name !== app.engine.info.name || changed.has("keep")) {
-          const small = config.n_layer * config.n_head <= MOST_HEADS;
-          circuit.name = app.engine.info.name;
-          if (small || changed.has("keep")) circuit.search();
+        const { keep } = app.state;
+        const isNew = circuit.name !== app.engine.info.name;
+        const isAsked = !isNew && circuit.kept !== keep; // another share was chosen
+        if (isNew || isAsked) {
+          Object.assign(circuit, { name: app.engine.info.name, kept: keep });
+          if (isAsked || config.n_layer * config.n_head <= MOST_HEADS) circuit.search();
           else circuit.reset();
         } else if (["layer", "head", "theme"].some((name) => changed.has(name))) circuit.draw();
       },

@@ -25,10 +25,10 @@ const MOST_COLUMNS = 192; // positions of a map; each cell is a forward pass
 export async function patch(panel, app, memory, ids, isNow) {
   const { engine, state, tokens, token: end } = app;
   const key = memory.key + state.map;
-  if (memory.map?.key === key) return;
+  if (memory.map?.key === key) return measure(app, memory.map, ids, isNow);
   const title = h("h3", {}, "What carries the difference");
   const explain = (text) => {
-    memory.map = { key };
+    memory.map = { key, values: [], done: true };
     refill(panel, title, h("p", { class: "note" }, text));
   };
   if (!memory.canSwap || memory.other.every((token, t) => token.id === tokens[t].id)) {
@@ -46,24 +46,30 @@ export async function patch(panel, app, memory, ids, isNow) {
   const first = ids.findIndex((id, t) => id !== other[t]);
   const cells = cellsOf(engine.info.config, state.map, first, end);
   const values = new Float32Array(cells.rows * cells.columns).fill(-Infinity);
-  memory.map = { ...asked, key, values, rows: cells.rows, columns: cells.columns };
-  const { progress, said, nameOf } = draw(panel, title, app, memory, cells);
+  memory.map = {
+    ...asked, key, values, rows: cells.rows, columns: cells.columns, cells, other, done: false,
+  };
+  Object.assign(memory.map, draw(panel, title, app, memory, cells));
+  return measure(app, memory.map, ids, isNow);
+}
+
+/** Measure the cells that are not known yet, and say what came out. */
+async function measure({ engine, state, token: end }, map, ids, isNow) {
+  if (map.done) return;
+  const { cells, other, values, progress, said, nameOf } = map;
   const rest = breather(12);
-  for (let n = 0; n < values.length; n++) {
+  for (let n = values.indexOf(-Infinity); n >= 0; n = values.indexOf(-Infinity)) {
     const edit = cells.edit(Math.floor(n / cells.columns), n % cells.columns);
     const { logits } = await engine.forward(
       other, { edits: [edit], other: ids, step: state.step });
-    if (isNow()) {
-      values[n] = asked.share(row(logits, end));
-      progress.value = n + 1;
-      memory.map.redraw();
-      await rest();
-    }
-    if (!isNow()) {
-      memory.map = null; // it is begun again
-      return;
-    }
+    if (!isNow()) return; // the next update goes on
+    values[n] = map.share(row(logits, end));
+    progress.value = n + 1;
+    map.redraw();
+    await rest();
+    if (!isNow()) return;
   }
+  map.done = true;
   progress.remove();
   const { trivial, columns } = cells;
   const fair = values.map((value, n) =>

@@ -110,7 +110,7 @@ class Replay {
   /** Get the frames of the text that is read now; those of a text before are dropped. */
   async load() {
     this.stop?.abort();
-    this.stop = new AbortController();
+    const { signal } = (this.stop = new AbortController());
     clearTimeout(this.timer);
     const { engine, result } = this.app;
     const kept = engine.info.replay; // of a page that is one file
@@ -130,8 +130,11 @@ class Replay {
       }
       this.note.textContent = "Reading the text with every snapshot …";
       const place = placeOf(engine.info.name);
-      this.metrics = await (await ask(`${place}/metrics`)).json();
+      const metrics = await (await ask(`${place}/metrics`)).json();
+      if (signal.aborted) return null;
+      this.metrics = metrics;
       await this.fetch(place, null);
+      if (signal.aborted) return null;
       this.note.textContent = "";
       this.timer = setTimeout(() => this.poll(place), this.wait);
     } catch (error) {

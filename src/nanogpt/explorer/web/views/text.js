@@ -11,6 +11,7 @@ const FEW_BLOCKS = 4; // so many are open at first; of more, the first and the l
 const TERMS = 8; // of a sum are shown, the largest first
 const NEXT = 10; // tokens at the end of the journey
 const FIRST = 3; // of them stand beside the token, too
+const ROUNDING = 1e-3; // as a share of a number; 32 bits round by less
 
 export const view = {
   id: "text",
@@ -172,19 +173,6 @@ class Journey {
     }
   }
 
-  /** Which merge made a text: the first merge of the training is 1. */
-  rank(text) {
-    const { engine } = this.app;
-    if (this.ranked !== engine) {
-      this.ranked = engine;
-      this.ranks = new Map();
-      for (let id = 256; id < engine.info.config.vocab_size; id++) {
-        this.ranks.set(engine.token(id).text, id - 255); // ids up to 255 are the single bytes
-      }
-    }
-    return this.ranks.get(text);
-  }
-
   /** The chosen token's bytes and id, and the merges of the word in which it stands. */
   drawToken() {
     const { app } = this;
@@ -192,14 +180,14 @@ class Journey {
     const bytes = (token.bytes ?? []).map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
     const word = wordAround(app.tokens, app.token);
     const pairs = new Map(word.flatMap((each) => each.merges ?? [])
-      .map((pair) => [pair.join(""), pair]));
-    const inOrder = [...pairs].sort(([a], [b]) => this.rank(a) - this.rank(b));
-    const merges = inOrder.map(([whole, [left, right]]) => h("li", {},
-      h("span", { class: "chip" }, visible(left)), h("span", { class: "soft" }, " + "),
-      h("span", { class: "chip" }, visible(right)), h("span", { class: "soft" }, " → "),
-      h("span", { class: "chip made" }, visible(whole)),
-      whole.includes("\ufffd") ? null :
-        h("span", { class: "soft" }, ` merge ${this.rank(whole)}`)));
+      .map((merge) => [merge[2], merge]));
+    const inOrder = [...pairs.values()].sort((a, b) => a[2] - b[2]);
+    const chipOf = (id, more = "") => h("span", { class: `chip${more}` }, label(app.engine.token(id)));
+    const merges = inOrder.map(([left, right, made]) => h("li", {},
+      chipOf(left), h("span", { class: "soft" }, " + "), chipOf(right),
+      h("span", { class: "soft" }, " → "), chipOf(made, " made"),
+      // The first merge of the training is 1: ids up to 255 are the single bytes.
+      h("span", { class: "soft" }, ` merge ${made - 255}`)));
     const name = visible(word.map((each) => each.text).join(""));
     const count = `${merges.length || "no"} merge${merges.length === 1 ? "" : "s"}`;
     this.token.replaceChildren(
@@ -243,6 +231,7 @@ class Journey {
   /** The chosen number: its arithmetic, its line of code, where one learns it. */
   async drawCell() {
     const { app, arithmetic } = this;
+    const turn = (this.turn = (this.turn ?? 0) + 1);
     const shown = this.strips.has(app.state.part) ? app.state.part : "lm_head";
     const { data, columns, rows } = arithmetic.numbers(shown);
     const cell = shown === app.state.part && app.state.cell < data.length ? app.state.cell :
@@ -261,7 +250,8 @@ class Journey {
     } catch (error) {
       return app.say(error.message, true);
     }
-    if (arithmetic !== this.arithmetic) return; // the text has changed meanwhile
+    // The text has changed meanwhile, or another number was chosen.
+    if (arithmetic !== this.arithmetic || turn !== this.turn) return;
     this.explained = found; // for tests
     this.cell.classList.toggle("unasked", shown !== app.state.part); // on a phone: hidden
     this.cell.replaceChildren(h("button", {
@@ -326,6 +316,9 @@ const fact = (name, value) => h("div", {}, h("dt", {}, name), h("dd", { class: "
 /** How well the arithmetic shown here agrees with what the engine computed. */
 function agreement({ value, recorded: right }) {
   const error = Math.abs(value - right);
+  if (!(error < ROUNDING * Math.max(1, Math.abs(right)))) {
+    return `The model has ${number(right, 4)} here. It was changed in What if, or a plugin made it.`;
+  }
   return error === 0 ? "This is exactly what the model computed." :
     `The model computed the same, up to ${error.toExponential(0)}: it rounds to 32 bits.`;
 }

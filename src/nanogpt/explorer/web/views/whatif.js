@@ -36,13 +36,18 @@ export const view = {
       if (!app.result) return;
       const { engine, state, result } = app;
       const ids = [...result.ids];
-      const tokens = state.other ? await engine.tokenize(state.other) : [];
       const key = JSON.stringify([state.run, state.step, ids, state.other, app.token]);
       if (key !== memory.key) {
-        const base = state.edits.length ?
+        let [other, unknown] = [[], ""];
+        try {
+          other = state.other ? await engine.tokenize(state.other) : [];
+        } catch (error) {
+          unknown = error.message; // a character that the vocabulary lacks
+        }
+        const base = app.edits.length ?
           await engine.forward(ids, { step: state.step }) : { logits: result.logits };
         if (!isNow()) return;
-        Object.assign(memory, { key, base, other: tokens, asked: "" });
+        Object.assign(memory, { key, base, other, unknown, asked: "" });
       }
       const asked = `${state.how} ${state.where}`;
       if (asked !== memory.asked) Object.assign(memory, { asked, effects: new Map() });
@@ -249,6 +254,9 @@ function writeSecond(panel, app, memory) {
 function sayOther(panel, app, memory) {
   const line = panel.querySelector(".strip");
   const { tokens } = app;
+  if (memory.unknown) {
+    return line.replaceChildren(h("span", { class: "minus" }, memory.unknown));
+  }
   if (!memory.other.length) return line.replaceChildren();
   if (!memory.canSwap) {
     return line.replaceChildren(h("span", { class: "minus" },

@@ -13,11 +13,14 @@ import { grouped, waterfall } from "./waterfall.js";
 
 const LENS_NUMBERS = 4e6; // logits that the lens computes at once
 
-/** The parameters of an engine's model at a step; fetched once. */
+/**
+ * The parameters of an engine's model at a step; fetched once, but for the latest weights of a
+ * model that Python computes: it may be in training.
+ */
 const fetched = new WeakMap();
 function parametersOf(engine, step) {
   const bySteps = fetched.get(engine) ?? fetched.set(engine, new Map()).get(engine);
-  if (!bySteps.has(step)) {
+  if (!bySteps.has(step) || (step === null && engine.info.remote_only)) {
     const { config } = engine.info;
     const wanted = parameterNames(config).filter((name) =>
       (config.bias || !name.endsWith("bias")) &&
@@ -25,6 +28,7 @@ function parametersOf(engine, step) {
       (config.norm !== "none" || !name.startsWith("ln_f")));
     bySteps.set(step, Promise.all(wanted.map((name) => engine.weights(name, { step })))
       .then((found) => Object.fromEntries(wanted.map((name, n) => [name, found[n]]))));
+    bySteps.get(step).catch(() => bySteps.delete(step));
   }
   return bySteps.get(step);
 }
@@ -62,6 +66,7 @@ export const view = {
 
     async function update() {
       const mine = ++turn;
+      redraw = () => {}; // what was drawn belongs to the model and the text before
       const { engine, state, token: position, result } = app;
       const { config } = engine.info;
       if (!result) return;
@@ -87,7 +92,7 @@ export const view = {
       if (mine !== turn) return;
       const found = attribute({
         config, activations: result.activations, parameters, position, unembedding: direction,
-        edited: state.edits.length > 0,
+        edited: app.edits.length > 0,
       });
       const asked = logits[target] - (against === null ? 0 : against === "mean" ?
         logits.reduce((a, b) => a + b, 0) / logits.length : logits[against]);
