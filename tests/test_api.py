@@ -81,7 +81,7 @@ def test_weights_to_begin_with_bring_their_shape_and_tokenizer(tmp_path):
 
 
 def test_one_process_is_not_called_several(tmp_path):
-    with pytest.raises(UserError, match=r"parallel\.processes=4: this is one process"):
+    with pytest.raises(UserError, match=r"parallel\.processes=4, but there is 1: start them"):
         nanogpt.train(tmp_path / "run", **TINY, parallel={"processes": 4})
     assert not (tmp_path / "run").exists()
 

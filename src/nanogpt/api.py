@@ -61,12 +61,14 @@ def train(
     if config and sections:
         raise UserError("give settings as a Config or by section, not both")
     refuse_to_overwrite(run)
-    init = sections.get("train", {}).get("init")
-    config = config or config_from_dict(with_shape_of(sections, init) if init else sections)
+    if config is None:
+        config = config_from_dict(sections)  # or say what is wrong with them
+        if config.train.init:
+            config = config_from_dict(with_shape_of(sections, config.train.init))
     check_choices(config)
     if config.parallel.processes > world():
         raise UserError(
-            f"parallel.processes={config.parallel.processes}: this is one process; start several "
+            f"parallel.processes={config.parallel.processes}, but there is {world()}: start them "
             "with `nanogpt train`, or with torchrun"
         )
     if not config.data.folder:

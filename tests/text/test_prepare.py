@@ -471,7 +471,9 @@ def test_endings_in_capitals_and_nested_nonsense_are_understood(tmp_path):
         load_documents(str(tmp_path / "deep.jsonl"))
 
 
-@pytest.mark.parametrize("name", ["train.bin", "val.json"])
+@pytest.mark.parametrize(
+    "name", ["train.bin", "val.json", "train-00000-of-00002.json", "tokenizer.json"]
+)
 def test_files_of_somebody_else_are_not_replaced(name, tmp_path):
     (tmp_path / name).write_text("mine")
     with pytest.raises(UserError, match=f"{name} would be replaced; name another folder"):

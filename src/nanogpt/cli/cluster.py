@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nanogpt.cli.screen import Screen
-from nanogpt.cli.settings import Parser, load_settings, named_path, print_json, settings_in
-from nanogpt.config import Config, check
+from nanogpt.cli.settings import Parser, find_recipe, named_path, print_json, settings_in
+from nanogpt.config import Config, check, config_from_dict, read_toml
 from nanogpt.errors import UserError
 from nanogpt.memory import amount
 
@@ -109,7 +109,8 @@ def command_of(options: Namespace, best: "Prediction") -> str:
     }
     one = {f"parallel.{name}": 1 for name in DIMENSIONS if name != "data"}
     settings = {**one, **given, **best.layout.settings()}
-    usual = asdict(load_settings(options.recipe, Namespace()))
+    recipe = read_toml(find_recipe(options.recipe)) if options.recipe else {}
+    usual = asdict(config_from_dict(recipe))
     flags = []
     for name, value in settings.items():
         section, _, key = name.partition(".")

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nanogpt.config import Config, DataConfig, SampleConfig, TrainConfig, choose, with_settings
@@ -121,6 +121,8 @@ def train(run: Path, config: Config) -> Iterator[dict[str, Any]]:
     if state["step"] == 0:
         yield {"step": 0, "val_loss": validate(model, val_batches, config)}
     while state["step"] < settings.max_steps:
+        if settings.stop_at_target and (state["best_loss"] or math.inf) <= settings.last_target:
+            break
         start, lr = time.perf_counter(), learning_rate(state["step"], settings)
         for group in optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
@@ -128,7 +130,8 @@ def train(run: Path, config: Config) -> Iterator[dict[str, Any]]:
             torch.manual_seed(dropout_seed(settings.seed, state["step"]))
         optimizer.zero_grad(set_to_none=True)
         loss = gradients(model, train_batches, state["step"], config)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip or math.inf)
+        limit = settings.grad_clip or math.inf
+        norm = nn.utils.clip_grad_norm_(model.parameters(), limit, error_if_nonfinite=True)
         optimizer.step()
         step = state["step"] = state["step"] + 1
         state["seconds"] += time.perf_counter() - start
@@ -143,8 +146,6 @@ def train(run: Path, config: Config) -> Iterator[dict[str, Any]]:
             state["best_loss"] = val_loss if best else state["best_loss"]
         if best or step % settings.checkpoint_interval == 0 or step == settings.max_steps:
             save(run, model, optimizer, state, best, config)
-        if settings.stop_at_target and best and state["best_loss"] <= settings.last_target:
-            break
 
 
 def gradients(model: GPT, batches: Batches, step: int, config: Config) -> Tensor:

@@ -25,7 +25,7 @@ COLUMNS = (
     "tokens_per_second",
 )
 SHOWN_PAIRS = 30
-PICTURE = "![the validation text against steps](curves.png)"
+PICTURE = "![what was measured during training](curves.png)"
 
 
 def write_report(folder: str | Path, study: Study, results: Results) -> str:
@@ -136,7 +136,7 @@ def as_html(study: Study, markdown: str, picture: Path) -> str:
 
 
 def draw_curves(path: Path, study: Study, results: Results) -> None:
-    """The arm's validation text against steps: the mean of the seeds, and a band around it."""
+    """What was measured during training: the mean of the seeds, from the least to the most."""
     import matplotlib
 
     matplotlib.use("Agg")

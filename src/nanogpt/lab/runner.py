@@ -19,6 +19,7 @@ from nanogpt.lab.judge import studentized_range
 from nanogpt.lab.plugin import LOADED
 from nanogpt.lab.study import Arm, Order, Result, Study, data_name, run_name
 from nanogpt.text.prepare import prepare
+from nanogpt.training.checkpoint import has_checkpoint
 from nanogpt.workers import usable_cores
 
 
@@ -131,6 +132,14 @@ def write_settings(
     if path.exists():
         usual = {"precision": "auto", "measure": "bits_per_byte", "text": ""}
         before = {**usual, "plugin_hashes": order.plugin_hashes, **read_json(path)}
+        if before["plugin_hashes"] != order.plugin_hashes:
+            if (place / "result.json").exists() or has_checkpoint(place / "run"):
+                raise UserError(
+                    f"{place} was run before a plugin was changed; remove it, or give the study "
+                    "another --out"
+                )
+            before["plugin_hashes"] = order.plugin_hashes
+            write_json(path, before)
         # Another number of threads rounds differently; a run ends with those it began with.
         if {**before, "threads": 0} != {**values, "threads": 0}:
             raise UserError(

@@ -92,7 +92,7 @@ class Choice:
 
     def __init__(self, row: Row, tokenizer: BaseTokenizer, shown: str, echo: bool) -> None:
         self.row, self.tokenizer = row, tokenizer
-        self.echo = shown if echo else None
+        self.echo, self.echoes = shown if echo else None, echo
         self.characters = codecs.getincrementaldecoder("utf-8")("replace")
         self.known = 0 if echo else len(shown)  # characters of the tokens so far
         self.released = self.known  # characters that have been handed out
@@ -103,7 +103,8 @@ class Choice:
     def more(self) -> tuple[str, list[Token]]:
         """The text and tokens since the last time. Only tokens whose text is there are given.
 
-        So a token of a stop string is not. The end of a document, which has no text, comes last.
+        So a token of a stop string is not, nor the end of a document. After an echo that end is:
+        who reads the scores of a prompt expects one more for each token that was drawn.
         """
         finish, text = self.row.finish, ""  # before what was said, which may still grow
         if self.row.scores_prompt:
@@ -121,7 +122,7 @@ class Choice:
         self.released += len(text)
         self.finished = bool(finish) and self.seen == len(self.row.said)
         ready = [token for token in self.held if token.offset < self.released]
-        if self.finished and not self.row.text.stopped:
+        if self.echoes and self.finished and finish == "stop" and not self.row.text.stopped:
             ready = self.held
         self.held = self.held[len(ready) :]
         return text, ready

@@ -308,12 +308,14 @@ class Batcher:
                 break
             try:
                 self.step()
+                continue
             except Exception:
                 # The rows fail, and the server does not: the next request finds an empty batch.
                 logging.getLogger(__name__).exception("a batch failed")
                 self.drop_all("error")
-                del self.batch  # the machine may have no room for two
-                self.batch = Batch(self.model, self.limits.rows)
+            # Not before the error is forgotten, which holds the old one: two may be too much.
+            del self.batch
+            self.batch = Batch(self.model, self.limits.rows)
         self.drop_all("busy")
 
     def admit(self) -> None:

@@ -63,7 +63,7 @@ def split_pattern(pre_tokenizer: Mapping[str, Any]) -> str:
     only_bytes = last.get("type") == "ByteLevel" and not cuts_too and not prefix
     if len(cuts) == 2 and cuts[0] in ways and only_bytes:
         return pattern_name(steps[0]["pattern"]["Regex"])
-    raise UserError(f"pre_tokenizer {pre_tokenizer['type']} is not byte-level BPE's")
+    raise UserError(f"pre_tokenizer {pre_tokenizer['type']} does not cut words as byte-level BPE")
 
 
 TOKENIZERS: dict[str, type[Tokenizer] | type[CharTokenizer]] = {

@@ -158,17 +158,22 @@ def prepare(
 def refuse_other_text(folder: Path, data: DataConfig) -> None:
     """Raise UserError if a folder holds the tokens of another text, which would be lost."""
     if not (folder / PREPARED).exists() and not (folder / UNFINISHED).exists():
-        for name in (f"{side}{ending}" for side in SIDES for ending in (".bin", ".json")):
-            if (folder / name).exists():
-                raise UserError(
-                    f"{folder / name} would be replaced; name another folder with --data.folder"
-                )
+        for path in [*token_files(folder), folder / "tokenizer.json"]:
+            if path.exists():
+                raise UserError(f"{path} would be replaced; name another folder with --data.folder")
     if (folder / PREPARED).exists():
         source = read_json(folder / PREPARED).get("source")
         if source != absolute(data.source):
             raise UserError(
                 f"{folder} holds the tokens of {source}; name another folder with --data.folder"
             )
+
+
+def token_files(folder: Path) -> list[Path]:
+    """The token files of a folder and what is said beside them, whoever wrote them."""
+    patterns = [f"{side}{shard}{ending}" for side in SIDES for shard in ("", "-*-of-*")
+                for ending in (".bin", ".json")]  # fmt: skip
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
 
 
 def pieces(data: DataConfig, rule: SplitRule) -> Iterator[tuple[Side, Document]]:
@@ -274,7 +279,7 @@ def encode_group(
                 ids_of = encode_document(tokenizer, document)
             except UserError as error:  # of a vocabulary of characters
                 raise UserError(
-                    f"{document.name} ({side}): {error}, or --data.tokenizer bpe"
+                    f"{document.name} ({side}): {error}; or use --data.tokenizer bpe"
                 ) from None
             parts.append(ids_of.astype(dtype).tobytes())
             if document.ends and separator is not None:
@@ -350,10 +355,8 @@ def install(work: Path, folder: Path, journal: Journal) -> None:
             source = work / f"{side}-{n:05d}.bin"
             moves[source] = place
             moves[sidecar_path(source)] = sidecar_path(place)
-        for ending in (".bin", ".json"):
-            older = {*folder.glob(f"{side}{ending}"), *folder.glob(f"{side}-*-of-*{ending}")}
-            for path in older - set(moves.values()):
-                path.unlink()
+    for path in {*token_files(folder)} - {*moves.values()}:
+        path.unlink()
     if not (work / PREPARED).exists():
         made_with = {name: journal.order[name] for name in ORDERED}
         known = {"source": absolute(made_with["source"]), "pairs": journal.order["pairs"]}

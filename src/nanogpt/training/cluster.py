@@ -534,6 +534,8 @@ def portions(job: Job, layout: Layout) -> Iterator[Layout]:
     sequences = job.sequences // (layout.data * layout.shard)
     for rows in divisors(sequences):
         passes = sequences // rows
+        if passes < layout.pipeline:
+            continue  # some ranks would never have work at the same time as the others
         yield replace(layout, rows=rows, passes=passes)
         stages = layout.pipeline * PIPELINES["interleaved"]
         even = job.layers % stages == 0 and passes % layout.pipeline == 0

@@ -134,13 +134,20 @@ def refuse_other_tokens(init: str, tokenizer: BaseTokenizer) -> None:
     if not init:
         return
     shape, own = shape_and_tokenizer(init)
-    if own == "gpt2" and tokenizer.vocab_size <= shape.vocab_size:
-        return  # they bring no tokenizer along, so nobody knows
-    theirs, ours = find_tokenizer(own).vocabulary.items(), tokenizer.vocabulary.items()
+    fits = tokenizer.vocab_size <= shape.vocab_size
+    try:
+        theirs = find_tokenizer(own).vocabulary.items()
+    except UserError:
+        if fits:
+            return  # nobody can know
+        raise
+    if own == "gpt2" and fits:
+        return  # the weights bring no tokenizer along
+    ours = tokenizer.vocabulary.items()
     if not (theirs <= ours or ours <= theirs):
         raise UserError(
-            f"{init} has a tokenizer of its own with {len(theirs):,} tokens, and the text was "
-            f"encoded with {len(ours):,} others: prepare it with --data.tokenizer {own}"
+            f"{init} was trained on other tokens, {shape.vocab_size:,} of them, than the text has: "
+            f"prepare it with --data.tokenizer {own}"
         )
 
 

@@ -156,11 +156,13 @@ class App {
   async tell(changed) {
     if (!this.shown || !this.engine) return;
     const { view, place, rendered } = this.shown;
-    place.hidden = !this.result && !view.textless;
+    const { result } = this;
+    place.hidden = !result && !view.textless;
     try {
       if (!place.hidden) await rendered.update(changed);
     } catch (error) {
-      if (place.isConnected) this.say(error.message, true);
+      if (!place.isConnected || result !== this.result) return; // of a text that was left
+      this.say(error.message, true);
       console.error(error); // a bug of the view
     }
   }

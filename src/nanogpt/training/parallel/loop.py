@@ -25,6 +25,7 @@ from nanogpt.model.build import build
 from nanogpt.model.gpt import GPT, evaluating
 from nanogpt.model.size import flops_per_token
 from nanogpt.text.batches import Batch, sliding_windows
+from nanogpt.text.conversations import AnswerBatches
 from nanogpt.training.execution import checkpoint_activations
 from nanogpt.training.objective import OBJECTIVES
 from nanogpt.training.optim import Muon
@@ -184,15 +185,16 @@ class ParallelTrainer(Trainer):
         self.model.zero_grad(set_to_none=True)
         count = torch.tensor(sum(batch.real_targets for batch in batches))
         dist.all_reduce(count, group=self.ranks.tokens)  # each target of the step weighs the same
+        targets = max(1, int(count))  # there may be none
         losses: list[Tensor] = []
         for batch in batches:
             if self.pipeline:
-                losses.append(self.pipeline.run(batch, int(count), train=True))
+                losses.append(self.pipeline.run(batch, targets, train=True))
                 continue
             for module in self.sharded:  # sums are due once, at the end
                 module.set_requires_gradient_sync(batch is batches[-1], recurse=False)
             with self.compute.autocast():
-                loss = self.objective(*tensors(batch, self.compute.device)) / int(count)
+                loss = self.objective(*tensors(batch, self.compute.device)) / targets
             loss.backward()
             losses.append(loss.detach())
         self.sums.finish()
@@ -253,6 +255,10 @@ class ParallelTrainer(Trainer):
             module.reshard()  # gathered weights would be those of before the next step
         rows = self.ranks.all_gather(torch.stack([total, count]))
         losses, tokens = map(sum, zip(*rows, strict=True))
+        if not tokens:
+            raise UserError(
+                "nothing to predict: use a longer text, or a context that answers fit into"
+            )
         score = Score(losses / tokens, int(tokens), self.tokens.val.bytes_per_token)
         return Validation(self.state.step, score.loss, score.bits_per_byte)
 
@@ -266,5 +272,7 @@ class ParallelTrainer(Trainer):
             separator = batches.separator if batches.documents_apart else None
             windows = sliding_windows(batches.tokens.ids, length, length)
             for batch in stacked(windows, size, separator):
+                if isinstance(batches, AnswerBatches):
+                    batch = batches.masked(batch)
                 rows = data.some_rows(batch, self.ranks.share(size, *ROWS))
                 yield data.own_tokens(rows, self.config, self.ranks)

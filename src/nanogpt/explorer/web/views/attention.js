@@ -164,6 +164,7 @@ class Attention {
     const { result } = app;
     const T = result.ids.length;
     this.heads = [];
+    this.large = null;
     for (let layer = 0; layer < n_layer; layer++) {
       if (T > LONGEST_SIDE) await new Promise((resolve) => setTimeout(resolve)); // let it draw
       const name = `h.${layer}.attn.weights`;
@@ -283,7 +284,8 @@ class Attention {
     const dark = this.app.theme === "dark";
     const chips = this.text.children;
     for (let s = 0; s < chips.length; s++) {
-      const shade = s > t ? -1 : Math.round(SHADES * this.weights[t * T + s]);
+      const shade = s > t ? -1 :
+        Math.max(0, Math.round(SHADES * this.weights[t * T + s])); // a fixed share may be below 0
       if (shade === this.shades[s]) continue; // in a long text, most stay as they are
       this.shades[s] = shade;
       const { style } = chips[s];

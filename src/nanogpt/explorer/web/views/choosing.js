@@ -115,7 +115,9 @@ class Choosing {
 
   async update(changed) {
     const { app } = this;
-    if (["result", "token", "engine"].some((name) => changed.has(name))) this.logits.clear();
+    if (["result", "token", "engine"].some((name) => changed.has(name))) {
+      this.logits = new Map(); // what is still being read belongs to the old one
+    }
     if (!this.logits.size && !app.edits.length) {
       this.logits.set("", row(app.result.logits, app.token));
     }
@@ -137,21 +139,22 @@ class Choosing {
 
   /** The logits at every place of the tree. One pass over a branch gives those of all places. */
   async read() {
-    const { app } = this;
-    const { context_length: longest } = app.engine.info.config;
+    const { app, start, logits: known } = this;
+    const { engine, state: { step } } = app;
+    const { context_length: longest } = engine.info.config;
     for (const path of [...app.state.tree, app.state.path]) {
+      const found = new Map(); // kept when all of it is there
       let end = path.length; // of a path longer than the context, the end is read first
-      while (end >= 0 && !this.logits.has(key(path.slice(0, end)))) {
-        const ids = [...this.start, ...path.slice(0, end)].slice(-longest);
-        const { logits } = await app.engine.forward(ids, { step: app.state.step });
+      while (end >= 0 && !known.has(key(path.slice(0, end)))) {
+        const ids = [...start, ...path.slice(0, end)].slice(-longest);
+        const { logits } = await engine.forward(ids, { step });
         const first = Math.max(0, end + 1 - ids.length);
         for (let n = first; n <= end; n++) {
-          const place = key(path.slice(0, n));
-          if (this.logits.has(place)) continue;
-          this.logits.set(place, row(logits, ids.length - 1 - end + n));
+          found.set(key(path.slice(0, n)), row(logits, ids.length - 1 - end + n));
         }
         end = first - 1;
       }
+      found.forEach((logits, place) => known.has(place) || known.set(place, logits));
     }
   }
 
@@ -216,8 +219,8 @@ class Choosing {
     const settings = { ...this.settings, max_new_tokens: AHEAD, seed, step: app.state.step };
     try {
       for await (const { id } of app.engine.generate([...this.start, ...path], settings)) {
-        if (app.result !== result || app.token !== token) return; // another text was typed
         path.push(id);
+        if (app.result !== result || app.token !== token) return; // another text was typed
       }
       this.grow(path);
     } catch (error) {

@@ -233,7 +233,7 @@ class CircuitView {
     const token = (k) => chip(engine.token(ids[k]), {
       class: `${k === t ? "now" : ""} ${share(k) > 0.3 ? "strong" : ""}`, tabindex: k ? 0 : -1,
       title: k <= t ? percent(share(k)) : "", style: {
-        "--share": `${Math.round(100 * Math.sqrt(share(k)))}%` },
+        "--share": `${Math.round(100 * Math.sqrt(Math.max(0, share(k))))}%` },
       onmouseenter: () => this.point(k), onfocus: () => this.point(k), onclick: () => this.point(k),
     });
     const line = (from, to) => h("div", { class: "chips" },

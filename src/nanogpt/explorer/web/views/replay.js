@@ -138,6 +138,7 @@ class Replay {
       this.note.textContent = "";
       this.timer = setTimeout(() => this.poll(place), this.wait);
     } catch (error) {
+      if (signal.aborted) return null;
       if (error.name !== "AbortError") this.note.textContent = error.message;
     }
     return this.draw(true);

@@ -182,7 +182,8 @@ class Journey {
     const pairs = new Map(word.flatMap((each) => each.merges ?? [])
       .map((merge) => [merge[2], merge]));
     const inOrder = [...pairs.values()].sort((a, b) => a[2] - b[2]);
-    const chipOf = (id, more = "") => h("span", { class: `chip${more}` }, label(app.engine.token(id)));
+    const chipOf = (id, more = "") =>
+      h("span", { class: `chip${more}` }, label(app.engine.token(id)));
     const merges = inOrder.map(([left, right, made]) => h("li", {},
       chipOf(left), h("span", { class: "soft" }, " + "), chipOf(right),
       h("span", { class: "soft" }, " → "), chipOf(made, " made"),
@@ -317,7 +318,8 @@ const fact = (name, value) => h("div", {}, h("dt", {}, name), h("dd", { class: "
 function agreement({ value, recorded: right }) {
   const error = Math.abs(value - right);
   if (!(error < ROUNDING * Math.max(1, Math.abs(right)))) {
-    return `The model has ${number(right, 4)} here. It was changed in What if, or a plugin made it.`;
+    return `The model has ${number(right, 4)} here. It was changed in What if, or ` +
+      "a plugin computes it.";
   }
   return error === 0 ? "This is exactly what the model computed." :
     `The model computed the same, up to ${error.toExponential(0)}: it rounds to 32 bits.`;

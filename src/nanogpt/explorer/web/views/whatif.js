@@ -32,7 +32,7 @@ export const view = {
 
     async function update(changed) {
       const mine = ++turn;
-      const isNow = () => mine === turn && place.isConnected;
+      const isNow = () => mine === turn && place.isConnected && app.result;
       if (!app.result) return;
       const { engine, state, result } = app;
       const ids = [...result.ids];
@@ -202,7 +202,7 @@ function drawOutcome(panel, app, memory) {
   const shifts = tokens.map((_, t) =>
     divergence(row(memory.base.logits, t), row(result.logits, t)));
   const most = Math.max(0.1, ...shifts);
-  const changed = state.edits.length > 0;
+  const changed = app.edits.length > 0;
   view.shifts = shifts;
   panel.replaceChildren(
     h("h3", {}, "Before and after"),

@@ -14,13 +14,14 @@ import { grouped, waterfall } from "./waterfall.js";
 const LENS_NUMBERS = 4e6; // logits that the lens computes at once
 
 /**
- * The parameters of an engine's model at a step; fetched once, but for the latest weights of a
- * model that Python computes: it may be in training.
+ * The parameters of an engine's model at a step; fetched once. A model that Python computes may be
+ * in training: its latest weights are fetched once for each result.
  */
 const fetched = new WeakMap();
-function parametersOf(engine, step) {
-  const bySteps = fetched.get(engine) ?? fetched.set(engine, new Map()).get(engine);
-  if (!bySteps.has(step) || (step === null && engine.info.remote_only)) {
+function parametersOf(engine, step, result) {
+  const owner = step === null && engine.info.remote_only ? result : engine;
+  const bySteps = fetched.get(owner) ?? fetched.set(owner, new Map()).get(owner);
+  if (!bySteps.has(step)) {
     const { config } = engine.info;
     const wanted = parameterNames(config).filter((name) =>
       (config.bias || !name.endsWith("bias")) &&
@@ -85,7 +86,7 @@ export const view = {
       }
       const { step } = state;
       const asking = Promise.all([
-        parametersOf(engine, step), unembedding(engine, target, against, step),
+        parametersOf(engine, step, result), unembedding(engine, target, against, step),
       ]);
       drawLens(lens, app, chosen, () => mine === turn); // an engine answers in order
       const [parameters, direction] = await asking;
