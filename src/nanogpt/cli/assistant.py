@@ -100,9 +100,6 @@ def main(arguments: Sequence[str]) -> int:
     stages = STAGES if options.control else STAGES[:-1]
     refuse_mistakes(stages, options)
     if options.resume:
-        for name in [key for key, value in vars(options).items() if "." in key]:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag}: --resume goes on with the settings of the run")
         check_is_run(options.resume / STAGES[0].name)
     run, console = options.resume or free_folder(options.run), Screen()
     with claimed(run):

@@ -19,7 +19,6 @@ from nanogpt.lab.judge import studentized_range
 from nanogpt.lab.plugin import LOADED
 from nanogpt.lab.study import Arm, Order, Result, Study, data_name, run_name
 from nanogpt.text.prepare import prepare
-from nanogpt.training.checkpoint import has_checkpoint
 from nanogpt.workers import usable_cores
 
 
@@ -133,6 +132,8 @@ def write_settings(
         usual = {"precision": "auto", "measure": "bits_per_byte", "text": ""}
         before = {**usual, "plugin_hashes": order.plugin_hashes, **read_json(path)}
         if before["plugin_hashes"] != order.plugin_hashes:
+            from nanogpt.training.checkpoint import has_checkpoint  # loads torch
+
             if (place / "result.json").exists() or has_checkpoint(place / "run"):
                 raise UserError(
                     f"{place} was run before a plugin was changed; remove it, or give the study "

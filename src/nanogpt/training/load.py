@@ -57,12 +57,16 @@ def load_model(source: str | Path) -> GPT:
 
 
 def shape_and_tokenizer(source: str | Path) -> tuple[ModelConfig, str]:
-    """The shape of what `load` opens, and where its tokenizer is, without the weights."""
+    """The shape of what `load` opens, and where its tokenizer is, without the weights.
+
+    Raises UserError if there is nothing to open, or if a run has not the tokenizer it began with.
+    """
     folder = hugging_face_folder(Path(source))
     if folder:
         return hugging_face_config(folder), own_tokenizer(folder)
-    shape = load_state(find_checkpoint(source))[1].model
-    return shape, str(Path(source) / "tokenizer.json")
+    state, config = load_state(find_checkpoint(source))
+    load_tokenizer_of(source, state, config)
+    return config.model, str(Path(source) / "tokenizer.json")
 
 
 def with_shape_of(values: Mapping[str, Any], init: str) -> dict[str, Any]:
