@@ -177,9 +177,9 @@ def write_page(results: dict[str, Any]) -> None:
     text = PAGE.read_text().partition("## Measured")[0].rstrip()
     text += "\n\n## Measured\n\n" + "\n".join(lines)
     text += (
-        f"\n\ntorch {results['torch']}, float32, {results['threads']} threads. Time is steps times "
-        "the median time of a step,\nwithout evaluation. A run that ended above the loss says "
-        "`not`.\n"
+        f"\n\ntorch {results['torch']}, float32, {results['threads']} threads. Steps are those of "
+        "the schedule; seconds are those until the\nloss is reached, without evaluation. A run "
+        "that ended above the loss says `not`.\n"
     )
     write_text(PAGE, text)
 

@@ -52,6 +52,11 @@ def speeds(*actions: Callable[[], Any]) -> list[float]:
     return [MEGABYTES / seconds for seconds in in_turns(*actions)]
 
 
+def train_ours() -> Tokenizer:
+    """Ours, without special tokens."""
+    return Tokenizer.train(TEXTS, VOCAB_SIZE, special_tokens=())
+
+
 def train_tokenizers() -> tokenizers.Tokenizer:
     """Hugging Face's trainer with GPT-2's settings."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
@@ -116,9 +121,8 @@ def memory(kind: str) -> float:
 def measure() -> list[tuple[str, str, float, dict[str, float]]]:
     """Rows of (work, unit, ours, peers)."""
     # Before anything else is in memory, which Python's garbage collector would look through, too.
-    work = (lambda: Tokenizer.train(TEXTS, VOCAB_SIZE, special_tokens=())), train_tokenizers
-    training = in_turns(*work, train_rustbpe)
-    ours, theirs, rust = work[0](), train_tokenizers(), train_rustbpe()
+    training = in_turns(train_ours, train_tokenizers, train_rustbpe)
+    ours, theirs, rust = train_ours(), train_tokenizers(), train_rustbpe()
     ranks = {bytes(token): rank for token, rank in rust.get_mergeable_ranks()}
     tik = tiktoken.Encoding(
         "bench", pat_str=PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={}

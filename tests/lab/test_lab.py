@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 from nanogpt.cli import main
 from nanogpt.config import load_config
@@ -17,6 +18,8 @@ from nanogpt.device import resolve
 from nanogpt.errors import UserError
 from nanogpt.lab.contracts import CHECKS, about, check_all
 from nanogpt.lab.judge import differences, spread
+from nanogpt.lab.report import draw_curves
+from nanogpt.lab.runner import write_settings
 from nanogpt.lab.study import load_study
 from nanogpt.training.variants import TABLES, added_since, snapshot
 
@@ -204,6 +207,39 @@ def figures(folder: Path) -> list[list[str]]:
     """The results without those that depend on the clock."""
     rows = (folder / "results.csv").read_text().splitlines()
     return [row.split(",")[:6] for row in rows]
+
+
+def test_runs_of_one_study_are_of_one_code(study, tmp_path):
+    """A plugin that was fixed may be used by runs that were not begun, and by no others."""
+    mine = tmp_path / "mine.py"
+    mine.write_text("x = 1\n")
+    study.write_text(f'plugins = ["{mine}"]\n{STUDY}')
+    found, place = load_study(study), tmp_path / "place"
+    place.mkdir()
+
+    def write() -> None:
+        write_settings(found, tmp_path, found.arms[0], 1, place, 1, "float32")
+
+    write()
+    mine.write_text("x = 2\n")
+    write()
+    (place / "result.json").write_text("{}")
+    write()
+    mine.write_text("x = 3\n")
+    with pytest.raises(UserError, match="was run before a plugin was changed; remove it, or give"):
+        write()
+
+
+def test_seeds_that_measured_at_other_steps_share_a_curve(study, tmp_path, monkeypatch):
+    """In a budget of seconds every seed does another number of steps."""
+    found, drawn = load_study(study), {}
+    curves = [[[0, 5.0], [10, 4.0], [20, 3.0]], [[0, 5.0], [12, 2.0], [24, 1.0]]]
+    runs = [{"curve": curve, "measured": 1.0} for curve in curves]
+    monkeypatch.setattr(pyplot, "close", lambda figure: drawn.update(axes=figure.axes[0]))
+    draw_curves(tmp_path / "curves.png", found, {found.arms[0].name: runs})
+    (line,) = drawn["axes"].lines
+    assert [*line.get_xdata()] == [11, 22]
+    assert [*line.get_ydata()] == [3.0, 2.0]
 
 
 def test_a_study_is_run_reported_and_not_run_again(study, capsys):

@@ -32,7 +32,9 @@ from nanogpt.text.formats import (
     load_tokenizer,
     train_tokenizer,
 )
+from nanogpt.text.prepare import SIDES
 from nanogpt.text.splitter import PATTERNS, Splitter
+from nanogpt.text.statistics import growth
 from nanogpt.text.tokenizer import CharTokenizer, Tokenizer
 
 from conftest import PARTS, random_text
@@ -691,3 +693,11 @@ def test_vocabulary_files_that_do_not_belong_together_are_refused(tmp_path):
     merges.write_text("#version: 0.2\nh e\n")
     with pytest.raises(UserError, match=r"vocab\.bpe: merge 1 does not fit the vocabulary"):
         from_gpt2(vocabulary_file("encoder.json"), merges)
+
+
+def test_a_vocabulary_is_cut_short_wherever_its_special_tokens_are():
+    """Other trainers put them first, and then all other ids are higher."""
+    words = {side: {" the": 3, "low": 2} for side in SIDES}
+    last = Tokenizer.train(["the low lower slow the the"], 265)
+    first = Tokenizer([(a + 1, b + 1) for a, b in last.merges], "gpt2", {"<|endoftext|>": 0})
+    assert growth(first, words) == growth(last, words)

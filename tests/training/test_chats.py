@@ -211,3 +211,32 @@ def test_tokens_for_roles_may_fit_into_the_padding_of_the_vocabulary(tmp_path, c
     assert torch.allclose(system, mean, atol=0.05)  # nobody has this role
     assert not torch.equal(user, assistant)
     assert not torch.equal(user, system)
+
+
+def test_several_ranks_learn_and_measure_answers_as_one_does(tmp_path):
+    """Also in a step whose windows all begin inside a long question: it has no target."""
+    path = tmp_path / "chats.jsonl"
+    with path.open("w") as file:
+        for n in range(60):
+            question = {"role": "user", "content": f"{n} and two and three and four and five? "}
+            messages = [question, {"role": "assistant", "content": "ok"}]
+            file.write(json.dumps({"messages": messages}) + "\n")
+    shape = [
+        "--model.n-layer=1",
+        "--model.n-head=1",
+        "--model.n-embd=8",
+        "--model.context-length=8",
+    ]
+    steps = ["--train.max-steps=8", "--train.batch-size=2", "--train.eval-batches=0",
+             "--train.eval-interval=4", "--train.sample-interval=0", "--train.compile=off",
+             "--train.precision=float32", "--train.objective=answers"]  # fmt: skip
+    source = [f"--data.source={path}", "--data.vocab-size=270"]
+    found = []
+    for ranks in (1, 2):
+        run = tmp_path / f"run-{ranks}"
+        more = [f"--run={run}", f"--parallel.processes={ranks}"]
+        assert main(["train", *source, *shape, *steps, *more]) == 0
+        records = read_metrics(run)
+        found.append([r.get("val_loss", r.get("loss")) for r in records if "step" in r])
+    assert 0.0 in found[0]  # a step without a target
+    assert found[1] == pytest.approx(found[0], abs=1e-4)

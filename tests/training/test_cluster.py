@@ -37,6 +37,7 @@ from nanogpt.training.cluster import (
     layouts,
     memory_of,
     nearest_fix,
+    portions,
     predict,
     recommended,
     seconds_for,
@@ -290,6 +291,13 @@ def test_a_dimension_that_is_decided_stays_so():
     found = compare_layouts(GPT2, 64, H100, {"tensor": 4, "data": 0})
     assert {p.layout.tensor for p in found} == {4}
     assert len({p.layout.data for p in found}) > 1
+
+
+def test_every_stage_of_a_pipeline_has_a_part_to_work_on():
+    """Training refuses fewer parts than stages."""
+    config = Config(train=TrainConfig(batch_size=8, grad_accum_steps=2))
+    found = portions(job_of(config, BFLOAT16), Layout(pipeline=4))
+    assert {layout.passes for layout in found} == {4, 8, 16}
 
 
 def test_dropout_rules_out_pipelines():

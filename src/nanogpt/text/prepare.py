@@ -156,7 +156,7 @@ def prepare(
 
 
 def refuse_other_text(folder: Path, data: DataConfig) -> None:
-    """Raise UserError if a folder holds the tokens of another text, which would be lost."""
+    """Raise UserError if a folder holds what would be lost: another text's tokens, other files."""
     if not (folder / PREPARED).exists() and not (folder / UNFINISHED).exists():
         for path in [*token_files(folder), folder / "tokenizer.json"]:
             if path.exists():
