@@ -130,6 +130,7 @@ LARGE = ["--model.n-layer=96", "--model.n-head=96", "--model.n-embd=12288"]
         (["--fit", "runs/none"], "need the number of GPUs"),
         (["--gpus", "0"], "--gpus 0: use a number from 1 to 100000"),
         (["--gpus", "many"], "invalid int value: 'many'"),
+        (["--gpus", "8", "--model.attention-dropout=0.1"], "attention_dropout=0.1: use 0 here"),
         (["--gpus", "12"], "a node has 8 H100; use 8 or 16"),
         (["--gpus", "8", "--gpu", "h10"], "did you mean h100?"),
         (["--gpus", "8", "--fit", "runs/none"], "runs/none: no such run folder"),

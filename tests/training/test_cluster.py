@@ -398,6 +398,8 @@ def test_a_run_is_read_from_its_folder(tmp_path):
             {"pipeline": 2, "microbatches": 2, "schedule": "interleaved", "data": 1},
             Layout(pipeline=2, rows=8, passes=4, schedule="interleaved", batches=2),
         ),
+        # Six parts do not fit into batches of 16, nor five: training takes four.
+        ({"pipeline": 3, "data": 1}, Layout(pipeline=3, rows=4, passes=8, batches=2)),
     ],
 )
 def test_the_settings_of_a_run_are_a_layout(parallel, layout, tmp_path):

@@ -50,6 +50,8 @@ def show_layouts(config: Config, options: Namespace) -> None:
     if not 1 <= options.gpus <= LARGEST:
         raise UserError(f"--gpus {options.gpus}: use a number from 1 to {LARGEST}")
     check(not config.train.lora_rank, config.train, "lora_rank", "use 0 with --gpus, or no --gpus")
+    if options.gpus > 1:
+        check(not config.model.attention_dropout, config.model, "attention_dropout", "use 0 here")
     compute = compute_of(config, options.gpu or "h100")
     gpu, fitted = find_gpu(options.gpu or "h100", compute), None
     if options.fit:

@@ -129,6 +129,9 @@ class Fold(ast.NodeTransformer):
                 return node if self.world.mentions(name) else default
             case ast.Call(ast.Attribute(attr="get"), [ast.Constant(value=name), default]):
                 return node if self.world.mentions(name) else default
+            case ast.Call(ast.Name("max"), [ast.Constant(least), value]):
+                found = value_of(value, self.settings.known)
+                return value if found is not UNKNOWN and found >= least else node
             case ast.Call(ast.Lambda(parameters, body)):
                 names = [a.arg for a in parameters.args]
                 values = dict(zip(names, node.args, strict=True))
@@ -186,6 +189,10 @@ class Fold(ast.NodeTransformer):
             return in_place_of(node, node.body if known else node.orelse)
         node.test = self.tested(node.test)
         return None if is_guard(node.body) and not node.orelse else node
+
+    def visit_While(self, node: ast.While) -> Any:
+        node.test = self.tested(node.test)
+        return node
 
     def visit_Try(self, node: ast.Try) -> Any:
         guards = all(is_guard(handler.body) for handler in node.handlers)

@@ -143,7 +143,8 @@ def put_before(call: ast.Call, place: Place, before: list[ast.stmt], result: ast
     """Write statements before the one that holds a call, if that changes nothing."""
     block = place.function.body
     for index, stmt in enumerate(block):
-        if not isinstance(stmt, PLAIN) or not comes_first(stmt, call):
+        first: Any = stmt.iter if isinstance(stmt, ast.For) else stmt
+        if not isinstance(first, PLAIN | ast.expr) or not comes_first(first, call):
             continue
         if isinstance(stmt, ast.Assign) and isinstance(call.func, ast.Name):
             return False  # of a plain function only the last thing that is computed
@@ -166,7 +167,7 @@ def targets(stmt: ast.stmt) -> list[ast.expr]:
     return [target for target, _ in tree.pairs(stmt)]
 
 
-def comes_first(stmt: ast.stmt, call: ast.Call) -> bool:
+def comes_first(stmt: ast.AST, call: ast.Call) -> bool:
     """Whether a statement makes a call, and computes nothing that matters before it."""
     inside = {id(n) for n in tree.walk(call)}
     for node in tree.walk(stmt):

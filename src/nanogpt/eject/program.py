@@ -113,16 +113,16 @@ def train(run: Path, config: Config) -> Iterator[dict[str, Any]]:
     """Train to the last step, from the latest checkpoint if there is one. Yields what happens."""
     settings = config.train
     tokenizer = load_tokenizer(config.data)
-    train_batches = open_batches("train", tokenizer, config)
-    val_batches = open_batches("val", tokenizer, config)
+    texts = ("train", "val")
+    train_batches, val_batches = (open_batches(name, tokenizer, config) for name in texts)
     model, optimizer, state = begin(run, tokenizer, config)
     if settings.compile == "on" or (settings.compile == "auto" and DEVICE == "cuda"):
         model.compile()
     if state["step"] == 0:
         yield {"step": 0, "val_loss": validate(model, val_batches, config)}
-    while state["step"] < settings.max_steps:
-        if settings.stop_at_target and (state["best_loss"] or math.inf) <= settings.last_target:
-            break
+    while state["step"] < settings.max_steps and (
+        not settings.stop_at_target or (state["best_loss"] or math.inf) > settings.last_target
+    ):
         start, lr = time.perf_counter(), learning_rate(state["step"], settings)
         for group in optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
@@ -151,6 +151,12 @@ def train(run: Path, config: Config) -> Iterator[dict[str, Any]]:
 def gradients(model: GPT, batches: Batches, step: int, config: Config) -> Tensor:
     """Add up the gradients of the batches of a step; returns their mean loss, ()."""
     size, count, seed = config.train.batch_size, config.train.grad_accum_steps, config.train.seed
+    if count == 1:
+        batch = batches.batch(step, size, seed)
+        loss = batch_loss(model, batch, "sum", config.train) / batch.real_targets
+        loss = loss + model.auxiliary_loss()
+        loss.backward()
+        return loss.detach()
     parts = [batches.batch(step * count + n, size, seed) for n in range(count)]
     targets_in_all = sum(batch.real_targets for batch in parts)
     losses = []

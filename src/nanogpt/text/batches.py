@@ -95,12 +95,11 @@ def count_sliding_windows(ids: Ids, context_length: int, stride: int) -> int:
 
 def sliding_window(ids: Ids, context_length: int, stride: int, n: int) -> tuple[IntArray, IntArray]:
     """Window number n of sliding_windows."""
-    end = len(ids) - 1
-    context_length = min(context_length, end)
-    start = min(n * stride, end - context_length)
-    window = ids[start : start + context_length + 1].astype(np.int64)
+    length = min(context_length, len(ids) - 1)
+    start = min(n * stride, len(ids) - 1 - length)
+    window = ids[start : start + length + 1].astype(np.int64)
     targets = window[1:].copy()
-    done = (n - 1) * stride + context_length if n else 0  # targets before it have been given out
+    done = (n - 1) * stride + length if n else 0  # targets before it were given out
     targets[: done - start] = IGNORED
     return window[:-1], targets
 

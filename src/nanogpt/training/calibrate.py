@@ -17,6 +17,7 @@ from nanogpt.device import Compute
 from nanogpt.errors import UserError
 from nanogpt.training.cluster import Job, Layout, job_of, predict
 from nanogpt.training.gpus import Gpu, Link
+from nanogpt.training.parallel.limits import microbatches
 from nanogpt.training.records import check_is_run, read_metrics
 from nanogpt.training.timing import WARM_UP
 
@@ -74,12 +75,11 @@ def read_run(folder: Path, compute: Compute) -> Measured:
 def layout_of(config: Config, folder: Path) -> Layout:
     """The layout that a run's settings say."""
     said = config.parallel
-    others = said.shard * said.tensor * said.pipeline * said.context
-    data = said.data or max(1, said.processes // others)
+    data = said.data or max(1, said.processes // said.parts)
     rows, passes = config.train.batch_size / (data * said.shard), config.train.grad_accum_steps
     batches = passes
     if said.pipeline > 1:
-        parts = said.microbatches or min(int(rows), 2 * said.pipeline)
+        parts = microbatches(config, data * said.parts)
         rows, passes = rows / parts, passes * parts
     schedule = "interleaved" if said.schedule == "interleaved" else "1f1b"
     if rows < 1 or rows != int(rows):

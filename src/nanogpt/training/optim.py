@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable
-from itertools import chain
 from typing import Any
 
 import torch
@@ -146,16 +145,13 @@ class Muon(AdamW):
 
     @classmethod
     def parameter_groups(cls, model: GPT, config: TrainConfig) -> Groups:
-        """The matrices inside the blocks, grouped by their rows, after all the rest."""
+        """The matrices inside the blocks, each with its rows, after all the rest."""
         rows = {m.weight: m.rows for m in model.h.modules() if isinstance(m, StackedLinear)}
-        by_rows: dict[tuple[int, ...], list[Tensor]] = {}
-        for p in model.h.parameters():
-            if p.ndim == 2 and p.requires_grad:
-                by_rows.setdefault(tuple(rows.get(p, [len(p)])), []).append(p)
+        matrices = [p for p in model.h.parameters() if p.ndim == 2 and p.requires_grad]
         rate, decay = config.muon_lr / config.lr, config.weight_decay
         ours = {"weight_decay": decay, "lr_factor": rate, "state_per_weight": 1}
-        groups = [{"params": params, "rows": cuts, **ours} for cuts, params in by_rows.items()]
-        return decay_groups(model, config, apart=chain(*by_rows.values())) + groups
+        groups = [{"params": [p], "rows": rows.get(p, [len(p)]), **ours} for p in matrices]
+        return decay_groups(model, config, apart=matrices) + groups
 
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         if "rows" not in group:
@@ -173,8 +169,8 @@ class Muon(AdamW):
         """How far each number of a layer goes: its matrices one by one, made orthogonal."""
         matrices = ahead.split(group["rows"])
         # Tall matrices get longer steps, so that outputs change alike whatever the shape.
-        steps = [group["lr"] * max(1.0, m.shape[0] / m.shape[1]) ** 0.5 for m in matrices]
-        return torch.cat([n * orthogonalize(m) for n, m in zip(steps, matrices, strict=True)])
+        ways = [max(1.0, m.shape[0] / m.shape[1]) ** 0.5 * orthogonalize(m) for m in matrices]
+        return group["lr"] * torch.cat(ways)
 
 
 OPTIMIZERS: dict[str, Any] = {
