@@ -60,6 +60,7 @@ VARIANTS = [
     {"window": 3, "position": "alibi", "n_kv_head": 1},
     {"attention": "short-conv"},
     {"attention": "short-conv", "window": 3, "n_kv_head": 1},
+    {"head": "untied"},
     {"qk_norm": True},
     {"bias": False},
     {"zero_init": True},

@@ -64,6 +64,7 @@ class ModelConfig:
     block: str = "pre-norm"  # where the norms stand: pre-norm, post-norm; also no-residual
     norm: str = "layer"  # how vectors are brought to one size: layer, rms, none
     mlp: str = "gelu"  # activation of the feed-forward layer: gelu, relu2, swiglu
+    head: str = "tied"  # from hidden states to scores: tied to the token embedding, or untied
     qk_norm: bool = False  # bring queries and keys to one size, so that scores cannot explode
     bias: bool = True  # constants in linear layers and layer norms
     init_std: float = 0.02  # standard deviation of fresh weights

@@ -4,6 +4,7 @@ import pytest
 import torch
 from pages import scripts
 
+from nanogpt.model.build import layers_of_tokens
 from nanogpt.model.gpt import GPT, evaluating
 from nanogpt.model.trace import record
 
@@ -64,7 +65,7 @@ VARIANTS = [
     {"norm": "rms", "position": "rope"},
     {"norm": "none", "position": "alibi", "bias": False},
     {"position": "sinusoidal", "n_kv_head": 1, "window": 3, "qk_norm": True, "mlp": "swiglu"},
-    {"attention": "short-conv", "window": 4},
+    {"attention": "short-conv", "window": 4, "head": "untied"},
 ]
 
 
@@ -72,7 +73,7 @@ VARIANTS = [
 def test_the_parts_add_up_to_the_logit_and_each_is_the_models_own(page, variant):
     torch.manual_seed(0)
     model = larger(GPT(tiny(**variant)).eval())
-    rows = model.wte.weight.detach()
+    rows = layers_of_tokens(model)[-1].weight.detach()
     seen, found = ask(page, model, rows[TOKEN], "return attribute(asked);")
     logits = seen["lm_head"][0, POSITION]
     assert found["sum"] == pytest.approx(logits[TOKEN].item(), abs=1e-4)  # 2e-6 observed
@@ -116,7 +117,7 @@ def test_the_parts_add_up_to_the_logit_and_each_is_the_models_own(page, variant)
 def test_a_difference_of_logits_is_the_difference_of_their_sums(page):
     torch.manual_seed(1)
     model = larger(GPT(tiny()).eval())
-    rows = model.wte.weight.detach()
+    rows = layers_of_tokens(model)[-1].weight.detach()
     seen, one = ask(page, model, rows[TOKEN], "return attribute(asked);")
     _, both = ask(page, model, rows[TOKEN] - rows[OTHER], "return attribute(asked);")
     logits = seen["lm_head"][0, POSITION]

@@ -188,7 +188,7 @@ VARIANTS = [
     {"position": "alibi", "window": 3}, {"position": "none", "bias": False},
     {"mlp": "swiglu", "norm": "rms"}, {"mlp": "relu2", "norm": "none"}, {"block": "post-norm"},
     {"block": "post-norm", "norm": "none"}, {"block": "no-residual"},
-    {"attention": "short-conv"}, {"attention": "short-conv", "window": 3},
+    {"attention": "short-conv"}, {"attention": "short-conv", "window": 3}, {"head": "untied"},
 ]  # fmt: skip
 
 EXPLAIN = """async ([config, file, ids]) => {

@@ -11,7 +11,7 @@ from nanogpt.config import SampleConfig
 from nanogpt.generation import packing
 from nanogpt.generation.packing import WEIGHTS, Int8Linear, PackedLinear, pack
 from nanogpt.generation.reader import Reader, generate
-from nanogpt.model.gpt import GPT
+from nanogpt.model.gpt import GPT, HEADS, LMHead
 from nanogpt.model.position import POSITIONS
 
 from conftest import tiny
@@ -71,11 +71,12 @@ def test_a_row_of_zeros_stays_zero():
     assert torch.equal(Int8Linear(torch.zeros(4, 8), None)(torch.ones(1, 8)), torch.zeros(1, 4))
 
 
+@pytest.mark.parametrize("head", ["tied", "untied"])
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_every_form_of_weights_gives_nearly_the_same_logits(name, monkeypatch):
+def test_every_form_of_weights_gives_nearly_the_same_logits(name, head, monkeypatch):
     monkeypatch.setattr(packing, "WEIGHTS_WORTH_PACKING", 0)
     torch.manual_seed(0)
-    model = GPT(tiny(n_embd=48)).eval()
+    model = GPT(tiny(n_embd=48, head=head)).eval()
     ids = torch.randint(61, (2, 9))
     before = model(ids)
     after = WEIGHTS[name](copy.deepcopy(model))(ids).float()
@@ -90,6 +91,19 @@ def test_packing_replaces_every_linear_layer_and_the_head_but_not_the_embedding(
     assert not [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
     assert isinstance(model.lm_head.linear, PackedLinear)
     assert isinstance(model.wte, nn.Embedding)
+
+
+def test_a_head_that_computes_something_else_stays(monkeypatch):
+    monkeypatch.setattr(packing, "WEIGHTS_WORTH_PACKING", 0)
+
+    class Half(LMHead):
+        def forward(self, x, weight):
+            return super().forward(x, weight) / 2
+
+    monkeypatch.setitem(HEADS, "half", Half)
+    model = GPT(tiny(head="half")).eval()
+    before = model(torch.tensor([[1, 2]]))
+    torch.testing.assert_close(pack(model)(torch.tensor([[1, 2]])), before, rtol=0, atol=1e-5)
 
 
 def test_small_layers_are_left_as_they_are():

@@ -30,7 +30,9 @@ TOKENIZER = Tokenizer.train([TEXT], 300)
 LLAMA = {"position": "rope", "norm": "rms", "mlp": "swiglu", "bias": False, "n_head": 4}
 MODELS = {
     "gpt2": {},
+    "gpt2 with a head of its own": {"head": "untied"},
     "llama": LLAMA,
+    "llama with a head of its own": LLAMA | {"head": "untied"},
     "llama grouped": LLAMA | {"n_kv_head": 2},
     "llama with biases": LLAMA | {"bias": True, "n_kv_head": 1},
     "mistral": LLAMA | {"window": 4, "n_kv_head": 2},

@@ -268,10 +268,31 @@ def test_an_unknown_variant_is_named():
         GPT(tiny(position="learnt"))
 
 
-def test_a_larger_vocabulary_keeps_all_that_was_learned():
+def test_an_untied_head_has_rows_of_its_own():
+    torch.manual_seed(0)
+    tied, model = GPT(tiny()), GPT(tiny(head="untied"))
+    assert model.num_parameters() == tied.num_parameters() + 61 * 24
+    assert flops_per_token(model) == flops_per_token(tied)  # the embedding is only looked up
+    ids = torch.tensor([[1, 2, 3]])
+    model.loss(model(ids), ids).backward()
+    used = model.wte.weight.grad.abs().sum(1).nonzero().flatten()
+    assert used.tolist() == [1, 2, 3]  # a tied embedding moves at every row, as the head does
+    assert (model.lm_head.weight.grad.abs().sum(1) > 0).all()
+    x = torch.randn(2, 24)
+    torch.testing.assert_close(model.head(x), x @ model.lm_head.weight.T, rtol=0, atol=1e-6)
+
+
+def test_an_untied_head_starts_at_zero_where_projections_do():
+    model = GPT(tiny(head="untied", zero_init=True))
+    assert not model(torch.tensor([[1, 2, 3]])).any()  # all tokens are equally likely
+    assert GPT(tiny(head="untied")).lm_head.weight.detach().std() == pytest.approx(0.02 / 2, rel=0.2)
+
+
+@pytest.mark.parametrize("head", ["tied", "untied"])
+def test_a_larger_vocabulary_keeps_all_that_was_learned(head):
     """Special tokens are added after training; nothing else changes."""
     torch.manual_seed(0)
-    model = GPT(tiny()).eval()
+    model = GPT(tiny(head=head)).eval()
     ids = torch.randint(61, (2, 9))
     before = model(ids)
     resize_vocabulary(model, 64)

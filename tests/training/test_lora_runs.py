@@ -10,10 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from nanogpt.cli import main
-from nanogpt.config import Config, ParallelConfig
+from nanogpt.config import Config, ParallelConfig, TrainConfig
 from nanogpt.errors import UserError
 from nanogpt.interop.huggingface import export
 from nanogpt.model.build import resize_vocabulary
+from nanogpt.model.gpt import GPT
 from nanogpt.model.lora import add_lora, lora_tensors, plain_tensors
 from nanogpt.training.checkpoint import (
     TrainState,
@@ -29,7 +30,7 @@ from nanogpt.training.records import Step
 from nanogpt.training.snapshots import find_snapshots, load_snapshot
 from nanogpt.training.start import Trainer
 
-from conftest import small_run
+from conftest import small_run, tiny
 
 
 @pytest.fixture
@@ -171,6 +172,14 @@ def test_new_tokens_survive_a_checkpoint(tune, tmp_path):
     again = load_for_training(checkpoint, model.config)
     assert same(again.state_dict(), model.state_dict())
     assert same(load_weights(checkpoint, model.config).state_dict(), plain_tensors(model))
+
+
+def test_lora_teaches_no_new_tokens_to_an_untied_head():
+    """The head would need rows of its own for them."""
+    model = GPT(tiny(head="untied"))
+    with pytest.raises(UserError, match=r"model\.head='untied': LoRA teaches new tokens only"):
+        add_lora(model, TrainConfig(lora_rank=2), new_tokens=3)
+    add_lora(GPT(tiny(head="untied")), TrainConfig(lora_rank=2))
 
 
 def test_a_compiled_run_follows_the_same_losses(tune, tmp_path):

@@ -83,7 +83,9 @@ def show_parameters(plan: "Plan", console: Console) -> None:
     total = sum(plan.parameters.values())
     table = Table("parameters", "", "", box=None, header_style="bold")
     for part, count in plan.parameters.items():
-        table.add_row(PARTS[part], f"{count:,}", f"{count / total:.0%}")
+        tied = part == "wte" and "lm_head" not in plan.parameters
+        name = f"{PARTS[part]}, also the head" if tied else PARTS[part]
+        table.add_row(name, f"{count:,}", f"{count / total:.0%}")
     table.add_row("all", f"{total:,}", "", style="bold")
     console.print(table)
 

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanogpt.model.gpt import GPT
+from nanogpt.model.build import layers_of_tokens
+from nanogpt.model.gpt import GPT, LMHead, UntiedHead
 
 # A smaller matrix stays in the processor's own memory, and its order there does not matter.
 WEIGHTS_WORTH_PACKING = 2**19
@@ -67,7 +68,7 @@ class Int8Linear(nn.Module):
 
 
 class HeadOfItsOwn(nn.Module):
-    """The head in another form than the embedding that it is tied to: (..., C) -> (..., V)."""
+    """The head in another form, though it may be tied to the embedding: (..., C) -> (..., V)."""
 
     def __init__(self, linear: nn.Module) -> None:
         super().__init__()
@@ -84,8 +85,9 @@ def with_linear(
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.Linear) and layer.weight.numel() >= smallest:
             model.set_submodule(name, linear(layer.weight, layer.bias))
-    if model.wte.weight.numel() >= smallest:
-        model.lm_head = HeadOfItsOwn(linear(model.wte.weight, None))
+    weight = layers_of_tokens(model)[-1].weight
+    if type(model.lm_head) in (LMHead, UntiedHead) and weight.numel() >= smallest:
+        model.lm_head = HeadOfItsOwn(linear(weight, None))
     return model.eval()
 
 

@@ -20,6 +20,7 @@ from nanogpt.errors import Notice, UserError
 from nanogpt.files import read_json, write_json, write_text, writing_files, writing_folder
 from nanogpt.interop.names import (
     ARCHITECTURES,
+    HEAD,
     NOT_WEIGHTS,
     architecture_of,
     config_json,
@@ -64,9 +65,12 @@ def from_pretrained(name: str | Path) -> GPT:
     config = hugging_face_config(folder)
     path, tensors = read_weights(folder)
     try:
+        head = tensors.pop(HEAD, None) if config.head == "untied" else None
         floats = {n: as_floats(n, t) for n, t in tensors.items() if not n.endswith(NOT_WEIGHTS)}
         del tensors  # or both would be in memory at once
         ours = ARCHITECTURES[architecture_of(config)].from_tensors(floats)
+        if head is not None:
+            ours[HEAD] = as_floats(HEAD, head)
         check_finite(ours)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

@@ -38,13 +38,14 @@ class Architecture:
 # prefix, transpose the weights with four suffixes.
 PREFIX = "transformer."
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
-# The tied head, which has no entry of its own here, and what old checkpoints carry along: the
-# causal mask, the frequencies of RoPE.
-NOT_WEIGHTS = ("lm_head.weight", ".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
+HEAD = "lm_head.weight"  # has the same name everywhere
+# A tied head, which has no entry of its own here, and what old checkpoints carry along: the causal
+# mask, the frequencies of RoPE.
+NOT_WEIGHTS = (HEAD, ".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 
 
 def from_hugging_face(tensors: Tensors) -> dict[str, Tensor]:
-    """The state of a GPT2LMHeadModel as the state of our GPT.
+    """The state of a GPT2LMHeadModel as the state of our GPT, without its head.
 
     >>> theirs = {"transformer.h.0.mlp.c_fc.weight": torch.zeros(2, 8)}
     >>> {name: tuple(t.shape) for name, t in from_hugging_face(theirs).items()}
@@ -61,9 +62,11 @@ def from_hugging_face(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def to_hugging_face(tensors: Tensors) -> dict[str, Tensor]:
-    """The inverse: the state of our GPT as that of a GPT2LMHeadModel, without its tied head."""
+    """The inverse: the state of our GPT as that of a GPT2LMHeadModel."""
     return {
-        PREFIX + name: (tensor.T if name.endswith(TRANSPOSED) else tensor).contiguous()
+        name if name == HEAD else PREFIX + name: (
+            tensor.T if name.endswith(TRANSPOSED) else tensor
+        ).contiguous()
         for name, tensor in tensors.items()
     }
 
@@ -276,10 +279,12 @@ def architecture_of(config: ModelConfig) -> str:
     settings = {**vars(config), "n_kv_head": config.kv_heads % config.n_head}
     if config.attention in (*KERNELS, "flex"):  # the same numbers, computed differently
         settings["attention"] = ""
+    if config.head in ("tied", "untied"):  # all of them may have either
+        settings["head"] = ""
     wrong = {
         name: [
             f"model.{key}={str(value).lower()}"
-            for key, value in {"attention": "", **architecture.needs}.items()
+            for key, value in {"attention": "", "head": "", **architecture.needs}.items()
             if settings[key] != value
         ]
         for name, architecture in ARCHITECTURES.items()
@@ -305,7 +310,7 @@ def config_json(config: ModelConfig, end: int | None = None) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
         "bos_token_id": end,
         "eos_token_id": end,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": config.head == "tied",
         "dtype": "float32",
         **ARCHITECTURES[name].to_values(config),
     }
@@ -331,10 +336,13 @@ def settings_from_json(values: Values) -> ModelConfig:
     architecture = ARCHITECTURES[name]
     try:
         settings = {**architecture.needs, **architecture.from_values(values)}
+        tied = values.get("tie_word_embeddings")
+        tied = architecture.defaults.get("tie_word_embeddings", True) if tied is None else tied
+        settings["head"] = "untied" if tied is False else "tied"
     except KeyError as error:
         raise UserError(f"there is no {error.args[0]}, which {name} needs") from None
     config = from_dict(ModelConfig, settings)
-    ours = {"tie_word_embeddings": True, **architecture.to_values(config)}
+    ours = {"tie_word_embeddings": config.head == "tied", **architecture.to_values(config)}
     for key, value in ours.items():
         found = values.get(key)
         if found is None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig
 from nanogpt.errors import UserError
-from nanogpt.model.gpt import GPT
+from nanogpt.model.gpt import GPT, UntiedHead
 
 
 def build(
@@ -66,16 +66,24 @@ def check_tensors(model: GPT, tensors: Mapping[str, Tensor], path: Path) -> None
             )
 
 
+def layers_of_tokens(model: GPT) -> list[nn.Embedding]:
+    """The layers whose weight has a row for each token: the embedding, and an untied head."""
+    head = model.lm_head
+    return [model.wte, head] if isinstance(head, UntiedHead) else [model.wte]
+
+
 def resize_vocabulary(model: GPT, vocab_size: int) -> None:
     """Make room for tokens that were added to the tokenizer; the others keep their vectors.
 
     A new token starts as the mean of all: unremarkable, so that it does not drown the others
     before it has learned anything (Hewitt 2021). Raises UserError for a smaller vocabulary.
     """
-    old = model.wte.weight
-    if vocab_size < len(old):
-        raise UserError(f"vocab_size={vocab_size} would lose tokens: use at least {len(old)}")
-    mean = old.data.mean(dim=0, keepdim=True)
-    vectors = torch.cat([old.data, mean.repeat(vocab_size - len(old), 1)])
-    model.wte = nn.Embedding.from_pretrained(vectors, freeze=not old.requires_grad)
+    old, new = model.config.vocab_size, vocab_size - model.config.vocab_size
+    if new < 0:
+        raise UserError(f"vocab_size={vocab_size} would lose tokens: use at least {old}")
+    for layer in layers_of_tokens(model):
+        rows = layer.weight.data
+        vectors = torch.cat([rows, rows.mean(dim=0, keepdim=True).repeat(new, 1)])
+        layer.weight = nn.Parameter(vectors, layer.weight.requires_grad)
+        layer.num_embeddings = vocab_size
     model.config = replace(model.config, vocab_size=vocab_size)

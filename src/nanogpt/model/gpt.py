@@ -90,8 +90,21 @@ class LMHead(nn.Module):
     is what it should look like coming out (Press & Wolf 2017). One matrix, one key, no copy.
     """
 
+    def __init__(self, vocab_size: int, n_embd: int) -> None:
+        super().__init__()
+
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight)
+
+
+class UntiedHead(nn.Embedding):
+    """A head with rows of its own: what a token looks like going out is learned apart."""
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
+        return F.linear(x, self.weight)
+
+
+HEADS: dict[str, type[nn.Module]] = {"tied": LMHead, "untied": UntiedHead}
 
 
 class GPT(nn.Module):
@@ -106,7 +119,8 @@ class GPT(nn.Module):
         block = choose(BLOCKS, "model.block", config.block)
         self.h = nn.ModuleList(block(config) for _ in range(config.n_layer))
         self.ln_f = choose(NORMS, "model.norm", config.norm)(config)
-        self.lm_head: nn.Module = LMHead()
+        head = choose(HEADS, "model.head", config.head)
+        self.lm_head = head(config.vocab_size, config.n_embd)
         self.cross_entropy = choose(KERNELS, "model.kernels", config.kernels).cross_entropy
         self.initialize()
 
@@ -115,12 +129,13 @@ class GPT(nn.Module):
 
         2 * n_layer projections add to the residual stream; each is scaled down by the root of
         their number, so that the sum starts with the size that a single one would have. With
-        `zero_init` they start at zero: each block begins as if it were not there, and grows.
+        `zero_init` they start at zero: each block begins as if it were not there, and grows. So
+        does an untied head: at first it takes all tokens for equally likely.
         """
         std = self.config.init_std
         residual_std = 0.0 if self.config.zero_init else std / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
-            if name.endswith("c_proj.weight"):
+            if name.endswith(("c_proj.weight", "lm_head.weight")):
                 nn.init.normal_(parameter, std=residual_std)
             elif parameter.ndim >= 2:
                 nn.init.normal_(parameter, std=std)
@@ -209,7 +224,7 @@ class GPT(nn.Module):
         return self.wte.weight.dtype
 
     def num_parameters(self) -> int:
-        """Number of weights. The tied head counts once, because it is there once."""
+        """Number of weights. A tied head counts once, because it is there once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nanogpt.config import TrainConfig, check
 from nanogpt.errors import UserError
-from nanogpt.model.gpt import GPT, LMHead
+from nanogpt.model.gpt import GPT, UntiedHead
 
 
 def lora(
@@ -82,7 +82,7 @@ class LoRAEmbedding(nn.Module):
         return self.weight + F.pad(self.lora_rows, (0, 0, self.first, 0))
 
 
-class LoRAHead(LMHead):
+class LoRAHead(nn.Module):
     """The head that is tied to a LoRAEmbedding: (..., C) -> logits (..., V)."""
 
     def __init__(self, embedding: LoRAEmbedding) -> None:
@@ -122,6 +122,8 @@ def add_lora(model: GPT, settings: TrainConfig, new_tokens: int = 0) -> GPT:
         check(rank < smaller, settings, "lora_rank", f"use less than the {smaller} of {name}")
         model.set_submodule(name, LoRALinear(layers[name], rank, settings.lora_alpha / rank))
     if new_tokens:
+        fix = "LoRA teaches new tokens only where it is tied: use train.lora_rank=0"
+        check(not isinstance(model.lm_head, UntiedHead), model.config, "head", fix)
         embedding = LoRAEmbedding(model.wte, new_tokens)
         model.wte, model.lm_head = embedding, LoRAHead(embedding)  # type: ignore[assignment]
     return model

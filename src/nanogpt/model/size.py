@@ -15,6 +15,8 @@ def flops_per_token(model: "GPT") -> int:
     """
     config = model.config
     looked_up = sum(p.numel() for p in model.wpe.parameters())
+    if hasattr(model.lm_head, "weight") and model.wte:  # else they are one matrix
+        looked_up += model.wte.weight.numel()
     seen = min(config.window or config.context_length, config.context_length)
     attention = 12 * config.n_layer * config.n_embd * seen
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)

@@ -46,9 +46,7 @@ class TrainingLoop:
         compute: Compute, state: TrainState,
     ) -> None:  # fmt: skip
         self.folder, self.metrics = folder, folder / "metrics.jsonl"
-        self.config = config
-        self.compute = compute
-        self.state = state
+        self.config, self.compute, self.state = config, compute, state
         self.model = model.to(compute.device).train()
         self.optimizer = build_optimizer(self.model, config.train)
         self.scaler = compute.scaler()
@@ -56,8 +54,7 @@ class TrainingLoop:
             self.scaler.load_state_dict(state.scaler)
         todo = config.tokens_per_step * (config.train.max_steps - state.step)  # tokens
         self.objective, self.not_compiled = self.build_objective(model, config.train, compute, todo)
-        self.tokenizer = tokenizer
-        self.tokens = tokens
+        self.tokenizer, self.tokens = tokenizer, tokens
         self.train_batches = self.batches_of(tokens.train)
         self.val_batches = self.batches_of(tokens.val)
         self.loader = Loader(self.load_batches, config.train.max_steps)
@@ -87,8 +84,7 @@ class TrainingLoop:
     def complete(self) -> bool:
         """Whether all steps are done, or the last target is reached where that ends the run."""
         settings, best = self.config.train, self.state.best_loss
-        targets = settings.target_losses()
-        reached = bool(targets) and best is not None and best <= targets[-1]
+        reached = best is not None and best <= min(settings.target_losses(), default=-math.inf)
         return self.state.step >= settings.max_steps or (settings.stop_at_target and reached)
 
     def stop(self) -> None:

@@ -31,7 +31,8 @@ USUAL_SHARE = 0.4
 
 PARTS = {
     "lora": "LoRA, alone trained",
-    "wte": "token embeddings, also the head",
+    "wte": "token embeddings",
+    "lm_head": "head",
     "wpe": "positions",
     "attn": "attention",
     "mlp": "feed-forward",

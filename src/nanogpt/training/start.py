@@ -26,7 +26,7 @@ from nanogpt.evaluation.loss import Score, batch_losses, default_stride, mean_lo
 from nanogpt.files import absolute, claimed, locked, write_text
 from nanogpt.generation.stream import generate_text, is_chat, prompt_ids
 from nanogpt.memory import refuse_impossible
-from nanogpt.model.build import build, resize_vocabulary
+from nanogpt.model.build import build, layers_of_tokens, resize_vocabulary
 from nanogpt.model.gpt import GPT
 from nanogpt.model.lora import add_lora
 from nanogpt.model.position import Learned
@@ -89,8 +89,9 @@ def initial_model(config: Config, tokens: int) -> GPT:
     if size > model.config.vocab_size:
         resize_vocabulary(model, size)
     if new_tokens:
-        rows = model.wte.weight.data  # those of padding become those of new tokens
-        rows[known:] = rows[:known].mean(dim=0)
+        for layer in layers_of_tokens(model):
+            rows = layer.weight.data  # those of padding become those of new tokens
+            rows[known:] = rows[:known].mean(dim=0)
     config = with_settings(config, model={"vocab_size": size})
     for name in asdict(config.model):
         if name in CHOSEN_ANEW:

@@ -7,7 +7,7 @@ from nanogpt.config import Config, TrainConfig, choose
 from nanogpt.evaluation.rewards import REWARDS
 from nanogpt.generation.sampling import SAMPLERS
 from nanogpt.model.attention import ATTENTION_KERNELS
-from nanogpt.model.gpt import BLOCKS, GPT
+from nanogpt.model.gpt import BLOCKS, GPT, HEADS
 from nanogpt.model.layers import KERNELS, MLPS, NORMS
 from nanogpt.model.position import POSITIONS
 from nanogpt.text.batches import BATCHES
@@ -19,6 +19,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "model.norm": NORMS,
     "model.mlp": MLPS,
     "model.block": BLOCKS,
+    "model.head": HEADS,
     "model.attention": ATTENTION_KERNELS,
     "data.batches": BATCHES,
     "train.objective": OBJECTIVES,

@@ -112,7 +112,7 @@ VARIANTS = {
     "modern": {
         "model": {
             "position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": True, "n_kv_head": 2,
-            "bias": False, "zero_init": True, "attention": "short-conv",
+            "bias": False, "zero_init": True, "attention": "short-conv", "head": "untied",
         },
         "train": {"optimizer": "muon", "schedule": "trapezoidal", "grad_accum_steps": 3},
         "data": {"batches": "packed"},
@@ -154,7 +154,8 @@ def test_every_variant_is_shared_out(worlds, name):
 def test_every_table_is_in_one_of_the_variants():
     from nanogpt.training.variants import TABLES
 
-    defaults = {"learned", "layer", "gelu", "pre-norm", "fused", "random", "fused-adamw", "cosine"}
+    defaults = {"learned", "layer", "gelu", "pre-norm", "tied", "fused", "random"}
+    defaults |= {"fused-adamw", "cosine"}
     used = {
         value for sections in VARIANTS.values() for s in sections.values() for value in s.values()
     }

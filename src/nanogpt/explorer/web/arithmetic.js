@@ -8,7 +8,7 @@
  * Axes: T time, C channels, M channels inside the MLP, nh heads, hs head size, V vocabulary.
  */
 
-import { EPS, firstVisible, hasTaps, innerWidths, MLPS, POSITIONS } from "./engine/layers.js";
+import { EPS, firstVisible, hasTaps, headName, innerWidths, MLPS, POSITIONS } from "./engine/layers.js";
 import { row, tensor } from "./engine/tensor.js";
 import { softmax } from "./numbers.js";
 
@@ -215,7 +215,7 @@ export class Arithmetic {
     if (last === "c_fc") return this.dense(id, part.from[0], c);
     if (last === "act") return this.activation(id, c);
     if (last === "mlp") return this.dense(`${id}.c_proj`, part.from[0], c);
-    if (id === "lm_head") return this.dense("wte", "ln_f", c);
+    if (id === "lm_head") return this.dense(headName(this.config), "ln_f", c);
     if (id === "softmax") return this.probability(c);
     return this.sum(part, c);
   }
@@ -271,7 +271,7 @@ export class Arithmetic {
     const inputs = this.parts.has(from) ? this.numbers(from).data : [];
     const [row, bias] = [
       await this.weights(`${name}.weight`, c, c + 1),
-      name === "wte" ? null : await this.weights(`${name}.bias`, c, c + 1),
+      ["wte", "lm_head"].includes(name) ? null : await this.weights(`${name}.bias`, c, c + 1),
     ];
     const terms = Array.from(inputs, (a, i) => (
       { label: String(i), a, b: row[i], product: a * row[i] }));

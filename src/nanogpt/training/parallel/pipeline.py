@@ -25,7 +25,7 @@ from nanogpt.config import PIPELINES, Config
 from nanogpt.device import Compute
 from nanogpt.errors import UserError
 from nanogpt.evaluation.loss import tensors
-from nanogpt.model.gpt import GPT
+from nanogpt.model.gpt import GPT, UntiedHead
 from nanogpt.text.batches import Batch
 from nanogpt.training.parallel.limits import microbatches
 from nanogpt.training.parallel.mesh import Ranks, share
@@ -51,7 +51,8 @@ class Stage(nn.Module):
         self.h = Blocks(
             {n: b for n, b in model.h.named_children() if own.start <= int(n) < own.stop}
         )
-        ends = ["wte", "wpe", "drop"] * self.is_first + ["wte", "ln_f", "lm_head"] * self.is_last
+        ends = ["wte", "wpe", "drop"] * self.is_first + ["ln_f", "lm_head"] * self.is_last
+        ends += ["wte"] * (self.is_last and not isinstance(model.lm_head, UntiedHead))
         self.ends = nn.ModuleDict({name: getattr(model, name) for name in ends})
 
     def forward(self, x: Tensor, ids: Tensor, documents: Tensor | None = None) -> Tensor:
@@ -67,7 +68,12 @@ class Stage(nn.Module):
                 raise UserError(
                     "a layer adds to the loss, which a pipeline cannot hand on; use others"
                 )
-            return model.head(model.ln_f(x)) if self.is_last else x
+            return self.head(model.ln_f(x)) if self.is_last else x
+
+    def head(self, x: Tensor) -> Tensor:
+        """As GPT.head, also on a rank without the token embedding."""
+        model = self.outline[0]
+        return model.lm_head(x, model.wte.weight if model.wte else None)
 
 
 class Pipeline:
@@ -90,11 +96,12 @@ class Pipeline:
         absent: Any = None
         for name, _ in () if self.has_first else list(model.wpe.named_parameters(recurse=False)):
             model.wpe.register_parameter(name, absent)
+        self.tied = not isinstance(model.lm_head, UntiedHead)
         if not self.has_last:
-            model.ln_f = absent
-        if not (self.has_first or self.has_last):
+            model.ln_f = model.lm_head = absent
+        if not (self.has_first or (self.has_last and self.tied)):
             model.wte = absent
-        return [] if self.has_first else ["wte.weight"]
+        return ["wte.weight"] if self.tied and not self.has_first else []
 
     def stages(self, model: GPT, compute: Compute) -> list[Stage]:
         """The stages of this rank."""
@@ -141,5 +148,5 @@ class Pipeline:
 
     def tie(self, gradient: Tensor | None) -> None:
         """Add up the gradients of the token embedding and of the head, which are one matrix."""
-        if gradient is not None and (self.has_first or self.has_last):
+        if self.tied and gradient is not None and (self.has_first or self.has_last):
             dist.all_reduce(gradient, group=self.ends)

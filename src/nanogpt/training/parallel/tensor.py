@@ -11,8 +11,9 @@ Outside, where every token is for itself, the ranks share out the tokens instead
 2022): so norms, dropout and the residual stream cost each a part of the time and memory. A block
 sends B * T * C numbers four times forward and four times backward.
 
-The token embedding is cut by rows, one for each token of the vocabulary. They are the rows of the
-head, too, so the loss is worked out from logits of which no rank has all.
+The token embedding is cut by rows, one for each token of the vocabulary. They are the rows of a
+tied head, too, and an untied one is cut alike. So the loss is worked out from logits of which no
+rank has all.
 
 Axes: B batch, T time, C channels, V vocabulary, N tokens, n ranks.
 """
@@ -59,6 +60,8 @@ def cut_model(model: GPT, ranks: Ranks) -> Cuts:
     size, group = ranks.size("tensor"), ranks.group("tensor")
     vocabulary = ranks.share(model.config.vocab_size, "tensor")
     spans: Cuts = {"wte.weight": (0, [vocabulary])} if model.wte else {}
+    if hasattr(model.lm_head, "weight"):
+        spans["lm_head.weight"] = (0, [vocabulary])
     layers: Any = dict(model.h.named_modules())
     for name, layer in layers.items():
         kind = name.rpartition(".")[2]
@@ -84,7 +87,8 @@ def cut_model(model: GPT, ranks: Ranks) -> Cuts:
         model.wte.forward = partial(embed, model.wte, vocabulary, group)  # type: ignore[method-assign]
     order = partial(add_order, model.wpe.embed, ranks)
     model.wpe.embed = order  # type: ignore[method-assign]
-    model.lm_head.register_forward_pre_hook(partial(before_others, group))
+    if model.lm_head:
+        model.lm_head.register_forward_pre_hook(partial(before_others, group))
     model.cross_entropy = partial(cross_entropy, vocabulary.start, group)
     return spans
 

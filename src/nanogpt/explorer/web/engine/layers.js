@@ -110,5 +110,9 @@ export const firstVisible = (t, { window, context_length: length }) =>
 /** How far a short convolution reaches, in tokens, the token itself included. */
 export const REACH = 8;
 
+/** The layer whose weight scores tokens: the head's own, or the embedding, to which it is tied. */
+export const HEADS = { tied: "wte", untied: "lm_head" };
+export const headName = (config) => HEADS[config.head] ?? HEADS.tied;
+
 /** Whether each head also takes a fixed share of the last values. */
 export const hasTaps = (config) => config.attention === "short-conv";

@@ -12,7 +12,7 @@
  */
 
 import {
-  firstVisible, hasTaps, innerWidths, MLPS, NORMS, POSITIONS, REACH, rmsNorm,
+  firstVisible, hasTaps, HEADS, headName, innerWidths, MLPS, NORMS, POSITIONS, REACH, rmsNorm,
 } from "./layers.js";
 import { add, each, linear, row, softmax, stack, tensor, width } from "./tensor.js";
 
@@ -54,10 +54,11 @@ function weightShapes(config) {
     norm(`h.${layer}.ln_2`);
   }
   norm("ln_f");
+  if (headName(config) !== "wte") shapes.push([`${headName(config)}.weight`, [vocab_size, C]]);
   return shapes;
 }
 
-const TABLES = { position: POSITIONS, norm: NORMS, mlp: MLPS, block: BLOCKS };
+const TABLES = { position: POSITIONS, norm: NORMS, mlp: MLPS, block: BLOCKS, head: HEADS };
 
 /** The channels `from` to `from + hs` of each row: (T, C) -> (T, hs). */
 function slice(x, from, hs) {
@@ -179,7 +180,7 @@ export class Model {
   /** The end of the network: hidden states (T, C) -> logits (T, V). */
   head(x, see = (name, x) => x) {
     x = see("ln_f", this.norm("ln_f", x));
-    return see("lm_head", linear(x, this.weights["wte.weight"]));
+    return see("lm_head", linear(x, this.weights[`${headName(this.config)}.weight`]));
   }
 
   /** What tokens and their positions look like going in: ids (T) -> (T, C). */

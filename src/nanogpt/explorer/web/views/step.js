@@ -130,7 +130,7 @@ function drawGradients(app, done) {
     [`h.${n}.ln_1`, `norm 1 of block ${n}`], [`h.${n}.attn`, `attention ${n}`],
     [`h.${n}.ln_2`, `norm 2 of block ${n}`], [`h.${n}.mlp`, `MLP ${n}`]]);
   const parts = [["wte", "token embedding"], ["wpe", "position"], ...blocks.flat(),
-    ["ln_f", "final norm"]].filter(([part]) => part in norms);
+    ["ln_f", "final norm"], ["lm_head", "head"]].filter(([part]) => part in norms);
   const [[, strongest]] = parts.toSorted(([a], [b]) => norms[b] - norms[a]);
   const taken = app.state.steps > 0;
   return h("section", { class: "panel gradients" },

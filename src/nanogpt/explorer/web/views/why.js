@@ -6,6 +6,7 @@ import {
   attribute, parameterNames, PATTERNS, streamNames, streams, whyNoSum,
 } from "../attribution.js";
 import { chip, h, label, tip, visible } from "../draw.js";
+import { headName } from "../engine/layers.js";
 import { row } from "../engine/tensor.js";
 import { number, percent, rankOf, signed, softmax, top } from "../numbers.js";
 import { bars, choice, partName, refill, tinted } from "./parts.js";
@@ -36,12 +37,12 @@ function parametersOf(engine, step, result) {
 
 /** The row of the head for a token, minus that of another, or the mean of all. */
 async function unembedding(engine, target, against, step) {
-  const of = async (id) =>
-    (await engine.weights("wte.weight", { first: id, end: id + 1, step })).data;
+  const head = `${headName(engine.info.config)}.weight`;
+  const of = async (id) => (await engine.weights(head, { first: id, end: id + 1, step })).data;
   const mine = Float64Array.from(await of(target));
   if (against === null) return mine;
   const other = against === "mean" ?
-    (await engine.mean("wte.weight", { step })).data : await of(against);
+    (await engine.mean(head, { step })).data : await of(against);
   return mine.map((value, c) => value - other[c]);
 }
 
