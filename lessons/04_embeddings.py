@@ -457,7 +457,8 @@ def _(mo, model, wte):
         same table: this is called a **tied embedding**. A row then has two tasks. It says what its token is, and it says what a hidden
         state must look like for this token to come next. Tying saves a second table of
         {wte.numel():,} weights, here {wte.numel() / model.num_parameters():.0%} of the model. It also means that each step of training moves
-        all rows: the look-up moves only those that were read, the head moves all.
+        all rows: the look-up moves only those that were read, the head moves all. An **untied** head
+        (`--model.head untied`) has a table of its own, and each table one task. Most models of today have that.
 
         ## The order is missing
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nanogpt.cli import main
-from nanogpt.config import Config, ModelConfig
+from nanogpt.config import Config, ModelConfig, with_settings
 from nanogpt.errors import UserError
 from nanogpt.lab.law import Point, Uncertainty, bootstrap, fit
 from nanogpt.lab.scaling import WIDTHS, siblings, size_of
@@ -99,6 +99,7 @@ def test_siblings_are_narrower_and_learn_faster():
     width = found[0].model.n_embd
     assert size_of(found[0]) == 1024 * width + 12 * found[0].model.n_layer * width**2
     assert size_of(found[0]) < model.num_parameters()
+    assert size_of(with_settings(found[0], model={"head": "untied"})) == size_of(found[0])
     with pytest.raises(UserError, match="too narrow for a ladder of five"):
         siblings(Config(model=ModelConfig(n_head=4, n_embd=32)))
 

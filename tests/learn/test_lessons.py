@@ -267,6 +267,7 @@ class Done:
     [
         ({}, True),
         ({"position": "rope"}, False),
+        ({"head": "untied"}, False),
         ({"n_layer": 3}, True),
         ({"context_length": 32}, False),
     ],

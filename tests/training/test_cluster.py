@@ -20,6 +20,7 @@ from nanogpt.config import (
 )
 from nanogpt.device import Compute
 from nanogpt.errors import UserError
+from nanogpt.model.gpt import GPT
 from nanogpt.training.calibrate import (
     Measured,
     error_of_the_left_out,
@@ -411,3 +412,18 @@ def test_settings_that_are_no_layout_are_refused(tmp_path):
     values = {"train": {"batch_size": 10}, "parallel": {"data": 4}}
     with pytest.raises(UserError, match=r"train\.batch_size=10 is not divisible"):
         layout_of(config_from_dict(values), tmp_path)
+
+
+def test_an_untied_head_is_a_second_matrix_and_has_no_gradient_to_send():
+    model = {"vocab_size": 64, "context_length": 16, "n_layer": 4, "n_head": 2, "n_embd": 24}
+    tied, untied = (
+        job_of(config_from_dict({"model": {**model, "head": head}}), FLOAT32)
+        for head in ("tied", "untied")
+    )
+    assert untied.weights == tied.weights + 64 * 24
+    with torch.device("meta"):
+        assert untied.weights == GPT(ModelConfig(**model, head="untied")).num_parameters()
+    pipeline = Layout(pipeline=2, rows=1, passes=2, batches=1)
+    both = [sent_by(job, pipeline)["pipeline"] for job in (tied, untied)]
+    assert both[0].bytes - both[1].bytes == 4 * 64 * 24
+    assert both[0].messages == both[1].messages + 1

@@ -14,7 +14,7 @@ from nanogpt.config import Config, ParallelConfig, TrainConfig
 from nanogpt.errors import UserError
 from nanogpt.interop.huggingface import export
 from nanogpt.model.build import resize_vocabulary
-from nanogpt.model.gpt import GPT
+from nanogpt.model.gpt import GPT, HEADS, LMHead
 from nanogpt.model.lora import add_lora, lora_tensors, plain_tensors
 from nanogpt.training.checkpoint import (
     TrainState,
@@ -180,6 +180,16 @@ def test_lora_teaches_no_new_tokens_to_an_untied_head():
     with pytest.raises(UserError, match=r"model\.head='untied': LoRA teaches new tokens only"):
         add_lora(model, TrainConfig(lora_rank=2), new_tokens=3)
     add_lora(GPT(tiny(head="untied")), TrainConfig(lora_rank=2))
+
+
+def test_lora_keeps_what_a_plugins_head_computes(monkeypatch):
+    class Half(LMHead):
+        def forward(self, x, weight):
+            return super().forward(x, weight) / 2
+
+    monkeypatch.setitem(HEADS, "half", Half)
+    with pytest.raises(UserError, match=r"model\.head='half': LoRA teaches new tokens only"):
+        add_lora(GPT(tiny(head="half")), TrainConfig(lora_rank=2), new_tokens=3)
 
 
 def test_a_compiled_run_follows_the_same_losses(tune, tmp_path):

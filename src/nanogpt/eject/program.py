@@ -120,8 +120,8 @@ def train(run: Path, config: Config) -> Iterator[dict[str, Any]]:
         model.compile()
     if state["step"] == 0:
         yield {"step": 0, "val_loss": validate(model, val_batches, config)}
-    while state["step"] < settings.max_steps and (
-        not settings.stop_at_target or (state["best_loss"] or math.inf) > settings.last_target
+    while state["step"] < settings.max_steps and not (
+        settings.stop_at_target and (state["best_loss"] or math.inf) <= settings.last_target
     ):
         start, lr = time.perf_counter(), learning_rate(state["step"], settings)
         for group in optimizer.param_groups:
@@ -153,8 +153,10 @@ def gradients(model: GPT, batches: Batches, step: int, config: Config) -> Tensor
     size, count, seed = config.train.batch_size, config.train.grad_accum_steps, config.train.seed
     if count == 1:
         batch = batches.batch(step, size, seed)
-        loss = batch_loss(model, batch, "sum", config.train) / batch.real_targets
-        loss = loss + model.auxiliary_loss()
+        loss = (
+            batch_loss(model, batch, "sum", config.train)
+            + model.auxiliary_loss() * batch.real_targets
+        ) / batch.real_targets
         loss.backward()
         return loss.detach()
     parts = [batches.batch(step * count + n, size, seed) for n in range(count)]

@@ -16,7 +16,7 @@ from nanogpt.generation import sampling
 from nanogpt.learn.lesson import find_lesson
 from nanogpt.model.attention import CausalSelfAttention, attention, attention_mask
 from nanogpt.model.attention import attention_weights as weights
-from nanogpt.model.gpt import GPT, LMHead
+from nanogpt.model.gpt import GPT
 from nanogpt.model.layers import gelu, layer_norm, rms_norm, softmax
 from nanogpt.model.position import RoPE, apply_rotary
 from nanogpt.text.bpe import merge_steps
@@ -69,7 +69,7 @@ def table(model: GPT) -> dict[str, Place]:
         "act": activation_place(mlp),
         "mlp": Place(type(block.mlp).forward, "return self.dropout", 7, "block"),
         "block": Place(type(block).forward, "return ", 7, "block"),
-        "lm_head": Place(LMHead.forward, "return", 4, "gpt"),
+        "lm_head": Place(type(model.lm_head).forward, "return", 4, "gpt"),
         "softmax": Place(softmax, "return powers", 5, "softmax"),
         "repetition_penalty": Place(sampling.penalize_repeats, "lower =", 5),
         "temperature": Place(sampling.apply_temperature, "return", 5),

@@ -34,6 +34,7 @@ IN_PAGE = {
     "block": {"pre-norm", "post-norm", "no-residual"},
     "norm": {"layer", "rms", "none"},
     "mlp": {"gelu", "relu2", "swiglu"},
+    "head": {"tied", "untied"},
     "kernels": {"plain", "fused"},
     "attention": {"", "plain", "fused", "flex", "short-conv"},
 }

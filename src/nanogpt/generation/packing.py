@@ -83,6 +83,8 @@ def with_linear(
 ) -> GPT:
     """Put another form in the place of each linear layer of so many weights, in place."""
     for name, layer in list(model.named_modules()):
+        if name == "lm_head":  # is called with the embedding as well, and follows below
+            continue
         if isinstance(layer, nn.Linear) and layer.weight.numel() >= smallest:
             model.set_submodule(name, linear(layer.weight, layer.bias))
     weight = layers_of_tokens(model)[-1].weight

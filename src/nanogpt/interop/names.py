@@ -280,11 +280,11 @@ def architecture_of(config: ModelConfig) -> str:
     if config.attention in (*KERNELS, "flex"):  # the same numbers, computed differently
         settings["attention"] = ""
     if config.head in ("tied", "untied"):  # all of them may have either
-        settings["head"] = ""
+        settings["head"] = "tied"
     wrong = {
         name: [
             f"model.{key}={str(value).lower()}"
-            for key, value in {"attention": "", "head": "", **architecture.needs}.items()
+            for key, value in {"attention": "", "head": "tied", **architecture.needs}.items()
             if settings[key] != value
         ]
         for name, architecture in ARCHITECTURES.items()

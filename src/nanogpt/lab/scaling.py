@@ -141,7 +141,8 @@ def siblings(config: Config) -> list[Config]:
 def size_of(config: Config) -> int:
     """The weights that take part in a matrix product; the head is one of them."""
     matrices = {name: p for name, p in GPT(config.model).named_parameters() if p.ndim == 2}
-    return sum(p.numel() for name, p in matrices.items() if not name.startswith("wpe."))
+    looked_up = ("wpe.", "wte.") if "lm_head.weight" in matrices else ("wpe.",)
+    return sum(p.numel() for name, p in matrices.items() if not name.startswith(looked_up))
 
 
 def planned_tokens(

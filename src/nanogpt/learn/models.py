@@ -15,7 +15,7 @@ from nanogpt.training.start import Trainer
 from nanogpt.workers import usable_cores
 
 # Settings, apart from the size, in which a model may differ from GPT-2.
-GPT2_KINDS = ("position", "block", "norm", "mlp", "bias", "qk_norm", "n_kv_head", "window")
+GPT2_KINDS = ("position", "block", "norm", "mlp", "head", "bias", "qk_norm", "n_kv_head", "window")
 
 
 def small_model(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nanogpt.config import TrainConfig, check
 from nanogpt.errors import UserError
-from nanogpt.model.gpt import GPT, UntiedHead
+from nanogpt.model.gpt import GPT, LMHead
 
 
 def lora(
@@ -107,6 +107,7 @@ def add_lora(model: GPT, settings: TrainConfig, new_tokens: int = 0) -> GPT:
     if not rank:
         return model
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    layers.pop("lm_head", None)  # a plugin's, which is called with the embedding as well
     chosen = set()
     for pattern in filter(None, map(str.strip, settings.lora_on.split(","))):
         found = fnmatch.filter(layers, pattern)
@@ -123,7 +124,7 @@ def add_lora(model: GPT, settings: TrainConfig, new_tokens: int = 0) -> GPT:
         model.set_submodule(name, LoRALinear(layers[name], rank, settings.lora_alpha / rank))
     if new_tokens:
         fix = "LoRA teaches new tokens only where it is tied: use train.lora_rank=0"
-        check(not isinstance(model.lm_head, UntiedHead), model.config, "head", fix)
+        check(type(model.lm_head) is LMHead, model.config, "head", fix)
         embedding = LoRAEmbedding(model.wte, new_tokens)
         model.wte, model.lm_head = embedding, LoRAHead(embedding)  # type: ignore[assignment]
     return model

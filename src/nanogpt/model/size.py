@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nanogpt.model.gpt import GPT
 
 
@@ -13,11 +15,13 @@ def flops_per_token(model: "GPT") -> int:
     backward. 4 for one that is frozen, which gets no gradient. Attention adds its scores and its
     weighted sum, 12 * n_layer * C * T, or a window.
     """
+    from nanogpt.model.gpt import UntiedHead  # the command line names this function before torch
+
     config = model.config
-    looked_up = sum(p.numel() for p in model.wpe.parameters())
-    if hasattr(model.lm_head, "weight") and model.wte:  # else they are one matrix
-        looked_up += model.wte.weight.numel()
+    looked_up: list[Tensor] = [*model.wpe.parameters()]
+    if isinstance(model.lm_head, UntiedHead) and model.wte:  # else they are one matrix
+        looked_up.append(model.wte.weight)
+    multiplied = {*model.parameters()} - {*looked_up}
     seen = min(config.window or config.context_length, config.context_length)
     attention = 12 * config.n_layer * config.n_embd * seen
-    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    return 6 * (model.num_parameters() - looked_up) - 2 * frozen + attention
+    return sum((6 if p.requires_grad else 4) * p.numel() for p in multiplied) + attention

@@ -78,6 +78,7 @@ class Job:
     itemsize: int  # bytes of a number that matrices are multiplied in
     checkpointing: str  # train.activation_checkpointing
     pipelines: bool  # whether its layers may be shared out; dropout forbids that
+    head: int = 0  # weights of an untied head
 
     @property
     def tokens(self) -> int:
@@ -88,7 +89,7 @@ class Job:
     def weights(self) -> int:
         """Of the whole model."""
         blocks = self.layers * (self.cut + self.whole)
-        return blocks + self.vocabulary * self.channels + self.positions + self.last
+        return blocks + self.vocabulary * self.channels + self.positions + self.last + self.head
 
 
 def job_of(config: Config, compute: Compute) -> Job:
@@ -126,6 +127,7 @@ def job_of(config: Config, compute: Compute) -> Job:
         itemsize=PRECISIONS[compute.precision].itemsize,
         checkpointing=config.train.activation_checkpointing,
         pipelines=not (config.model.dropout or config.model.attention_dropout),
+        head=sum(p.numel() for p in model.lm_head.parameters()),
     )
 
 
@@ -257,7 +259,8 @@ def weights_of(job: Job, layout: Layout) -> tuple[float, float]:
     """
     blocks = job.layers / layout.pipeline * (job.cut / layout.tensor + job.whole)
     embedding = job.vocabulary * job.channels / layout.tensor
-    return blocks, embedding + job.positions + (job.last if layout.pipeline == 1 else 0)
+    end = job.last + job.head / layout.tensor if layout.pipeline == 1 else 0
+    return blocks, embedding + job.positions + end
 
 
 def memory_of(job: Job, layout: Layout) -> dict[str, float]:
@@ -389,12 +392,12 @@ def sent_by_pipeline(job: Job, layout: Layout) -> Sent:
     """What a rank of a pipeline sends: every stage activations and gradients, but at the ends."""
     stages, portions = 2 * layout.turns, layout.passes
     stream = stream_of(job, layout)[1] / layout.tensor
-    tied = 4 * job.vocabulary * job.channels / layout.tensor / layout.shard
-    # The two at the ends send less, but the gradient of the tied matrix, too.
+    tied = 0 if job.head else 4 * job.vocabulary * job.channels / layout.tensor / layout.shard
+    # The two at the ends send less, but the gradient of a tied matrix, too.
     end, middle = stages - 1, stages if layout.pipeline > 2 else 0
     return Sent(
         max(end * portions * stream + tied, middle * portions * stream),
-        max(end * portions + 1, middle * portions),
+        max(end * portions + bool(tied), middle * portions),
     )
 
 

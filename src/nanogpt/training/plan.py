@@ -168,7 +168,8 @@ def refuse_beyond_memory(config: Config, compute: Compute, at_once: int = 1) -> 
 
 def refuse_unmeasurable(config: ModelConfig, compute: Compute) -> None:
     """Raise UserError if there is no memory for the two layers that are measured."""
-    weights = config.n_embd * (config.vocab_size + 24 * config.n_embd)
+    tables = 1 if config.head == "tied" else 2
+    weights = config.n_embd * (tables * config.vocab_size + 24 * config.n_embd)
     refuse_beyond(available_bytes(compute.device), {"model.n_embd": 4 * weights})
 
 

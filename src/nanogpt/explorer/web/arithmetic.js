@@ -8,7 +8,7 @@
  * Axes: T time, C channels, M channels inside the MLP, nh heads, hs head size, V vocabulary.
  */
 
-import { EPS, firstVisible, hasTaps, headName, innerWidths, MLPS, POSITIONS } from "./engine/layers.js";
+import { EPS, firstVisible, hasTaps, HEADS, innerWidths, MLPS, POSITIONS } from "./engine/layers.js";
 import { row, tensor } from "./engine/tensor.js";
 import { softmax } from "./numbers.js";
 
@@ -215,9 +215,16 @@ export class Arithmetic {
     if (last === "c_fc") return this.dense(id, part.from[0], c);
     if (last === "act") return this.activation(id, c);
     if (last === "mlp") return this.dense(`${id}.c_proj`, part.from[0], c);
-    if (id === "lm_head") return this.dense(headName(this.config), "ln_f", c);
+    if (id === "lm_head") return this.logit(c);
     if (id === "softmax") return this.probability(c);
     return this.sum(part, c);
+  }
+
+  logit(c) {
+    const { head } = this.config;
+    if (Object.hasOwn(HEADS, head)) return this.dense(HEADS[head], "ln_f", c);
+    const value = this.numbers("lm_head").data[c];
+    return { formula: `what the plugin's head ${head} gives`, steps: [{ label: "=", value }] };
   }
 
   lookup(id, c) {

@@ -11,7 +11,7 @@
  * Axes: T time, C channels, nh heads, hs head size, V vocabulary.
  */
 
-import { EPS } from "./engine/layers.js";
+import { EPS, HEADS } from "./engine/layers.js";
 import { row } from "./engine/tensor.js";
 
 /** What `attribute` and `streams` need to be recorded. */
@@ -45,6 +45,10 @@ export function whyNoSum(config) {
   if (config.block !== "pre-norm" || !["layer", "rms", "none"].includes(config.norm)) {
     return "A sum over the parts is known for pre-norm blocks with the norms layer, rms, none; " +
       `this model has block=${config.block}, norm=${config.norm}.`;
+  }
+  if (config.head && !Object.hasOwn(HEADS, config.head)) {
+    return "A sum over the parts is known for heads that are tied or untied; this model has " +
+      `head=${config.head}.`;
   }
   return "";
 }

@@ -842,7 +842,8 @@ def gpt_in_the_model(mine: Any) -> type[GPT]:
         def forward(
             self, ids: Tensor, *, documents: Tensor | None = None, cache: KVCache | None = None
         ) -> Tensor:
-            if documents is not None or cache or isinstance(self.wpe, Sinusoidal):
+            other = isinstance(self.wpe, Sinusoidal) or self.config.head != "tied"
+            if documents is not None or cache or other:
                 return super().forward(ids, documents=documents, cache=cache)
             context = self.context(ids)
 

@@ -76,8 +76,8 @@ def refuse_model(config: Config, model: GPT, sizes: dict[str, int]) -> None:
     kinds: dict[str, type] = {}
     if sizes["tensor"] * sizes["context"] > 1:
         kinds |= {name: type(layer) for name, layer in model.named_modules()}
-    elif sizes["pipeline"] > 1:  # only the first stage keeps the weights of positions
-        kinds["wpe"] = type(model.wpe)
+    elif sizes["pipeline"] > 1:  # only the ends keep the weights of positions and of the head
+        kinds |= {"wpe": type(model.wpe), "lm_head": type(model.lm_head)}
     if sizes["tensor"] * sizes["shard"] > 1:
         optimizer = choose(OPTIMIZERS, "train.optimizer", config.train.optimizer)
         kinds["train.optimizer"] = optimizer

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from nanogpt.config import IGNORED
 from nanogpt.model.attention import AttentionContext
-from nanogpt.model.gpt import GPT
+from nanogpt.model.gpt import GPT, UntiedHead
 from nanogpt.model.layers import at_least_float32
 from nanogpt.training.execution import in_autocast_type
 from nanogpt.training.parallel.layout import Cuts
@@ -60,7 +60,7 @@ def cut_model(model: GPT, ranks: Ranks) -> Cuts:
     size, group = ranks.size("tensor"), ranks.group("tensor")
     vocabulary = ranks.share(model.config.vocab_size, "tensor")
     spans: Cuts = {"wte.weight": (0, [vocabulary])} if model.wte else {}
-    if hasattr(model.lm_head, "weight"):
+    if isinstance(model.lm_head, UntiedHead):
         spans["lm_head.weight"] = (0, [vocabulary])
     layers: Any = dict(model.h.named_modules())
     for name, layer in layers.items():

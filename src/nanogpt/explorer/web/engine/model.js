@@ -125,6 +125,7 @@ export class Model {
    * Throws an Error for a variant or a shape that this file does not know, and a missing weight.
    */
   constructor(config, weights) {
+    config = { head: "tied", ...config }; // older pages do not say
     for (const [setting, table] of Object.entries(TABLES)) {
       if (!Object.hasOwn(table, config[setting])) {
         const known = Object.keys(table).join(", ");

@@ -13,7 +13,7 @@ import { bars, refill, tinted } from "./parts.js";
 /** Settings that are worth a word where two models differ in them. */
 const TELLING = [
   "n_layer", "n_head", "n_kv_head", "n_embd", "context_length", "vocab_size", "position", "block",
-  "norm", "mlp", "window", "qk_norm", "bias",
+  "norm", "mlp", "head", "window", "qk_norm", "bias",
 ];
 
 export const view = {
