@@ -10,7 +10,7 @@ from nanogpt.config import ModelConfig, choose
 from nanogpt.errors import UserError
 from nanogpt.model.attention import AttentionContext, attention_mask, same_document
 from nanogpt.model.cache import KVCache
-from nanogpt.model.gpt import BLOCKS, LMHead, positions
+from nanogpt.model.gpt import BLOCKS, HEADS, positions
 from nanogpt.model.layers import KERNELS, NORMS
 from nanogpt.model.position import POSITIONS
 
@@ -45,7 +45,8 @@ class GPT(nn.Module):
         block = choose(BLOCKS, "model.block", config.block)
         self.h = nn.ModuleList(block(config) for _ in range(config.n_layer))
         self.ln_f = choose(NORMS, "model.norm", config.norm)(config)
-        self.lm_head: nn.Module = LMHead()
+        head = choose(HEADS, "model.head", config.head)
+        self.lm_head = head(config.vocab_size, config.n_embd)
         self.cross_entropy = choose(KERNELS, "model.kernels", config.kernels).cross_entropy
         self.initialize()
 
@@ -54,12 +55,13 @@ class GPT(nn.Module):
 
         2 * n_layer projections add to the residual stream; each is scaled down by the root of
         their number, so that the sum starts with the size that a single one would have. With
-        `zero_init` they start at zero: each block begins as if it were not there, and grows.
+        `zero_init` they start at zero: each block begins as if it were not there, and grows. So
+        does an untied head: at first it takes all tokens for equally likely.
         """
         std = self.config.init_std
         residual_std = 0.0 if self.config.zero_init else std / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
-            if name.endswith("c_proj.weight"):
+            if name.endswith(("c_proj.weight", "lm_head.weight")):
                 nn.init.normal_(parameter, std=residual_std)
             elif parameter.ndim >= 2:
                 nn.init.normal_(parameter, std=std)
@@ -140,5 +142,5 @@ class GPT(nn.Module):
         return self.wte.weight.dtype
 
     def num_parameters(self) -> int:
-        """Number of weights. The tied head counts once, because it is there once."""
+        """Number of weights. A tied head counts once, because it is there once."""
         return sum(parameter.numel() for parameter in self.parameters())
