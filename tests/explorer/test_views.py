@@ -9,6 +9,7 @@ import torch
 from browser import launched
 from pages import served
 
+from nanogpt.config import with_settings
 from nanogpt.explorer.passages import find_passages
 from nanogpt.explorer.runs import find_runs
 from nanogpt.explorer.step import train_on
@@ -17,6 +18,9 @@ from nanogpt.model.trace import Edit, editing, record
 from nanogpt.text.dataset import data_folder
 from nanogpt.text.tokenfiles import open_split
 from nanogpt.training.load import load
+from nanogpt.training.start import Trainer
+
+from conftest import small_run
 
 TEXT, OTHER = "DUKE:\nIf 7 kings hold", "DUKE:\nIf 9 kings hold"
 EFFECTS = """async ([count, asked]) => {
@@ -98,6 +102,23 @@ def seen_by(model, ids):
 def close_to(value, tolerance: float = 1e-3):
     value = value.tolist() if isinstance(value, torch.Tensor) else value
     return pytest.approx(value, abs=tolerance, rel=tolerance)
+
+
+def test_why_takes_the_rows_of_an_untied_head(page, prepared_once, tmp_path):
+    folder = tmp_path / "untied"
+    config = with_settings(small_run(prepared_once), model={"head": "untied"})
+    list(Trainer.start(folder, config).run())
+    model, tokenizer, _ = load(folder)
+    ids = torch.tensor([tokenizer.encode(TEXT)])
+    logits = seen_by(model, ids)["lm_head"][0, -1]
+    with served(*find_runs([folder]).values()) as address:
+        open_view(page, address, "why")
+        page.get_by_role("button", name="minus the mean of all tokens").click()
+        get = """async () => {
+          const { found } = (await import("./views/why.js")).view;
+          return found?.against === "mean" && found.sum;
+        }"""
+        assert wait(page, get) == close_to(logits.max() - logits.mean(), 1e-4)
 
 
 def test_why_adds_up_to_the_models_own_logit_and_the_lens_is_right(page, address, loaded, ids):
