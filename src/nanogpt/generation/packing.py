@@ -67,7 +67,7 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
-class HeadOfItsOwn(nn.Module):
+class PackedHead(nn.Module):
     """The head in another form, though it may be tied to the embedding: (..., C) -> (..., V)."""
 
     def __init__(self, linear: nn.Module) -> None:
@@ -89,7 +89,7 @@ def with_linear(
             model.set_submodule(name, linear(layer.weight, layer.bias))
     weight = layers_of_tokens(model)[-1].weight
     if type(model.lm_head) in (LMHead, UntiedHead) and weight.numel() >= smallest:
-        model.lm_head = HeadOfItsOwn(linear(weight, None))
+        model.lm_head = PackedHead(linear(weight, None))
     return model.eval()
 
 

@@ -21,7 +21,7 @@ from nanogpt.model.attention import (
     attention_mask,
 )
 from nanogpt.model.cache import KVCache
-from nanogpt.model.gpt import GPT
+from nanogpt.model.gpt import GPT, LMHead
 from nanogpt.model.layers import layer_norm, softmax
 from nanogpt.model.position import Sinusoidal
 
@@ -842,7 +842,7 @@ def gpt_in_the_model(mine: Any) -> type[GPT]:
         def forward(
             self, ids: Tensor, *, documents: Tensor | None = None, cache: KVCache | None = None
         ) -> Tensor:
-            other = isinstance(self.wpe, Sinusoidal) or self.config.head != "tied"
+            other = isinstance(self.wpe, Sinusoidal) or type(self.lm_head) is not LMHead
             if documents is not None or cache or other:
                 return super().forward(ids, documents=documents, cache=cache)
             context = self.context(ids)
