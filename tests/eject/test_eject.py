@@ -260,11 +260,13 @@ def test_the_command_writes_a_file_and_replaces_none(prepared_once, tmp_path, ca
     assert main([*command, "--train.device", "cpu", "--train.precision", "float32"]) == 0
     assert "my_gpt.py" in capsys.readouterr().out
     text = file.read_text()
+    assert 'DEVICE = "cpu"\n' in text
     assert main(command) == 2
     assert "--force" in capsys.readouterr().err
     assert file.read_text() == text
     assert main([*command, "--force", "--model.n-layer", "3"]) == 0
     assert "N_LAYER = 3" in file.read_text()
+    assert 'DEVICE = "cuda" if torch.cuda.is_available() else "cpu"\n' in file.read_text()
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def file_text(world: Collector, name: str, file: str) -> str:
         shorten_docstrings(unit.node)
         finish_types(world, unit)
     settings, used = world.settings, used_names(world)
+    if settings.config.train.device != "auto":
+        world.units["DEVICE"].node.value = ast.Constant(settings.config.train.device)
     for unit in world.units.values():
         write_settings(world, unit, used)
         if "CONFIG" in {n.id for n in tree.walk(unit.node) if isinstance(n, ast.Name)}:

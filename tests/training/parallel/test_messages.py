@@ -31,7 +31,7 @@ BLOCK = NORMS + ATTENTION + FEED_FORWARD
 UNCUT = NORMS + 2 * C  # what each tensor rank has whole: the biases of both sums, too
 
 
-def theory(place, n, passes, stages=1, sums=1, checkpointing=False, number=4):
+def theory(place, n, passes, stages=1, sums=1, checkpointing=False, number=4, head="tied"):
     """What the rank of a place in the pipeline sends: {dimensions: {kind: [messages, bytes]}}.
 
     n has the ranks of each dimension; `number` is how many bytes one takes inside blocks.
@@ -43,7 +43,8 @@ def theory(place, n, passes, stages=1, sums=1, checkpointing=False, number=4):
     if pipeline == 1:
         rows //= passes
     blocks = layers * ((BLOCK - UNCUT) // tensor + UNCUT)
-    ends = V * C // tensor * (first or last) + T * C * first + 2 * C * last
+    matrices = first or last if head == "tied" else first + last  # of V rows
+    ends = V * C // tensor * matrices + T * C * first + 2 * C * last
     tokens = rows * T // context
     stream = number * tokens * C
     found = {}
@@ -80,7 +81,8 @@ def theory(place, n, passes, stages=1, sums=1, checkpointing=False, number=4):
     if pipeline > 1:
         moves = passes * (2 * stages - first - last)
         send("pipeline", "send", moves, moves * stream // tensor)
-        send("pipeline", "sum", 1 * (first or last), 4 * V * C // (tensor * shard))
+        shared = head == "tied" and (first or last)
+        send("pipeline", "sum", 1 * shared, 4 * V * C // (tensor * shard))
     # The number of targets; of each rank the loss, the norm and whether to stop; positions of keys.
     if world > pipeline * tensor:
         send("bookkeeping", "sum", 1, 8)
@@ -89,6 +91,7 @@ def theory(place, n, passes, stages=1, sums=1, checkpointing=False, number=4):
     return found
 
 
+UNTIED = {"head": "untied"}
 ACCUMULATED = {"grad_accum_steps": 2, "batch_size": B // 2}
 
 # Changes of settings, by section, and what the sums have to know of them.
@@ -112,6 +115,10 @@ TWO = {
     ),
     "shard, bfloat16": ({"shard": 2}, {"precision": "bfloat16"}, {"passes": 1, "number": 2}),
     "context, bfloat16": ({"context": 2}, {"precision": "bfloat16"}, {"passes": 1, "number": 2}),
+    **{
+        f"{name}, untied": ({name: 2}, {}, {"passes": 4 if name == "pipeline" else 1, **UNTIED})
+        for name in DIMENSIONS
+    },
 }  # fmt: skip
 ODD = "shard, 277 tokens"
 PAIRS = ["data shard", "data tensor", "shard tensor", "shard pipeline", "tensor context",
@@ -127,8 +134,9 @@ FOUR = {
 }  # fmt: skip
 
 
-def settings_of(worlds, parallel, train):
+def settings_of(worlds, parallel, train, known):
     model = {"n_layer": L, "n_embd": C, "n_head": 4, "n_kv_head": 2, "context_length": T}
+    model["head"] = known.get("head", "tied")
     return worlds.settings(
         parallel,
         model=model,
@@ -140,9 +148,9 @@ def settings_of(worlds, parallel, train):
 def counted(worlds):
     """{name: counts of each rank}, of one world of two ranks and one of four."""
     found = {}
-    for ranks, jobs in ((2, TWO | {ODD: ({"shard": 2}, {"pad_vocab_to": 1})}), (4, FOUR)):
+    for ranks, jobs in ((2, TWO | {ODD: ({"shard": 2}, {"pad_vocab_to": 1}, {})}), (4, FOUR)):
         folder = worlds.new_folder()
-        settings = {name: settings_of(worlds, *job[:2]) for name, job in jobs.items()}
+        settings = {name: settings_of(worlds, *job) for name, job in jobs.items()}
         (folder / "jobs.json").write_text(json.dumps(settings))
         worlds.run(ranks, [SCRIPT, folder])
         found |= json.loads((folder / "counts.json").read_text())
@@ -159,7 +167,7 @@ def test_every_rank_sends_what_theory_says_and_a_plan_predicts(worlds, counted, 
         place = rank * stages // world  # the pipeline is the first dimension of the mesh
         assert counts == theory(place, sizes, **known)
 
-    config = config_from_dict(settings_of(worlds, parallel, train))
+    config = config_from_dict(settings_of(worlds, parallel, train, known))
     config = with_settings(config, model={"vocab_size": V})
     compute = Compute(torch.device("cpu"), config.train.precision)
     plan = sent_by(job_of(config, compute), layout_of(config, Path()))
