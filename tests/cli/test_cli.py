@@ -604,7 +604,7 @@ def test_a_prompt_comes_from_standard_input_and_a_stop_ends_the_text(run, monkey
     assert shown == whole[: whole.index(stop, len("DUKE:\nIf"))]
 
 
-def test_explain_shows_each_token_with_its_probability_and_the_runners_up(run, capsys):
+def test_explain_shows_each_token_with_its_probability_and_the_runners_up(run, capsys, monkeypatch):
     arguments = ["generate", str(run), "--prompt", "DUKE", "--sample.max-new-tokens", "5"]
     assert main([*arguments, "--explain"]) == 0
     text, heading, table = capsys.readouterr().out.partition(" token  probability")
@@ -613,6 +613,12 @@ def test_explain_shows_each_token_with_its_probability_and_the_runners_up(run, c
     assert heading
     assert len([row for row in rows[:5] if row.count("%") == 4]) == 5
     assert "before temperature and filters" in rows[5]
+    printed = []
+    monkeypatch.setattr("builtins.print", lambda *values, **_: printed.append(" ".join(values)))
+    assert main([*arguments, "--explain", "--stream"]) == 0
+    assert printed[0] == "DUKE"  # and then piece by piece, before the table
+    assert len(printed) > 5
+    assert "".join(printed).startswith(text.rstrip("\n"))
 
 
 def chatting(run: Path, lines: list[str], monkeypatch, *arguments: str) -> None:

@@ -76,12 +76,10 @@ def main(arguments: Sequence[str]) -> None:
     for number, sample in enumerate(samples):
         if number:
             print("\n" + "─" * 40)
+        seen: list[Piece] = []
+        show(shown, kept(sample, seen), options.stream)
         if options.explain:
-            found = list(sample)
-            show(shown, found, at_once=False)
-            explain(found, tokenizer)
-        else:
-            show(shown, sample, options.stream)
+            explain(seen, tokenizer)
 
 
 def refuse_rows(model: "GPT", rows: int, tokens: int) -> None:
@@ -118,6 +116,13 @@ def row_by_row(pieces: Iterator["Piece"], rows: int) -> Iterator[Iterator["Piece
             waiting[following.row].append(following)
 
     return (row_pieces(row) for row in range(rows))
+
+
+def kept(sample: Iterable["Piece"], seen: list["Piece"]) -> Iterator["Piece"]:
+    """The pieces of a sample, which are kept in a list as they come."""
+    for piece in sample:
+        seen.append(piece)
+        yield piece
 
 
 def show(prompt: str, sample: Iterable["Piece"], at_once: bool) -> None:
