@@ -15,7 +15,7 @@ import statistics
 import sys
 import textwrap
 from collections import defaultdict
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,10 +23,8 @@ from matplotlib.figure import Figure
 from page import replace_part
 
 from nanogpt.config import Config, load_config, with_settings
-from nanogpt.device import resolve
-from nanogpt.evaluation.loss import evaluate
 from nanogpt.lab.judge import spread
-from nanogpt.lab.speedrun import FREE, GOALS, read_run
+from nanogpt.lab.speedrun import FREE, GOALS, held_out_loss, read_run
 from nanogpt.model.gpt import GPT
 from nanogpt.model.size import flops_per_token
 from nanogpt.text.dataset import data_folder, open_tokens
@@ -40,8 +38,7 @@ RECIPE = with_settings(  # in the precision of an entry
 )
 PICTURE = ROOT / "docs" / "images" / "speedrun-large.png"
 ROUNDS = inspect.signature(orthogonalize).parameters["steps"].default
-TARGET = GOALS["speedrun-large"].loss
-WINDOW = 256  # in which nanoGPT measures the loss that is the goal
+GOAL = GOALS["speedrun-large"]
 # Settings that do not change what is learned, and how.
 ASIDE = (*FREE, "model.vocab_size", "train.stop_at_target", "train.targets", "train.eval_interval",
          "train.checkpoint_interval")  # fmt: skip
@@ -57,13 +54,8 @@ class Finished:
     tokens: int  # of a step
     tflop: float  # of the model
     tflop_of_muon: float
-    losses: dict[int, float]  # step -> nats per character of the whole held-out text
-    loss_in_windows: float  # after the last step, with no more context than in nanoGPT's measure
-
-    @property
-    def loss(self) -> float:
-        """After the last step."""
-        return self.losses[self.steps]
+    losses: dict[int, float]  # step -> held-out loss in windows of the context, nats per character
+    loss: float  # after the last step, in windows of the goal
 
 
 def read(folder: Path) -> Finished:
@@ -78,9 +70,8 @@ def read(folder: Path) -> Finished:
     seed, tokens = config.train.seed, config.tokens_per_step
     tokenizer = load_tokenizer_of(folder, run.state, config)
     text = open_tokens(data_folder(folder, config), config, tokenizer).val
-    run.model.config = replace(run.model.config, context_length=WINDOW)
-    score = evaluate(run.model, text, resolve("cpu", "float32"), stride=WINDOW)
-    return Finished(changes(config), seed, steps, tokens, model, muon, losses, score.loss)
+    loss = held_out_loss(run.model, text, GOAL.window)
+    return Finished(changes(config), seed, steps, tokens, model, muon, losses, loss)
 
 
 def changes(config: Config) -> str:
@@ -110,17 +101,17 @@ def flops_of_muon(model: GPT, config: Config) -> int:
 
 def table(groups: dict[str, list[Finished]]) -> str:
     """A row for each way to train."""
-    lines = [f"| what is changed | steps | tokens a step | TFLOP | and of Muon | seeds | loss | "
-             f"in windows of {WINDOW} |",
+    lines = ["| what is changed | steps | tokens a step | TFLOP | and of Muon | seeds | loss | "
+             "in windows of the context |",
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, runs in groups.items():
-        loss, in_windows = (
+        loss, in_context = (
             f"{statistics.mean(x):.4f}" + (f" ± {spread(x):.4f}" if len(x) > 1 else "")
-            for x in ([run.loss for run in runs], [run.loss_in_windows for run in runs])
+            for x in ([run.loss for run in runs], [run.losses[run.steps] for run in runs])
         )
         lines.append(
             f"| {name} | {runs[0].steps:,} | {runs[0].tokens:,} | {runs[0].tflop:.1f} | "
-            f"{runs[0].tflop_of_muon:.1f} | {len(runs)} | {loss} | {in_windows} |"
+            f"{runs[0].tflop_of_muon:.1f} | {len(runs)} | {loss} | {in_context} |"
         )
     return "\n".join(lines)
 
@@ -135,12 +126,12 @@ def draw(groups: dict[str, list[Finished]]) -> None:
         means = [statistics.mean(run.losses[step] for run in runs) for step in steps]
         x = [runs[0].tflop * step / runs[0].steps for step in steps]
         axes.plot(x, means, "o-", ms=3, label=textwrap.fill(name.replace("`", ""), 64))
-    axes.axhline(TARGET, color="grey", ls=":", lw=1)
-    axes.annotate(f"{TARGET}", (0, TARGET), va="bottom", color="grey", fontsize=9)
+    axes.axhline(GOAL.loss, color="grey", ls=":", lw=1)
+    axes.annotate(f"{GOAL.loss}", (0, GOAL.loss), va="bottom", color="grey", fontsize=9)
     axes.set_ylim(1.42, 1.9)
     axes.set_xlim(left=0)
     axes.set_xlabel("arithmetic of the model, TFLOP")
-    axes.set_ylabel("validation loss, nats per character")
+    axes.set_ylabel("validation loss in windows of the context, nats per character")
     axes.legend(frameon=False, fontsize=9)
     axes.grid(alpha=0.25)
     figure.savefig(PICTURE, dpi=110)

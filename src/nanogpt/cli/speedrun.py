@@ -46,10 +46,18 @@ def check(arguments: Sequence[str]) -> int:
 
     goal = choose(GOALS, "--goal", options.goal)
     console = Screen(highlight=False, soft_wrap=True)
-    with console.status("measuring, and training again ..."):
-        for found in check_entry(options.runs, goal, options.text, options.replay or STEPS):
+    checked = 0
+    with console.status("measuring ...") as status:
+
+        def report(step: int, steps: int) -> None:
+            where = f"run {checked + 1} of {len(options.runs)}"
+            status.update(f"{where}: step {step:,} of {steps:,} trained again ...")
+
+        steps = options.replay or STEPS
+        for found in check_entry(options.runs, goal, options.text, steps, report):
             if isinstance(found, Verdict):
                 break
+            checked += 1
             said = f"held-out loss {found.loss:.4f}" if found.steps else "not measured"
             again = f"{found.steps:,} of {found.run.config.train.max_steps:,} steps trained again"
             console.print(f"{found.run.folder}: {said}, {again}", markup=False)
