@@ -21,6 +21,7 @@ from nanogpt.config import (
     with_settings,
 )
 from nanogpt.errors import UserError
+from nanogpt.evaluation.loss import tensors
 from nanogpt.evaluation.rewards import REWARDS
 from nanogpt.generation.rollouts import RollOut
 from nanogpt.text.prepare import prepare
@@ -405,8 +406,27 @@ def test_dropout_is_off_while_it_answers(letters, tmp_path):
     assert trainer.model.training
 
 
-def test_what_is_drawn_of_the_padding_is_left_out_of_samples(letters, tmp_path):
+def test_padding_of_the_vocabulary_is_never_drawn(letters, tmp_path):
+    """And the update knows that: the answers are as likely in it as when they were drawn."""
     config = run_on(letters, max_steps=2, sample_interval=1, pad_vocab_to=512)
-    samples = [r for r in Trainer.start(tmp_path, config).run() if isinstance(r, Sample)]
+    trainer = Trainer.start(tmp_path, config)
+    known = trainer.tokenizer.vocab_size
+    attempts = trainer.attempts(0)
+    assert all(token < known for attempt in attempts for token in attempt.answer.ids)
+    entropy = np.mean([e for attempt in attempts for e in attempt.answer.entropies])
+    assert entropy == pytest.approx(math.log(known), abs=0.1)  # fresh weights know nothing
+    batch = as_batch(attempts)
+    ids, targets, _ = tensors(batch, trainer.compute.device)
+    loss = trainer.objective(ids, targets).item()
+    assert loss == pytest.approx(-batch.old.sum(), rel=1e-5)
+    assert trainer.log_distributions(trainer.model, batch).shape[-1] == known
+    samples = [r for r in trainer.run() if isinstance(r, Sample)]
     assert len(samples) == 3
     assert all(r.sample.startswith("<|user|>") for r in samples)
+
+
+def test_a_step_that_teaches_nothing_is_no_slow_one(letters, tmp_path, monkeypatch):
+    """Else a run that has learned all would look again and again for a number of threads."""
+    monkeypatch.setitem(REWARDS, "contains", lambda answer, expected: 1.0)
+    records = list(Trainer.start(tmp_path, run_on(letters, max_steps=2)).run())
+    assert all(r.tokens_per_second > 100 for r in records if isinstance(r, Step))

@@ -1,5 +1,6 @@
 """The number of threads of a run: measured, written down, and the same after a pause."""
 
+import shutil
 import time
 
 import pytest
@@ -112,6 +113,23 @@ def test_a_resumed_run_keeps_the_choice_and_goes_on_with_the_same_bits(
     assert set(seen) == {1}
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "paused")
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_change_after_the_checkpoint_is_forgotten_with_its_step(prepared, tmp_path, monkeypatch):
+    scripted(monkeypatch, 1, 2)
+    config = small_run(prepared, max_steps=6, eval_interval=3, checkpoint_interval=3)
+    for record in Trainer.start(tmp_path / "running", config).run():
+        if record.step == 4:  # what is on disk now is what a kill would leave
+            shutil.copytree(tmp_path / "running", tmp_path / "killed")
+
+    def noted():
+        found = [r for r in read_metrics(tmp_path / "killed") if "threads" in r]
+        return [(r["step"], r["threads"]) for r in found]
+
+    assert noted() == [(0, 1), (3, 2)]
+    resumed = Trainer.resume(tmp_path / "killed")
+    assert (resumed.state.step, resumed.state.threads) == (3, 1)
+    assert noted() == [(0, 1)]
 
 
 def test_a_change_is_said_and_written_down(prepared, tmp_path, monkeypatch, capsys):

@@ -37,15 +37,16 @@ class RollOut:
 @torch.no_grad()
 def roll_out(
     model: GPT, prompts: Sequence[Sequence[int]], endings: Collection[int], max_new_tokens: int,
-    seed: int, copies: int = 1, temperature: float = 1.0,
+    seed: int, copies: int = 1, temperature: float = 1.0, tokens: int | None = None,
 ) -> list[RollOut]:  # fmt: skip
     """Draw answers to each prompt, `copies` of them: those to one prompt follow each other.
 
     An answer ends with one of the tokens `endings`, or after max_new_tokens. At temperature 0 each
     token is the likeliest. Log-probabilities are those of the distribution that is drawn from: at a
-    temperature of 1 the model's own, at another one those of logits / temperature. The result is a
-    pure function of the weights and the arguments. Raises UserError where question and answer do
-    not fit into the context, and for a model whose weights are not numbers.
+    temperature of 1 the model's own, at another one those of logits / temperature. Only the first
+    `tokens` ids are drawn, if that is given: the others are padding of the vocabulary. The result
+    is a pure function of the weights and the arguments. Raises UserError where question and answer
+    do not fit into the context, and for a model whose weights are not numbers.
     """
     logits, cache, documents = read_prompts(model, prompts, max_new_tokens)
     source = torch.arange(len(prompts), device=model.device).repeat_interleave(copies)
@@ -60,7 +61,7 @@ def roll_out(
     going_on = torch.ones_like(alive, dtype=torch.bool)
     steps = []
     for chance in chances:
-        chosen, log_probability, entropy = draw(logits, chance[alive], temperature)
+        chosen, log_probability, entropy = draw(logits[:, :tokens], chance[alive], temperature)
         steps.append((alive, chosen, log_probability, entropy))
         going_on &= torch.isin(chosen, ends, invert=True)
         left = int(going_on.sum())

@@ -16,7 +16,7 @@ Groups = list[dict[str, Any]]
 
 
 def decay_groups(model: GPT, config: TrainConfig, apart: Iterable[Tensor] = ()) -> Groups:
-    """Matrices and embeddings decay towards zero; biases and the gains of norms do not.
+    """The parameters in two groups: matrices and embeddings, which may decay, and all others.
 
     A gain pulled to zero would switch its channel off, and a bias has no scale to keep in check.
     Parameters that are `apart`, or frozen, are in neither group. `lr_factor` is by how much a
@@ -215,7 +215,7 @@ SCHEDULES: dict[str, Callable[[float, int, TrainConfig], float]] = {
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """The learning rate of a step, counted from 0: a linear climb, then the schedule.
+    """The learning rate of a step, counted from 0: a linear climb if any, then the schedule.
 
     The climb gives Adam's means time to settle before large steps are taken with them. Its first
     step is already above zero, and step `warmup_steps` is the first with the full rate. The

@@ -195,6 +195,8 @@ class PolicyTrainer(ReferenceTrainer):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        assert isinstance(self.objective, Policy)
+        self.objective.tokens = self.tokenizer.vocab_size
         room = self.config.model.context_length - self.config.policy.max_new_tokens
         self.questions = Prompts(self.tokens.train, self.tokenizer, room)
         self.examination = Prompts(self.tokens.val, self.tokenizer, room)
@@ -207,6 +209,14 @@ class PolicyTrainer(ReferenceTrainer):
         records = super().advance()
         after = 1 + next(n for n, record in enumerate(records) if isinstance(record, Step))
         return [*records[:after], self.rolled, *records[after:]]
+
+    def train_step(self) -> Step:
+        """As TrainingLoop.train_step does; its speed counts all tokens that were drawn.
+
+        Those that teach something may be few, or none, and the step is no slower for that.
+        """
+        before, step = self.state.seconds, super().train_step()
+        return replace(step, tokens_per_second=self.drawn / (self.state.seconds - before))
 
     def load_batches(self, step: int) -> list[Batch]:
         """Let the model of now answer the questions of a step: the answers that teach something.
@@ -246,13 +256,15 @@ class PolicyTrainer(ReferenceTrainer):
         longest = max(map(len, asked)) + settings.max_new_tokens
         row = cache_bytes(replace(model, context_length=longest))
         some, endings = max(1, CACHE // row // copies), questions.endings
+        known = self.tokenizer.vocab_size
         temperature = settings.temperature if seed else 0.0
         for n in range(0, len(asked), some):
             now, own = asked[n : n + some], derived_seed(*seed, n)
             with self.compute.autocast():  # as in the update: the probabilities should be the same
                 answers += roll_out(
-                    self.model, now, endings, settings.max_new_tokens, own, copies, temperature
-                )
+                    self.model, now, endings, settings.max_new_tokens, own, copies, temperature,
+                    known,
+                )  # fmt: skip
         return answers
 
     def rewards(
@@ -283,7 +295,8 @@ class PolicyTrainer(ReferenceTrainer):
         """What a model expects at every place, at the temperature of the draws: (B, T, V)."""
         ids, _, documents = tensors(batch, self.compute.device)
         with evaluating(model), self.compute.autocast():
-            logits = model(ids, documents=documents) / self.config.policy.temperature
+            logits = model(ids, documents=documents)[..., : self.tokenizer.vocab_size]
+            logits = logits / self.config.policy.temperature
             return logits.float().log_softmax(-1)
 
     def by_reference(self, batch: Batch) -> NDArray[np.float32]:

@@ -303,8 +303,11 @@ class Trainer(TrainingLoop):
             if rank() == 0:
                 if config != saved:
                     write_text(folder / "config.toml", to_toml(config))
-                # Records after the checkpoint belong to steps that will be done again.
-                records = [r for r in read_metrics(folder) if r["step"] <= state.step]
+                # Records after the checkpoint belong to steps that will be done again. So does a
+                # choice of threads: the step in it is the one before.
+                records = [
+                    r for r in read_metrics(folder) if r["step"] + ("threads" in r) <= state.step
+                ]
                 lines = "".join(json.dumps(r) + "\n" for r in records)
                 write_text(folder / "metrics.jsonl", lines)
         return trainer

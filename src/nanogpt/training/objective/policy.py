@@ -99,6 +99,7 @@ class Policy(NextToken):
     def __init__(self, model: GPT, settings: PolicyConfig | None = None) -> None:
         super().__init__(model)
         self.settings = settings or PolicyConfig()
+        self.tokens: int | None = None  # of the tokenizer; ids from here on are never drawn
 
     def forward(
         self, ids: Tensor, targets: Tensor, documents: Tensor | None = None,
@@ -109,7 +110,8 @@ class Policy(NextToken):
         `advantage` (B) is that of the answer in each row; `old` and `reference` (B, T) are the
         log-probabilities with which the targets were drawn, and those of the reference model.
         """
-        logits = self.model(ids, documents=documents) / self.settings.temperature
+        logits = self.model(ids, documents=documents)[..., : self.tokens]
+        logits = logits / self.settings.temperature
         now = log_probabilities(logits, targets)
         old = now.detach() if old is None else old
         better = now.new_ones(len(now)) if advantage is None else advantage
