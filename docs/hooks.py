@@ -171,7 +171,8 @@ not blank. {count(text, "The tokenizer")} of them are the tokenizer;
 
 To have your own, with your settings: `nanogpt eject RECIPE my_gpt.py --model.n-layer 6`. It works
 for a run, too: `nanogpt eject runs/my my_gpt.py`. The file trains on the folder of token files that
-`nanogpt prepare` makes, and it needs torch and numpy alone.
+`nanogpt prepare` makes, and it needs torch and numpy alone. Only making it takes ruff, which lays
+the text out: `pip install ruff`.
 
 ```python
 {text}```

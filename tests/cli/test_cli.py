@@ -675,6 +675,11 @@ def test_chat_settings_change_and_mistakes_do_not_end_it(run, monkeypatch, capsy
         assert complaint in captured.err
 
 
+def test_chat_takes_no_prompt(run, capsys):
+    assert main(["chat", str(run), "--sample.prompt", "DUKE"]) == 2
+    assert "in a chat you write it; leave the option out" in capsys.readouterr().err
+
+
 def test_chat_ends_the_turn_on_ctrl_c_and_leaves_on_quit(run, monkeypatch, capsys):
     from nanogpt.generation import stream
 

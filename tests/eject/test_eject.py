@@ -2,12 +2,15 @@
 
 import ast
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from nanogpt.cli import main
@@ -18,6 +21,7 @@ from nanogpt.generation.stream import generate_text
 from nanogpt.lab.plugin import load_plugin
 from nanogpt.text.tokenfiles import write_token_file
 from nanogpt.text.tokenizer import CharTokenizer
+from nanogpt.training.checkpoint import find_checkpoint, load_state
 from nanogpt.training.load import load
 from nanogpt.training.records import Step, Validation
 from nanogpt.training.start import Trainer
@@ -56,7 +60,7 @@ def check(config: Config, folder: Path, temperature: float = 0.0) -> str:
     """Loss curves, texts and checkpoints of the package and of the file are the same."""
     text = eject(config)
     module = module_of(text)
-    curve = [r for r in module.train(folder / "file") if "sample" not in r]
+    curve = [r for r in module.train(folder / "file", []) if "sample" not in r]
     assert curve == curve_of_package(folder / "package", config)
     settings = replace(config.sample, temperature=temperature, max_new_tokens=40)
     module.TEMPERATURE, module.MAX_NEW_TOKENS = temperature, 40
@@ -227,7 +231,7 @@ def test_the_files_are_short_and_need_torch_and_numpy_alone():
     The tokenizer, and writing and reading the package's checkpoints, are counted apart.
     """
     known = {*sys.stdlib_module_names, "torch", "numpy"}
-    for name, limit, limit_in_all in (("gpt2-124m", 298, 430), ("speedrun", 400, 487)):
+    for name, limit, limit_in_all in (("gpt2-124m", 295, 442), ("speedrun", 399, 501)):
         text = eject(load_config(ROOT / "configs" / f"{name}.toml"), name)
         apart = [lines_of_part(text, heading) for heading in ("The tokenizer", "Checkpoints")]
         assert min(apart) >= 20, name
@@ -239,13 +243,97 @@ def test_the_files_are_short_and_need_torch_and_numpy_alone():
         assert {module.partition(".")[0] for module in froms} <= known
 
 
+def test_the_tokenizer_is_the_one_that_lies_beside_the_tokens(prepared_once, characters, tmp_path):
+    """Whatever the recipe would train by itself."""
+    assert "class Tokenizer" in check(
+        shrunk(ROOT / "configs" / "speedrun.toml", prepared_once, prepared_once), tmp_path / "a"
+    )
+    assert "class CharTokenizer" in check(
+        shrunk(ROOT / "configs" / "demo.toml", characters, characters), tmp_path / "b"
+    )
+
+
+def test_token_files_that_the_file_could_not_read_are_one_line(prepared_once, tmp_path):
+    data = shutil.copytree(prepared_once, tmp_path / "data")
+    config = small_run(data)
+    ids = np.fromfile(data / "val.bin", "<u2")
+    (data / "val.json").unlink()
+    header = np.zeros(256, "<i4")  # of llm.c
+    header[:3] = 20240520, 1, len(ids)
+    (data / "val.bin").write_bytes(header.tobytes() + ids.tobytes())
+    with pytest.raises(UserError, match=r"val\.bin is more than plain ids"):
+        eject(config)
+    (data / "val.bin").write_bytes(ids.tobytes())
+    eject(config)
+    (data / "val.bin").rename(data / "val-00000-of-00001.bin")
+    with pytest.raises(UserError, match=r"val\.bin is missing"):
+        eject(config)
+    (data / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"tokenizer\.json is missing"):
+        eject(config)
+
+
+def test_a_file_says_what_is_missing(prepared_once, tmp_path, monkeypatch):
+    """In one line, before it trains or writes noise."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"TEXT --data\.folder data"):
+        module_of(eject(load_config(ROOT / "configs" / "demo.toml"))).main(["train", "run"])
+    with pytest.raises(SystemExit, match="typo has no checkpoint: train it first"):
+        module_of(eject(small_run(prepared_once))).main(["sample", "typo"])
+    assert not [*tmp_path.iterdir()]
+
+
+def test_ctrl_c_costs_no_step(prepared_once, tmp_path):
+    config = small_run(
+        prepared_once, max_steps=10**6, eval_interval=10**6, checkpoint_interval=10**6
+    )
+    (tmp_path / "my_gpt.py").write_text(eject(config))
+    command = [sys.executable, str(tmp_path / "my_gpt.py"), "train", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        seen = next(line for line in process.stdout if line.startswith("step 3 "))
+        process.send_signal(signal.SIGINT)
+        last = [seen, *process.stdout][-1]
+    assert process.returncode == 0
+    assert load_state(find_checkpoint(tmp_path / "run"))[0].step == int(last.split()[1])
+
+
+def test_no_line_is_there_for_another_setting():
+    """Whoever reads the file would look for what brings the program there."""
+    config = load_config(ROOT / "configs" / "speedrun-large.toml")
+    assert config.model.window
+    text = eject(config)
+    assert "mask is None" not in text
+    assert "conv2d" not in text  # a window hides something, and then it is a sum
+    for sample, gone in (
+        ({"top_k": 0}, "keep_top_k"),
+        ({"repetition_penalty": 1.5}, "seen = None"),
+    ):
+        assert gone not in eject(
+            with_settings(load_config(ROOT / "configs" / "demo.toml"), sample=sample)
+        )
+
+
+def test_a_part_of_a_plugin_stands_where_it_is_used(tmp_path):
+    load_plugin(str(ROOT / "tests" / "plugins" / "t5_bias.py"))
+    text = eject(with_settings(Config(), model={"position": "t5"}))
+    order = ["\n# The model:", "\nBUCKETS = ", "\nclass T5Bias", "\nclass GPT", "\n# Training."]
+    assert sorted(order, key=text.index) == order
+
+
+@pytest.mark.parametrize("name", ['q"""z', "x\\Uy", "v1.5"])
+def test_any_name_can_stand_at_the_top(name):
+    text = eject(load_config(ROOT / "configs" / "demo.toml"), name, name + ".py")
+    assert ast.get_docstring(ast.parse(text)).startswith(name.replace('"', "").replace("\\", ""))
+
+
 def test_a_file_goes_on_from_a_run_and_the_run_from_the_file(prepared_once, tmp_path):
     config = small_run(prepared_once, max_steps=6)
     trainer = Trainer.start(tmp_path / "run", config)
     list(trainer.run())
     module = module_of(eject(settings_of_run(tmp_path / "run")))
     module.MAX_STEPS = 9
-    first = [r["loss"] for r in module.train(tmp_path / "run") if "loss" in r]
+    first = [r["loss"] for r in module.train(tmp_path / "run", []) if "loss" in r]
     assert len(first) == 3
     list(Trainer.start(tmp_path / "other", config).run())
     resumed = Trainer.resume(tmp_path / "other", train={"max_steps": 9})
@@ -258,7 +346,9 @@ def test_the_command_writes_a_file_and_replaces_none(prepared_once, tmp_path, ca
     file = tmp_path / "my_gpt.py"
     command = ["eject", "demo", str(file), "--data.folder", str(prepared_once)]
     assert main([*command, "--train.device", "cpu", "--train.precision", "float32"]) == 0
-    assert "my_gpt.py" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "my_gpt.py" in said
+    assert "nanogpt prepare" not in said  # the tokens are there
     text = file.read_text()
     assert 'DEVICE = "cpu"\n' in text
     assert main(command) == 2
@@ -267,6 +357,11 @@ def test_the_command_writes_a_file_and_replaces_none(prepared_once, tmp_path, ca
     assert main([*command, "--force", "--model.n-layer", "3"]) == 0
     assert "N_LAYER = 3" in file.read_text()
     assert 'DEVICE = "cuda" if torch.cuda.is_available() else "cpu"\n' in file.read_text()
+    capsys.readouterr()
+    assert main(["eject", "speedrun", str(tmp_path / "a b.py"), "--data.source=my.txt"]) == 0
+    said = capsys.readouterr().out
+    prepared = "nanogpt prepare --data.folder data --data.source my.txt --data.tokenizer char\n"
+    assert f"\n{prepared}python '{tmp_path}/a b.py' train runs/speedrun-file\n" in said
 
 
 @pytest.mark.parametrize(
@@ -278,6 +373,8 @@ def test_the_command_writes_a_file_and_replaces_none(prepared_once, tmp_path, ca
         (["demo", "--train.objective", "answers"], "train.objective"),
         (["demo", "--train.lora-rank", "4"], "train.lora_rank"),
         (["speedrun", "--data.batches", "packed"], "data.batches"),
+        (["speedrun", "--data.stride", "65"], "data.stride=65"),
+        (["speedrun", "--model.n-embd", "6"], "needs an even head size"),
         (["."], "checkpoint"),
     ],
 )

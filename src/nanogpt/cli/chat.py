@@ -179,6 +179,8 @@ def main(arguments: Sequence[str]) -> None:
     )  # fmt: skip
     parser.add_settings(SampleConfig)
     options = parser.parse(arguments)
+    if "sample.prompt" in vars(options):
+        raise UserError("--sample.prompt: in a chat you write it; leave the option out")
     model, tokenizer, config = load_model(options)
     roles = has_roles(tokenizer)
     stops = options.stop if roles or options.stop is not None else ["\n\n"]

@@ -1,5 +1,6 @@
 """nanogpt eject: one file that holds a recipe, and nothing else."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -49,15 +50,33 @@ def main(arguments: Sequence[str]) -> None:
     config = settings_of(options)
     with shown_meanwhile("loading torch ..."):
         from nanogpt.eject.eject import eject
-    name = Path(options.recipe).stem
+        from nanogpt.eject.settings import FOLDER
+    path = Path(options.recipe)
+    name = path.stem if path.suffix == ".toml" else path.resolve().name
     with Screen(stderr=True).status("taking out what it does not use ..."):
         text = eject(config, name, options.file.name)
     write_text(options.file, text)
     count = sum(bool(line.strip()) for line in text.split("\n"))
     console = Screen(soft_wrap=True, highlight=False)
-    console.print(f"{options.file}: {count} lines. Train, and let it write:\n")
-    console.print(f"python {options.file} train runs/{name}-file")
-    console.print(f"python {options.file} sample runs/{name}-file")
+    console.print(f"{options.file}: {count} lines. Train, and let it write:\n", markup=False)
+    folder = config.data.folder or FOLDER
+    if not Path(folder, "tokenizer.json").exists():
+        console.print(shlex.join(preparing(config.data, folder)), markup=False)
+    for action in ("train", "sample"):
+        words = ["python", str(options.file), action, f"runs/{name}-file"]
+        console.print(shlex.join(words), markup=False)
+
+
+def preparing(data: DataConfig, folder: str) -> list[str]:
+    """The command that makes the token files."""
+    from nanogpt.text.dataset import ORDERED
+
+    usual, words = DataConfig(), ["nanogpt", "prepare", "--data.folder", folder]
+    for name in ORDERED:
+        value = getattr(data, name)
+        if value != getattr(usual, name):
+            words += [f"--data.{name.replace('_', '-')}", str(value)]
+    return words
 
 
 def settings_of(options: "argparse.Namespace") -> Config:

@@ -1,6 +1,7 @@
 """What is always the same: parameters, attributes, fields of records; and classes with one heir."""
 
 import ast
+import functools
 from typing import Any
 
 from nanogpt.eject import tree
@@ -129,6 +130,62 @@ def bind_parameter(
         call.keywords = [k for k in call.keywords if k.arg != name]
     args.args = [a for a in args.args if a.arg != name]
     args.defaults = [defaults[a.arg] for a in args.args if a.arg in defaults]
+
+
+def narrow_types(world: Collector) -> None:
+    """Take None out of the types of parameters that never get it, and decide who asks for it."""
+    calls = world.calls()
+    handed_on = named_without_call(world)
+    for place in world.places():
+        found = [(call, caller) for call, caller, called in calls
+                 if called.function is place.function]  # fmt: skip
+        given = [(arguments_of(call, place), caller) for call, caller in found]
+        named = place.cls.name if place.cls and place.name == "__init__" else place.name
+        seen = found and named not in handed_on and not is_overridden(world, place)
+        for arg in place.function.args.args if seen else ():
+            kinds = alternatives(arg.annotation)
+            values = [(g.get(arg.arg, place.defaults.get(arg.arg)), c) for g, c in given if g]
+            rest = [kind for kind in kinds if ast.unparse(kind) != "None"]
+            narrower = len(rest) < len(kinds) and len(values) == len(given)
+            if narrower and all(is_something(world, value, caller) for value, caller in values):
+                arg.annotation = functools.reduce(lambda a, b: ast.BinOp(a, ast.BitOr(), b), rest)
+        for node in [n for n in tree.walk(place.function) if isinstance(n, ast.Compare)]:
+            match node:
+                case ast.Compare(ast.Name() as name, [ast.Is() | ast.IsNot() as op],
+                                 [ast.Constant(value=None)]):  # fmt: skip
+                    if is_something(world, name, place):
+                        known = ast.Constant(isinstance(op, ast.IsNot))
+                        tree.replaced(place.function, node, known)
+
+
+def alternatives(kind: ast.expr | None) -> list[ast.expr]:
+    """The types of which a type is one: A | B -> A, B."""
+    if isinstance(kind, ast.BinOp):
+        return alternatives(kind.left) + alternatives(kind.right)
+    return [] if kind is None else [kind]
+
+
+def is_something(world: Collector, node: ast.expr | None, place: Place) -> bool:
+    """Whether an expression in a function is surely not None: its type says so."""
+    kind: ast.expr | None = None
+    match node:
+        case ast.Name(id=name) if tree.stores(place.function)[name] == 1:  # parameters count, too
+            pairs = [pair for stmt in world.giving(place.function) for pair in tree.pairs(stmt)]
+            values = [value for target, value in pairs if ast.unparse(target) == name]
+            if values:
+                return is_something(world, values[0], place)
+            kind = next((a.annotation for a in place.function.args.args if a.arg == name), None)
+        case ast.Attribute(value=owner, attr=attr):
+            cls = world.cls(world.type_of(owner, place))
+            init = world.lookup(cls, "__init__") if hasattr(cls, "record") else None
+            fields = init.function.args.args if init else []
+            kind = next((a.annotation for a in fields if a.arg == attr), None)
+        case ast.Call():
+            called = world.resolve(node, place)
+            made = called is not None and called.name != "__init__"
+            kind = called.function.returns if called and made else None
+    kinds = set(map(ast.unparse, alternatives(kind)))
+    return bool(kinds) and not kinds & {"None", "Any"}
 
 
 def is_overridden(world: Collector, place: Place) -> bool:

@@ -3,20 +3,30 @@
 import ast
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from nanogpt.config import Config, load_config, with_settings
-from nanogpt.eject.bind import bind_attributes, bind_parameters, merge_classes, unwrap_records
+from nanogpt.eject.bind import (
+    bind_attributes,
+    bind_parameters,
+    merge_classes,
+    narrow_types,
+    unwrap_records,
+)
 from nanogpt.eject.collect import Collector
 from nanogpt.eject.fold import Fold
 from nanogpt.eject.inline import inline_calls, propagate
 from nanogpt.eject.settings import Settings
 from nanogpt.eject.write import file_text
 from nanogpt.errors import UserError
-from nanogpt.files import read_json
+from nanogpt.model.gpt import GPT
 from nanogpt.text.batches import BATCHES
 from nanogpt.text.dataset import data_folder
+from nanogpt.text.formats import load_tokenizer
+from nanogpt.text.tokenfiles import read_token_file, token_dtype
+from nanogpt.text.tokenizer import CharTokenizer
 from nanogpt.training.checkpoint import find_checkpoint, has_checkpoint, load_state
 from nanogpt.training.records import check_is_run
 from nanogpt.training.variants import check_choices
@@ -31,7 +41,10 @@ def eject(config: Config, name: str = "A recipe", file: str = "my_gpt.py") -> st
     text out, is not installed.
     """
     check_choices(config)
+    config = fitting(config)
     refuse(config)
+    with torch.device("meta"):  # shapes without numbers: layers complain of sizes that do not fit
+        GPT(config.model)
     world = Collector(Settings(config), PROGRAM, ROOT)
     repeat(world, LOADING)
     world.complete = True
@@ -56,8 +69,8 @@ def fold(world: Collector) -> None:
 
 LOADING = (Collector.reach, fold, propagate)
 PASSES = (
-    Collector.reach, merge_classes, bind_attributes, bind_parameters, unwrap_records, inline_calls,
-    fold, propagate,
+    Collector.reach, merge_classes, bind_attributes, bind_parameters, narrow_types, unwrap_records,
+    inline_calls, fold, propagate,
 )  # fmt: skip
 
 
@@ -79,27 +92,50 @@ def refuse(config: Config) -> None:
             f"data.batches={config.data.batches!r} needs a tokenizer with an end of text: "
             "use random or sliding"
         )
+    if config.data.stride > config.model.context_length:
+        raise UserError(
+            f"data.stride={config.data.stride}: use 0 to the context length, "
+            f"{config.model.context_length}"
+        )
     if train.precision == "float16":
         raise UserError("train.precision='float16' cannot be ejected: use bfloat16 or float32")
 
 
 def settings_of_run(run: str | Path) -> Config:
-    """The settings of a run as a file keeps them. Raises UserError if there are none.
-
-    Also if its tokenizer cuts words in another way than GPT-2's, or its token files are many.
-    """
+    """The settings of a run. Raises UserError if there are none."""
     run = Path(run)
     check_is_run(run)
     if has_checkpoint(run):
         config = load_state(find_checkpoint(run))[1]
     else:
         config = load_config(run / "config.toml")
-    tokenizer = read_json(run / "tokenizer.json")
-    if tokenizer.get("type") == "char":
-        config = replace(config, data=replace(config.data, tokenizer="char"))
-    elif tokenizer.get("pattern") != "gpt2":
-        raise UserError(f"{run}: its tokenizer cuts words in a way that cannot be ejected")
-    data = data_folder(run, config)
-    if not all((data / f"{name}.bin").is_file() for name in ("train", "val")):
-        raise UserError(f"{data} should hold train.bin and val.bin; more files cannot be ejected")
-    return with_settings(config, data={"folder": os.path.abspath(data)})
+    return with_settings(config, data={"folder": os.path.abspath(data_folder(run, config))})
+
+
+def fitting(config: Config) -> Config:
+    """The settings with the kind of tokenizer that lies in data.folder, if that is there already.
+
+    Raises UserError for a tokenizer and for token files that a file of its own cannot read.
+    """
+    data = Path(config.data.folder)
+    if not config.data.folder or not data.is_dir():
+        return config
+    path = data / "tokenizer.json"
+    if not path.exists():
+        raise UserError(f"{path} is missing: copy the tokenizer of these token files there")
+    tokenizer = load_tokenizer(path)
+    kind = "char" if isinstance(tokenizer, CharTokenizer) else "bpe"
+    if kind == "bpe" and getattr(tokenizer, "pattern", "") != "gpt2":
+        raise UserError(f"{path} cuts words in a way that cannot be ejected")
+    for name in ("train", "val"):
+        path = data / f"{name}.bin"
+        if not path.exists():
+            raise UserError(
+                f"{path} is missing: only one file for each of train and val is ejected"
+            )
+        ids = read_token_file(path, tokenizer).ids
+        plain = token_dtype(tokenizer.vocab_size).itemsize * len(ids)
+        if path.stat().st_size != plain:
+            raise UserError(f"{path} is more than plain ids, which alone can be ejected")
+    same = (config.data.tokenizer == "char") == (kind == "char")
+    return config if same else with_settings(config, data={"tokenizer": kind})

@@ -118,6 +118,9 @@ def is_atom(node: ast.AST) -> bool:
 def stays(called: Place, new: ast.expr, count: int) -> bool:
     """Whether a call says more than what it stands for."""
     parts = new.elts if isinstance(new, ast.Tuple) else [new]
+    match tree.body_of(called.function):
+        case [ast.Return(ast.Name(name))] if name in called.parameters:
+            return False  # it gives back what it gets
     if all(map(is_atom, parts)) or called.name[:1].isupper():  # a class that became a function
         return False
     if called.name in KEPT and called.cls is not None and (count > 1 or called.name == "batch"):
@@ -191,7 +194,7 @@ def propagate(world: Collector) -> None:
                 values = {found[1]: found[2]}
                 place.function.body = [tree.substituted(s, values) for s in place.function.body]
                 continue
-            unread = next(useless(place.function), None)
+            unread = next(useless(world, place.function), None)
             if unread is None:
                 break
             drop(place.function, *unread)
@@ -247,9 +250,9 @@ def in_loop(function: ast.FunctionDef, name: str, stmt: ast.stmt) -> bool:
     return any(tree.loads(loop)[name] and stmt not in tree.walk(loop) for loop in loops)
 
 
-def useless(function: ast.FunctionDef) -> Iterator[tuple[ast.stmt, str]]:
+def useless(world: Collector, function: ast.FunctionDef) -> Iterator[tuple[ast.stmt, str]]:
     """Assignments whose value nobody reads."""
     read = tree.loads(function)
     for stmt, name, value in assignments(function):
-        if not read[name] and tree.is_pure(value):
+        if not read[name] and (tree.is_pure(value) or world.is_constant(value)):
             yield stmt, name

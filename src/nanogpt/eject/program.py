@@ -11,9 +11,10 @@ import json
 import math
 import re
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -50,7 +51,12 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def load_tokenizer(config: DataConfig) -> Tokenizer | CharTokenizer:
     """The tokenizer that lies beside the token files."""
-    values = json.loads(Path(config.folder, "tokenizer.json").read_text("utf-8"))
+    path = Path(config.folder, "tokenizer.json")
+    if not path.exists():
+        sys.exit(
+            f"{path} is missing: `nanogpt prepare TEXT --data.folder {config.folder}` makes it"
+        )
+    values = json.loads(path.read_text("utf-8"))
     if config.tokenizer == "char":
         return CharTokenizer(values["characters"], values["special_tokens"])
     order = bytes(values["byte_order"])
@@ -82,7 +88,7 @@ def open_batches(name: str, tokenizer: Tokenizer | CharTokenizer, config: Config
     """The batches of the text "train" or "val"."""
     path = Path(config.data.folder, f"{name}.bin")
     ids = np.memmap(path, token_dtype(tokenizer.vocab_size), "r")
-    tokens = TokenFile(path, ids, cast(Any, None))  # nobody asks what the file is said to be
+    tokens = TokenFile(path, ids, cast(Any, None))
     kind = choose(BATCHES, "data.batches", config.data.batches)
     return kind(tokens, config.model.context_length, end_of_text(tokenizer), config.data)
 
@@ -90,27 +96,17 @@ def open_batches(name: str, tokenizer: Tokenizer | CharTokenizer, config: Config
 def begin(
     run: Path, tokenizer: Tokenizer | CharTokenizer, config: Config
 ) -> tuple[GPT, Optimizer, dict[str, Any]]:
-    """Model, optimizer and state as the latest checkpoint has them; without one they are fresh."""
+    """Model, optimizer and state: those of the latest checkpoint, or fresh ones."""
     torch.manual_seed(config.train.seed)
     multiple = config.train.pad_vocab_to  # sizes that suit a GPU
     vocab_size = -(-tokenizer.vocab_size // multiple) * multiple
     model = GPT(replace(config.model, vocab_size=vocab_size)).to(DEVICE)
     optimizer = build_optimizer(model, config.train)
-    latest = run / "checkpoints" / "latest"
-    if latest.exists():
-        folder = latest.parent / latest.read_text().strip()
-        model.load_state_dict(read_tensors(folder / "model.safetensors"))
-        for name, tensor in read_tensors(folder / "optimizer.safetensors").items():
-            parameter, _, key = name.rpartition(".")
-            optimizer.state[model.get_parameter(parameter)][key] = tensor
-        return model, optimizer, json.loads((folder / "state.json").read_text("utf-8"))["state"]
-    hashes = [sha256(Path(config.data.folder, f"{name}.bin"))[:16] for name in ("train", "val")]
-    state = {"step": 0, "best_loss": None, "seconds": 0.0, "tokens": "-".join(hashes)}
-    return model, optimizer, state
+    return model, optimizer, restore(run, model, optimizer, config)
 
 
-def train(run: Path, config: Config) -> Iterator[dict[str, Any]]:
-    """Train to the last step, from the latest checkpoint if there is one. Yields what happens."""
+def train(run: Path, config: Config, stop: Sequence[bool] = ()) -> Iterator[dict[str, Any]]:
+    """Train to the last step, or until something is in `stop`. Yields what happens."""
     settings = config.train
     tokenizer = load_tokenizer(config.data)
     texts = ("train", "val")
@@ -120,8 +116,10 @@ def train(run: Path, config: Config) -> Iterator[dict[str, Any]]:
         model.compile()
     if state["step"] == 0:
         yield {"step": 0, "val_loss": validate(model, val_batches, config)}
-    while state["step"] < settings.max_steps and not (
-        settings.stop_at_target and (state["best_loss"] or math.inf) <= settings.last_target
+    while (
+        not stop
+        and state["step"] < settings.max_steps
+        and (not settings.stop_at_target or (state["best_loss"] or math.inf) > settings.last_target)
     ):
         start, lr = time.perf_counter(), learning_rate(state["step"], settings)
         for group in optimizer.param_groups:
@@ -144,7 +142,8 @@ def train(run: Path, config: Config) -> Iterator[dict[str, Any]]:
             yield {"step": step, "val_loss": val_loss}
             best = state["best_loss"] is None or val_loss < state["best_loss"]
             state["best_loss"] = val_loss if best else state["best_loss"]
-        if best or step % settings.checkpoint_interval == 0 or step == settings.max_steps:
+        due = step % settings.checkpoint_interval == 0 or step == settings.max_steps
+        if best or stop or due:
             save(run, model, optimizer, state, best, config)
 
 
@@ -235,20 +234,38 @@ def sample(model: GPT, tokenizer: Tokenizer | CharTokenizer, prompt: str, config
 
 def next_token(logits: Tensor, text: list[int], draw: Any, settings: SampleConfig) -> int:
     """Choose the token after a text by logits (1, V); temperature 0 takes the likeliest."""
-    seen = None
-    if settings.repetition_penalty != 1:
-        seen = torch.zeros_like(logits, dtype=torch.bool)
-        seen[0, text] = True
     if settings.sampler != "standard":
-        return int(draw(logits, seen))
-    if seen is not None:
-        logits = penalize_repeats(logits.float(), seen, settings.repetition_penalty)
+        return int(draw(logits, seen_in(text, logits)))
+    if settings.repetition_penalty != 1:
+        logits = logits.float()
+        logits = penalize_repeats(logits, seen_in(text, logits), settings.repetition_penalty)
     if settings.temperature == 0:
         return int(logits.argmax())
     logits = keep_top_k(apply_temperature(logits.float(), settings.temperature), settings.top_k)
     logits = keep_min_p(keep_top_p(logits, settings.top_p), settings.min_p)
     # Drawn on the CPU, so that a seed gives the same text on every device.
     return int(torch.multinomial(softmax(logits).cpu(), 1, generator=draw))
+
+
+def seen_in(text: list[int], logits: Tensor) -> Tensor:
+    """Which tokens of the vocabulary stand in a text: (1, V), in the shape of logits."""
+    seen = torch.zeros_like(logits, dtype=torch.bool)
+    seen[0, text] = True
+    return seen
+
+
+def restore(run: Path, model: GPT, optimizer: Optimizer, config: Config) -> dict[str, Any]:
+    """Read the latest checkpoint, and return its state; without one nothing has been done yet."""
+    latest = run / "checkpoints" / "latest"
+    if latest.exists():
+        folder = latest.parent / latest.read_text().strip()
+        model.load_state_dict(read_tensors(folder / "model.safetensors"))
+        for name, tensor in read_tensors(folder / "optimizer.safetensors").items():
+            parameter, _, key = name.rpartition(".")
+            optimizer.state[model.get_parameter(parameter)][key] = tensor
+        return json.loads((folder / "state.json").read_text("utf-8"))["state"]
+    hashes = [sha256(Path(config.data.folder, f"{name}.bin"))[:16] for name in ("train", "val")]
+    return {"step": 0, "best_loss": None, "seconds": 0.0, "tokens": "-".join(hashes)}
 
 
 def save(
@@ -309,11 +326,15 @@ def main(arguments: list[str], config: Config) -> None:
     """`train RUN` or `sample RUN [PROMPT]`."""
     match arguments:
         case ["train", run]:
-            for record in train(Path(run), config):
+            stop: list[bool] = []  # Ctrl-C ends the training after its step, with a checkpoint
+            signal.signal(signal.SIGINT, lambda *_: stop.append(True))
+            for record in train(Path(run), config, stop):
                 print(*(f"{name} {value}" for name, value in record.items()), flush=True)
         case ["sample", run, *words]:
             tokenizer, prompt = load_tokenizer(config.data), " ".join(words) or config.sample.prompt
-            model = begin(Path(run), tokenizer, config)[0]
+            model, _, state = begin(Path(run), tokenizer, config)
+            if not state["step"]:
+                sys.exit(f"{run} has no checkpoint: train it first")
             print(prompt + sample(model, tokenizer, prompt, config))
         case _:
             sys.exit(__doc__)

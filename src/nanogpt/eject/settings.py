@@ -18,7 +18,8 @@ RARE = (("model", "init_std"), ("train", "eps"), ("sample", "seed"))
 TEXTS = ("folder", "prompt")  # that are constants
 OPEN = ("temperature",)  # whose branches stay, whatever the value is now
 RENAMED = {("sample", "seed"): "SAMPLE_SEED"}
-FOLDER = "where train.bin, val.bin and tokenizer.json are, as `nanogpt prepare` makes them"
+FOLDER = "data"  # of the token files, where the settings name none
+FILES = "where train.bin, val.bin and tokenizer.json are, as `nanogpt prepare` makes them"
 
 
 class Settings:
@@ -42,7 +43,7 @@ class Settings:
                 return found
         elif self.is_value(section, name, value):
             return ast.Constant(value)
-        self.values[constant] = value or "data" if name == "folder" else value
+        self.values[constant] = value or FOLDER if name == "folder" else value
         self.origin[constant] = section, name
         if name not in OPEN:
             self.known[constant] = self.values[constant]
@@ -73,7 +74,7 @@ class Settings:
         """The constants that the file uses, each with its explanation."""
         for section in SECTIONS:
             part = type(getattr(self.config, section))
-            said, order = explanations(part) | {"folder": FOLDER}, [f.name for f in fields(part)]
+            said, order = explanations(part) | {"folder": FILES}, [f.name for f in fields(part)]
             names = [n for n, origin in self.origin.items() if origin[0] == section and n in used]
             if len(names) > 1:
                 yield f"# {(part.__doc__ or '').partition('.')[0]}."
@@ -81,7 +82,8 @@ class Settings:
                 names, key=lambda n: [*order, self.origin[n][1]].index(self.origin[n][1])
             ):
                 field = self.origin[name][1]
-                text = said.get(field) or inspect.getdoc(getattr(part, field)) or ""
+                own = inspect.getdoc(getattr(part, field)) or ""
+                text = said.get(field) or own[:1].lower() + own[1:]
                 text = text if field in TEXTS else text.partition(";")[0].rstrip(".")
                 line = f"{name} = {self.values[name]!r}"
                 fits = len(line) + len(text) + 4 <= tree.WIDTH

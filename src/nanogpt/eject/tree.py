@@ -152,9 +152,10 @@ def formatted(text: str) -> str:
     ):
         arguments = [sys.executable, "-m", "ruff", *command, *options]
         done = subprocess.run(arguments, input=text, capture_output=True, text=True)
-        if not done.stdout:
-            missing = "No module" in done.stderr
-            raise UserError("eject needs ruff: pip install ruff" if missing else done.stderr)
+        if "No module" in done.stderr:
+            raise UserError("eject needs ruff: pip install ruff")
+        if not done.stdout:  # a mistake of ours
+            raise RuntimeError(f"ruff cannot read what was made: {done.stderr}")
         text = done.stdout
     return text
 
@@ -338,6 +339,7 @@ def is_pure(node: ast.AST) -> bool:
 PURE_CALLS = {
     "len", "Path", "range", "list", "dict", "tuple", "min", "max", "int", "float", "bytes", "map",
     "sorted", "set", "Splitter", "special_pattern", "WordCache", "cast", "math.sqrt", "end_of_text",
+    "torch.arange",
 }  # fmt: skip
 
 

@@ -31,22 +31,25 @@ PARTS = {
         "on_device", "autocast",
     ),
     "Sampling: from scores to text.": (
-        "generation.sampling", "generation.reader", "sample", "next_token",
+        "generation.sampling", "generation.reader", "sample", "next_token", "seen_in",
     ),
     "Checkpoints, which the package nanogpt reads and writes, too.": (
-        "files", "save", "write_tensors", "read_tensors",
+        "files", "restore", "save", "write_tensors", "read_tensors",
     ),
     " ": ("main",),
 }  # fmt: skip
 ORDER = [(part, name) for part, names in PARTS.items() for name in names]
 ABOUT = '''"""{name} in one file: model, training and sampling, made by `nanogpt eject`.
 
-    python {file} train RUN             trains, or goes on where the run was stopped
+    python {file} train RUN             trains, or goes on from the last checkpoint
     python {file} sample RUN [PROMPT]   lets the model of a run continue a text
 
-RUN is a folder, which the package nanogpt opens, too. Axes: B batch, T time, S key time,
-C channels, V vocabulary, nh heads, nkv heads of keys and values, hs head size.
+RUN is a folder, from which the package nanogpt can generate, export and resume, too.
+
+{axes}
 """'''
+AXES = {"B": "batch", "T": "time", "S": "key time", "C": "channels", "V": "vocabulary",
+        "nh": "heads", "nkv": "heads of keys and values", "hs": "head size"}  # fmt: skip
 START = 'if __name__ == "__main__":\n    main(sys.argv[1:])\n'
 
 
@@ -67,8 +70,12 @@ def file_text(world: Collector, name: str, file: str) -> str:
         part = ORDER[place_of(unit, world)[0]][0]
         text[part] = text[part] or (f"# {part}\n\n" if part.strip() else "")
         text[part] += tree.text_of(as_record(unit.node)) + "\n\n"
+    said = "".join(text.values())
+    axes = [f"{a} {what}" for a, what in AXES.items() if re.search(rf"[(, ]{a}[,) ]", said)]
+    about = textwrap.fill(f"Axes: {', '.join(axes)}.", WIDTH)
+    name, file = (re.sub(r'["\\\n]', "", word) for word in (name, file))  # in a docstring
     parts = [
-        ABOUT.format(name=name, file=file),
+        ABOUT.format(name=name, file=file, axes=about),
         "\n".join(import_lines(world)),
         "\n".join(settings.lines(used)),
         *text.values(),
@@ -97,7 +104,11 @@ def as_record(node: Any) -> Any:
 
 
 def place_of(unit: Unit, world: Collector) -> tuple[int, float]:
-    """Where a definition stands; one of a plugin after those that it needs when it is defined."""
+    """Where a definition stands.
+
+    One of another module stands after those that it needs when it is defined, or, if it needs none,
+    before the first that names it.
+    """
     module = unit.module.removeprefix("nanogpt.")
     for index, (_, name) in enumerate(ORDER):
         if name in (unit.name, module):
@@ -106,8 +117,12 @@ def place_of(unit: Unit, world: Collector) -> tuple[int, float]:
     parts += getattr(unit.node, "bases", [])
     needed = [n.id for part in filter(None, parts) for n in tree.walk(part) if hasattr(n, "id")]
     units = [world.units[n] for n in needed if n in world.units and n != unit.name]
-    index, line = max([place_of(other, world) for other in units], default=(0, 0.0))
-    return index, line + 0.5
+    if units:
+        index, line = max(place_of(other, world) for other in units)
+        return index, line + 0.5
+    named_in = [u for u in world.units.values() if u is not unit and tree.loads(u.node)[unit.name]]
+    index, line = min((place_of(other, world) for other in named_in), default=(0, 0.0))
+    return index, line - 0.5
 
 
 def shorten_docstrings(node: Any) -> None:

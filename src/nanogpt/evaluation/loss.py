@@ -100,7 +100,7 @@ def token_losses(
 
 
 def stacked(windows: Iterator, batch_size: int, separator: int | None) -> Iterator[Batch]:
-    """Windows in batches, in which documents are apart if a separator is given."""
+    """Windows in batches. A separator keeps documents apart."""
     while some := list(islice(windows, batch_size)):
         ids, targets = (np.stack(arrays) for arrays in zip(*some, strict=True))  # (B, T)
         yield Batch(ids, targets, None if separator is None else document_numbers(ids, separator))

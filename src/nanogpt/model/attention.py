@@ -22,12 +22,12 @@ def attention_mask(
     new: int, known: int, window: int = 0, same: Tensor | None = None,
     device: torch.device | None = None,
 ) -> Tensor:  # fmt: skip
-    """Which keys a query may look at, True where it may: (T, S), or (B, 1, T, S) with documents.
+    """Which keys a query may look at, True where it may: (T, S).
 
     The queries are the last `new` of `known` tokens, and none sees a token after its own. A window
     hides the distant past as well (Beltagy et al. 2020): a query sees its own token and the
     window - 1 before it, and layer by layer what it sees reaches further back. With `same`, see
-    `same_document`, it sees no other document and no padding either. Every mask is made here.
+    `same_document`, it sees no other document and no padding either: (B, 1, T, S).
 
     >>> attention_mask(3, 3)
     tensor([[ True, False, False],
@@ -95,9 +95,9 @@ def attention(
 
 
 class PlainAttention(nn.Module):
-    """`attention` as a module, so that it can be watched or exchanged. Takes what that takes.
+    """Attention as plain products of matrices (Vaswani et al. 2017). Takes what `attention` takes.
 
-    A variant that hides more than the mask does says so in `weights`, too.
+    As a module it can be exchanged. A variant that hides more than the mask says so in `weights`.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -122,7 +122,7 @@ class PlainAttention(nn.Module):
 
 
 class FusedAttention(PlainAttention):
-    """The same in one kernel that never stores the T x S scores (Dao et al. 2022)."""
+    """Attention in one kernel that never stores the T x S scores (Dao et al. 2022)."""
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
@@ -132,7 +132,7 @@ class FusedAttention(PlainAttention):
 
 
 class FlexAttention(FusedAttention):
-    """The same on a GPU, without computing what the mask hides: for windows and documents."""
+    """Attention on a GPU without computing what the mask hides: for windows and documents."""
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
@@ -197,11 +197,11 @@ ATTENTION_KERNELS: dict[str, type[PlainAttention]] = {
 
 @dataclass(frozen=True)
 class AttentionContext:
-    """What attention needs to know beside x; the same for all layers but for their number."""
+    """What attention needs to know beside x, about the tokens of all rows."""
 
     position: Position  # rotates queries and keys
     pos: Tensor  # (B, T), or (1, T) where all rows are alike: where the tokens stand
-    mask: Tensor | None = None  # what else to hide, or to add to the scores; None: nothing
+    mask: Tensor | None = None  # what else to hide, or to add to the scores
     causal: bool = True  # hide the future; False where the mask does, or nothing is later
     cache: KVCache | None = None  # the keys and values of earlier tokens
     layer: int = 0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """What `attention.attention` computes with a mask, in blocks of 128 x 128 scores.
+    """Attention with a mask, in blocks of 128 x 128 scores.
 
     q (B, nh, T, hs), k and v (B, nh, S, hs), mask as there -> (B, nh, T, hs). A block that the mask
     hides as a whole is never computed (Dong et al. 2024, "Flex Attention"): with a window, time

@@ -105,12 +105,12 @@ def fused_layer_norm(
 
 
 def fused_rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tensor:
-    """Torch's kernel for `rms_norm`."""
+    """RMS norm in torch's own kernel."""
     return F.rms_norm(x, x.shape[-1:], weight, eps)
 
 
 def fused_gelu(x: Tensor) -> Tensor:
-    """Torch's kernel for `gelu`."""
+    """GELU in torch's own kernel."""
     return F.gelu(x, approximate="tanh")
 
 
