@@ -75,7 +75,8 @@ def preparing(data: DataConfig, folder: str) -> list[str]:
     for name in ORDERED:
         value = getattr(data, name)
         if value != getattr(usual, name):
-            words += [f"--data.{name.replace('_', '-')}", str(value)]
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            words += [f"--data.{name.replace('_', '-')}", text]
     return words
 
 

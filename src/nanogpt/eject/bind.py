@@ -8,6 +8,8 @@ from nanogpt.eject import tree
 from nanogpt.eject.collect import Collector, names_in
 from nanogpt.eject.world import Place, arguments_of
 
+PLAIN = {"Tensor", "NDArray", "int", "float", "bool", "str", "list", "dict", "tuple"}  # types
+
 # Classes.
 
 
@@ -135,16 +137,19 @@ def bind_parameter(
 def narrow_types(world: Collector) -> None:
     """Take None out of the types of parameters that never get it, and decide who asks for it."""
     calls = world.calls()
-    handed_on = named_without_call(world)
+    elsewhere, set_later = named_without_call(world) | named_in_constants(world), replaced(world)
     for place in world.places():
         found = [(call, caller) for call, caller, called in calls
                  if called.function is place.function]  # fmt: skip
         given = [(arguments_of(call, place), caller) for call, caller in found]
         named = place.cls.name if place.cls and place.name == "__init__" else place.name
-        seen = found and named not in handed_on and not is_overridden(world, place)
-        for arg in place.function.args.args if seen else ():
+        all_seen = found and named not in elsewhere and not is_overridden(world, place)
+        for arg in place.function.args.args if all_seen else ():
+            if arg.arg in set_later and place.name == "__init__":
+                continue
             kinds = alternatives(arg.annotation)
-            values = [(g.get(arg.arg, place.defaults.get(arg.arg)), c) for g, c in given if g]
+            values = [(g.get(arg.arg, place.defaults.get(arg.arg)), caller)
+                      for g, caller in given if g is not None]  # fmt: skip
             rest = [kind for kind in kinds if ast.unparse(kind) != "None"]
             narrower = len(rest) < len(kinds) and len(values) == len(given)
             if narrower and all(is_something(world, value, caller) for value, caller in values):
@@ -165,27 +170,55 @@ def alternatives(kind: ast.expr | None) -> list[ast.expr]:
     return [] if kind is None else [kind]
 
 
+def replaced(world: Collector) -> set[str]:
+    """The fields of records that `replace` sets."""
+    nodes = [node for unit in world.units.values() for node in tree.walk(unit.node)]
+    calls = [n for n in nodes if isinstance(n, ast.Call) and ast.unparse(n.func) == "replace"]
+    return {str(keyword.arg) for call in calls for keyword in call.keywords}
+
+
+def named_in_constants(world: Collector) -> set[str]:
+    """What is named outside of functions, where calls are not seen."""
+    units = [u.node for u in world.units.values() if not tree.is_method(u.node)]
+    return {name for node in units if not tree.is_class(node) for name in tree.loads(node)}
+
+
 def is_something(world: Collector, node: ast.expr | None, place: Place) -> bool:
     """Whether an expression in a function is surely not None: its type says so."""
-    kind: ast.expr | None = None
     match node:
         case ast.Name(id=name) if tree.stores(place.function)[name] == 1:  # parameters count, too
             pairs = [pair for stmt in world.giving(place.function) for pair in tree.pairs(stmt)]
             values = [value for target, value in pairs if ast.unparse(target) == name]
-            if values:
-                return is_something(world, values[0], place)
-            kind = next((a.annotation for a in place.function.args.args if a.arg == name), None)
-        case ast.Attribute(value=owner, attr=attr):
-            cls = world.cls(world.type_of(owner, place))
+            return is_something(world, values[0], place) if values else has_type(world, place, name)
+        case ast.Attribute(value=ast.Name(id=owner), attr=attr):
+            cls = world.cls(world.type_of(node.value, place))
             init = world.lookup(cls, "__init__") if hasattr(cls, "record") else None
-            fields = init.function.args.args if init else []
-            kind = next((a.annotation for a in fields if a.arg == attr), None)
+            sure = (
+                is_something(world, node.value, place) and tree.stores(place.function)[owner] == 1
+            )
+            return init is not None and sure and has_type(world, init, attr)
         case ast.Call():
             called = world.resolve(node, place)
             made = called is not None and called.name != "__init__"
-            kind = called.function.returns if called and made else None
-    kinds = set(map(ast.unparse, alternatives(kind)))
-    return bool(kinds) and not kinds & {"None", "Any"}
+            return called is not None and made and is_plain(world, called.function.returns)
+    return False
+
+
+def has_type(world: Collector, place: Place, parameter: str) -> bool:
+    """Whether a parameter has a type without None, and no default that is None."""
+    kind = next((a.annotation for a in place.function.args.args if a.arg == parameter), None)
+    default = place.defaults.get(parameter)
+    return is_plain(world, kind) and not tree.same(default or kind, ast.Constant(None))  # type: ignore
+
+
+def is_plain(world: Collector, kind: ast.expr | None) -> bool:
+    """Whether a type is one, of ours or known, that None does not belong to."""
+    match kind:
+        case ast.Name(id=name):
+            return name in PLAIN or world.cls(name) is not None
+        case ast.Subscript(value=ast.Name(id=name)):
+            return name in PLAIN
+    return False
 
 
 def is_overridden(world: Collector, place: Place) -> bool:

@@ -3,6 +3,7 @@
 import ast
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,15 +19,16 @@ from nanogpt.eject.bind import (
 from nanogpt.eject.collect import Collector
 from nanogpt.eject.fold import Fold
 from nanogpt.eject.inline import inline_calls, propagate
-from nanogpt.eject.settings import Settings
+from nanogpt.eject.settings import FOLDER, Settings
 from nanogpt.eject.write import file_text
 from nanogpt.errors import UserError
+from nanogpt.files import read_json
 from nanogpt.model.gpt import GPT
 from nanogpt.text.batches import BATCHES
 from nanogpt.text.dataset import data_folder
 from nanogpt.text.formats import load_tokenizer
+from nanogpt.text.remote import is_url
 from nanogpt.text.tokenfiles import read_token_file, token_dtype
-from nanogpt.text.tokenizer import CharTokenizer
 from nanogpt.training.checkpoint import find_checkpoint, has_checkpoint, load_state
 from nanogpt.training.records import check_is_run
 from nanogpt.training.variants import check_choices
@@ -43,7 +45,8 @@ def eject(config: Config, name: str = "A recipe", file: str = "my_gpt.py") -> st
     check_choices(config)
     config = fitting(config)
     refuse(config)
-    with torch.device("meta"):  # shapes without numbers: layers complain of sizes that do not fit
+    # Shapes without numbers: layers complain of sizes that do not fit, but for those that compute.
+    with torch.device("meta"), suppress(RuntimeError):
         GPT(config.model)
     world = Collector(Settings(config), PROGRAM, ROOT)
     repeat(world, LOADING)
@@ -109,33 +112,43 @@ def settings_of_run(run: str | Path) -> Config:
         config = load_state(find_checkpoint(run))[1]
     else:
         config = load_config(run / "config.toml")
-    return with_settings(config, data={"folder": os.path.abspath(data_folder(run, config))})
+    data = data_folder(run, config)
+    path = next(
+        (f / "tokenizer.json" for f in (data, run) if (f / "tokenizer.json").exists()), None
+    )
+    config = with_settings(config, data={"folder": os.path.abspath(data)})
+    return with_kind(config, path) if path else config
 
 
 def fitting(config: Config) -> Config:
-    """The settings with the kind of tokenizer that lies in data.folder, if that is there already.
+    """The settings with the kind of tokenizer that lies in data.folder, if there are tokens.
 
     Raises UserError for a tokenizer and for token files that a file of its own cannot read.
     """
-    data = Path(config.data.folder)
-    if not config.data.folder or not data.is_dir():
-        return config
+    if is_url(config.data.folder):
+        raise UserError(f"data.folder={config.data.folder} is a URL: copy the files, for eject")
+    data = Path(config.data.folder or FOLDER)
     path = data / "tokenizer.json"
+    if not path.exists() and not any(data.glob("*.bin")):
+        return config
     if not path.exists():
         raise UserError(f"{path} is missing: copy the tokenizer of these token files there")
-    tokenizer = load_tokenizer(path)
-    kind = "char" if isinstance(tokenizer, CharTokenizer) else "bpe"
-    if kind == "bpe" and getattr(tokenizer, "pattern", "") != "gpt2":
-        raise UserError(f"{path} cuts words in a way that cannot be ejected")
+    config, tokenizer = with_kind(config, path), load_tokenizer(path)
     for name in ("train", "val"):
         path = data / f"{name}.bin"
         if not path.exists():
-            raise UserError(
-                f"{path} is missing: only one file for each of train and val is ejected"
-            )
+            raise UserError(f"{path} is missing: eject needs one file for each of train and val")
         ids = read_token_file(path, tokenizer).ids
-        plain = token_dtype(tokenizer.vocab_size).itemsize * len(ids)
-        if path.stat().st_size != plain:
+        if path.stat().st_size != token_dtype(tokenizer.vocab_size).itemsize * len(ids):
             raise UserError(f"{path} is more than plain ids, which alone can be ejected")
+    return config
+
+
+def with_kind(config: Config, path: Path) -> Config:
+    """The settings with the kind of tokenizer in a file. Raises UserError for another kind."""
+    values = read_json(path)
+    kind = values.get("type")
+    if kind != "char" and (kind != "bpe" or values.get("pattern") != "gpt2"):
+        raise UserError(f"{path} cuts text in a way that cannot be ejected")
     same = (config.data.tokenizer == "char") == (kind == "char")
     return config if same else with_settings(config, data={"tokenizer": kind})

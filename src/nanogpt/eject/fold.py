@@ -169,6 +169,19 @@ class Fold(ast.NodeTransformer):
 
     visit_Tuple = visit_List
 
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> Any:
+        parts: list[Any] = []
+        for part in node.values:
+            inner = getattr(part, "value", None)
+            known = inner if isinstance(part, ast.FormattedValue) else part
+            text = isinstance(known, ast.Constant) and isinstance(known.value, str)
+            if text and parts and isinstance(parts[-1], ast.Constant):
+                parts[-1] = ast.Constant(parts[-1].value + known.value)  # type: ignore[union-attr]
+            else:
+                parts.append(known if text else part)
+        node.values = parts
+        return node
+
     def visit_comprehension(self, node: ast.comprehension) -> Any:
         node.ifs = [self.tested(test) for test in node.ifs if self.truth(test) is not True]
         return node

@@ -52,10 +52,9 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 def load_tokenizer(config: DataConfig) -> Tokenizer | CharTokenizer:
     """The tokenizer that lies beside the token files."""
     path = Path(config.folder, "tokenizer.json")
+    kind = " --data.tokenizer char" if config.tokenizer == "char" else ""
     if not path.exists():
-        sys.exit(
-            f"{path} is missing: `nanogpt prepare TEXT --data.folder {config.folder}` makes it"
-        )
+        sys.exit(f"no {path}: first `nanogpt prepare TEXT --data.folder {config.folder}{kind}`")
     values = json.loads(path.read_text("utf-8"))
     if config.tokenizer == "char":
         return CharTokenizer(values["characters"], values["special_tokens"])
@@ -235,7 +234,8 @@ def sample(model: GPT, tokenizer: Tokenizer | CharTokenizer, prompt: str, config
 def next_token(logits: Tensor, text: list[int], draw: Any, settings: SampleConfig) -> int:
     """Choose the token after a text by logits (1, V); temperature 0 takes the likeliest."""
     if settings.sampler != "standard":
-        return int(draw(logits, seen_in(text, logits)))
+        seen = seen_in(text, logits) if settings.repetition_penalty != 1 else None
+        return int(draw(logits, seen))
     if settings.repetition_penalty != 1:
         logits = logits.float()
         logits = penalize_repeats(logits, seen_in(text, logits), settings.repetition_penalty)
@@ -326,15 +326,16 @@ def main(arguments: list[str], config: Config) -> None:
     """`train RUN` or `sample RUN [PROMPT]`."""
     match arguments:
         case ["train", run]:
-            stop: list[bool] = []  # Ctrl-C ends the training after its step, with a checkpoint
-            signal.signal(signal.SIGINT, lambda *_: stop.append(True))
+            # Ctrl-C ends the training after its step, with a checkpoint; once more, at once.
+            stop: list[bool] = []
+            signal.signal(signal.SIGINT, lambda *_: sys.exit(130) if stop else stop.append(True))
             for record in train(Path(run), config, stop):
                 print(*(f"{name} {value}" for name, value in record.items()), flush=True)
         case ["sample", run, *words]:
             tokenizer, prompt = load_tokenizer(config.data), " ".join(words) or config.sample.prompt
-            model, _, state = begin(Path(run), tokenizer, config)
-            if not state["step"]:
+            if not Path(run, "checkpoints", "latest").exists():
                 sys.exit(f"{run} has no checkpoint: train it first")
+            model = begin(Path(run), tokenizer, config)[0]
             print(prompt + sample(model, tokenizer, prompt, config))
         case _:
             sys.exit(__doc__)

@@ -4,7 +4,7 @@ import ast
 import builtins
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from nanogpt.eject import tree
@@ -103,26 +103,54 @@ def as_record(node: Any) -> Any:
     return node
 
 
-def place_of(unit: Unit, world: Collector) -> tuple[int, float]:
-    """Where a definition stands.
+def place_of(unit: Unit, world: Collector) -> tuple[int, float, int]:
+    """Where a definition stands: the number of its part, a line there, and a line of its module.
 
-    One of another module stands after those that it needs when it is defined, or, if it needs none,
-    before the first that names it.
+    One of another module, such as a plugin, stands before the first of ours for which it is there,
+    but after those of ours that it needs when it is defined.
     """
+    own = own_place(unit)
+    if own:
+        return *own, 0
+    index, line = min(ours_around(unit, world, named_in), default=(0, 0.0))
+    after = [(index, line + 0.5) for index, line in ours_around(unit, world, needed_by)]
+    return *max([(index, line - 0.5), *after]), unit.line
+
+
+def own_place(unit: Unit) -> tuple[int, float] | None:
+    """Where a definition of the package stands; None if it is of another module."""
     module = unit.module.removeprefix("nanogpt.")
-    for index, (_, name) in enumerate(ORDER):
-        if name in (unit.name, module):
-            return index, unit.line
+    places = (index for index, (_, name) in enumerate(ORDER) if name in (unit.name, module))
+    return next(((index, float(unit.line)) for index in places), None)
+
+
+def ours_around(
+    unit: Unit, world: Collector, step: Callable[[Unit, Collector], list[Unit]]
+) -> list[tuple[int, float]]:
+    """The places of ours to which a step leads, or several over definitions of other modules."""
+    found, left, seen = [], [unit], {unit.name}
+    while left:
+        for other in step(left.pop(), world):
+            place = own_place(other)
+            if place:
+                found.append(place)
+            elif other.name not in seen:
+                left.append(other)
+                seen.add(other.name)
+    return found
+
+
+def needed_by(unit: Unit, world: Collector) -> list[Unit]:
+    """What a definition names in bases and types, so that it has to be there before."""
     parts = [getattr(n, part, None) for n in tree.walk(unit.node) for part in tree.TYPES]
     parts += getattr(unit.node, "bases", [])
-    needed = [n.id for part in filter(None, parts) for n in tree.walk(part) if hasattr(n, "id")]
-    units = [world.units[n] for n in needed if n in world.units and n != unit.name]
-    if units:
-        index, line = max(place_of(other, world) for other in units)
-        return index, line + 0.5
-    named_in = [u for u in world.units.values() if u is not unit and tree.loads(u.node)[unit.name]]
-    index, line = min((place_of(other, world) for other in named_in), default=(0, 0.0))
-    return index, line - 0.5
+    names = [n.id for part in filter(None, parts) for n in tree.walk(part) if hasattr(n, "id")]
+    return [world.units[name] for name in names if name in world.units]
+
+
+def named_in(unit: Unit, world: Collector) -> list[Unit]:
+    """The definitions that name one."""
+    return [other for other in world.units.values() if tree.loads(other.node)[unit.name]]
 
 
 def shorten_docstrings(node: Any) -> None:

@@ -201,7 +201,7 @@ class AttentionContext:
 
     position: Position  # rotates queries and keys
     pos: Tensor  # (B, T), or (1, T) where all rows are alike: where the tokens stand
-    mask: Tensor | None = None  # what else to hide, or to add to the scores
+    mask: Tensor | None = None  # what else to hide, or to add to the scores, if anything
     causal: bool = True  # hide the future; False where the mask does, or nothing is later
     cache: KVCache | None = None  # the keys and values of earlier tokens
     layer: int = 0

@@ -215,7 +215,8 @@ class PolicyTrainer(ReferenceTrainer):
 
         Those that teach something may be few, or none, and the step is no slower for that.
         """
-        before, step = self.state.seconds, super().train_step()
+        before = self.state.seconds
+        step = super().train_step()
         return replace(step, tokens_per_second=self.drawn / (self.state.seconds - before))
 
     def load_batches(self, step: int) -> list[Batch]:
