@@ -298,6 +298,22 @@ def test_weights_changed_after_the_training_gain_nothing(entry, goal, text, fact
     assert whole.loss == honest
 
 
+@pytest.mark.parametrize(
+    ("step", "wrong", "noticed"), [(5, 0.01, True), (20, 0.01, False), (20, 0.1, True)]
+)
+def test_rounding_may_grow_with_the_steps(entry, goal, text, monkeypatch, step, wrong, noticed):
+    """Late losses of an honest run differ on another machine; early ones hardly."""
+    monkeypatch.setattr(speedrun, "EARLY", 10)
+
+    def change(records):
+        (record,) = [r for r in records if r["step"] == step and "loss" in r]
+        record["loss"] += wrong
+
+    edit_metrics(entry[2], change)
+    reasons = verdict(entry, goal, text, STEPS).reasons
+    assert [f"the loss of step {step} is" in reason for reason in reasons] == [True] * noticed
+
+
 def test_no_stranger_is_asked_for_files(entry, goal, text):
     address = {"folder": "http://127.0.0.1:9/data"}
     edit_state(entry[2], lambda values: values["config"]["data"].update(address))

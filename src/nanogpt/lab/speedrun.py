@@ -51,6 +51,9 @@ STEPS = 20  # that are trained again, unless more are asked for
 # others round differently. configs/speedrun.toml with plain kernels instead of fused ones differed
 # by 7e-7 within 20 steps and by 6e-5 within 280; bfloat16 differed from float32 by 6e-3 within 20.
 TOLERANCE, TOLERANCE_OF_16_BITS = 1e-3, 2e-2
+# Differences grow with every step. A run of 1,100 steps on one thread and on two differed by 6e-5
+# within 100 steps, by 1.3e-2 within all, and by 1.1e-3 in the held-out loss of the end.
+EARLY, TOLERANCE_LATER = 100, 5e-2
 
 # Settings that every run must have.
 REQUIRED: dict[str, Any] = {
@@ -120,7 +123,11 @@ class Again:
     seconds: float  # of a step, the median
     model: GPT  # after them
     matrix_flops: float  # per second, of a product of matrices at that time, in float32
-    tolerance: float  # how far the losses may lie from those of the run, in nats
+    tolerance: float  # how far the first losses may lie from those of the run, in nats
+
+    def allowed(self, step: int) -> float:
+        """How far a loss may lie from that of the run after so many steps, in nats."""
+        return self.tolerance if step <= EARLY else TOLERANCE_LATER
 
 
 @dataclass(frozen=True)
@@ -250,7 +257,7 @@ def check_run(run: Run, text: Text, window: int, steps: int, report: Report) -> 
         counts = held_out_loss(again.model, held_out, window) if whole else loss
         own = held_out_loss(run.model, held_out, context)
         reasons += wrong_records(run, own, again)
-        if not abs(counts - loss) <= again.tolerance:
+        if not abs(counts - loss) <= again.allowed(len(again.losses)):
             reasons.append(
                 f"its weights have a held-out loss of {loss:.4f}; trained again, {counts:.4f}"
             )
@@ -362,7 +369,7 @@ def wrong_records(run: Run, loss: float, again: Again) -> Iterator[str]:
     if [record["step"] for record in said] != [*range(1, run.state.step + 1)]:
         yield "metrics.jsonl does not have each step once, in order"
     for step, (here, record) in enumerate(zip(again.losses, said, strict=False), 1):
-        if not abs(record["loss"] - here) <= again.tolerance:
+        if not abs(record["loss"] - here) <= again.allowed(step):
             there = f"{record['loss']:.4f} in metrics.jsonl"
             yield f"the loss of step {step} is {there}, {here:.4f} here"
             break
