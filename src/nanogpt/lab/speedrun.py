@@ -167,12 +167,14 @@ class Verdict:
         # All runs do the same work: the fastest is the one that other programs disturbed least.
         seconds = steps * min(finding.seconds for finding in self.findings)
         speed = self.matrix_flops / 1e12
+        normalised = seconds * speed
         name = first.folder.resolve().name.replace("|", "-")
         cells = [
             name.rstrip("-_0123456789") or name, f"{self.goal.loss}", f"{len(losses)}",
             f"{steps:,}", f"{mean(losses):.4f} ± {spread(losses):.4f}", f"{self.p:.1g}",
-            f"{self.flops / 1e12:.3g}", f"{seconds:.1f}", f"{speed:.2g}",
-            f"{seconds * speed:.2g}", f"{min(finding.steps for finding in self.findings):,}",
+            f"{self.flops / 1e12:.3g}", f"{seconds:,.1f}", f"{speed:.2g}",
+            f"{normalised:.2g}" if normalised < 99 else f"{normalised:,.0f}",
+            f"{min(finding.steps for finding in self.findings):,}",
         ]  # fmt: skip
         return f"| {' | '.join(cells)} |"
 
