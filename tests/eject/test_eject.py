@@ -232,6 +232,11 @@ def moved(x: Tensor, shift: Tensor | None) -> Tensor:
     return x + shift
 
 
+def doubled(x: Tensor) -> Tensor:
+    'With a source (Nobody 2000) it stays a function.'
+    return x * 2
+
+
 def even(n: int) -> bool:
     return odd(n - 1) if n else True
 
@@ -253,7 +258,7 @@ class Tangled(Base):
 
     def filter(self, logits):
         logits = self.more(self.more(super().filter(logits)), 0.5 * logits)
-        scale = Scale(2.0 if even(logits.shape[0]) else 0.5, logits * 2)
+        scale = Scale(2.0 if even(logits.shape[0]) else 0.5, doubled(logits))
         later = replace(scale, shift=None)
         return scaled(scaled(logits, scale), later)
 
